@@ -1,0 +1,50 @@
+# make demo | make test do all the set-up on a machine with python3 (>= 3.11) and make.
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 2000
+
+.PHONY: help setup check test bench soak demo lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+setup: $(VENV)/.ready  ## build .venv with every dependency locked
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 >= 3.11 is needed; set PYTHON="; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "python3 has no venv: installing Debian's python3-venv"; \
+	  rm -rf $(VENV); apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+check: setup  ## ruff, pyright strict, import-linter, tidy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tests/tidy.py
+
+test: setup  ## the whole suite but the long runs
+	$(BIN)/python -m pytest
+
+bench: setup  ## every figure of the README, measured here and now
+	$(BIN)/python -m bench all
+
+soak: setup  ## the long chaos runs; SEEDS=n simulations
+	$(BIN)/python -m pytest -m soak --override-ini=timeout=0 --seeds=$(SEEDS)
+
+demo: setup  ## the story of the README, measured
+	$(BIN)/overwinter demo
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra demo --group dev --group build --generate-hashes --universal \
+	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+
+clean:  ## remove what setup and the tests made
+	rm -rf $(VENV) .overwinter .ruff_cache .pytest_cache .hypothesis

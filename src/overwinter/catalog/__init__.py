@@ -1,0 +1,101 @@
+"""Which functions there are: names, effects, parameters and stubs. Pure values; sources that perform calls are adapters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overwinter.events import Answer, Call, Effect
+from overwinter.values import Value
+
+__all__ = ["Catalog", "Function", "Module", "Parameter", "Tools", "Unknown", "bind"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of a function, as a program may pass it."""
+
+    name: str
+    is_required: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """One tool."""
+
+    name: str
+    """`service.function`."""
+    effect: Effect
+    parameters: tuple[Parameter, ...]
+    """In order; programs pass them by keyword, positions are accepted."""
+    stub: str
+    """Its `async def` line, types as in the module's stub."""
+    summary: str = ""
+    timeout_s: float = 60.0
+    """The longest that one attempt may take."""
+    attempts_max: int = 5
+    """How often a read or idempotent call is tried before its error is the program's; a write is tried once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One service: a set of functions with the types they speak of."""
+
+    name: str
+    stub: str
+    """Its whole `.pyi` text."""
+    functions: Mapping[str, Function]
+    """By name without the service: `"charge"`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All functions of a home."""
+
+    modules: Mapping[str, Module] = field(default_factory=dict[str, Module])
+
+    def function(self, name: str) -> Function | None:
+        """Return a function by its full name."""
+        service, _, function = name.partition(".")
+        module = self.modules.get(service)
+        return module.functions.get(function) if module else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """A write left and no answer came: it may or may not have been carried out."""
+
+    why: str
+
+
+class Tools(Protocol):
+    """Performs calls of the functions in its catalog."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return what can be called."""
+        ...
+
+    async def perform(self, call: Call) -> Answer | Unknown:
+        """Carry out one attempt of a call. Errors of the function are `Raised`; nothing is raised but cancellation.
+
+        The function's own time-out is enforced here. `Unknown` is answered only for a write.
+        """
+        ...
+
+
+def bind(function: Function, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> dict[str, Value] | str:
+    """Return the arguments by name, or a sentence that says what is wrong with them."""
+    names = [parameter.name for parameter in function.parameters]
+    if len(args) > len(names):
+        return f"{function.name} takes {len(names)} arguments, {len(args)} were given"
+    arguments = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name not in names:
+            return f"{function.name} has no parameter {name!r}; it takes {', '.join(names) or 'none'}"
+        if name in arguments:
+            return f"{function.name} got {name!r} twice"
+        arguments[name] = value
+    missing = [each.name for each in function.parameters if each.is_required and each.name not in arguments]
+    if missing:
+        return f"{function.name} misses {', '.join(missing)}"
+    return arguments

@@ -1,0 +1,120 @@
+"""Frozen values that pass between the parts: calls, answers, journal facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal
+
+from overwinter.values import Value
+
+__all__ = [
+    "Answer", "Call", "CallState", "Effect", "Event", "EventKind", "Raised", "Returned", "Status",
+]  # fmt: skip
+
+Effect = Literal["read", "idempotent", "write", "wait"]
+"""What a second performance of a call would do: nothing, nothing under the same key, harm, or there is none to repeat.
+
+`wait` is a call that only the outside can answer: a person, a message, a timer.
+"""
+
+
+class Status(IntEnum):
+    """Where a run stands. Whether a live run is ready or asleep is derived from its mail and timers, never stored."""
+
+    LIVE = 0
+    FINISHED = 1
+    FAILED = 2
+    CANCELLED = 3
+    QUARANTINED = 4
+    """Its turns kept failing. Its mail is kept; a person may release it."""
+
+
+class CallState(IntEnum):
+    """Where an effect stands. The transitions are in `state.py`."""
+
+    INTENDED = 0
+    STARTED = 1
+    """Only a `write` is marked so, before it leaves: found again after a crash, its outcome is unknown."""
+    DONE = 2
+    """Its answer is mail; the row goes when the program has received it."""
+    UNKNOWN = 3
+    """Perhaps carried out, perhaps not: a person says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request of a program to the world."""
+
+    run_id: str
+    index: int
+    """Position in the run, from 0. `(run_id, index)` is the idempotency key, the same in every attempt."""
+    function: str
+    """`service.function`: `"billing.charge"`; `"asyncio.sleep"` for a timer."""
+    arguments: Mapping[str, Value]
+    effect: Effect
+    line: int = 0
+    """Where in the program it was made; 0 if unknown."""
+
+    @property
+    def key(self) -> str:
+        """Return the idempotency key, `run:index`."""
+        return f"{self.run_id}:{self.index}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """A call's result."""
+
+    value: Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """A call's error, as the program will see it: a built-in exception with one string."""
+
+    kind: str
+    """Name of a built-in exception: `"TimeoutError"`, `"PermissionError"`, `"LookupError"`, `"RuntimeError"`, ..."""
+    message: str
+    status: int | None = None
+    """What the service answered, as an HTTP status."""
+    code: str | None = None
+    """What the service calls it: `"card_declined"`."""
+    is_retryable: bool = False
+    retry_after_s: float | None = None
+
+
+Answer = Returned | Raised
+
+EventKind = Literal[
+    "created",    # program, inputs, agent
+    "called",     # index, function, arguments, effect, line: an intent, in the commit of its turn
+    "denied",     # index, function, reason
+    "started",    # index, attempt: a write is about to leave
+    "retried",    # index, attempt, error, at: it will be tried again
+    "answered",   # index, result or error
+    "unknown",    # index, why: the outcome of a write cannot be told; a person is asked
+    "message",    # a message arrived for the run
+    "turn",       # now, delivered: what a turn was given; with the answers, all that a rebuild needs
+    "printed",    # text
+    "refused",    # why a snapshot was refused, and that the run was rebuilt
+    "stumbled",   # error: a turn failed and will be tried again
+    "finished",   # value
+    "failed",     # error
+    "cancelled",  # by, reason
+    "quarantined",  # error
+    "released",   # by
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A fact about a run. Its journal, in order of `position`, is the truth; the snapshot is a cache of it."""
+
+    kind: EventKind
+    body: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    position: int = -1
+    """Place in the run's journal, from 0; -1 until it is committed."""
+    at_us: int = 0
+    """When it was committed, microseconds UTC."""
+    epoch: int = 0
+    """The epoch under which it was written; never falls along a journal."""

@@ -1,0 +1,370 @@
+"""Where everything durable lives. This docstring and `tests/conformance` are the contract; each store keeps both.
+
+A **run** is one row with a compare-and-swap number `seq`, one snapshot, its open calls, its pending mail, its timers and
+an append-only journal. A **lease** is one holder's right to work on runs; its `epoch` grows with each new holder, and
+every commit that advances a run or starts an effect is refused (`FENCED`) when its epoch is not the present one.
+
+Rules that every store keeps:
+
+1. *One commit, all or nothing.* `commit` applies snapshot, calls, consumed mail, timers and journal together. A method
+   that returns has made its change durable: `kill -9` or power loss afterwards does not undo it.
+2. *Fenced twice.* A turn applies only if the lease's epoch is the present one **and** the run's `seq` is the one the turn
+   was loaded with **and** the run is live. The three refusals are values, in that order: `FENCED`, `STALE`, `ENDED`.
+3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays.
+4. *A repeat is recognised after the first copy is gone.* `dedup` keys are remembered apart from pending mail.
+5. *Ready is derived.* A live run past `not_before_us` is ready when it was never advanced, or it has mail for an open
+   call, or a message while a `receive` is open, or a due timer. If `first` is set, only mail or a timer for that call
+   counts. Senders never touch the run's row, so no wake-up is lost.
+6. *A started effect is marked before it leaves.* `start` moves INTENDED to STARTED, fenced and only for a live run.
+   `finish` is not fenced, for a result is true whoever brings it; it moves INTENDED, STARTED or UNKNOWN to DONE and adds
+   the answer as mail, in one commit, once: a second one returns False and changes nothing.
+7. *A run that has ended keeps nothing but its row and its journal*: snapshot, mail, timers and calls go with the commit
+   that ends it. Quarantine is no end: it keeps all.
+8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
+
+No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from overwinter.events import Answer, Call, CallState, Event, Status
+from overwinter.values import Value
+
+__all__ = [
+    "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
+    "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict",
+]  # fmt: skip
+
+MAIL_PENDING_MAX = 10_000
+"""Messages a run may have pending: a loop of sends fails, it does not fill the disk."""
+MESSAGE_BYTES_MAX = 1 << 20
+"""Largest message or answer, encoded."""
+
+
+class Verdict(Enum):
+    """What became of a turn's commit."""
+
+    COMMITTED = auto()
+    FENCED = auto()
+    """The lease was lost: drop every run held under it."""
+    STALE = auto()
+    """Somebody advanced the run since it was loaded: drop this turn and load again."""
+    ENDED = auto()
+    """The run was cancelled or has ended: drop it."""
+
+
+class Sent(Enum):
+    """What became of a message."""
+
+    SENT = auto()
+    DUPLICATE = auto()
+    """The same `dedup` key was seen before; nothing was added."""
+    FULL = auto()
+    """The run has `MAIL_PENDING_MAX` messages pending; nothing was added."""
+    GONE = auto()
+    """The run has ended, or does not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A holder's right to advance the runs of one shard and to start their effects."""
+
+    shard: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """What a run begins with."""
+
+    run_id: str
+    agent: str
+    name: str
+    """For people: the program's file name, as a rule."""
+    program: str
+    """Source. Stored once per digest, however many runs share it."""
+    inputs: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The run that `create` made, or the one that an earlier `create` with the same `dedup` made."""
+
+    run_id: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """Something that waits for a run: an answer to one of its calls, or a message."""
+
+    id: str
+    index: int | None
+    """The call it answers; None for a message, which any open `receive` may take."""
+    answer: Answer
+    """For a message: `Returned` with its value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A run as a turn begins: all that the turn needs, read at one instant."""
+
+    run_id: str
+    agent: str
+    name: str
+    program: str
+    inputs: Mapping[str, Value]
+    status: Status
+    seq: int
+    """Turns committed so far; the commit applies only if it still stands."""
+    calls: int
+    """The next free call index."""
+    failures: int
+    """Turns that failed in a row."""
+    first: int | None
+    receives: int
+    snapshot: bytes | None
+    """Sealed; None before the first turn."""
+    mail: Sequence[Mail]
+    """In order of id: the order in which one sender sent them."""
+    due: Sequence[int]
+    """Calls whose timer has passed, ascending. A call may have mail as well; then the mail is its answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCall:
+    """An intent: it is performed only after the commit that holds it."""
+
+    call: Call
+    due_us: int | None = None
+    """Its timer: the end of a sleep, or the time-out of a question or a receive."""
+    person: str | None = None
+    """Who must answer; makes it a question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn's commit."""
+
+    run_id: str
+    lease: Lease
+    seq: int
+    """As loaded."""
+    status: Status
+    """LIVE, or the end that the turn brought."""
+    snapshot: bytes | None
+    """Sealed for `seq + 1`; None if the run has ended."""
+    consumed: Sequence[str] = ()
+    """Ids of the mail that the program received."""
+    closed: Sequence[int] = ()
+    """Calls that were answered, by mail or timer: their rows and timers go."""
+    calls: Sequence[NewCall] = ()
+    """Indices ascend from `Loaded.calls`, without a gap together with those of `answers`."""
+    answers: Mapping[int, Answer] | None = None
+    """Calls of this turn whose answer is known at once (denied, wrong arguments): they become mail in this commit."""
+    calls_next: int
+    """The next free call index afterwards."""
+    first: int | None = None
+    """The call that must be answered before any other (`time.sleep`); None: any order."""
+    receives: int = 0
+    """Open `receive` calls."""
+    events: Sequence[Event] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run as people see it."""
+
+    run_id: str
+    agent: str
+    name: str
+    program_digest: str
+    """sha256 of the source, hex."""
+    status: Status
+    seq: int
+    events: int
+    calls: int
+    failures: int
+    not_before_us: int
+    created_us: int
+    changed_us: int
+    """When the last turn was committed, or the run ended."""
+    is_ready: bool
+    """Whether a turn could run now."""
+    due_us: int | None
+    """Its next timer."""
+    result: Value
+    """FINISHED: the value. FAILED, QUARANTINED: `{"kind", "message", "line", "traceback"}`. CANCELLED: `{"by", "reason"}`."""
+    snapshot_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """An open call."""
+
+    call: Call
+    state: CallState
+    attempt: int
+    """How often it has been started, or tried again; 0 before the first."""
+    not_before_us: int
+    """It will not be tried before; 0: at once."""
+    due_us: int | None
+    person: str | None
+    made_us: int
+    agent: str
+    run_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Work that waits."""
+
+    run_ids: Sequence[str]
+    """Ready runs, those with the oldest timer or mail first."""
+    next_due_us: int | None
+    """When the next run or call becomes ready by time alone; None: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which runs to list, newest first."""
+
+    statuses: Sequence[Status] | None = None
+    """None: any."""
+    agent: str | None = None
+    name: str | None = None
+    before: str | None = None
+    """Only runs whose id is below this one: the last id of the page before."""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What `gc` removed."""
+
+    runs: int
+    events: int
+    programs: int
+    dedups: int
+
+
+class Store(Protocol):
+    """The durable store. Methods may be called from many tasks at once; each is atomic."""
+
+    async def claim(self) -> Sequence[Lease]:
+        """Return the leases that this process holds, taking free ones; the epoch of a newly taken one is new."""
+        ...
+
+    async def create(self, run: NewRun, *, dedup: str | None = None) -> Created:
+        """Add a run, ready for its first turn, with its `created` event."""
+        ...
+
+    async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> Sent:
+        """Add a message to a run's mail, with its `message` event.
+
+        Raises:
+            values.Uncrossable: if the message is no plain data, or above `MESSAGE_BYTES_MAX`.
+        """
+        ...
+
+    async def woken(self) -> frozenset[str]:
+        """Wait until runs may have become ready through a commit of this process; return them. One caller at a time.
+
+        A hint for speed: what it misses, `ready` finds.
+        """
+        ...
+
+    async def ready(self, leases: Sequence[Lease], limit: int) -> Ready:
+        """Return ready runs of these leases, at most `limit`, and the next instant at which time makes one ready."""
+        ...
+
+    async def load(self, run_id: str) -> Loaded | None:
+        """Return a live run for a turn; None if it has ended, is quarantined or is unknown."""
+        ...
+
+    async def commit(self, turn: Turn) -> Verdict:
+        """Apply a turn, or say why not."""
+        ...
+
+    async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
+        """Count a failed turn: the run waits until `not_before_us`; if final it is quarantined. False: fenced or ended."""
+        ...
+
+    async def release(self, run_id: str, event: Event) -> bool:
+        """Make a quarantined run live again, with no failures. False: it is not quarantined."""
+        ...
+
+    async def end(self, run_id: str, status: Status, event: Event) -> bool:
+        """End a live or quarantined run from outside (cancel); never waits for its owner. False: it had ended."""
+        ...
+
+    async def performable(self, leases: Sequence[Lease], limit: int) -> Sequence[CallRecord]:
+        """Return calls that are to be performed now.
+
+        They are the reads, idempotents and writes that are INTENDED and past their `not_before_us`, and the writes that
+        are STARTED under an epoch below the lease's, whose outcome is therefore unknown.
+        """
+        ...
+
+    async def start(self, call: Call, lease: Lease) -> bool:
+        """Mark a write as about to leave, with its `started` event. False: fenced, ended, or not INTENDED any more."""
+        ...
+
+    async def finish(self, run_id: str, index: int, answer: Answer, event: Event) -> bool:
+        """Bring a call's answer: DONE, mail and `answered` event in one commit. False: it was answered or is gone."""
+        ...
+
+    async def postpone(self, call: Call, lease: Lease, *, not_before_us: int, event: Event) -> bool:
+        """Set a call back to INTENDED, to be tried again at `not_before_us`, attempt + 1. False: fenced or gone."""
+        ...
+
+    async def park(self, call: Call, *, person: str, event: Event) -> bool:
+        """Mark a write's outcome UNKNOWN: it becomes a question to `person`. False: it was answered or is gone."""
+        ...
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """Return one run."""
+        ...
+
+    async def runs(self, page: Page) -> Sequence[RunRecord]:
+        """Return runs, newest first."""
+        ...
+
+    async def find(self, text: str) -> Sequence[str]:
+        """Return ids of runs whose id ends with `text`, at most 10, newest first."""
+        ...
+
+    async def counts(self) -> Mapping[Status, int]:
+        """Return how many runs stand where."""
+        ...
+
+    async def calls(self, run_id: str) -> Sequence[CallRecord]:
+        """Return a run's open calls, ascending."""
+        ...
+
+    async def questions(self, run_id: str | None = None, *, limit: int = 1_000) -> Sequence[CallRecord]:
+        """Return open calls that a person must answer, oldest first."""
+        ...
+
+    async def journal(self, run_id: str, since: int = 0, limit: int = 1_000) -> Sequence[Event]:
+        """Return a run's events from position `since` on."""
+        ...
+
+    async def watch(self, run_id: str, since: int) -> None:
+        """Return when the run's journal has an event at position `since`; at once if it has."""
+        ...
+
+    async def program(self, digest: str) -> str | None:
+        """Return a program's source."""
+        ...
+
+    async def collect(self, ended_before_us: int, *, limit: int = 10_000) -> Collected:
+        """Delete runs that ended before an instant, with their journals, and what nothing refers to any more."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was submitted and let go of the files."""
+        ...

@@ -1,0 +1,124 @@
+"""Values that may cross between a program and the world, and their form as bytes.
+
+The form is JSON, so that a journal can be read with any tool. What JSON lacks is an object with the one key `"$"` and
+its parts: `{"$": ["datetime", "2030-01-01T00:00:00+00:00"]}`. A plain dict that has a key `"$"`, or a key that is not
+a string, is written as pairs. Order of dicts is kept; it means something to a Python program.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias, cast
+
+from overwinter.errors import UsageError
+
+__all__ = ["DEPTH_MAX", "Uncrossable", "Value", "decode", "encode"]
+
+# Recursive aliases of invariant containers refuse ordinary dicts and lists, so a value is checked by `encode`, not by
+# its static type.
+Value: TypeAlias = Any
+"""None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, datetime, date, timedelta or Decimal, nested."""
+
+DEPTH_MAX = 100
+"""Deepest nesting that crosses; `json` itself gives up near 1,000."""
+
+
+class Uncrossable(UsageError):
+    """A value cannot cross between a program and the world. Convert it to plain data first."""
+
+
+def encode(value: Value) -> bytes:
+    """Return the bytes of a value; equal values of equal order give equal bytes.
+
+    Raises:
+        Uncrossable: if a part of it is of another type, is cyclic or is nested deeper than `DEPTH_MAX`.
+    """
+    return json.dumps(_plain(value, "value", 0), separators=(",", ":")).encode()
+
+
+def decode(raw: bytes) -> Value:
+    """Return the value that `encode` was given.
+
+    Raises:
+        ValueError: if the bytes were not made by `encode`.
+    """
+    return _rich(json.loads(raw))
+
+
+def _plain(value: Value, path: str, depth: int) -> Value:
+    kind: type = type(value)
+    if kind in (str, int, bool, type(None)):
+        return value
+    if depth > DEPTH_MAX:
+        raise Uncrossable(f"{path} is nested deeper than {DEPTH_MAX} levels: flatten it, or keep it elsewhere")
+    if kind is float:
+        return value if math.isfinite(value) else {"$": ["float", repr(value)]}
+    if kind is list:
+        return [_plain(each, f"{path}[{i}]", depth + 1) for i, each in enumerate(value)]
+    if kind is dict:
+        return _plain_dict(value, path, depth)
+    if kind in (tuple, set, frozenset):
+        rows = [_plain(each, f"{path}[{i}]", depth + 1) for i, each in enumerate(_ordered(value))]
+        return {"$": [kind.__name__, rows]}
+    write = _WRITERS.get(kind)
+    if write is not None:
+        return {"$": [kind.__name__, write(value)]}
+    raise Uncrossable(
+        f"{path} is of type {kind.__name__}, which cannot cross: return plain data (dict, list, str, numbers, dates, bytes)"
+    )
+
+
+def _plain_dict(value: dict[Value, Value], path: str, depth: int) -> Value:
+    if all(type(key) is str for key in value) and "$" not in value:
+        return {key: _plain(each, f"{path}[{key!r}]", depth + 1) for key, each in value.items()}
+    rows = [
+        [_plain(key, f"{path} key", depth + 1), _plain(each, f"{path}[{key!r}]", depth + 1)]
+        for key, each in value.items()
+    ]
+    return {"$": ["dict", rows]}
+
+
+def _ordered(value: Value) -> Value:
+    """Sets have no order of their own: take one that does not depend on the process's hash seed."""
+    if type(value) is tuple:
+        return cast("tuple[Value, ...]", value)
+    return sorted(value, key=lambda each: (type(each).__name__, repr(each)))
+
+
+_WRITERS: dict[type, Callable[[Value], Value]] = {
+    bytes: lambda value: base64.b64encode(value).decode(),
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    Decimal: str,
+}
+_READERS: dict[str, Callable[[Value], Value]] = {
+    "float": float,
+    "tuple": lambda rows: tuple(map(_rich, rows)),
+    "set": lambda rows: set(map(_rich, rows)),
+    "frozenset": lambda rows: frozenset(map(_rich, rows)),
+    "dict": lambda rows: {_rich(key): _rich(value) for key, value in rows},
+    "bytes": base64.b64decode,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "timedelta": lambda parts: timedelta(*parts),
+    "Decimal": Decimal,
+}
+
+
+def _rich(plain: Value) -> Value:
+    if type(plain) is list:
+        return [_rich(each) for each in cast("list[Value]", plain)]
+    if type(plain) is not dict:
+        return plain
+    table = cast("dict[str, Value]", plain)
+    if "$" not in table:
+        return {key: _rich(each) for key, each in table.items()}
+    match table["$"]:
+        case [str(kind), parts] if len(table) == 1 and kind in _READERS:
+            return _READERS[kind](parts)
+        case _:
+            raise ValueError(f"not a value: {str(table)[:80]}")
