@@ -49,7 +49,7 @@ def decode(raw: bytes) -> Value:
 
 
 def _plain(value: Value, path: str, depth: int) -> Value:
-    kind: type = type(value)
+    kind = cast("type", type(value))
     if kind in (str, int, bool, type(None)):
         return value
     if depth > DEPTH_MAX:
