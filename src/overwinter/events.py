@@ -1,5 +1,6 @@
 """Frozen values that pass between the parts: calls, answers, journal facts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -8,7 +9,7 @@ from typing import Literal
 from overwinter.values import Value
 
 __all__ = [
-    "Answer", "Call", "CallState", "Effect", "Event", "EventKind", "Raised", "Returned", "Status",
+    "Answer", "Call", "CallState", "Effect", "Event", "EventKind", "Raised", "Returned", "Status", "describe",
 ]  # fmt: skip
 
 Effect = Literal["read", "idempotent", "write", "wait"]
@@ -84,6 +85,27 @@ class Raised:
 
 
 Answer = Returned | Raised
+
+MESSAGE_LENGTH_MAX = 2_000
+"""Characters of an error's message that reach the program."""
+_PREFIX = re.compile(r"(\d{3}|-) \S+: ")
+
+
+def describe(raised: Raised, index: int) -> str:
+    """Return the one string that an error becomes in the program: readable, and `tools.error` reads it back.
+
+    `"402 card_declined: the card was declined [call 3, not retryable]"`; without status and code the message comes first.
+    """
+    message = raised.message
+    if len(message) > MESSAGE_LENGTH_MAX:
+        message = f"{message[:MESSAGE_LENGTH_MAX]}... ({len(message)} characters)"
+    if raised.status is not None or raised.code or _PREFIX.match(message):
+        code = "-" if not raised.code else "_".join(raised.code.split())
+        message = f"{raised.status if raised.status is not None else '-'} {code}: {message}"
+    retry = "retryable" if raised.is_retryable else "not retryable"
+    pause = "" if raised.retry_after_s is None else f", retry after {raised.retry_after_s:g} s"
+    return f"{message} [call {index}, {retry}{pause}]"
+
 
 EventKind = Literal[
     "created",    # program, inputs, agent

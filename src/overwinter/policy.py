@@ -8,7 +8,7 @@ from typing import Protocol
 from overwinter.principal import Principal
 from overwinter.values import Value
 
-__all__ = ["Allow", "Ask", "Decision", "Deny", "Grants", "Policy"]
+__all__ = ["Allow", "Decision", "Deny", "Grants", "Policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,7 @@ class Deny:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """It may be done once this person has agreed to exactly this call."""
-
-    approver: str
-
-
-Decision = Allow | Deny | Ask
+Decision = Allow | Deny
 
 
 class Policy(Protocol):

@@ -37,6 +37,8 @@ class Snapshot:
     """Index of the call that must be answered before any other."""
     receives: tuple[int, ...]
     """Indices of the calls that wait for a message, ascending."""
+    sleeps: tuple[int, ...]
+    """Indices of the calls that a passed timer answers; for any other call it is a time-out."""
     body: bytes
 
 
@@ -48,7 +50,8 @@ def key_id(key: bytes) -> bytes:
 def seal(key: bytes, run_id: str, seq: int, snapshot: Snapshot) -> bytes:
     """Return the bytes to store for the state of a run after its turn `seq`."""
     header = json.dumps(
-        [snapshot.engine, sorted(snapshot.pending.items()), snapshot.first, snapshot.receives], separators=(",", ":")
+        [snapshot.engine, sorted(snapshot.pending.items()), snapshot.first, snapshot.receives, snapshot.sleeps],
+        separators=(",", ":"),
     ).encode()
     body = zlib.compress(snapshot.body, _COMPRESSION)
     mac = _mac(key, run_id, seq, header, body)
@@ -82,9 +85,14 @@ def unseal(key: bytes, run_id: str, seq: int, sealed: bytes, *, bytes_max: int) 
         raise SnapshotRefused(
             f"the snapshot of run {run_id} is not the one written at turn {seq}: altered, rolled back or swapped"
         )
-    engine, pending, first, receives = json.loads(header)
+    engine, pending, first, receives, sleeps = json.loads(header)
     return Snapshot(
-        engine=engine, pending=dict(pending), first=first, receives=tuple(receives), body=_unpacked(body, bytes_max)
+        engine=engine,
+        pending=dict(pending),
+        first=first,
+        receives=tuple(receives),
+        sleeps=tuple(sleeps),
+        body=_unpacked(body, bytes_max),
     )
 
 

@@ -1,0 +1,34 @@
+"""Run one bench, or all of them, each in a process of its own."""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+
+from bench.report import NAMES, machine
+
+
+def main() -> int:
+    """Run what the command line names; exit with 1 if a bench failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=[*NAMES, "all"], help="which figure to measure")
+    parser.add_argument("--small", action="store_true", help="a tenth of the size: to try it, not to quote it")
+    chosen = parser.parse_args()
+    if chosen.name == "all":
+        return all_of_them(is_small=chosen.small)
+    bench = importlib.import_module(f"bench.{NAMES[chosen.name]}")
+    figures = bench.measure(is_small=chosen.small)
+    print(json.dumps({"bench": chosen.name, **figures, "is_small": chosen.small, "machine": machine()}))
+    return 0
+
+
+def all_of_them(*, is_small: bool) -> int:
+    """A process each, so that no bench measures what another one left in memory."""
+    size = ["--small"] if is_small else []
+    ended = [subprocess.run([sys.executable, "-m", "bench", name, *size], check=False).returncode for name in NAMES]
+    return int(any(ended))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""How many turns a second a busy home takes: 100 runs at once, each calling a tool again and again.
+
+Floor: the same programs in a bare Monty loop, as many threads as we have interpreter workers, answers given at once,
+state loaded and dumped at each call, no store, no check, no tools.
+"""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pydantic_monty as monty
+
+from bench.report import project
+from bench.wake import blocked
+from overwinter.app import App
+
+PROGRAM = """
+import work
+total = 0
+for number in range(count):
+    total += await work.double(number=number)
+total
+"""
+TOOLS = '''"""One function that costs nothing."""
+
+from overwinter import read
+
+
+@read
+async def double(*, number: int) -> int:
+    """Twice the number."""
+    return 2 * number
+'''
+ACTIVE = 100
+
+
+def measure(*, is_small: bool) -> dict[str, Any]:
+    """Return the figures."""
+    calls = 10 if is_small else 50
+    workers = os.cpu_count() or 1
+    floors = [floor(calls, workers)]
+    with project(TOOLS, f"[worker]\ninterpreters = {workers}") as place:
+        ours = anyio.run(turns, place, calls)
+    floors.append(floor(calls, workers))
+    base = sum(floors) / len(floors)
+    return {
+        "active": ACTIVE,
+        "calls_each": calls,
+        "workers": workers,
+        "per_s": round(ours),
+        "floor_per_s": round(base),
+        "ratio": round(ours / base, 2),
+    }
+
+
+async def turns(place: Path, calls: int) -> float:
+    """Run the programs under the product; return turns per second."""
+    async with App.open(place / ".overwinter") as app:
+        await app.result(await app.start(PROGRAM, inputs={"count": 5}))
+        began = time.perf_counter()
+        run_ids = [await app.start(PROGRAM, inputs={"count": calls}) for _ in range(ACTIVE)]
+        taken = 0
+        for run_id in run_ids:
+            run = await app.result(run_id)
+            assert run.result == calls * (calls - 1), run
+            taken += run.seq
+        return taken / (time.perf_counter() - began)
+
+
+def floor(calls: int, workers: int) -> float:
+    """Run the programs in bare Monty; return turns per second."""
+    with monty.Monty(min_processes=workers, max_processes=workers, request_timeout=15) as pool:
+        with ThreadPoolExecutor(workers) as threads:
+            list(threads.map(lambda _: bare_run(pool, 5), range(workers)))
+            began = time.perf_counter()
+            taken = sum(threads.map(lambda _: bare_run(pool, calls), range(ACTIVE)))
+            return taken / (time.perf_counter() - began)
+
+
+def bare_run(pool: monty.Monty, calls: int) -> int:
+    """Run one program to its end; return its turns."""
+    modules = {"work": monty.ExternalModule({"double": lambda: None})}
+    limits = monty.ResourceLimits(max_feed_duration_secs=10.0, max_turn_duration_secs=2.0, max_memory=64 << 20)
+    with pool.checkout(limits=limits, external_modules=modules) as session:
+        ticket, state = blocked(session.feed_start(PROGRAM, inputs={"count": calls}))
+    for number in range(calls):
+        with pool.checkout() as session:
+            step: Any = session.load_snapshot(state)
+            step = step.resume({ticket: {"return_value": 2 * number}})
+            if isinstance(step, monty.MontyComplete):
+                return number + 2
+            ticket, state = blocked(step)
+    raise AssertionError("the program did not end")

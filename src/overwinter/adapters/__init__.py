@@ -1,0 +1,1 @@
+"""What the kernel's Protocols are made of: SQLite, Monty, Python functions, a directory."""

@@ -1,0 +1,136 @@
+"""A home: the directory that holds the store, the keys, the lock and the socket of one overwinter."""
+
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld
+from overwinter.snapshot import KEY_BYTES
+
+__all__ = ["CONFIG_NAME", "Home", "config_path", "holder", "open_home", "socket_path"]
+
+CONFIG_NAME = "overwinter.toml"
+SOCKET_BYTES_MAX = 107
+"""Longest path of a unix socket (unix(7): sun_path has 108 bytes with its end)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """An open home, held by this process alone."""
+
+    path: Path
+    key: bytes
+    """Authenticates snapshots."""
+
+    @property
+    def database_path(self) -> Path:
+        """Return the store's file."""
+        return self.path / "store.db"
+
+    @property
+    def config_path(self) -> Path:
+        """Return where the configuration is, or would be."""
+        return config_path(self.path)
+
+
+def config_path(home: Path) -> Path:
+    """Return the `overwinter.toml` of a home: beside the directory, or in it."""
+    beside, inside = home.absolute().parent / CONFIG_NAME, home.absolute() / CONFIG_NAME
+    return inside if inside.exists() and not beside.exists() else beside
+
+
+def socket_path(home: Path) -> Path:
+    """Return where the home's socket is, by a path short enough for the kernel.
+
+    Raises:
+        HomeError: if no spelling of it is.
+    """
+    full = home.absolute() / "overwinter.sock"
+    for path in (full, Path(os.path.relpath(full))):
+        if len(os.fsencode(path)) <= SOCKET_BYTES_MAX:
+            return path
+    raise HomeError(f"{full} is too long for a socket ({SOCKET_BYTES_MAX} bytes): put the home nearer to the root")
+
+
+@contextmanager
+def open_home(path: Path) -> Generator[Home]:
+    """Hold a home until the block is left, making it if it does not exist.
+
+    Raises:
+        HomeHeld: another process holds it.
+        HomeDamaged: its key is missing, short, or open to others.
+        HomeError: it cannot be made or written.
+    """
+    with _said(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / "keys").mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HomeHeld(f"{path} is held by process {holder(path) or 'unknown'}: talk to it, or stop it") from error
+        with _said(path):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            key = _key(path)
+        yield Home(path=path, key=key)
+    finally:
+        os.close(lock)
+
+
+def holder(path: Path) -> int | None:
+    """Return the pid of the process that holds a home, as it wrote it down."""
+    try:
+        return int((path / "lock").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _key(path: Path) -> bytes:
+    place = path / "keys" / "snapshot.key"
+    if not place.exists():
+        if (path / "store.db").exists():
+            raise HomeDamaged(
+                f"{place} is missing, and the runs in {path / 'store.db'} are sealed with it: restore it from a backup"
+            )
+        _write_key(place)
+    mode = stat.S_IMODE(place.stat().st_mode)
+    if mode & 0o077:
+        raise HomeDamaged(f"{place} can be read by others (mode {mode:04o}): chmod 600 it, if nobody has copied it")
+    key = place.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise HomeDamaged(f"{place} has {len(key)} bytes, a key has {KEY_BYTES}: restore it from a backup")
+    return key
+
+
+def _write_key(place: Path) -> None:
+    """Write a new key so that a crash leaves either none or a whole one."""
+    draft = place.with_suffix(".new")
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, secrets.token_bytes(KEY_BYTES))
+        os.fsync(file)
+    finally:
+        os.close(file)
+    draft.rename(place)
+    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _said(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise HomeFull(f"no space is left for {path}: free some") from error
+        raise HomeError(f"{path} cannot be used as a home: {error.strerror or error}") from error

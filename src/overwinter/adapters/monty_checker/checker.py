@@ -1,0 +1,237 @@
+"""The Checker contract: compile in the interpreter, judge the subset, check the types. Nothing of a program runs.
+
+Every text begins with an undefined name, so the checker always refuses it: nothing that is fed can execute, and nothing
+adds up from one program to the next. The modules in this session hold no functions at all.
+"""
+
+import hashlib
+import re
+import textwrap
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pydantic_monty as monty
+
+from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
+from overwinter.adapters.monty_checker.text import Checked, Report, checked_text, is_certain, parsed
+from overwinter.adapters.monty_checker.words import explained
+from overwinter.check import Finding
+from overwinter.errors import WorkerCrashed
+from overwinter.stubs import TOOLS
+from overwinter.subset import SOURCE_BYTES_MAX, lacks
+from overwinter.values import Value
+
+__all__ = ["MontyChecker", "open_checker"]
+
+GUARD = "undefined_name_that_stops_execution"
+PROBE = "undefined_name_that_proves_reachability"
+REQUEST_TIMEOUT_S = 20.0
+CHECKS_PER_SESSION_MAX = 2_000
+"""A session keeps about 1 KB of each check."""
+REMEMBERED = 1_000
+LIMITS = monty.ResourceLimits(max_feed_duration_secs=5.0, max_turn_duration_secs=5.0, max_memory=64 << 20)
+
+# Monty has these at run time; the checker it brings calls them undefined. tests/unit/test_checker.py tries every name.
+BUILTINS = """
+from typing import Any, Callable, Iterable
+class ImportError(Exception): ...
+class ModuleNotFoundError(ImportError): ...
+class FileExistsError(OSError): ...
+class FileNotFoundError(OSError): ...
+class IsADirectoryError(OSError): ...
+class NotADirectoryError(OSError): ...
+class PermissionError(OSError): ...
+class UnboundLocalError(NameError): ...
+class UnicodeDecodeError(ValueError): ...
+class UnicodeEncodeError(ValueError): ...
+def open(file: Any, mode: str = ..., *, encoding: str | None = ..., newline: str | None = ...) -> Any: ...
+def hasattr(obj: object, name: str, /) -> bool: ...
+def getattr(obj: object, name: str, default: Any = ..., /) -> Any: ...
+def setattr(obj: object, name: str, value: Any, /) -> None: ...
+def format(value: object, spec: str = ..., /) -> str: ...
+def map[T](function: Callable[..., T], /, *rows: Iterable[Any]) -> Iterable[T]: ...
+def filter[T](function: Callable[[T], Any] | None, rows: Iterable[T], /) -> Iterable[T]: ...
+"""
+INPUT_TYPES: Mapping[type, str] = {
+    bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", datetime: "datetime", date: "date",
+    timedelta: "timedelta", Decimal: "Decimal", type(None): "None",
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def open_checker(*, launcher: str, jail: JailSettings) -> "AsyncGenerator[MontyChecker]":
+    """Start the checker's worker, jailed like any other, until the block is left."""
+    async with open_workers(launcher, jail, 1, REQUEST_TIMEOUT_S) as workers:
+        checker = MontyChecker(workers)
+        try:
+            yield checker
+        finally:
+            await checker.close()
+
+
+class MontyChecker:
+    """See `check.Checker`."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._session = _Session()
+        self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+
+    async def check(self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> Sequence[Finding]:
+        """Return what is wrong, in order of line. The same program is checked once."""
+        key = _digest(source, stubs, inputs)
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        findings = await self._checked(source, stubs, inputs)
+        self._known[key] = findings
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return findings
+
+    async def close(self) -> None:
+        """End the session that is open."""
+        await self._workers.run(lambda _: self._session.close())
+
+    async def _checked(self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> tuple[Finding, ...]:
+        modules = {**stubs, "tools": TOOLS}
+        if len(source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
+            return tuple(_lacking(source, modules))
+        for attempt in range(2):
+            try:
+                return await self._workers.run(lambda desk: self._session.check(desk, source, modules, inputs))
+            except WorkerCrashed as error:
+                self._session = _Session()
+                if attempt:
+                    message = f"it cannot be checked, and what is not checked does not run: {error}"
+                    return (Finding(line=1, column=0, rule="uncheckable", message=message),)
+        raise AssertionError("the loop returns")
+
+
+def _digest(source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> bytes:
+    hashed = hashlib.sha256(source.encode("utf-8", "surrogatepass"))
+    for name, stub in sorted(stubs.items()):
+        hashed.update(f"\0{name}\0{stub}".encode())
+    for name, value in sorted(inputs.items()):
+        hashed.update(f"\0{name}\0{type(value).__name__}".encode())
+    return hashed.digest()
+
+
+def _lacking(source: str, modules: Mapping[str, str]) -> list[Finding]:
+    return [
+        Finding(line=each.line, column=each.column, rule="unsupported", message=f"{each.what}: {each.advice}")
+        for each in lacks(source, modules.keys())
+    ]
+
+
+class _Session:
+    """The checking session, used in the worker's thread alone. One set of stubs at a time."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._session: monty.MontySession | None = None
+        self._modules: Mapping[str, str] = {}
+        self._checks = 0
+
+    def check(
+        self, desk: Desk, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
+    ) -> tuple[Finding, ...]:
+        """Return what is wrong with a program."""
+        session = self._opened(desk, modules)
+        findings = _lacking(source, modules)
+        # The interpreter's own words for what it cannot compile count only where ours say nothing.
+        findings = findings or self._compiled(session, source)
+        if not findings or all(finding.message.startswith("`") for finding in findings):
+            findings += self._typed(session, source, modules, inputs)
+        return tuple(sorted(dict.fromkeys(findings)))
+
+    def close(self) -> None:
+        """Let go of the worker."""
+        self._stack.close()
+        self._session = None
+
+    def _opened(self, desk: Desk, modules: Mapping[str, str]) -> monty.MontySession:
+        self._checks += 1
+        if self._session is not None and modules == self._modules and self._checks < CHECKS_PER_SESSION_MAX:
+            return self._session
+        self.close()
+        session = self._stack.enter_context(
+            desk.pool.checkout(
+                limits=LIMITS,
+                type_check=True,
+                type_check_format="concise",
+                type_check_stubs=BUILTINS,
+                external_modules={name: monty.ExternalModule({}, stubs=stub) for name, stub in modules.items()},
+            )
+        )
+        desk.seen(session)
+        for name in modules:  # else an import inside a function cannot be resolved
+            session.feed_run(f"import {name}")
+        self._session, self._modules, self._checks = session, dict(modules), 0
+        return session
+
+    @staticmethod
+    def _compiled(session: monty.MontySession, source: str) -> list[Finding]:
+        """Let the interpreter compile the program, in a function that is never called: it lacks `yield`, `del`, ..."""
+        body = textwrap.indent(source, "    ", lambda _: True)
+        try:
+            session.feed_run(f"async def compiled():\n{body}\n    pass", skip_type_check=True)
+        except (monty.MontySyntaxError, monty.MontyRuntimeError) as error:
+            frames = error.traceback()
+            line, column = (frames[-1].line - 1, frames[-1].column - 4) if frames else (1, 1)
+            message = str(error).removeprefix("NotImplementedError: The monty syntax parser does not yet support ")
+            message = message if message == str(error) else f"{message} is not available"
+            return [Finding(line=max(1, line), column=max(1, column), rule="unsupported", message=message)]
+        return []
+
+    @staticmethod
+    def _typed(
+        session: monty.MontySession, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
+    ) -> list[Finding]:
+        head = f"{GUARD}\n{_declared(inputs)}{PROBE}\n"
+        checked = checked_text(head, source, modules.keys())
+        reports = _reports(session, checked.text)
+        if not any(report.row == checked.first - 1 for report in reports):
+            message = "it cannot be checked: the checker did not reach it"
+            return [Finding(line=1, column=0, rule="uncheckable", message=message)]
+        return _found(reports, checked, modules)
+
+
+def _declared(inputs: Mapping[str, Value]) -> str:
+    """Declare the inputs by what a function returns: a plain assignment would narrow them to their first value."""
+    rows = ["from datetime import date, datetime, timedelta", "from decimal import Decimal", "from typing import Any"]
+    for number, (name, value) in enumerate(inputs.items()):
+        kind = INPUT_TYPES.get(type(value), "Any")
+        rows += [f"def input_{number}_of_this_program() -> {kind}: ...", f"{name} = input_{number}_of_this_program()"]
+    return "".join(f"{row}\n" for row in rows) if inputs else ""
+
+
+def _reports(session: Any, text: str) -> list[Report]:
+    """Return what the checker says. Never in the format `json`: it can crash the worker."""
+    try:
+        session.feed_run(text)
+    except monty.MontyTypingError as error:
+        found = re.findall(r"^main\.py:(\d+):(\d+): \w+\[([\w-]+)\] (.*)$", error.display(), re.MULTILINE)
+        return [
+            Report(row=int(row), column=int(column), rule=rule, message=message) for row, column, rule, message in found
+        ]
+    raise AssertionError("the guard did not stop the program")
+
+
+def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) -> list[Finding]:
+    tree = parsed(checked.text)
+    return [
+        Finding(
+            line=report.row - checked.first + 1,
+            column=0 if report.row in checked.touched else report.column,
+            rule=report.rule,
+            message=explained(report, checked.text, modules),
+            is_certain=is_certain(report, checked.text, tree),
+        )
+        for report in reports
+        if report.row >= checked.first
+    ]

@@ -1,0 +1,257 @@
+"""Functions of the user's own modules as tools.
+
+What a function raises becomes what its program sees:
+
+| raised | read, idempotent | write |
+|---|---|---|
+| `CallError` | the error, by its status; tried again if retryable | the error: nothing was carried out |
+| `ValueError`, `TypeError`, `LookupError`, `PermissionError` | the same | the same |
+| `TimeoutError`, its own time-out, `ConnectionError` | the error, tried again | **unknown**: a person is asked |
+| `ConnectionRefusedError` | the error, tried again | the error: nothing had left |
+| `OutcomeUnknown`, anything else | `RuntimeError` | **unknown**: it may have left before it failed |
+"""
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from overwinter import values
+from overwinter.catalog import Catalog, Function, Module, Parameter, Unknown
+from overwinter.errors import ConfigInvalid
+from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.functions import CallError, Key, OutcomeUnknown, mark_of
+from overwinter.stubs import Stubs
+
+__all__ = ["PythonTools", "load_python_tools"]
+
+KINDS_BY_STATUS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError",
+                   408: "TimeoutError"}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    function: Callable[..., Any]
+    declared: Function
+    key_parameter: str | None
+    records: Mapping[str, Callable[..., Any]]
+    """Parameters that are declared as dataclass or Enum, and get one made of plain data."""
+    is_async: bool
+
+
+@asynccontextmanager
+async def load_python_tools(
+    modules: Mapping[str, str], *, directory: Path, threads_max: int, value_bytes_max: int
+) -> "AsyncGenerator[PythonTools]":
+    """Import service modules and yield their functions as tools.
+
+    Args:
+        modules: service name to module path, `"shop.billing"`.
+        directory: where the modules lie; it comes first on the path while they are imported, and stays on it.
+        threads_max: how many sync functions may run at once.
+        value_bytes_max: largest result, encoded.
+
+    Raises:
+        ConfigInvalid: a module cannot be imported, or a function cannot be a tool.
+    """
+    place = os.path.abspath(directory)  # noqa: PTH100 - no link is followed, nothing is read
+    if modules and place not in sys.path:
+        sys.path.insert(0, place)
+    loaded = {service: _import(service, path) for service, path in modules.items()}
+    bound: dict[str, _Bound] = {}
+    catalog: dict[str, Module] = {}
+    for service, module in loaded.items():
+        stubs = Stubs(service)
+        for name, function in _functions(module):
+            bound[f"{service}.{name}"] = _bind(service, function, stubs)
+        declared = {
+            name.partition(".")[2]: each.declared for name, each in bound.items() if name.startswith(f"{service}.")
+        }
+        catalog[service] = Module(name=service, stub=stubs.text(), functions=declared)
+    yield PythonTools(bound, Catalog(catalog), threads_max, value_bytes_max)
+
+
+class PythonTools:
+    """See `catalog.Tools`."""
+
+    def __init__(self, bound: Mapping[str, _Bound], catalog: Catalog, threads_max: int, value_bytes_max: int) -> None:
+        self._bound = bound
+        self._catalog = catalog
+        self._threads = anyio.CapacityLimiter(threads_max)
+        self._value_bytes_max = value_bytes_max
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return what can be called."""
+        return self._catalog
+
+    async def perform(self, call: Call) -> Answer | Unknown:
+        """Carry out one attempt of a call."""
+        bound = self._bound.get(call.function)
+        if bound is None:
+            return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
+        try:
+            arguments = _arguments(bound, call)
+        except (TypeError, ValueError) as error:
+            return Raised(kind="TypeError", message=f"{call.function}: {error}")
+        try:
+            with anyio.fail_after(bound.declared.timeout_s):
+                if bound.is_async:
+                    value = await bound.function(**arguments)
+                else:
+                    value = await anyio.to_thread.run_sync(
+                        lambda: bound.function(**arguments), limiter=self._threads, abandon_on_cancel=True
+                    )
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is an answer
+            return _error(bound.declared, error)
+        return self._result(bound.declared, value)
+
+    def _result(self, function: Function, value: Any) -> Answer:
+        done = " (it was carried out)" if function.effect == "write" else ""
+        try:
+            plain = _plain(value)
+            size = len(values.encode(plain))
+        except values.Uncrossable as error:
+            return Raised(kind="TypeError", message=f"the result of {function.name} cannot cross{done}: {error}")
+        if size > self._value_bytes_max:
+            return Raised(
+                kind="ValueError",
+                message=f"the result of {function.name} has {size} bytes, at most {self._value_bytes_max} may cross "
+                f"(limits.value_kb){done}: return less",
+            )
+        return Returned(value=plain)
+
+
+# --- Making tools of functions ---------------------------------------------------------------------------------------
+
+
+def _import(service: str, path: str) -> ModuleType:
+    try:
+        return importlib.import_module(path)
+    except Exception as error:
+        raise ConfigInvalid(
+            f"service {service!r}: module {path!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _functions(module: ModuleType) -> list[tuple[str, Callable[..., Any]]]:
+    """Return the public functions that the module itself defines, in their order."""
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+
+
+def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
+    mark = mark_of(function)
+    summary = (inspect.getdoc(function) or "").split("\n")[0]
+    line = stubs.function(function, summary)
+    hints = typing.get_type_hints(function)
+    keys = [name for name, hint in hints.items() if hint is Key and name != "return"]
+    if len(keys) > 1:
+        raise ConfigInvalid(f"{service}.{function.__name__} has two parameters of type Key: {', '.join(keys)}")
+    parameters = tuple(
+        Parameter(name=name, is_required=parameter.default is parameter.empty)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in keys
+    )
+    return _Bound(
+        function=function,
+        declared=Function(
+            name=f"{service}.{function.__name__}",
+            effect=mark.effect,
+            parameters=parameters,
+            stub=line,
+            summary=summary,
+            timeout_s=mark.timeout_s,
+            attempts_max=mark.attempts_max,
+        ),
+        key_parameter=keys[0] if keys else None,
+        records={name: hint for name, hint in hints.items() if _is_record(hint) and name != "return"},
+        is_async=inspect.iscoroutinefunction(function),
+    )
+
+
+def _is_record(hint: Any) -> bool:
+    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, enum.Enum))
+
+
+# --- Carrying out a call ---------------------------------------------------------------------------------------------
+
+
+def _arguments(bound: _Bound, call: Call) -> dict[str, Any]:
+    arguments = dict(call.arguments)
+    for name, kind in bound.records.items():
+        if name in arguments and arguments[name] is not None:
+            value = arguments[name]
+            arguments[name] = kind(**value) if isinstance(value, dict) else kind(value)
+    if bound.key_parameter is not None:
+        arguments[bound.key_parameter] = Key(call.key)
+    return arguments
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dicts and enums as their values, at any depth."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if type(value) is dict:
+        return {key: _plain(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(each) for each in value)
+    return value
+
+
+def _error(function: Function, error: Exception) -> Answer | Unknown:  # noqa: PLR0911 - the table's rows
+    """Return what an error of a function means; the table stands at the top."""
+    is_write = function.effect == "write"
+    text = str(error) or type(error).__name__
+    match error:
+        case CallError():
+            return _refusal(error)
+        case ConnectionRefusedError():
+            return Raised(kind="OSError", message=text, is_retryable=not is_write)
+        case TimeoutError():
+            text = str(error) or f"{function.name} took longer than {function.timeout_s:g} s"
+            return Unknown(why=text) if is_write else Raised(kind="TimeoutError", message=text, is_retryable=True)
+        case ConnectionError():
+            return Unknown(why=text) if is_write else Raised(kind="OSError", message=text, is_retryable=True)
+        case ValueError() | TypeError() | LookupError() | PermissionError():
+            return Raised(kind=_builtin_kind(error), message=text)
+        case OutcomeUnknown():
+            return Unknown(why=text) if is_write else Raised(kind="RuntimeError", message=text, is_retryable=True)
+        case _:
+            text = f"{type(error).__name__}: {text}"
+            return Unknown(why=text) if is_write else Raised(kind="RuntimeError", message=text)
+
+
+def _refusal(error: CallError) -> Raised:
+    status = error.status
+    is_service_trouble = status is not None and (status == 429 or status >= 500)  # noqa: PLR2004 - RFC 9110, section 15
+    kind = "OSError" if is_service_trouble else KINDS_BY_STATUS.get(status or 0, "RuntimeError")
+    return Raised(
+        kind=kind,
+        message=error.message,
+        status=status,
+        code=error.code,
+        is_retryable=error.is_retryable,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+def _builtin_kind(error: Exception) -> str:
+    """Return the nearest built-in ancestor's name: a program knows no other classes."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")

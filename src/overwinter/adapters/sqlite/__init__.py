@@ -1,0 +1,5 @@
+"""The embedded store: one SQLite file, one writing thread, group commit, every acknowledged commit on the disk."""
+
+from overwinter.adapters.sqlite.store import SqliteStore, open_store
+
+__all__ = ["SqliteStore", "open_store"]

@@ -1,0 +1,336 @@
+"""Rows to values and back: every statement on the tables that is more than a line."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from overwinter import journal as facts
+from overwinter import values
+from overwinter.events import Answer, Call, CallState, Effect, Event, Status
+from overwinter.ids import Ids, from_bytes, to_bytes
+from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
+
+__all__ = [
+    "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
+    "call_record", "close_run", "collect", "encode_answer", "has_seen", "ids_ending", "is_held", "journal", "loaded", "page_filter",
+    "post", "program_number", "run_record", "run_row",
+]  # fmt: skip
+
+EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
+
+# Rule 5 of the contract. `first` lets nothing through but mail or a timer for that one call.
+_HAS_MAIL = """exists (select 1 from mail where mail.n = run.n and (
+    (mail.position is not null and (run.first is null or run.first = mail.position))
+    or (mail.position is null and run.receives > 0 and run.first is null)))"""
+_IS_DUE = """exists (select 1 from call where call.n = run.n and call.due <= ?1
+    and (run.first is null or run.first = call.position))"""
+READY = f"""
+select id from run join (
+    select n, 0 as since from run where status = 0 and seq = 0
+    union select n, min(sent) from mail group by n
+    union select n, due from call where due <= ?1) using (n)
+where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE})
+group by n order by min(since), n limit ?3"""
+NEXT_DUE = """
+select min(at) from (
+    select min(due) as at from call where due > ?1
+    union all select min(not_before) from call where state = 0 and effect < 3 and not_before > ?1
+    union all select min(not_before) from run where status = 0 and not_before > ?1)"""
+RUNS = f"""
+select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
+    status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}),
+    (select min(due) from call where call.n = run.n), result, (select length(body) from snapshot where snapshot.n = run.n)
+from run join program on program.id = run.program"""
+CALLS = """
+select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
+    call.not_before, call.due, call.person, call.made, run.agent, run.name
+from call join run using (n)"""
+STATE = 2
+"""Column of `CALLS`."""
+PERFORMABLE = f"""
+select * from (
+    {CALLS} where call.state = 0 and call.effect < 3 and call.not_before <= ?1 and run.status = 0
+    order by call.not_before)
+union all select * from ({CALLS} where call.state = 1 and call.epoch < ?2 and run.status = 0)
+limit ?3"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """What a write must know of a run."""
+
+    n: int
+    status: Status
+    seq: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A turn's values as bytes, made before the writing thread takes it: encoding is most of the work."""
+
+    events: tuple[tuple[str, bytes], ...]
+    calls: tuple[tuple[NewCall, bytes], ...]
+    answers: tuple[tuple[int, bytes], ...]
+    result: bytes | None
+
+    @classmethod
+    def of(cls, turn: Turn) -> "Prepared":
+        """Encode a turn.
+
+        Raises:
+            values.Uncrossable: if a value of it is no plain data.
+        """
+        last = turn.events[-1].body if turn.status is not Status.LIVE else None
+        result = None if last is None else last["value"] if turn.status is Status.FINISHED else dict(last)
+        return cls(
+            events=tuple((event.kind, values.encode(dict(event.body))) for event in turn.events),
+            calls=tuple((new, values.encode(dict(new.call.arguments))) for new in turn.calls),
+            answers=tuple((index, encode_answer(answer)) for index, answer in (turn.answers or {}).items()),
+            result=None if last is None else values.encode(result),
+        )
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return an answer's bytes, for mail."""
+    return values.encode(dict(facts.answered(0, answer).body))
+
+
+def is_held(db: apsw.Connection, epoch: int) -> bool:
+    """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
+    ((present,),) = db.execute("select epoch from meta")
+    return present == epoch
+
+
+def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
+    """Return what a write must know of a run."""
+    for n, status, seq, events in db.execute(
+        "select n, status, seq, events from run where id = ?", (to_bytes(run_id),)
+    ):
+        return RunRow(n, Status(status), seq, events)
+    return None
+
+
+def program_number(db: apsw.Connection, digest: bytes, source: str) -> int:
+    """Return the number of a program, stored once."""
+    for (number,) in db.execute("select id from program where digest = ?", (digest,)):
+        return number
+    db.execute("insert into program (digest, source) values (?, ?)", (digest, source))
+    return db.last_insert_rowid()
+
+
+def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: int, ids: Ids) -> None:  # noqa: PLR0913, PLR0917 - one statement list, called once
+    """Write a turn whose epoch, `seq` and status have been compared."""
+    _write_events(db, row.n, row.events, turn.lease.epoch, now, batch.events)
+    if turn.status is not Status.LIVE:
+        db.execute(
+            "update run set seq = seq + 1, events = events + ?, calls = ? where n = ?",
+            (len(batch.events), turn.calls_next, row.n),
+        )
+        close_run(db, row.n, turn.status, batch.result, now)
+        return
+    db.execute(
+        "update run set seq = seq + 1, events = events + ?, calls = ?, failures = 0, not_before = 0, first = ?, "
+        "receives = ?, changed = ? where n = ?",
+        (len(batch.events), turn.calls_next, turn.first, turn.receives, now, row.n),
+    )
+    db.execute("insert or replace into snapshot values (?, ?)", (row.n, turn.snapshot))
+    if turn.consumed:
+        db.executemany("delete from mail where n = ? and id = ?", [(row.n, to_bytes(each)) for each in turn.consumed])
+    if turn.closed:
+        db.executemany("delete from call where n = ? and position = ?", [(row.n, each) for each in turn.closed])
+    for new, arguments in batch.calls:
+        call = new.call
+        db.execute(
+            "insert into call (n, position, effect, function, arguments, line, due, person, made) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.n, call.index, EFFECTS.index(call.effect), call.function, arguments, call.line, new.due_us, new.person,
+                now,
+            ),
+        )  # fmt: skip
+    for index, body in batch.answers:
+        post(db, row.n, ids.new(), index, body, now)
+
+
+def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None, now: int) -> None:
+    """Bring a run to its end: of all that moved, only the row and the journal stay."""
+    db.execute(
+        "update run set status = ?, result = ?, changed = ?, not_before = 0, first = null, receives = 0 where n = ?",
+        (status, result, now, n),
+    )
+    for table in ("snapshot", "mail", "call", "seen"):
+        db.execute(f"delete from {table} where n = ?", (n,))
+
+
+def has_seen(db: apsw.Connection, n: int, dedup: str) -> bool:
+    """Whether the run got a message under this key before."""
+    return bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))
+
+
+def post(db: apsw.Connection, n: int, mail_id: str, position: int | None, body: bytes, now: int) -> None:  # noqa: PLR0913, PLR0917 - a row
+    """Add a piece of mail."""
+    db.execute("insert into mail values (?, ?, ?, ?, ?)", (n, to_bytes(mail_id), position, body, now))
+
+
+def append_to(db: apsw.Connection, row: RunRow, epoch: int, now: int, events: Sequence[Event]) -> None:
+    """Append events to a run's journal and count them."""
+    append(db, row.n, row.events, epoch, now, events)
+    db.execute("update run set events = events + ? where n = ?", (len(events), row.n))
+
+
+def append(db: apsw.Connection, n: int, position: int, epoch: int, now: int, events: Sequence[Event]) -> None:  # noqa: PLR0913, PLR0917 - a row
+    """Append events from `position` on."""
+    _write_events(db, n, position, epoch, now, [(event.kind, values.encode(dict(event.body))) for event in events])
+
+
+def _write_events(  # noqa: PLR0913, PLR0917 - a row
+    db: apsw.Connection, n: int, position: int, epoch: int, now: int, events: Iterable[tuple[str, bytes]]
+) -> None:
+    db.executemany(
+        "insert into journal values (?, ?, ?, ?, ?, ?)",
+        [(n, place, epoch, now, kind, body) for place, (kind, body) in enumerate(events, position)],
+    )
+
+
+def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], str]) -> Loaded | None:
+    """Read a live run for a turn, all of it at one instant."""
+    with db:  # one read transaction
+        found = db.execute(
+            "select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body "
+            "from run left join snapshot using (n) where id = ?",
+            (to_bytes(run_id),),
+        )
+        row: tuple[Any, ...] | None = next(iter(found), None)
+        if row is None or row[5] != Status.LIVE:
+            return None
+        mail = [
+            Mail(id=from_bytes(mail_id), index=position, answer=facts.answer_in(values.decode(body)))
+            for mail_id, position, body in db.execute(
+                "select id, position, body from mail where n = ? order by id", row[:1]
+            )
+        ]
+        due = db.execute("select position from call where n = ? and due <= ? order by position", (row[0], now))
+        return Loaded(
+            run_id=run_id,
+            agent=row[1],
+            name=row[2],
+            program=source(row[3]),
+            inputs=values.decode(row[4]),
+            status=Status.LIVE,
+            seq=row[6],
+            calls=row[7],
+            failures=row[8],
+            first=row[9],
+            receives=row[10],
+            snapshot=row[11],
+            mail=mail,
+            due=[position for (position,) in due],
+        )
+
+
+def run_record(row: tuple[Any, ...]) -> RunRecord:
+    """Return the run of a row of `RUNS`."""
+    return RunRecord(
+        run_id=from_bytes(row[0]),
+        agent=row[1],
+        name=row[2],
+        program_digest=row[3].hex(),
+        status=Status(row[4]),
+        seq=row[5],
+        events=row[6],
+        calls=row[7],
+        failures=row[8],
+        not_before_us=row[9],
+        created_us=row[10],
+        changed_us=row[11],
+        is_ready=bool(row[12]),
+        due_us=row[13],
+        result=None if row[14] is None else values.decode(row[14]),
+        snapshot_bytes=row[15] or 0,
+    )
+
+
+def call_record(row: tuple[Any, ...]) -> CallRecord:
+    """Return the call of a row of `CALLS`."""
+    call = Call(
+        run_id=from_bytes(row[0]),
+        index=row[1],
+        function=row[5],
+        arguments=values.decode(row[6]),
+        effect=EFFECTS[row[4]],
+        line=row[7],
+    )
+    return CallRecord(
+        call=call,
+        state=CallState(row[2]),
+        attempt=row[3],
+        not_before_us=row[8],
+        due_us=row[9],
+        person=row[10],
+        made_us=row[11],
+        agent=row[12],
+        run_name=row[13],
+    )
+
+
+def journal(db: apsw.Connection, run_id: str, since: int, limit: int) -> list[Event]:
+    """Return a run's events from position `since` on."""
+    found = db.execute(
+        "select position, journal.epoch, at, kind, body from journal join run using (n) "
+        "where run.id = ? and position >= ? order by position limit ?",
+        (to_bytes(run_id), since, limit),
+    )
+    return [
+        Event(kind=kind, body=values.decode(body), position=position, at_us=at, epoch=epoch)
+        for position, epoch, at, kind, body in found
+    ]
+
+
+def page_filter(page: Page) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition of a page and what is bound to it."""
+    conditions, bound = ["?1 is not null"], list[Any]()
+    if page.statuses is not None:
+        conditions.append(f"status in ({', '.join('?' for _ in page.statuses)})")
+        bound += [int(status) for status in page.statuses]
+    for column, value in (("agent", page.agent), ("name", page.name)):
+        if value is not None:
+            conditions.append(f"{column} = ?")
+            bound.append(value)
+    if page.before is not None:
+        conditions.append("run.id < ?")
+        bound.append(to_bytes(page.before))
+    return " and ".join(conditions), tuple(bound)
+
+
+def ids_ending(db: apsw.Connection, text: str) -> list[str]:
+    """Return at most ten ids that end with `text`, newest first. 100,000 runs take some 100 ms."""
+    found: list[str] = []
+    for (raw,) in db.execute("select id from run order by id desc"):
+        if (run_id := from_bytes(raw)).endswith(text):
+            found.append(run_id)
+            if len(found) == 10:  # noqa: PLR2004 - the contract's number
+                break
+    return found
+
+
+def collect(db: apsw.Connection, ended_before: int, dedups_before: int, limit: int) -> Collected:
+    """Delete old runs and what nothing refers to any more."""
+    old = [
+        n
+        for (n,) in db.execute(
+            "select n from run where status in (1, 2, 3) and changed < ? order by changed limit ?",
+            (ended_before, limit),
+        )
+    ]
+    events = 0
+    for n in old:
+        db.execute("delete from journal where n = ?", (n,))
+        events += db.changes()
+        db.execute("delete from run where n = ?", (n,))
+    db.execute("delete from program where id not in (select program from run)")
+    programs = db.changes()
+    db.execute("delete from started where at < ?", (dedups_before,))
+    return Collected(runs=len(old), events=events, programs=programs, dedups=db.changes())

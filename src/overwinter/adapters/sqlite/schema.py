@@ -1,0 +1,135 @@
+"""The tables, their migrations, and the rules for opening a file."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTooNew
+
+__all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "migrate"]
+
+FORMAT = 1
+"""The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""
+SQLITE_MIN = (3, 51, 3)
+"""Up to 3.51.2, two connections that write or do WAL checkpoints at once can corrupt the file
+(sqlite.org/wal.html#walresetbug)."""
+PAGE_BYTES = 8_192
+BUSY_MS = 5_000
+
+# Runs are keyed by a small integer `n` inside the file, so that the eight-byte key of each row of each table stays small;
+# `run.id` is what the outside knows. Instants are microseconds UTC. A call's timer is `call.due`.
+TABLES = """
+create table meta (
+    id integer primary key check (id = 1), format integer not null, epoch integer not null, home blob not null,
+    key_id blob) strict;
+create table program (id integer primary key, digest blob not null unique, source text not null) strict;
+create table run (
+    n integer primary key, id blob not null unique, agent text not null, name text not null, program integer not null,
+    inputs blob not null, status integer not null default 0, seq integer not null default 0,
+    events integer not null default 0, calls integer not null default 0, failures integer not null default 0,
+    not_before integer not null default 0, first integer, receives integer not null default 0,
+    created integer not null, changed integer not null, result blob) strict;
+create index run_new on run (n) where status = 0 and seq = 0;
+create index run_late on run (not_before) where status = 0 and not_before > 0;
+create index run_status on run (status, changed) where status > 0;
+create table snapshot (n integer primary key, body blob not null) strict;
+create table call (
+    n integer not null, position integer not null, state integer not null default 0, attempt integer not null default 0,
+    effect integer not null, function text not null, arguments blob not null, line integer not null,
+    not_before integer not null default 0, due integer, person text, epoch integer not null default 0,
+    made integer not null, primary key (n, position)) strict, without rowid;
+create index call_due on call (due) where due is not null;
+create index call_todo on call (not_before) where state = 0 and effect < 3;
+create index call_started on call (epoch) where state = 1;
+create index call_asked on call (made) where person is not null and state in (0, 3);
+create table mail (
+    n integer not null, id blob not null, position integer, body blob not null, sent integer not null,
+    primary key (n, id)) strict, without rowid;
+create table seen (n integer not null, dedup text not null, at integer not null, primary key (n, dedup))
+    strict, without rowid;
+create table started (dedup text primary key, run blob not null, at integer not null) strict, without rowid;
+create table journal (
+    n integer not null, position integer not null, epoch integer not null, at integer not null, kind text not null,
+    body blob not null, primary key (n, position)) strict, without rowid;
+"""
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {}
+"""Format to the step that leads to the next one."""
+
+
+def is_library_safe(version: str) -> bool:
+    """Whether a SQLite library may touch a home."""
+    return tuple(int(part) for part in version.split(".")[:3]) >= SQLITE_MIN
+
+
+def connect(path: Path, *, is_writer: bool) -> apsw.Connection:
+    """Open the file as its writer, or as a reader.
+
+    Raises:
+        HomeError: the library is unsafe, or the file cannot be opened.
+    """
+    if not is_library_safe(apsw.sqlite_lib_version()):
+        needed = ".".join(map(str, SQLITE_MIN))
+        raise HomeError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a database; install apsw >= {needed}")
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if is_writer else apsw.SQLITE_OPEN_READONLY
+    with guarded(path):
+        connection = apsw.Connection(str(path), flags=flags)
+        connection.set_busy_timeout(BUSY_MS)
+        if is_writer:
+            connection.execute(f"pragma page_size={PAGE_BYTES}")
+            connection.execute("pragma journal_mode=wal")
+        connection.execute("pragma synchronous=full")
+        connection.execute("pragma fullfsync=1")  # macOS: fsync alone does not reach the disk
+        connection.execute("pragma mmap_size=0")
+        connection.execute("pragma cache_size=-8192")
+    return connection
+
+
+def migrate(connection: apsw.Connection, path: Path, home: bytes, key_id: bytes) -> int:
+    """Make the tables, or bring them to this version's format; return the new epoch of this opening.
+
+    Raises:
+        HomeTooNew: a newer version wrote the file. Nothing was changed.
+        HomeDamaged: the snapshot key is not the one that the home was made with.
+    """
+    with guarded(path), connection:
+        if not list(connection.execute("select 1 from sqlite_schema where name = 'meta'")):
+            connection.execute(TABLES)
+            connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
+        ((found, known_key),) = connection.execute("select format, key_id from meta")
+        if found > FORMAT:
+            raise HomeTooNew(
+                f"{path} has format {found}, this version knows up to {FORMAT}: install a newer overwinter; nothing was changed"
+            )
+        if known_key != key_id:
+            raise HomeDamaged(
+                f"the snapshot key beside {path} is not the one that its runs were sealed with: restore "
+                f"keys/snapshot.key (id {bytes(known_key).hex()}) from a backup"
+            )
+        for step in range(found, FORMAT):
+            MIGRATIONS[step](connection)
+            connection.execute("update meta set format = ?", (step + 1,))
+        connection.execute("update meta set epoch = epoch + 1")
+    ((epoch,),) = connection.execute("select epoch from meta")
+    return epoch
+
+
+@contextmanager
+def guarded(path: Path) -> Generator[None]:
+    """Turn the library's errors into the house's, with a remedy each."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+        raise HomeDamaged(
+            f"{path} is damaged ({error}): stop overwinter, keep a copy of the file, and restore it from a backup"
+        ) from error
+    except apsw.FullError as error:
+        raise HomeFull(f"no space is left for {path}: free some; nothing acknowledged is lost") from error
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise HomeHeld(f"{path} is locked by another process: stop it, or talk to it over its socket") from error
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError) as error:
+        raise HomeError(f"{path} cannot be opened or written ({error}): check its owner and mode") from error
+    except apsw.IOError as error:
+        raise HomeFull(f"the disk failed under {path} ({error}): check its space and health") from error

@@ -1,0 +1,442 @@
+"""The Store contract on SQLite."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio.to_thread
+import apsw
+
+from overwinter import values
+from overwinter.adapters.sqlite import rows
+from overwinter.adapters.sqlite.schema import connect, guarded, migrate
+from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
+from overwinter.clock import DAY_US, Clock
+from overwinter.errors import UsageError
+from overwinter.events import Answer, Call, CallState, Event, Returned, Status
+from overwinter.ids import Ids, from_bytes, to_bytes
+from overwinter.snapshot import key_id
+from overwinter.store import (
+    MAIL_PENDING_MAX,
+    MESSAGE_BYTES_MAX,
+    CallRecord,
+    Collected,
+    Created,
+    Lease,
+    Loaded,
+    NewRun,
+    Page,
+    Ready,
+    RunRecord,
+    Sent,
+    Turn,
+    Verdict,
+)  # fmt: skip
+from overwinter.values import Value
+
+__all__ = ["DEDUP_DAYS", "SqliteStore", "open_store"]
+
+SHARD = 0
+DEDUP_DAYS = 30
+"""How long a `dedup` key of a start is remembered; that of a message, as long as its run."""
+PROGRAMS_REMEMBERED = 1_000
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "AsyncGenerator[SqliteStore]":
+    """Open the store in a file, made if it is missing, until the block is left.
+
+    Raises:
+        HomeError: see `errors`: too new, damaged, full, or sealed with another key.
+    """
+    writing = connect(path, is_writer=True)
+    with closing(writing):
+        epoch = migrate(writing, path, to_bytes(ids.new()), key_id(key))
+        with closing(connect(path, is_writer=False)) as reading:
+            store = SqliteStore(path, writing, reading, clock, ids, epoch)
+            try:
+                yield store
+            finally:
+                await store.close()
+
+
+class SqliteStore:
+    """Reads of one run happen on the event loop: by primary key they take 10-50 us, a thread hop takes as long.
+
+    Lists and journals go to a thread, each on a connection of its own.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - made by `open_store` alone
+        self, path: Path, writing: apsw.Connection, reading: apsw.Connection, clock: Clock, ids: Ids, epoch: int
+    ) -> None:
+        self._path = path
+        self._reading = reading
+        self._clock = clock
+        self._ids = ids
+        self._epoch = epoch
+        self._writer = Writer(writing, path, self._tell)
+        self._woken: set[str] = set()
+        self._has_woken = asyncio.Event()
+        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
+
+    # --- Leases and wake-ups -----------------------------------------------------------------------------------------
+
+    async def claim(self) -> Sequence[Lease]:
+        """Return the one lease of this file; its epoch was taken when the file was opened."""
+        return (Lease(shard=SHARD, epoch=self._epoch),)
+
+    async def woken(self) -> frozenset[str]:
+        """Wait until runs may have become ready; return them."""
+        await self._has_woken.wait()
+        self._has_woken.clear()
+        woken, self._woken = frozenset(self._woken), set()
+        return woken
+
+    async def watch(self, run_id: str, since: int) -> None:
+        """Return when the run's journal has an event at position `since`."""
+        while True:
+            future = asyncio.get_running_loop().create_future()
+            watchers = self._watchers.setdefault(run_id, [])
+            watchers.append(future)
+            try:
+                row = self._one("select events from run where id = ?", to_bytes(run_id))
+                if row is None or row[0] > since:
+                    return
+                await future
+            finally:
+                if future in watchers:
+                    watchers.remove(future)
+                if not watchers and self._watchers.get(run_id) is watchers:
+                    del self._watchers[run_id]
+
+    def _tell(self, group: list[Job]) -> None:
+        """On the event loop: hand a group's results out, wake who waits for them."""
+        for job in group:
+            if job.wrote is not None and job.wrote.grown is not None:
+                for future in self._watchers.pop(job.wrote.grown, ()):
+                    if not future.done():
+                        future.set_result(None)
+                if job.wrote.is_woken:
+                    self._woken.add(job.wrote.grown)
+                    self._has_woken.set()
+            if job.future.done():
+                continue  # its caller was cancelled
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                assert job.wrote is not None
+                job.future.set_result(job.wrote.result)
+
+    # --- Turns -------------------------------------------------------------------------------------------------------
+
+    async def create(self, run: NewRun, *, dedup: str | None = None) -> Created:
+        """Add a run with its program, its inputs and its `created` event."""
+        digest = hashlib.sha256(run.program.encode()).digest()
+        inputs = values.encode(dict(run.inputs))
+        body = {"program": digest.hex(), "inputs": dict(run.inputs), "agent": run.agent, "name": run.name}
+        event = Event(kind="created", body=body)
+
+        def act(db: apsw.Connection) -> Wrote[Created]:
+            now = self._clock.now_us()
+            if dedup is not None:
+                for (earlier,) in db.execute("select run from started where dedup = ?", (dedup,)):
+                    return Wrote(Created(run_id=from_bytes(earlier), is_new=False))
+                db.execute("insert into started values (?, ?, ?)", (dedup, to_bytes(run.run_id), now))
+            program = rows.program_number(db, digest, run.program)
+            db.execute(
+                "insert into run (id, agent, name, program, inputs, events, created, changed) values (?, ?, ?, ?, ?, 1, ?, ?)",
+                (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now),
+            )
+            rows.append(db, db.last_insert_rowid(), 0, self._epoch, now, (event,))
+            return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True)
+
+        return await self._writer.submit(act)
+
+    async def ready(self, leases: Sequence[Lease], limit: int) -> Ready:
+        """Return ready runs and the next instant at which time makes one ready."""
+        if not leases:
+            return Ready(run_ids=(), next_due_us=None)
+        now = self._clock.now_us()
+        with guarded(self._path):
+            found = [from_bytes(each) for (each,) in self._reading.execute(rows.READY, (now, now, max(0, limit)))]
+            (next_due,) = next(self._reading.execute(rows.NEXT_DUE, (now,)))
+        return Ready(run_ids=found, next_due_us=next_due)
+
+    async def load(self, run_id: str) -> Loaded | None:
+        """Return a live run for a turn."""
+        with guarded(self._path):
+            return rows.loaded(self._reading, run_id, self._clock.now_us(), self._source)
+
+    async def commit(self, turn: Turn) -> Verdict:
+        """Apply a turn, or say why not."""
+        batch = rows.Prepared.of(turn)
+
+        def act(db: apsw.Connection) -> Wrote[Verdict]:
+            now = self._clock.now_us()
+            if not rows.is_held(db, turn.lease.epoch):
+                return Wrote(Verdict.FENCED)
+            row = rows.run_row(db, turn.run_id)
+            if row is None or row.status is not Status.LIVE:
+                return Wrote(Verdict.ENDED)
+            if row.seq != turn.seq:
+                return Wrote(Verdict.STALE)
+            rows.apply(db, row, turn, batch, now, self._ids)
+            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=turn.status is Status.LIVE)
+
+        return await self._writer.submit(act)
+
+    async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
+        """Count a failed turn; if final, quarantine the run."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            now = self._clock.now_us()
+            row = rows.run_row(db, run_id)
+            if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+                return Wrote(result=False)
+            status = Status.QUARANTINED if is_final else Status.LIVE
+            result = values.encode(dict(event.body)) if is_final else None
+            db.execute(
+                "update run set failures = failures + 1, not_before = ?, status = ?, result = ?, changed = ? where n = ?",
+                (not_before_us, status, result, now, row.n),
+            )
+            rows.append_to(db, row, lease.epoch, now, (event,))
+            return Wrote(result=True, grown=run_id)
+
+        return await self._writer.submit(act)
+
+    async def release(self, run_id: str, event: Event) -> bool:
+        """Make a quarantined run live again."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, run_id)
+            if row is None or row.status is not Status.QUARANTINED:
+                return Wrote(result=False)
+            db.execute("update run set failures = 0, not_before = 0, status = 0, result = null where n = ?", (row.n,))
+            rows.append_to(db, row, self._epoch, self._clock.now_us(), (event,))
+            return Wrote(result=True, grown=run_id, is_woken=True)
+
+        return await self._writer.submit(act)
+
+    async def end(self, run_id: str, status: Status, event: Event) -> bool:
+        """End a live or quarantined run from outside."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, run_id)
+            if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
+                return Wrote(result=False)
+            now = self._clock.now_us()
+            rows.append_to(db, row, self._epoch, now, (event,))
+            rows.close_run(db, row.n, status, values.encode(dict(event.body)), now)
+            return Wrote(result=True, grown=run_id)
+
+        return await self._writer.submit(act)
+
+    # --- Mail and effects --------------------------------------------------------------------------------------------
+
+    async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> Sent:
+        """Add a message to a run's mail."""
+        body = rows.encode_answer(Returned(value=message))
+        if len(body) > MESSAGE_BYTES_MAX:
+            raise UsageError(
+                f"the message has {len(body)} bytes, at most {MESSAGE_BYTES_MAX} may be sent: send a reference"
+            )
+
+        def act(db: apsw.Connection) -> Wrote[Sent]:
+            now = self._clock.now_us()
+            row = rows.run_row(db, run_id)
+            if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
+                return Wrote(Sent.GONE)
+            if dedup is not None and rows.has_seen(db, row.n, dedup):
+                return Wrote(Sent.DUPLICATE)
+            ((pending,),) = db.execute("select count(*) from mail where n = ? and position is null", (row.n,))
+            if pending >= MAIL_PENDING_MAX:
+                return Wrote(Sent.FULL)
+            if dedup is not None:
+                db.execute("insert into seen values (?, ?, ?)", (row.n, dedup, now))
+            mail_id = self._ids.new()
+            rows.post(db, row.n, mail_id, None, body, now)
+            event = Event(kind="message", body={"id": mail_id, "value": message})
+            rows.append_to(db, row, self._epoch, now, (event,))
+            return Wrote(Sent.SENT, grown=run_id, is_woken=True)
+
+        return await self._writer.submit(act)
+
+    async def performable(self, leases: Sequence[Lease], limit: int) -> Sequence[CallRecord]:
+        """Return calls that are to be performed now, and writes whose start an earlier epoch left behind."""
+        if not leases:
+            return ()
+        with guarded(self._path):
+            found = self._reading.execute(rows.PERFORMABLE, (self._clock.now_us(), leases[0].epoch, limit))
+            return [rows.call_record(each) for each in found]
+
+    async def start(self, call: Call, lease: Lease) -> bool:
+        """Mark a write as about to leave."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, call.run_id)
+            if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+                return Wrote(result=False)
+            marked = list(
+                db.execute(
+                    "update call set state = 1, attempt = attempt + 1, epoch = ? where n = ? and position = ? and state = 0 "
+                    "returning attempt",
+                    (lease.epoch, row.n, call.index),
+                )
+            )
+            if not marked:
+                return Wrote(result=False)
+            event = Event(
+                kind="started", body={"index": call.index, "function": call.function, "attempt": marked[0][0]}
+            )
+            rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
+            return Wrote(result=True, grown=call.run_id)
+
+        return await self._writer.submit(act)
+
+    async def finish(self, run_id: str, index: int, answer: Answer, event: Event) -> bool:
+        """Bring a call's answer, once."""
+        body = rows.encode_answer(answer)
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, run_id)
+            if row is None:
+                return Wrote(result=False)
+            db.execute(
+                "update call set state = 2, due = null where n = ? and position = ? and state <> 2", (row.n, index)
+            )
+            if not db.changes():
+                return Wrote(result=False)
+            now = self._clock.now_us()
+            rows.post(db, row.n, self._ids.new(), index, body, now)
+            rows.append_to(db, row, self._epoch, now, (event,))
+            return Wrote(result=True, grown=run_id, is_woken=True)
+
+        return await self._writer.submit(act)
+
+    async def postpone(self, call: Call, lease: Lease, *, not_before_us: int, event: Event) -> bool:
+        """Set a call back, to be tried again."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, call.run_id)
+            if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+                return Wrote(result=False)
+            counted = 0 if call.effect == "write" else 1  # a write's attempts are counted when they start
+            db.execute(
+                "update call set state = 0, person = null, not_before = ?, attempt = attempt + ? "
+                "where n = ? and position = ? and state <> 2",
+                (not_before_us, counted, row.n, call.index),
+            )
+            if not db.changes():
+                return Wrote(result=False)
+            rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
+            return Wrote(result=True, grown=call.run_id)
+
+        return await self._writer.submit(act)
+
+    async def park(self, call: Call, *, person: str, event: Event) -> bool:
+        """Mark a write's outcome unknown, and ask a person."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, call.run_id)
+            if row is None:
+                return Wrote(result=False)
+            db.execute(
+                "update call set state = 3, person = ? where n = ? and position = ? and state in (0, 1)",
+                (person, row.n, call.index),
+            )
+            if not db.changes():
+                return Wrote(result=False)
+            rows.append_to(db, row, self._epoch, self._clock.now_us(), (event,))
+            return Wrote(result=True, grown=call.run_id)
+
+        return await self._writer.submit(act)
+
+    # --- Looking -----------------------------------------------------------------------------------------------------
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """Return one run."""
+        with guarded(self._path):
+            found = self._reading.execute(f"{rows.RUNS} where run.id = ?", (self._clock.now_us(), to_bytes(run_id)))
+            return next((rows.run_record(each) for each in found), None)
+
+    async def runs(self, page: Page) -> Sequence[RunRecord]:
+        """Return runs, newest first."""
+        where, bound = rows.page_filter(page)
+        sql = f"{rows.RUNS} where {where} order by run.id desc limit ?"
+        bound = (self._clock.now_us(), *bound, page.limit)
+        return await self._listed(lambda db: [rows.run_record(each) for each in db.execute(sql, bound)])
+
+    async def find(self, text: str) -> Sequence[str]:
+        """Return ids of runs whose id ends with `text`."""
+        return await self._listed(lambda db: rows.ids_ending(db, text))
+
+    async def counts(self) -> Mapping[Status, int]:
+        """Return how many runs stand where."""
+
+        def read(db: apsw.Connection) -> dict[Status, int]:
+            return {
+                Status(status): count
+                for status, count in db.execute("select status, count(*) from run group by status")
+            }
+
+        return await self._listed(read)
+
+    async def calls(self, run_id: str) -> Sequence[CallRecord]:
+        """Return a run's open calls, ascending."""
+        with guarded(self._path):
+            found = self._reading.execute(f"{rows.CALLS} where run.id = ? order by position", (to_bytes(run_id),))
+            return [rows.call_record(each) for each in found if each[rows.STATE] != CallState.DONE]
+
+    async def questions(self, run_id: str | None = None, *, limit: int = 1_000) -> Sequence[CallRecord]:
+        """Return open calls that a person must answer, oldest first."""
+        only = "" if run_id is None else "and run.id = ?"
+        bound = (limit,) if run_id is None else (to_bytes(run_id), limit)
+        sql = f"{rows.CALLS} where person is not null and call.state in (0, 3) {only} order by made limit ?"
+        return await self._listed(lambda db: [rows.call_record(each) for each in db.execute(sql, bound)])
+
+    async def journal(self, run_id: str, since: int = 0, limit: int = 1_000) -> Sequence[Event]:
+        """Return a run's events from position `since` on."""
+        with guarded(self._path):
+            return rows.journal(self._reading, run_id, since, limit)
+
+    async def program(self, digest: str) -> str | None:
+        """Return a program's source."""
+        row = self._one("select source from program where digest = ?", bytes.fromhex(digest))
+        return None if row is None else row[0]
+
+    async def collect(self, ended_before_us: int, *, limit: int = 10_000) -> Collected:
+        """Delete runs that ended before an instant, and what nothing refers to any more."""
+        dedups_before = self._clock.now_us() - DEDUP_DAYS * DAY_US
+
+        def act(db: apsw.Connection) -> Wrote[Collected]:
+            return Wrote(rows.collect(db, ended_before_us, dedups_before, limit))
+
+        return await self._writer.submit(act)
+
+    async def close(self) -> None:
+        """Write what was submitted, and end the writing thread."""
+        self._writer.close()
+
+    def _one(self, sql: str, *bound: bytes | int | str) -> tuple[Any, ...] | None:
+        with guarded(self._path):
+            return next(iter(self._reading.execute(sql, bound)), None)
+
+    def _read_source(self, number: int) -> str:
+        ((source,),) = self._reading.execute("select source from program where id = ?", (number,))
+        return source
+
+    async def _listed(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Read a list in a thread, on a connection of its own: it may take milliseconds."""
+
+        def work() -> T:
+            with closing(connect(self._path, is_writer=False)) as db, guarded(self._path):
+                return read(db)
+
+        return await anyio.to_thread.run_sync(work)

@@ -1,0 +1,429 @@
+"""The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from random import SystemRandom
+
+import anyio
+
+from overwinter import journal
+from overwinter.adapters.home import Home, open_home
+from overwinter.adapters.monty import JailSettings, open_interpreter
+from overwinter.adapters.monty_checker import open_checker
+from overwinter.adapters.python_tools import load_python_tools
+from overwinter.adapters.sqlite import open_store
+from overwinter.catalog import Tools
+from overwinter.check import Checker, Finding, render
+from overwinter.clock import SECOND_US, Clock, SystemClock
+from overwinter.config import Config, load
+from overwinter.errors import CheckFailed, Conflict, NotFound, UsageError
+from overwinter.events import CallState, Event, Raised, Returned, Status
+from overwinter.ids import ID_LENGTH, Ids
+from overwinter.interpreter import Interpreter, Limits
+from overwinter.policy import Grants
+from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent, Store
+from overwinter.subset import functions_named
+from overwinter.turn import Means
+from overwinter.values import Value
+from overwinter.waits import WAITS
+from overwinter.worker import Worker
+
+__all__ = ["App"]
+
+TAIL_MIN = 4
+"""Shortest tail of a run id that is looked up."""
+DRAIN_S = 10.0
+"""How long a closing worker waits for its calls in flight."""
+PROGRAMS_REMEMBERED = 1_000
+"""Parsed programs kept, so that ten thousand runs of one program parse it once."""
+ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an App is made of; a test puts its own in."""
+
+    store: Store
+    interpreter: Interpreter
+    checker: Checker
+    tools: Tools
+    clock: Clock
+    ids: Ids
+    key: bytes
+
+
+class App:
+    """A home at work: start programs, watch them, answer their questions, stop them.
+
+    ```python
+    async with App.open(Path(".overwinter")) as app:
+        run_id = await app.start(source, inputs={"invoice_id": 17})
+        print((await app.result(run_id)).result)
+    ```
+    """
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self.config = config
+        self._parts = parts
+        self._store = parts.store
+        self._clock = parts.clock
+        modules = {name: tuple(module.functions) for name, module in parts.tools.catalog.modules.items()}
+        modules["tools"] = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
+        self._worker = Worker(
+            parts.store,
+            Means(
+                interpreter=parts.interpreter,
+                policy=Grants({name: agent.tools for name, agent in config.agents.items()}),
+                catalog=parts.tools.catalog,
+                named=lru_cache(PROGRAMS_REMEMBERED)(partial(functions_named, modules=modules)),
+                key=parts.key,
+                limits=limits_of(config),
+                owners={name: agent.owner for name, agent in config.agents.items()},
+            ),
+            parts.tools,
+            parts.clock,
+            slots=config.worker.interpreters,
+            calls_max=config.worker.calls_in_flight,
+            random=SystemRandom(),
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, home: Path, *, is_worker: bool = True, clock: Clock | None = None) -> "AsyncGenerator[App]":
+        """Open a home, alone, and work on its runs until the block is left.
+
+        Args:
+            home: the directory; made if it does not exist.
+            is_worker: False: only read and write the store; programs are started but nobody runs them yet.
+            clock: the machine's if None.
+
+        Raises:
+            HomeError: it is held by another process, too new, damaged or full.
+            ConfigInvalid: `overwinter.toml` beside it cannot be used.
+            JailUnavailable: the interpreter's workers cannot be jailed.
+        """
+        clock = clock or SystemClock()
+        ids = Ids(clock.now_us)
+        async with AsyncExitStack() as stack:
+            place: Home = stack.enter_context(open_home(home))
+            config = load(place.config_path)
+            store = await stack.enter_async_context(open_store(place.database_path, clock, ids, key=place.key))
+            tools = await stack.enter_async_context(
+                load_python_tools(
+                    {name: service.python for name, service in config.services.items()},
+                    directory=place.config_path.parent,
+                    threads_max=config.worker.threads,
+                    value_bytes_max=limits_of(config).value_bytes,
+                )
+            )
+            jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
+            interpreter = await stack.enter_async_context(
+                open_interpreter(limits=limits_of(config), workers=config.worker.interpreters, jail=jail)
+            )
+            checker = await stack.enter_async_context(open_checker(launcher=interpreter.launcher, jail=jail))
+            parts = Parts(
+                store=store,
+                interpreter=interpreter,
+                checker=checker,
+                tools=tools,
+                clock=clock,
+                ids=ids,
+                key=place.key,
+            )
+            async with cls(config, parts).at_work(is_worker=is_worker) as app:
+                yield app
+
+    @asynccontextmanager
+    async def at_work(self, *, is_worker: bool = True) -> "AsyncGenerator[App]":
+        """Work on the runs of the store until the block is left; then let calls in flight end, and stop."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            if is_worker:
+                group.start_soon(self._worker.run)
+            try:
+                yield self
+            except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
+                failure = error
+            finally:
+                if is_worker:
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S):
+                        await self._worker.drain()
+                group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    # --- Programs ----------------------------------------------------------------------------------------------------
+
+    async def check(
+        self, source: str, *, agent: str = "default", inputs: Mapping[str, Value] | None = None
+    ) -> Sequence[Finding]:
+        """Return what is wrong with a program, and run nothing."""
+        self._agent(agent)
+        stubs = {name: module.stub for name, module in self._parts.tools.catalog.modules.items()}
+        return await self._parts.checker.check(source, stubs, inputs or {})
+
+    async def start(
+        self,
+        source: str,
+        *,
+        agent: str = "default",
+        name: str = "program",
+        inputs: Mapping[str, Value] | None = None,
+        dedup: str | None = None,
+    ) -> str:
+        """Check a program and make a run of it; return the run's id.
+
+        Args:
+            source: the program.
+            agent: under whose identity it acts.
+            name: for people.
+            inputs: variables that the program starts with.
+            dedup: a second start with the same key returns the first one's run.
+
+        Raises:
+            CheckFailed: the program is wrong; nothing ran, and no run was made.
+            NotFound: there is no such agent.
+        """
+        findings = await self.check(source, agent=agent, inputs=inputs)
+        if any(finding.is_certain for finding in findings):
+            raise CheckFailed(findings, render(findings, source))
+        new = NewRun(run_id=self._parts.ids.new(), agent=agent, name=name, program=source, inputs=inputs or {})
+        return (await self._store.create(new, dedup=dedup)).run_id
+
+    async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
+        """Wait until a run has ended or is quarantined, and return it; after `timeout_s` return it as it stands."""
+        with anyio.move_on_after(timeout_s):
+            async for _ in self.events(run_id, is_following=True):
+                pass
+        return await self.run(run_id)
+
+    async def events(self, run_id: str, *, since: int = 0, is_following: bool = False) -> AsyncIterator[Event]:
+        """Yield a run's journal from position `since` on; following, until the run has ended or is quarantined."""
+        while True:
+            run = await self.run(run_id)
+            page = await self._store.journal(run_id, since)
+            for event in page:
+                since = event.position + 1
+                yield event
+            if page:
+                continue
+            if not is_following or run.status is not Status.LIVE:
+                return
+            await self._store.watch(run_id, since)
+
+    # --- Looking -----------------------------------------------------------------------------------------------------
+
+    async def resolve(self, text: str) -> str:
+        """Return the id of the run that `text` names: a whole id, or the last letters of one.
+
+        Raises:
+            NotFound: no run has it.
+            UsageError: several have it, or it is shorter than four letters.
+        """
+        wanted = text.strip().upper()
+        if len(wanted) < TAIL_MIN:
+            raise UsageError(f"{text!r} is too short to name a run: give at least {TAIL_MIN} letters of its id's end")
+        if len(wanted) == ID_LENGTH:
+            await self.run(wanted)
+            return wanted
+        found = await self._store.find(wanted)
+        if not found:
+            raise NotFound(f"there is no run {text!r}: `overwinter ps --all` lists them")
+        if len(found) > 1:
+            raise UsageError(f"{text!r} names {len(found)} runs: {', '.join(found)}; give more letters")
+        return found[0]
+
+    async def run(self, run_id: str) -> RunRecord:
+        """Return one run.
+
+        Raises:
+            NotFound: there is none.
+        """
+        run = await self._store.run(run_id)
+        if run is None:
+            raise NotFound(f"there is no run {run_id!r}: `overwinter ps --all` lists them")
+        return run
+
+    async def runs(self, page: Page) -> Sequence[RunRecord]:
+        """Return runs, newest first."""
+        return await self._store.runs(page)
+
+    async def counts(self) -> Mapping[Status, int]:
+        """Return how many runs stand where."""
+        return await self._store.counts()
+
+    async def calls(self, run_id: str) -> Sequence[CallRecord]:
+        """Return a run's open calls."""
+        return await self._store.calls(run_id)
+
+    async def source(self, run_id: str) -> str:
+        """Return a run's program."""
+        run = await self.run(run_id)
+        return await self._store.program(run.program_digest) or ""
+
+    async def questions(self, run_id: str | None = None) -> Sequence[CallRecord]:
+        """Return what people are asked, oldest first."""
+        return await self._store.questions(run_id)
+
+    def reason(self, run: RunRecord, calls: Sequence[CallRecord]) -> str:
+        """Return one sentence that says why a run stands where it stands."""
+        return journal.reason(run, calls, self._clock.now_us())
+
+    # --- Acting ------------------------------------------------------------------------------------------------------
+
+    async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> bool:
+        """Send a message that a `tools.receive` of the run returns. False: the same `dedup` was sent before.
+
+        Raises:
+            Conflict: the run has ended.
+            UsageError: its mailbox is full, or the message is no plain data.
+        """
+        match await self._store.send(run_id, message, dedup=dedup):
+            case Sent.SENT:
+                return True
+            case Sent.DUPLICATE:
+                return False
+            case Sent.FULL:
+                raise UsageError(f"run {run_id} has too many messages pending: wait until it has received some")
+            case Sent.GONE:
+                run = await self.run(run_id)
+                raise Conflict(f"run {run_id} has ended ({run.status.name.lower()}): nothing reads its messages")
+
+    async def answer(self, question: str, answer: str, *, by: str) -> None:
+        """Answer a question, `RUN:INDEX`.
+
+        A call of unknown outcome takes `done`, `done VALUE` with the call's result as JSON, `failed` or `failed WHY`,
+        and `repeat`, which performs it once more at the risk of doing it twice.
+
+        Raises:
+            NotFound: there is no such question.
+            Conflict: it was answered before.
+            UsageError: the answer is not among its options.
+        """
+        tail, _, number = question.rpartition(":")
+        if not tail or not number.isdigit():
+            raise UsageError(
+                f"{question!r} names no question: it is written RUN:INDEX, as `overwinter questions` shows"
+            )
+        run_id, index = await self.resolve(tail), int(number)
+        record = next((each for each in await self.questions(run_id) if each.call.index == index), None)
+        if record is None:
+            run = await self.run(run_id)
+            if index < run.calls:
+                raise Conflict(f"question {question} is not open: it was answered, or its run went on without it")
+            raise NotFound(f"run {run_id} has no question {index}: `overwinter questions` lists the open ones")
+        if record.state is CallState.UNKNOWN:
+            await self._settle_unknown(record, answer, by)
+        else:
+            await self._settle_ask(record, answer, by)
+
+    async def _settle_ask(self, record: CallRecord, answer: str, by: str) -> None:
+        options: Sequence[str] | None = record.call.arguments.get("options")
+        if options and answer not in options:
+            raise UsageError(f"{answer!r} is not an option: {', '.join(map(repr, options))}")
+        await self._finish(record, Returned(value=answer), by)
+
+    async def _settle_unknown(self, record: CallRecord, answer: str, by: str) -> None:
+        verb, _, rest = answer.strip().partition(" ")
+        match verb:
+            case "done":
+                await self._finish(record, Returned(value=_json(rest)), by)
+            case "failed":
+                message = rest or f"{record.call.function} was not carried out, says {by}"
+                await self._finish(record, Raised(kind="RuntimeError", message=message, code="not_carried_out"), by)
+            case "repeat":
+                (lease, *_) = await self._store.claim()
+                body = {
+                    "index": record.call.index,
+                    "function": record.call.function,
+                    "by": by,
+                    "attempt": record.attempt,
+                }
+                event = Event(kind="retried", body=body)
+                if not await self._store.postpone(record.call, lease, not_before_us=0, event=event):
+                    raise Conflict(f"question {record.call.key} is not open any more")
+                self._worker.ring(0)
+            case _:
+                raise UsageError(
+                    f"{answer!r} does not say what became of {record.call.function}: answer `done`, `done VALUE` (its result "
+                    "as JSON), `failed WHY`, or `repeat` (at the risk of doing it twice)"
+                )
+
+    async def _finish(self, record: CallRecord, answer: Returned | Raised, by: str) -> None:
+        event = journal.answered(record.call.index, answer, by=by)
+        if not await self._store.finish(record.call.run_id, record.call.index, answer, event):
+            raise Conflict(f"question {record.call.key} is not open any more")
+
+    async def cancel(self, run_id: str, *, by: str, reason: str = "") -> bool:
+        """End a run now: its program is stopped, its calls in flight are cancelled. False: it had ended.
+
+        What is already on the wire may still be carried out; the journal shows which calls had been started.
+        """
+        await self.run(run_id)
+        event = Event(kind="cancelled", body={"by": by, "reason": reason})
+        is_ended = await self._store.end(run_id, Status.CANCELLED, event)
+        self._worker.interrupt(run_id)
+        return is_ended
+
+    async def release(self, run_id: str, *, by: str) -> None:
+        """Make a quarantined run live again.
+
+        Raises:
+            Conflict: it is not quarantined.
+        """
+        run = await self.run(run_id)
+        if not await self._store.release(run_id, Event(kind="released", body={"by": by})):
+            raise Conflict(f"run {run_id} is not quarantined: it is {run.status.name.lower()}")
+
+    async def collect(self, *, older_than_s: float) -> Collected:
+        """Delete runs that ended longer ago than this, with their journals."""
+        return await self._store.collect(self._clock.now_us() - round(older_than_s * SECOND_US))
+
+    async def health(self) -> Mapping[str, Value]:
+        """Return what `doctor` shows: what this home is and how it does."""
+        pulse = self._worker.pulse()
+        return {
+            "engine": self._parts.interpreter.engine,
+            "runs": {status.name.lower(): count for status, count in (await self.counts()).items()},
+            "epoch": pulse.epoch,
+            "turns": pulse.turns,
+            "queued": pulse.queued,
+            "busy": pulse.busy,
+            "calls_in_flight": pulse.in_flight,
+            "interpreters": self.config.worker.interpreters,
+            "functions": sum(len(module.functions) for module in self._parts.tools.catalog.modules.values()),
+            "questions": len(await self.questions()),
+        }
+
+    def _agent(self, name: str) -> None:
+        if name not in self.config.agents:
+            known = ", ".join(sorted(self.config.agents))
+            raise NotFound(f"there is no agent {name!r} in overwinter.toml; there are: {known}")
+
+
+def limits_of(config: Config) -> Limits:
+    """Return the limits of a configuration in the units of the interpreter."""
+    limits = config.limits
+    return Limits(
+        turn_cpu_s=limits.turn_cpu_s,
+        run_cpu_s=limits.run_cpu_s,
+        memory_bytes=limits.memory_mb << 20,
+        recursion_depth=limits.recursion_depth,
+        calls_per_turn=limits.calls_per_turn,
+        output_bytes=limits.output_kb << 10,
+        value_bytes=limits.value_kb << 10,
+        snapshot_bytes=limits.snapshot_mb << 20,
+    )
+
+
+def _json(text: str) -> Value:
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not JSON: {error}; a text needs quotes: done '\"text\"'") from error

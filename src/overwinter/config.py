@@ -1,0 +1,221 @@
+"""`overwinter.toml`: what a home runs with. Every mistake is named with its line, its key and what is allowed."""
+
+import difflib
+import keyword
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from overwinter.errors import ConfigInvalid
+
+__all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "load"]
+
+LAYERS = ("namespaces", "landlock", "seccomp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`[limits]`: what one run may use. Units are in the names."""
+
+    turn_cpu_s: float = 2.0
+    run_cpu_s: float = 10.0
+    memory_mb: int = 64
+    recursion_depth: int = 500
+    calls_per_turn: int = 1_000
+    output_kb: int = 1_024
+    value_kb: int = 1_024
+    snapshot_mb: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """`[worker]`: how much happens at once."""
+
+    interpreters: int = max(1, min(16, os.cpu_count() or 1))
+    """Interpreter workers: programs that compute at the same time."""
+    threads: int = 32
+    """Sync functions that run at the same time."""
+    calls_in_flight: int = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jail:
+    """`[jail]`: gaps in the workers' jail that the operator accepts. `overwinter doctor` shows them."""
+
+    off: bool = False
+    allow_missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """`[retention]`: how long what has ended is kept."""
+
+    ended_days: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """`[agents.NAME]`: an identity under which programs run."""
+
+    owner: str = "owner"
+    """The person who answers for it: an address or a name."""
+    tools: tuple[str, ...] = ()
+    """Patterns of the functions it may call: `"billing.*"`."""
+    purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """`[services.NAME]`: where a module of tools comes from."""
+
+    python: str
+    """Path of a Python module, looked for beside `overwinter.toml` first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole file. Without one: a single agent `default` that may call everything, and no services."""
+
+    limits: Limits = Limits()
+    worker: Worker = Worker()
+    jail: Jail = Jail()
+    retention: Retention = Retention()
+    agents: Mapping[str, Agent] = field(default_factory=lambda: {"default": Agent(tools=("*",))})
+    services: Mapping[str, Service] = field(default_factory=dict[str, Service])
+
+
+T = TypeVar("T")
+
+
+def load(path: Path) -> Config:
+    """Return the configuration in a file, or the defaults if there is none.
+
+    Raises:
+        ConfigInvalid: the file cannot be read, or a key of it is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path} cannot be read: {error}") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{path}: {error}") from error
+    return _Reader(path, text).config(document)
+
+
+class _Reader:
+    """Turns tables into values and says where one is wrong."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._lines = text.splitlines()
+
+    def config(self, document: Mapping[str, Any]) -> Config:
+        self._known((), document, [each.name for each in fields(Config)])
+        made: dict[str, Any] = {}
+        for name, kind in (("limits", Limits), ("worker", Worker), ("jail", Jail), ("retention", Retention)):
+            if name in document:
+                made[name] = self._table((name,), document[name], kind)
+        for name, kind in (("agents", Agent), ("services", Service)):
+            if name in document:
+                made[name] = self._named(name, document[name], kind)
+        config = Config(**made)
+        self._layers(config.jail)
+        if not config.agents:
+            raise self._wrong(("agents",), "needs at least one agent: [agents.default]")
+        return config
+
+    def _named(self, group: str, tables: object, kind: type[T]) -> dict[str, T]:
+        if not isinstance(tables, dict):
+            raise self._wrong((group,), f"is a table of tables: [{group}.NAME]")
+        named: dict[str, T] = {}
+        for name, table in cast("dict[str, Any]", tables).items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*" if group == "agents" else r"[A-Za-z_]\w*", name):
+                raise self._wrong((group, name), "is no name: letters, digits and _, not a digit first")
+            if group == "services" and (name == "tools" or keyword.iskeyword(name) or name in sys.stdlib_module_names):
+                raise self._wrong((group, name), "is taken by Python or by overwinter: programs could not import it")
+            named[name] = self._table((group, name), table, kind)
+        return named
+
+    def _table(self, place: tuple[str, ...], table: object, kind: type[T]) -> T:
+        if not isinstance(table, dict):
+            raise self._wrong(place, f"is a table: [{'.'.join(place)}]")
+        given = cast("dict[str, Any]", table)
+        declared = {each.name: each for each in fields(cast("Any", kind))}
+        self._known(place, given, list(declared))
+        values = {name: self._value((*place, name), value, str(declared[name].type)) for name, value in given.items()}
+        try:
+            return kind(**values)
+        except TypeError as error:
+            missing = re.findall(r"'(\w+)'", str(error))
+            raise self._wrong(place, f"misses {', '.join(missing)}") from error
+
+    def _value(self, place: tuple[str, ...], value: object, kind: str) -> object:
+        kind = kind.removeprefix("<class '").removesuffix("'>")
+        match kind, value:
+            case "bool", bool():
+                return value
+            case "int", int() if not isinstance(value, bool):
+                return self._positive(place, value)
+            case "float", int() | float() if not isinstance(value, bool):
+                return self._positive(place, float(value))
+            case "str", str():
+                return value
+            case "tuple[str, ...]", list() if all(isinstance(each, str) for each in cast("list[Any]", value)):
+                return tuple(cast("list[str]", value))
+            case _:
+                words = {
+                    "bool": "true or false",
+                    "int": "a whole number",
+                    "float": "a number",
+                    "str": "a text in quotes",
+                }
+                raise self._wrong(place, f"is {words.get(kind, 'a list of texts')}, not {value!r}")
+
+    def _positive(self, place: tuple[str, ...], value: T) -> T:
+        if not cast("float", value) > 0:
+            raise self._wrong(place, f"is above 0, not {value!r}")
+        return value
+
+    def _known(self, place: tuple[str, ...], table: Mapping[str, Any], known: Collection[str]) -> None:
+        for name in table:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise self._wrong((*place, name), f"is unknown; {hint}")
+
+    def _layers(self, jail: Jail) -> None:
+        for layer in jail.allow_missing:
+            if layer not in LAYERS:
+                raise self._wrong(("jail", "allow_missing"), f"knows no layer {layer!r}; there are {', '.join(LAYERS)}")
+        if {"namespaces", "seccomp"} <= set(jail.allow_missing):
+            raise self._wrong(
+                ("jail", "allow_missing"), "cannot give up both namespaces and seccomp: the network would be open"
+            )
+
+    def _wrong(self, place: tuple[str, ...], words: str) -> ConfigInvalid:
+        line = self._line(place)
+        where = f"{self._path}, line {line}" if line else str(self._path)
+        return ConfigInvalid(f"{where}: {'.'.join(place)} {words}")
+
+    def _line(self, place: tuple[str, ...]) -> int:
+        """Return the line on which a key stands, by its header and its own name; 0 if it is written in another way."""
+        header = ""
+        for number, line in enumerate(self._lines, 1):
+            if found := re.match(r"\s*\[([^\[\]]+)\]", line):
+                header = re.sub(r"[\s\"']", "", found[1])
+                if header == ".".join(place):
+                    return number
+            elif (found := re.match(r"\s*([\w.\"'-]+)\s*=", line)) is not None:
+                key = ".".join(part for part in (header, re.sub(r"[\"']", "", found[1])) if part)
+                if key == ".".join(place):
+                    return number
+        return self._line(place[:-1]) if len(place) > 1 else 0

@@ -1,0 +1,261 @@
+"""What a run's events say: their bodies, what a turn was given, why a run waits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from overwinter.clock import SECOND_US
+from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
+from overwinter.interpreter import Failed, Finished, Request
+from overwinter.store import CallRecord, RunRecord
+from overwinter.values import Value
+
+__all__ = [
+    "Given", "PastTurn", "answer_in", "answered", "called", "denied", "error_body", "failed", "finished", "history",
+    "printed", "reason", "span", "timer_answer", "turn",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One answer that a turn gave to the program."""
+
+    index: int
+    answer: Answer
+    by: Literal["mail", "message", "timer"]
+    mail_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTurn:
+    """A committed turn, as a rebuild repeats it."""
+
+    now_us: int
+    given: tuple[tuple[int, Answer], ...]
+    """Call index and answer, in the order given."""
+    made: tuple[tuple[int, str, Mapping[str, Value]], ...] = field(default=())
+    """Index, function and arguments of the calls that the program made."""
+
+
+def called(call: Call, *, due_us: int | None, person: str | None) -> Event:
+    """Return the intent of a call."""
+    body: dict[str, Value] = {
+        "index": call.index,
+        "function": call.function,
+        "arguments": dict(call.arguments),
+        "effect": call.effect,
+        "line": call.line,
+    }
+    if due_us is not None:
+        body["due_us"] = due_us
+    if person is not None:
+        body["person"] = person
+    return Event(kind="called", body=body)
+
+
+def denied(index: int, request: Request, reason: str) -> Event:
+    """Return the refusal of a call that was never intended; its `answered` event follows."""
+    arguments = {**{str(place): value for place, value in enumerate(request.args)}, **request.kwargs}
+    body = {
+        "index": index,
+        "function": request.function,
+        "arguments": arguments,
+        "line": request.line,
+        "reason": reason,
+    }
+    return Event(kind="denied", body=body)
+
+
+def answered(index: int, answer: Answer, *, by: str | None = None) -> Event:
+    """Return the fact that a call has its answer."""
+    body: dict[str, Value] = {"index": index}
+    match answer:
+        case Returned(value=value):
+            body["value"] = value
+        case Raised():
+            body["error"] = error_body(answer)
+    if by is not None:
+        body["by"] = by
+    return Event(kind="answered", body=body)
+
+
+def error_body(raised: Raised) -> dict[str, Value]:
+    """Return a call's error as plain data; what is unknown is left out."""
+    body: dict[str, Value] = {"kind": raised.kind, "message": raised.message, "retryable": raised.is_retryable}
+    if raised.status is not None:
+        body["status"] = raised.status
+    if raised.code is not None:
+        body["code"] = raised.code
+    if raised.retry_after_s is not None:
+        body["retry_after_s"] = raised.retry_after_s
+    return body
+
+
+def answer_in(body: Mapping[str, Value]) -> Answer:
+    """Return the answer that the body of an `answered` event holds."""
+    if "error" not in body:
+        return Returned(value=body["value"])
+    error = body["error"]
+    return Raised(
+        kind=error["kind"],
+        message=error["message"],
+        status=error.get("status"),
+        code=error.get("code"),
+        is_retryable=error["retryable"],
+        retry_after_s=error.get("retry_after_s"),
+    )
+
+
+def turn(now_us: int, given: Iterable[Given]) -> Event:
+    """Return what a turn was given: with the answers and messages of the journal, all that a rebuild needs."""
+    rows = [[each.index, each.by] if each.by != "message" else [each.index, each.by, each.mail_id] for each in given]
+    return Event(kind="turn", body={"now_us": now_us, "given": rows})
+
+
+def printed(text: str) -> Event:
+    """Return what a program printed in one turn."""
+    return Event(kind="printed", body={"text": text})
+
+
+def finished(outcome: Finished) -> Event:
+    """Return the end of a program that reached it."""
+    return Event(kind="finished", body={"value": outcome.value, **_never_awaited(outcome.never_awaited)})
+
+
+def failed(outcome: Failed) -> Event:
+    """Return the end of a program that raised or broke a limit."""
+    body = {
+        "kind": outcome.kind,
+        "message": outcome.message,
+        "line": outcome.line,
+        "traceback": outcome.traceback,
+        **_never_awaited(outcome.never_awaited),
+    }
+    return Event(kind="failed", body=body)
+
+
+def _never_awaited(functions: tuple[str, ...]) -> dict[str, Value]:
+    return {"never_awaited": list(functions)} if functions else {}
+
+
+def history(events: Iterable[Event]) -> tuple[PastTurn, ...]:
+    """Return the turns of a run in order, from its whole journal."""
+    answers: dict[int, Answer] = {}
+    messages: dict[str, Answer] = {}
+    sleeps: set[int] = set()
+    turns: list[PastTurn] = []
+    made: list[tuple[int, str, Mapping[str, Value]]] = []
+    for event in events:
+        body = event.body
+        match event.kind:
+            case "answered":
+                answers[body["index"]] = answer_in(body)
+            case "message":
+                messages[body["id"]] = Returned(value=body["value"])
+            case "called" | "denied":
+                made.append((body["index"], body["function"], body["arguments"]))
+                if body["function"].endswith(".sleep"):
+                    sleeps.add(body["index"])
+            case "turn":
+                # The events of a commit stand behind the `turn` event that opens it: `made` belongs to the turn before.
+                _close(turns, made)
+                given = tuple((row[0], _recall(row, answers, messages, sleeps)) for row in body["given"])
+                turns.append(PastTurn(now_us=body["now_us"], given=given))
+            case _:
+                pass
+    _close(turns, made)
+    return tuple(turns)
+
+
+def _close(turns: list[PastTurn], made: list[tuple[int, str, Mapping[str, Value]]]) -> None:
+    if turns:
+        turns[-1] = PastTurn(now_us=turns[-1].now_us, given=turns[-1].given, made=tuple(made))
+        made.clear()
+
+
+def _recall(
+    row: Sequence[Value], answers: Mapping[int, Answer], messages: Mapping[str, Answer], sleeps: set[int]
+) -> Answer:
+    match row:
+        case [index, "timer"]:
+            return timer_answer(is_sleep=index in sleeps)
+        case [_, "message", mail_id]:
+            return messages[mail_id]
+        case _:
+            return answers[row[0]]
+
+
+def timer_answer(*, is_sleep: bool) -> Answer:
+    """Return what a passed timer means to the call that armed it."""
+    if is_sleep:
+        return Returned(value=None)
+    return Raised(kind="TimeoutError", message="no answer came in time")
+
+
+def reason(run: RunRecord, calls: Sequence[CallRecord], now_us: int) -> str:
+    """Return one sentence that says why a run stands where it stands."""
+    ago = span(now_us - run.changed_us)
+    match run.status:
+        case Status.LIVE:
+            return _live(run, calls, now_us)
+        case Status.FINISHED:
+            return f"finished {ago} ago"
+        case Status.FAILED:
+            return f"failed {ago} ago: {_error_line(run.result)}"
+        case Status.CANCELLED:
+            return f"cancelled {ago} ago by {run.result['by'] if run.result else 'somebody'}"
+        case Status.QUARANTINED:
+            return f"quarantined after {run.failures} failed turns: {_error_line(run.result)}"
+
+
+def _live(run: RunRecord, calls: Sequence[CallRecord], now_us: int) -> str:
+    if run.failures and run.not_before_us > now_us:
+        return f"tries its turn again in {span(run.not_before_us - now_us)}, after {run.failures} failed turns"
+    if run.is_ready:
+        return "is ready: it runs as soon as a worker is free"
+    waits = [_wait(each, now_us) for each in sorted(calls, key=_urgency)]
+    if not waits:
+        return "waits for nothing that is known"
+    return waits[0] + (f"; and {len(waits) - 1} more" if len(waits) > 1 else "")
+
+
+def _urgency(record: CallRecord) -> tuple[bool, bool, int]:
+    """People first, then what moves by itself, then timers by their instant."""
+    return record.person is None, record.call.function.endswith(".sleep"), record.due_us or 0
+
+
+def _wait(record: CallRecord, now_us: int) -> str:
+    call = record.call
+    since = span(now_us - record.made_us)
+    if record.state is CallState.UNKNOWN:
+        return f"waits for {record.person} to say whether {call.function} was carried out, since {since}"
+    if record.person is not None:
+        return f"waits for {record.person} to answer since {since}"
+    if call.function.endswith(".sleep") and record.due_us is not None:
+        return f"sleeps until {_instant(record.due_us)}, {span(record.due_us - now_us)} from now"
+    if call.function == "tools.receive":
+        return f"waits for a message since {since}"
+    if record.not_before_us > now_us:
+        return f"retries {call.function} in {span(record.not_before_us - now_us)}, attempt {record.attempt + 1}"
+    return f"waits for {call.function} since {since}"
+
+
+def _error_line(error: Mapping[str, Value] | None) -> str:
+    if not error:
+        return "unknown error"
+    first = str(error.get("message", "")).split("\n")[0]
+    return f"{error.get('kind', 'error')}: {first}" + (f" (line {error['line']})" if error.get("line") else "")
+
+
+def _instant(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / SECOND_US, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def span(length_us: int) -> str:
+    """Return a length of time as people say it: `"40 s"`, `"2 h"`, `"3 days"`."""
+    seconds = max(0, length_us) / SECOND_US
+    for unit, size, until in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3_600, 48 * 3_600)):
+        if seconds < until:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 1 else f"{seconds * 1_000:.0f} ms"
+    return f"{seconds / 86_400:.0f} days"

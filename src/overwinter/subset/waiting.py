@@ -1,0 +1,114 @@
+"""Calls of tools from code that cannot wait, and calls whose answer nobody waits for.
+
+A call suspends the program, and the interpreter can do that only in ordinary frames. In a function that built-in code
+drives (`sorted(key=...)`, `map`, `__next__` under a `for`) it fails when it gets there, perhaps after days; and a call
+that is never awaited is never performed.
+"""
+
+import ast
+from collections.abc import Collection, Iterator
+
+__all__ = ["unwaited"]
+
+DRIVING = frozenset({"map", "filter", "sorted", "max", "min", "sort", "defaultdict", "field"})
+WAITING_METHODS = frozenset({"__init__", "__call__", "__enter__", "__exit__"})
+LOOP = "make the calls in a for loop, or side by side with `await asyncio.gather(*[... for ... in ...])`"
+
+
+def unwaited(tree: ast.Module, modules: Collection[str]) -> Iterator[tuple[int, int, str, str]]:
+    """Yield line, column, what and advice for each call that cannot wait or that nobody awaits."""
+    tools = _tool_names(tree, frozenset(modules))
+    yield from _driven(tree, tools)
+    yield from _forgotten(tree, tools)
+
+
+def _driven(tree: ast.Module, tools: frozenset[str]) -> Iterator[tuple[int, int, str, str]]:
+    waiting = set(tools)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    while new := {each.name for each in functions if _calls(each, waiting)} - waiting:
+        waiting |= new
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=place) | ast.Attribute(attr=place)) if place in DRIVING:
+                given = [*node.args, *(word.value for word in node.keywords)]
+                bodies = [each.body for each in given if isinstance(each, ast.Lambda)]
+                if any(_root(each) in waiting for each in given if isinstance(each, ast.Name | ast.Attribute)) or any(
+                    _calls(body, waiting) for body in bodies
+                ):
+                    yield node.lineno, node.col_offset + 1, f"a call of a tool inside `{place}` cannot wait", LOOP
+            case ast.ClassDef(body=body):
+                for part in body:
+                    if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and _is_driven(part, waiting):
+                        what = f"a call of a tool inside `{node.name}.{part.name}` cannot wait"
+                        yield part.lineno, part.col_offset + 1, what, "give the method a plain name and call it"
+            case _:
+                pass
+
+
+def _is_driven(method: ast.FunctionDef | ast.AsyncFunctionDef, waiting: set[str]) -> bool:
+    return method.name.startswith("__") and method.name not in WAITING_METHODS and _calls(method, waiting)
+
+
+def _forgotten(tree: ast.Module, tools: frozenset[str]) -> Iterator[tuple[int, int, str, str]]:
+    """Yield calls used as values or statements without an `await`.
+
+    A call that is stored may be awaited later: only one whose value is certainly used at once, or dropped, is a mistake.
+    """
+    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
+    for node in ast.walk(tree):
+        for call in _used_at_once(node):
+            if isinstance(call, ast.Call) and id(call) not in awaited and _is_tool_call(call, tools):
+                what = f"`{ast.unparse(call.func)}(...)` is not awaited"
+                yield (
+                    call.lineno,
+                    call.col_offset + 1,
+                    what,
+                    "write `await` before it: a call that is not awaited is not made",
+                )
+
+
+def _used_at_once(node: ast.AST) -> tuple[ast.expr, ...]:  # noqa: PLR0911 - a table of cases
+    match node:
+        case ast.Expr(value=value) | ast.Attribute(value=value) | ast.Subscript(value=value):
+            return (value,)
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) | ast.Assert(test=test):
+            return (test,)
+        case ast.For(iter=driven) | ast.comprehension(iter=driven):
+            return (driven,)
+        case ast.FormattedValue(value=value) | ast.UnaryOp(operand=value):
+            return (value,)
+        case ast.Compare(left=left, comparators=comparators):
+            return (left, *comparators)
+        case ast.BinOp(left=left, right=right):
+            return (left, right)
+        case _:
+            return ()
+
+
+def _is_tool_call(call: ast.Call, tools: frozenset[str]) -> bool:
+    """`module.function(...)`, or a function imported from a module."""
+    return _root(call.func) in tools
+
+
+def _calls(node: ast.AST, names: Collection[str]) -> bool:
+    return any(isinstance(each, ast.Call) and _root(each.func) in names for each in ast.walk(node))
+
+
+def _root(node: ast.expr) -> str | None:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _tool_names(tree: ast.Module, modules: frozenset[str]) -> frozenset[str]:
+    """Return the names under which the program reaches the modules or what is in them."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                names |= {alias.asname or alias.name for alias in aliases if alias.name in modules}
+            case ast.ImportFrom(module=str(module), names=aliases) if module in modules:
+                names |= {alias.asname or alias.name for alias in aliases}
+            case _:
+                pass
+    return frozenset(names)

@@ -1,0 +1,258 @@
+"""THE MAIN LOOP. One turn of one run: answers in, the program runs until it is blocked or done, one commit out.
+
+    mail, timers ──► given ──► the program runs ──► Blocked | Finished | Failed
+                                                        │
+                      policy decides each new call: Allow │ Deny
+                                                        ▼
+         ONE COMMIT, fenced: snapshot + intents + consumed mail + timers + journal
+                                                        ▼
+         effects start only from committed intents (effects.py); their answers become mail, and the run is due again
+
+Nothing outside happens in a turn. If the process dies before the commit, the turn was never taken; if it dies after, the
+intents are found in the store. So a crash can only repeat a call under the key it had, `(run, index)`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from overwinter import journal
+from overwinter.catalog import Catalog, bind
+from overwinter.errors import SnapshotRefused
+from overwinter.events import Answer, Call, Event, Raised, Status
+from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
+from overwinter.journal import Given
+from overwinter.policy import Allow, Deny, Policy
+from overwinter.principal import Principal
+from overwinter.rebuild import rebuild, told
+from overwinter.snapshot import Snapshot, seal, unseal
+from overwinter.store import Lease, Loaded, NewCall, Store, Turn, Verdict
+from overwinter.waits import WAITS, snapshot_after, wait
+
+__all__ = ["Began", "Means", "Turned", "advance", "decide", "deliveries", "opened", "program_of", "settle", "turn"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What turns are made with; the same for every run of a home."""
+
+    interpreter: Interpreter
+    policy: Policy
+    catalog: Catalog
+    named: Callable[[str], Mapping[str, tuple[str, ...]]]
+    """Which functions of which modules a source names, remembered: parsing costs more than a turn."""
+    key: bytes
+    """Authenticates snapshots; lies outside the store."""
+    limits: Limits
+    owners: Mapping[str, str]
+    """Agent name to the person who answers for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """What became of a turn."""
+
+    verdict: Verdict
+    calls: Sequence[NewCall] = ()
+    """The intents that the commit holds, to be performed now."""
+    status: Status = Status.LIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """A turn as it begins."""
+
+    run: Loaded
+    lease: Lease
+    snapshot: Snapshot | None
+    """None before the run's first turn."""
+    given: Sequence[Given]
+    """What the program gets, one answer for each call that is answered now."""
+    now_us: int
+    """The only instant that the program can read in this turn."""
+
+
+async def turn(run: Loaded, lease: Lease, means: Means, store: Store, now_us: int) -> Turned | None:
+    """Take one turn: resume the program with what has arrived, decide its calls, commit. None: nothing had arrived.
+
+    Raises:
+        WorkerCrashed: the interpreter died under it; nothing was committed and the turn may be taken again.
+        SnapshotRefused: the snapshot cannot be trusted and the journal cannot rebuild it; a person must look.
+    """
+    refused: tuple[Event, ...] = ()
+    try:
+        snapshot = opened(run, means)
+    except SnapshotRefused as error:
+        snapshot = await rebuild(run, program_of(run, means), means.interpreter, store)
+        refused = (Event(kind="refused", body={"reason": str(error)}),)
+    given = deliveries(snapshot, run) if snapshot else ()
+    if snapshot and not given:
+        return None
+    began = Began(run=run, lease=lease, snapshot=snapshot, given=given, now_us=now_us)
+    outcome = await advance(began, means)
+    commit = settle(began, outcome, means)
+    verdict = await store.commit(replace(commit, events=(*refused, *commit.events)) if refused else commit)
+    return Turned(verdict=verdict, calls=commit.calls, status=commit.status)
+
+
+def settle(began: Began, outcome: Outcome, means: Means) -> Turn:
+    """Return the one commit that an outcome of the program comes to. Pure: nothing has happened outside."""
+    match outcome:
+        case Blocked(pending=pending) if not pending:
+            # D9: an await that nothing can answer must not sleep for ever.
+            return _ended(began, Status.FAILED, outcome, journal.failed(_deadlock(outcome)))
+        case Blocked():
+            return _blocked(began, outcome, means)
+        case Finished():
+            return _ended(began, Status.FINISHED, outcome, journal.finished(outcome))
+        case Failed():
+            return _ended(began, Status.FAILED, outcome, journal.failed(outcome))
+
+
+# --- Before: what the program is given -------------------------------------------------------------------------------
+
+
+def opened(run: Loaded, means: Means) -> Snapshot | None:
+    """Return the run's snapshot, authenticated; None before its first turn.
+
+    Raises:
+        SnapshotRefused: if it was altered, or another engine wrote it.
+    """
+    if run.snapshot is None and run.seq == 0:
+        return None
+    if run.snapshot is None:
+        raise SnapshotRefused(f"run {run.run_id} has taken {run.seq} turns and has no snapshot")
+    snapshot = unseal(means.key, run.run_id, run.seq, run.snapshot, bytes_max=2 * means.limits.snapshot_bytes)
+    if snapshot.engine != means.interpreter.engine:
+        raise SnapshotRefused(f"{snapshot.engine} wrote the snapshot, this is {means.interpreter.engine}")
+    return snapshot
+
+
+def deliveries(snapshot: Snapshot, run: Loaded) -> tuple[Given, ...]:
+    """Return what has arrived for the calls that wait, one answer for each, in order of index.
+
+    An answer goes before a passed timer; messages go to the open receives in order, as far as they reach.
+    """
+    indices = set(snapshot.pending.values())
+    given: dict[int, Given] = {}
+    messages = iter([mail for mail in run.mail if mail.index is None])
+    for mail in run.mail:
+        if mail.index in indices:
+            given[mail.index] = Given(index=mail.index, answer=mail.answer, by="mail", mail_id=mail.id)
+    for index, mail in zip([each for each in snapshot.receives if each not in given], messages, strict=False):
+        given[index] = Given(index=index, answer=mail.answer, by="message", mail_id=mail.id)
+    for index in run.due:
+        if index in indices and index not in given:
+            answer = journal.timer_answer(is_sleep=index in snapshot.sleeps)
+            given[index] = Given(index=index, answer=answer, by="timer")
+    if snapshot.first is not None:
+        return (given[snapshot.first],) if snapshot.first in given else ()
+    return tuple(given[index] for index in sorted(given))
+
+
+async def advance(began: Began, means: Means) -> Outcome:
+    """Run the program on from where it stands, until it is blocked or done."""
+    program = program_of(began.run, means)
+    if began.snapshot is None:
+        return await means.interpreter.start(program, now_us=began.now_us)
+    tickets = {index: ticket for ticket, index in began.snapshot.pending.items()}
+    answers = {tickets[each.index]: told(each.index, each.answer) for each in began.given}
+    return await means.interpreter.resume(program, began.snapshot.body, answers, now_us=began.now_us)
+
+
+def program_of(run: Loaded, means: Means) -> Program:
+    """Return the run's program with the modules that it names."""
+    return Program(run_id=run.run_id, source=run.program, inputs=run.inputs, modules=means.named(run.program))
+
+
+# --- After: what the outcome comes to ---------------------------------------------------------------------------------
+
+
+def _blocked(began: Began, outcome: Blocked, means: Means) -> Turn:
+    run, before = began.run, began.snapshot
+    calls: list[NewCall] = []
+    answers: dict[int, Answer] = {}
+    events = _opening(began, outcome)
+    for index, request in enumerate(outcome.requests, run.calls):
+        match decide(began, index, request, means):
+            case NewCall() as intent:
+                calls.append(intent)
+                events.append(journal.called(intent.call, due_us=intent.due_us, person=intent.person))
+            case Raised() as refusal:
+                answers[index] = refusal
+                events.append(journal.denied(index, request, refusal.message))
+                events.append(journal.answered(index, refusal))
+    after = snapshot_after(means.interpreter.engine, before, outcome, run.calls)
+    gone = set(before.pending.values()) - set(after.pending.values()) if before else set[int]()
+    return Turn(
+        run_id=run.run_id,
+        lease=began.lease,
+        seq=run.seq,
+        status=Status.LIVE,
+        snapshot=seal(means.key, run.run_id, run.seq + 1, after),
+        consumed=_consumed(began),
+        closed=tuple(gone | {each.index for each in began.given}),
+        calls=calls,
+        answers=answers,
+        calls_next=run.calls + len(outcome.requests),
+        first=after.first,
+        receives=len(after.receives),
+        events=events,
+    )
+
+
+def decide(began: Began, index: int, request: Request, means: Means) -> NewCall | Raised:
+    """Return the intent of a requested call, or the error that the program gets instead of it."""
+    function = WAITS.get(request.function) or means.catalog.function(request.function)
+    if function is None:
+        return Raised(kind="AttributeError", message=f"there is no function {request.function}")
+    arguments = bind(function, request.args, request.kwargs)
+    if isinstance(arguments, str):
+        return Raised(kind="TypeError", message=arguments)
+    call = Call(
+        run_id=began.run.run_id,
+        index=index,
+        function=function.name,
+        arguments=arguments,
+        effect=function.effect,
+        line=request.line,
+    )
+    if function.name in WAITS:
+        waits = wait(function.name, arguments, began.now_us)
+        if isinstance(waits, str):
+            return Raised(kind="ValueError", message=waits)
+        return NewCall(call=call, due_us=waits.due_us, person=waits.person)
+    principal = Principal(
+        agent=began.run.agent, run_id=began.run.run_id, owner=means.owners.get(began.run.agent, "owner")
+    )
+    match means.policy.decide(principal, function.name, arguments):
+        case Allow():
+            return NewCall(call=call)
+        case Deny(reason=reason):
+            return Raised(kind="PermissionError", message=reason, status=403, code="denied")
+
+
+def _ended(began: Began, status: Status, outcome: Outcome, last: Event) -> Turn:
+    return Turn(
+        run_id=began.run.run_id,
+        lease=began.lease,
+        seq=began.run.seq,
+        status=status,
+        snapshot=None,
+        consumed=_consumed(began),
+        calls_next=began.run.calls,
+        events=[*_opening(began, outcome), last],
+    )
+
+
+def _opening(began: Began, outcome: Outcome) -> list[Event]:
+    events = [journal.turn(began.now_us, began.given)]
+    return [*events, journal.printed(outcome.output)] if outcome.output else events
+
+
+def _consumed(began: Began) -> tuple[str, ...]:
+    return tuple(each.mail_id for each in began.given if each.mail_id is not None)
+
+
+def _deadlock(outcome: Blocked) -> Failed:
+    message = "the program awaits something that nothing can answer"
+    return Failed(kind="RuntimeError", message=message, line=0, traceback="", output=outcome.output)

@@ -1,0 +1,235 @@
+"""Claims runs, takes their turns and performs their calls, until it is cancelled.
+
+One task listens for wake-ups, one keeps the alarm for timers and looks for what a hint missed, and as many as there are
+interpreter workers take turns. A run is in the hands of at most one of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import anyio
+from anyio.abc import TaskGroup
+
+from overwinter.catalog import Tools
+from overwinter.clock import SECOND_US, Clock
+from overwinter.effects import Attempt, Effects
+from overwinter.errors import HomeError, JailUnavailable, SnapshotRefused, WorkerCrashed
+from overwinter.events import Event
+from overwinter.store import Lease, Loaded, NewCall, Store, Verdict
+from overwinter.turn import Means, turn
+from overwinter.values import Value
+
+__all__ = ["FAILURES_MAX", "Worker"]
+
+FAILURES_MAX = 5
+"""Turns of one run that may fail in a row before it is quarantined."""
+STUMBLE_S_MAX = 300.0
+SAFETY_POLL_US = 1 * SECOND_US
+"""How late a wake-up may be whose hint was lost."""
+QUEUE_MAX = 10_000
+"""Ready runs held in memory; the rest stays in the store until there is room."""
+DRAIN_LOOK_S = 0.02
+STORE_PAUSE_S = 1.0
+"""How long to leave a store alone that could not be read or written (a full disk)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What a worker has done and holds."""
+
+    turns: int
+    queued: int
+    busy: int
+    in_flight: int
+    epoch: int
+
+
+class Worker:
+    """One process's part in the work. `run` it in a task; it ends when it is cancelled or fenced."""
+
+    def __init__(  # noqa: PLR0913 - a composition root names each part once
+        self, store: Store, means: Means, tools: Tools, clock: Clock, *, slots: int, calls_max: int, random: Random
+    ) -> None:
+        self._store = store
+        self._means = means
+        self._clock = clock
+        self._slots = slots
+        self._effects = Effects(store, tools, clock, means.owners, calls_max=calls_max, random=random)
+        self._leases: Mapping[int, Lease] = {}
+        self._send, self._receive = anyio.create_memory_object_stream[str](QUEUE_MAX)
+        self._queued: set[str] = set()
+        self._busy: dict[str, anyio.CancelScope] = {}
+        self._again: set[str] = set()
+        self._alarm_us = 0
+        self._rung = anyio.Event()
+        self._turns = 0
+        self._is_draining = False
+
+    def pulse(self) -> Pulse:
+        """Return what the worker does at this moment."""
+        epoch = max((lease.epoch for lease in self._leases.values()), default=0)
+        return Pulse(
+            turns=self._turns,
+            queued=len(self._queued),
+            busy=len(self._busy),
+            in_flight=self._effects.in_flight,
+            epoch=epoch,
+        )
+
+    def interrupt(self, run_id: str) -> None:
+        """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
+        if (scope := self._busy.get(run_id)) is not None:
+            scope.cancel()
+        self._effects.cancel(run_id)
+
+    def ring(self, at_us: int) -> None:
+        """Have the worker look for work at `at_us`, if it would not have before."""
+        if at_us < self._alarm_us:
+            self._alarm_us = at_us
+            self._rung.set()
+
+    async def drain(self) -> None:
+        """Begin no turn and no call any more, and return when those under way have ended."""
+        self._is_draining = True
+        while self._busy or self._effects.in_flight:  # noqa: ASYNC110 - dozens of tasks end here, none knows the last
+            await anyio.sleep(DRAIN_LOOK_S)
+
+    async def run(self) -> None:
+        """Work until cancelled, or until every lease is lost."""
+        self._leases = {lease.shard: lease for lease in await self._store.claim()}
+        async with self._send, self._receive, anyio.create_task_group() as group:
+            group.start_soon(self._listen)
+            group.start_soon(self._watch, group)
+            for _ in range(self._slots):
+                group.start_soon(self._drive, group)
+
+    # --- Finding work ------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            for run_id in await self._store.woken():
+                self._enqueue(run_id)
+
+    async def _watch(self, group: TaskGroup) -> None:
+        while True:
+            try:
+                next_us = await self._look(group)
+            except HomeError:
+                await anyio.sleep(STORE_PAUSE_S)
+                continue
+            self._alarm_us = min(next_us, self._clock.now_us() + SAFETY_POLL_US)
+            self._rung = anyio.Event()
+            await self._until_alarm()
+
+    async def _look(self, group: TaskGroup) -> int:
+        """Take up what is ready and what is to be performed; return when to look again."""
+        leases = tuple(self._leases.values())
+        now_us = self._clock.now_us()
+        room = QUEUE_MAX - len(self._queued)
+        ready = await self._store.ready(leases, room)
+        for run_id in ready.run_ids:
+            self._enqueue(run_id)
+        if self._effects.room and not self._is_draining:
+            for record in await self._store.performable(leases, self._effects.room):
+                attempt = Attempt(
+                    call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state
+                )
+                self._effects.begin(group, attempt)
+        is_full = len(ready.run_ids) >= room or not self._effects.room
+        next_us = ready.next_due_us or now_us + SAFETY_POLL_US
+        return now_us + SAFETY_POLL_US // 10 if is_full else next_us
+
+    async def _until_alarm(self) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._sleep_and_ring)
+            await self._rung.wait()
+            group.cancel_scope.cancel()
+
+    async def _sleep_and_ring(self) -> None:
+        await self._clock.sleep_until(self._alarm_us)
+        self._rung.set()
+
+    def _enqueue(self, run_id: str) -> None:
+        if run_id in self._busy:
+            self._again.add(run_id)
+        elif run_id not in self._queued and len(self._queued) < QUEUE_MAX:
+            self._queued.add(run_id)
+            self._send.send_nowait(run_id)
+
+    # --- Taking turns ------------------------------------------------------------------------------------------------
+
+    async def _drive(self, group: TaskGroup) -> None:
+        async for run_id in self._receive:
+            self._queued.discard(run_id)
+            if self._is_draining:
+                continue
+            if run_id in self._busy:
+                self._again.add(run_id)
+                continue
+            with anyio.CancelScope() as scope:
+                self._busy[run_id] = scope
+                try:
+                    await self._advance(run_id, group)
+                finally:
+                    del self._busy[run_id]
+            if run_id in self._again:
+                self._again.discard(run_id)
+                self._enqueue(run_id)
+
+    async def _advance(self, run_id: str, group: TaskGroup) -> None:
+        lease = next(iter(self._leases.values()))
+        try:
+            run = await self._store.load(run_id)
+            if run is None:
+                return
+            await self._take_turn(run, lease, group)
+        except HomeError:
+            # The store's trouble, not the run's: leave it as it is, the safety poll finds it again.
+            await anyio.sleep(STORE_PAUSE_S)
+
+    async def _take_turn(self, run: Loaded, lease: Lease, group: TaskGroup) -> None:
+        try:
+            turned = await turn(run, lease, self._means, self._store, self._clock.now_us())
+        except JailUnavailable:
+            raise
+        except SnapshotRefused as error:
+            await self._stumble(run, lease, error, is_final=True)
+            return
+        except HomeError:
+            raise
+        except WorkerCrashed as error:
+            await self._stumble(run, lease, error)
+            return
+        except Exception as error:  # noqa: BLE001 - a fault in one run must not end the others
+            await self._stumble(run, lease, error)
+            return
+        if turned is None:
+            return
+        self._turns += 1
+        match turned.verdict:
+            case Verdict.COMMITTED:
+                self._act(run, lease, turned.calls, group)
+            case Verdict.FENCED:
+                # Another process holds the home now. Whatever this one still does, no store will take it.
+                self._leases = {}
+                group.cancel_scope.cancel()
+            case Verdict.STALE | Verdict.ENDED:
+                pass
+
+    def _act(self, run: Loaded, lease: Lease, calls: Sequence[NewCall], group: TaskGroup) -> None:
+        """Start the effects of a committed turn: the only place from which a new intent is carried out."""
+        for intent in calls:
+            if intent.due_us is not None:
+                self.ring(intent.due_us)
+            if intent.call.effect != "wait" and not self._is_draining:
+                self._effects.begin(group, Attempt(call=intent.call, agent=run.agent, lease=lease))
+
+    async def _stumble(self, run: Loaded, lease: Lease, error: Exception, *, is_final: bool = False) -> None:
+        failures = run.failures + 1
+        is_final = is_final or failures >= FAILURES_MAX
+        at_us = self._clock.now_us() + round(min(STUMBLE_S_MAX, 2.0**failures) * SECOND_US)
+        body: dict[str, Value] = {"kind": type(error).__name__, "message": str(error), "failures": failures}
+        event = Event(kind="quarantined" if is_final else "stumbled", body=body)
+        await self._store.stumble(run.run_id, lease, not_before_us=at_us, is_final=is_final, event=event)
+        self.ring(at_us)
