@@ -16,7 +16,7 @@ from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.adapters.sqlite import open_store
-from overwinter.catalog import Tools
+from overwinter.catalog import Catalog, Tools
 from overwinter.check import Checker, Finding, render
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
@@ -155,6 +155,11 @@ class App:
                 group.cancel_scope.cancel()
         if failure is not None:
             raise failure
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return the functions that programs can call."""
+        return self._parts.tools.catalog
 
     # --- Programs ----------------------------------------------------------------------------------------------------
 

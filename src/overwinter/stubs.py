@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal, get_args, get_origin, is_typeddict
+from typing import Any, Literal, cast, get_args, get_origin, is_typeddict
 
 from overwinter.errors import ConfigInvalid
 from overwinter.functions import Key
@@ -90,8 +90,9 @@ class Stubs:
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return f"Literal[{', '.join(repr(each.value) for each in hint)}]"
         if is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
-            hints = typing.get_type_hints(hint)
-            return self._record(str(hint.__name__), hints, getattr(hint, "__required_keys__", frozenset(hints)), where)
+            hints = typing.get_type_hints(cast("Any", hint))
+            name, required = getattr(hint, "__name__", ""), getattr(hint, "__required_keys__", frozenset(hints))
+            return self._record(name, hints, required, where)
         if _is_plain(hint):
             return PLAIN[hint]
         origin, args = get_origin(hint), get_args(hint)

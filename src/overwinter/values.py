@@ -49,7 +49,7 @@ def decode(raw: bytes) -> Value:
 
 
 def _plain(value: Value, path: str, depth: int) -> Value:
-    kind: Value = type(value)  # pyright knows no narrower type for the type of Any
+    kind: type[Any] = cast("type[Any]", type(value))
     if kind in (str, int, bool, type(None)):
         return value
     if depth > DEPTH_MAX:

@@ -15,14 +15,13 @@ import dataclasses
 import enum
 import importlib
 import inspect
-import os
 import sys
 import typing
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -58,14 +57,14 @@ async def load_python_tools(
 
     Args:
         modules: service name to module path, `"shop.billing"`.
-        directory: where the modules lie; it comes first on the path while they are imported, and stays on it.
+        directory: where the modules lie, absolute; it comes first on the path while they are imported, and stays on it.
         threads_max: how many sync functions may run at once.
         value_bytes_max: largest result, encoded.
 
     Raises:
         ConfigInvalid: a module cannot be imported, or a function cannot be a tool.
     """
-    place = os.path.abspath(directory)  # noqa: PTH100 - no link is followed, nothing is read
+    place = str(directory)
     if modules and place not in sys.path:
         sys.path.insert(0, place)
     loaded = {service: _import(service, path) for service, path in modules.items()}
@@ -179,7 +178,11 @@ def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
             attempts_max=mark.attempts_max,
         ),
         key_parameter=keys[0] if keys else None,
-        records={name: hint for name, hint in hints.items() if _is_record(hint) and name != "return"},
+        records={
+            name: cast("Callable[..., Any]", hint)
+            for name, hint in hints.items()
+            if _is_record(hint) and name != "return"
+        },
         is_async=inspect.iscoroutinefunction(function),
     )
 
@@ -196,7 +199,7 @@ def _arguments(bound: _Bound, call: Call) -> dict[str, Any]:
     for name, kind in bound.records.items():
         if name in arguments and arguments[name] is not None:
             value = arguments[name]
-            arguments[name] = kind(**value) if isinstance(value, dict) else kind(value)
+            arguments[name] = kind(**value) if type(value) is dict else kind(value)
     if bound.key_parameter is not None:
         arguments[bound.key_parameter] = Key(call.key)
     return arguments
@@ -204,7 +207,7 @@ def _arguments(bound: _Bound, call: Call) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return dataclasses as dicts and enums as their values, at any depth."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if hasattr(type(value), "__dataclass_fields__"):
         return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value

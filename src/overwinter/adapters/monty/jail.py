@@ -1,10 +1,11 @@
-# pyright: basic
 """Start one interpreter worker inside a small jail of the operating system. Run as a program: `python -IS jail.py`.
 
 Layers, outermost first, each kept even when the next one fails to hold: inherited files closed, resource limits, own
 network, IPC and UTS namespace, an unprivileged identity without capabilities, death with its host, no new privileges,
 landlock (which files), seccomp (which system calls). If namespaces, landlock or seccomp cannot be had it exits with 78
 and starts nothing, unless that layer was accepted as missing by name.
+
+The worker is opened before the identity is dropped and started by that open file, so it may lie under a closed home.
 
 Known gaps: names, sizes and times of files stay visible through `stat` (landlock does not cover it); processor time and
 the number of threads need a cgroup; the kernel is shared.
@@ -20,6 +21,7 @@ import stat
 import struct
 import sys
 from collections import namedtuple  # dataclasses, typing and argparse would double the start of each worker
+from collections.abc import Callable, Iterable, Mapping
 
 LAYERS = ("namespaces", "landlock", "seccomp")
 NOBODY = 65534
@@ -45,10 +47,10 @@ class Refused(Exception):
     """A layer of the jail cannot be had. Never start the worker anyway."""
 
 
-Jail = namedtuple("Jail", "worker parent memory_bytes_max files_max uid allow_missing")
+Jail = namedtuple("Jail", "worker parent memory_bytes_max files_max uid allow_missing")  # noqa: PYI024 - see its import
 """What the worker keeps; everything else is taken away.
 
-worker: path of the program to become; "" for the probe.
+worker: path of the program to become.
 parent: pid of the host; the worker dies with it. 0: not checked.
 memory_bytes_max: address space. A check against 229 KB of stubs peaks at 182 MB.
 files_max: open files.
@@ -58,10 +60,15 @@ allow_missing: layers whose absence the operator accepts.
 DEFAULTS = Jail("", 0, 2 << 30, 64, NOBODY, frozenset())
 
 
-def enter(jail, worker_file):
+def enter(jail: Jail, worker_file: int) -> None:
     """Put this process into the jail; there is no way back.
 
-    `worker_file` is the worker, opened before: where its directory is closed to the jail's uid, its path is of no use.
+    Args:
+        jail: what is kept.
+        worker_file: the worker, opened before: where its directory is closed to the jail's uid, its path is of no use.
+
+    Raises:
+        Refused: if a layer is missing and the jail does not allow that.
     """
     if {"namespaces", "seccomp"} <= jail.allow_missing:
         raise Refused("without both namespaces and seccomp the network would be open")
@@ -75,7 +82,7 @@ def enter(jail, worker_file):
     layer(jail, "seccomp", lambda: lock_system_calls(worker_file))
 
 
-def layer(jail, name, enter_layer):
+def layer(jail: Jail, name: str, enter_layer: Callable[[], None]) -> None:
     """Enter one layer; its failure is final unless the operator accepted it."""
     try:
         enter_layer()
@@ -87,7 +94,7 @@ def layer(jail, name, enter_layer):
 # --- Files and limits ------------------------------------------------------------------------------------------------
 
 
-def close_inherited_files(kept):
+def close_inherited_files(kept: int) -> None:
     """Close all but standard input, output and error, which carry the worker's protocol, and the worker itself."""
     for first, end in ((3, kept), (kept + 1, 1 << 20)) if kept > 2 else ((3, 1 << 20),):
         os.closerange(first, end)
@@ -95,7 +102,7 @@ def close_inherited_files(kept):
     os.umask(0o077)
 
 
-def set_limits(jail):
+def set_limits(jail: Jail) -> None:
     """Bound memory and open files; write no file; dump no core, which would hold customer data."""
     for kind, limit in ((resource.RLIMIT_AS, jail.memory_bytes_max), (resource.RLIMIT_NOFILE, jail.files_max)):
         if limit:
@@ -116,7 +123,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 SIGKILL = 9
 
 
-def leave_namespaces():
+def leave_namespaces() -> None:
     """Move to an empty network and to own IPC and UTS namespaces.
 
     A user who is not root first needs a user namespace, which some distributions and most containers forbid.
@@ -127,7 +134,7 @@ def leave_namespaces():
     check(libc.unshare(flags), "unshare")
 
 
-def drop_identity(uid):
+def drop_identity(uid: int) -> None:
     """Become `uid` if root, and give up every capability for good."""
     if uid == 0:
         raise Refused("identity: the jail's uid must not be 0")
@@ -148,7 +155,7 @@ def drop_identity(uid):
         raise Refused(f"identity: still uid {os.getresuid()}, capabilities {held.raw[:24].hex()}")
 
 
-def die_with(parent):
+def die_with(parent: int) -> None:
     """Be killed when the host's thread that started this worker ends; a worker in a loop would outlive it for ever.
 
     Set after the identity, whose change clears it; checked afterwards, since the host may have died before.
@@ -167,7 +174,7 @@ FS_RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many of the file rights, counted from bit 0, a kernel of that ABI can deny; later ABIs add none."""
 
 
-def lock_files(worker_file):
+def lock_files(worker_file: int) -> None:
     """Deny every file but the readable ones and the worker; deny TCP; deny signals and sockets to the outside."""
     abi = syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
     if abi < 1:
@@ -188,7 +195,7 @@ def lock_files(worker_file):
     must_fail("landlock", errno.EACCES, lambda: os.listdir("/"))
 
 
-def allow_path(ruleset, path, rights, rights_if_directory):
+def allow_path(ruleset: int, path: str, rights: int, rights_if_directory: int) -> None:
     """Add one rule. A path that does not exist grants nothing, so it is skipped."""
     try:
         file = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -198,7 +205,7 @@ def allow_path(ruleset, path, rights, rights_if_directory):
     os.close(file)
 
 
-def allow_file(ruleset, file, rights):
+def allow_file(ruleset: int, file: int, rights: int) -> None:
     """Add one rule for an open file or directory."""
     rule = struct.pack("<Qi", rights, file)  # packed in the kernel as well: 12 bytes
     syscall(LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
@@ -232,7 +239,7 @@ Argument = namedtuple("Argument", "index mask value high negate", defaults=(Fals
 """A condition on one argument of a call: its masked low (or high) word equals `value`, or must not."""
 
 
-def conditional_x86_64(pid, worker_file):
+def conditional_x86_64(pid: int, worker_file: int) -> dict[int, tuple[Argument, ...]]:
     """Return the calls that are allowed only with harmless arguments.
 
     The worker is started by its open file, which is closed on the way: it can start nothing else by that call.
@@ -248,7 +255,7 @@ def conditional_x86_64(pid, worker_file):
     }
 
 
-def lock_system_calls(worker_file):
+def lock_system_calls(worker_file: int) -> None:
     """Answer EPERM to every call but the listed ones, and kill the process on a foreign call convention."""
     machine = os.uname().machine
     if machine != "x86_64" or sys.maxsize <= 2**32:
@@ -262,7 +269,9 @@ def lock_system_calls(worker_file):
     must_fail("seccomp", errno.EPERM, lambda: syscall(PTRACE_X86_64, 1, 0, 0, 0))
 
 
-def filter_program(allowed, conditional):
+def filter_program(
+    allowed: Iterable[int], conditional: Mapping[int, tuple[Argument, ...]]
+) -> list[tuple[int, int, int, int]]:
     """Return the BPF program as (operation, jump if true, jump if false, operand)."""
     program = [
         (LOAD, 0, 0, OFFSET_ARCH),
@@ -279,9 +288,9 @@ def filter_program(allowed, conditional):
     return [*program, (RETURN, 0, 0, RET_ERRNO | errno.EPERM)]
 
 
-def conditional_block(number, arguments):
+def conditional_block(number: int, arguments: tuple[Argument, ...]) -> list[tuple[int, int, int, int]]:
     """Allow `number` if all its conditions hold, deny it if not, else go on with the number loaded."""
-    tests = []
+    tests: list[tuple[int, int, int, int]] = []
     for position, argument in enumerate(arguments):
         offset = OFFSET_ARGUMENTS + 8 * argument.index + (4 if argument.high else 0)
         to_deny = 3 * (len(arguments) - position - 1) + 1  # over the other tests and the RET_ALLOW
@@ -294,7 +303,7 @@ def conditional_block(number, arguments):
 # --- Small things ----------------------------------------------------------------------------------------------------
 
 
-def syscall(number, *arguments):
+def syscall(number: int, *arguments: int | bytes | None) -> int:
     """Make a raw call with integers, bytes and None; a negative answer becomes an OSError."""
     raw = [
         ctypes.c_char_p(value) if value is None or isinstance(value, bytes) else ctypes.c_long(value)
@@ -303,7 +312,7 @@ def syscall(number, *arguments):
     return check(libc.syscall(ctypes.c_long(number), *raw), f"system call {number}")
 
 
-def check(answer, what):
+def check(answer: int, what: str) -> int:
     """Return a C answer, or raise the error that it stands for."""
     if answer < 0:
         number = ctypes.get_errno()
@@ -311,7 +320,7 @@ def check(answer, what):
     return answer
 
 
-def must_fail(what, number, act):
+def must_fail(what: str, number: int, act: Callable[[], object]) -> None:
     """Prove that a lock holds: `act` must fail in exactly that way."""
     try:
         act()
@@ -325,7 +334,7 @@ def must_fail(what, number, act):
 USAGE = "jail.py [--parent PID] [--memory-bytes-max N] [--files-max N] [--uid N] [--allow-missing LAYER] -- WORKER [WORD...]"
 
 
-def parse(words):
+def parse(words: list[str]) -> tuple[Jail, list[str]]:
     """Return the jail and the worker's words."""
     at = words.index("--") if "--" in words else len(words)
     jail, options = DEFAULTS, iter(words[:at])
@@ -341,7 +350,7 @@ def parse(words):
     return jail._replace(worker=worker[0] if worker else ""), worker
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Enter the jail and become the worker."""
     try:
         jail, worker = parse(words)

@@ -1,0 +1,1 @@
+"""Ways in: each turns a request into one call of the App."""

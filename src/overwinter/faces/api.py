@@ -1,0 +1,231 @@
+"""The HTTP API: JSON over the App, on the home's unix socket today and on TCP with tokens later."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from overwinter.app import App
+from overwinter.errors import OverwinterError, UsageError
+from overwinter.events import Status
+from overwinter.faces import wire
+from overwinter.store import Page
+
+__all__ = ["api"]
+
+BODY_BYTES_MAX = 4 << 20
+PAGE_MAX = 1_000
+WAIT_S_MAX = 60.0
+"""Longest time that one request waits for a run's end; a client asks again."""
+
+
+def api(app: App) -> Starlette:
+    """Return the HTTP face of an App."""
+    face = _Api(app)
+    routes = [
+        Route("/v1/runs", face.start, methods=["POST"]),
+        Route("/v1/runs", face.runs),
+        Route("/v1/runs/{run}", face.show),
+        Route("/v1/runs/{run}/result", face.result),
+        Route("/v1/runs/{run}/source", face.source),
+        Route("/v1/runs/{run}/events", face.events),
+        Route("/v1/runs/{run}/messages", face.send, methods=["POST"]),
+        Route("/v1/runs/{run}/cancel", face.cancel, methods=["POST"]),
+        Route("/v1/runs/{run}/release", face.release, methods=["POST"]),
+        Route("/v1/check", face.check, methods=["POST"]),
+        Route("/v1/questions", face.questions),
+        Route("/v1/questions/{question}/answer", face.answer, methods=["POST"]),
+        Route("/v1/health", face.health),
+        Route("/v1/collect", face.collect, methods=["POST"]),
+    ]
+    handlers = {OverwinterError: _operating_error, HTTPException: _http_error}
+    return Starlette(routes=routes, exception_handlers=cast("Any", handlers))
+
+
+async def _operating_error(request: Request, error: OverwinterError) -> Response:
+    del request
+    return JSONResponse(wire.error(error), status_code=wire.status_of(error))
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse({"error": {"type": "HTTPError", "message": message}}, status_code=error.status_code)
+
+
+class _Api:
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def start(self, request: Request) -> Response:
+        body = await _body(request)
+        run_id = await self._app.start(
+            _field(body, "source", str),
+            agent=_field(body, "agent", str, "default"),
+            name=_field(body, "name", str, "program"),
+            inputs=_field(body, "inputs", dict, {}),
+            dedup=_field(body, "dedup", str, None) or request.headers.get("idempotency-key"),
+        )
+        return JSONResponse({"id": run_id}, status_code=201)
+
+    async def check(self, request: Request) -> Response:
+        body = await _body(request)
+        findings = await self._app.check(
+            _field(body, "source", str),
+            agent=_field(body, "agent", str, "default"),
+            inputs=_field(body, "inputs", dict, {}),
+        )
+        rows = [
+            {"line": each.line, "column": each.column, "rule": each.rule, "message": each.message,
+             "is_certain": each.is_certain}
+            for each in findings
+        ]  # fmt: skip
+        return JSONResponse({"is_accepted": not any(each.is_certain for each in findings), "findings": rows})
+
+    async def runs(self, request: Request) -> Response:
+        query = request.query_params
+        statuses = [_status(name) for name in query.get("status", "").split(",") if name] or None
+        page = Page(
+            statuses=statuses,
+            agent=query.get("agent"),
+            name=query.get("name"),
+            before=query.get("before"),
+            limit=_number(query.get("limit", "100"), PAGE_MAX),
+        )
+        shown: list[dict[str, Any]] = []
+        for run in await self._app.runs(page):
+            calls = await self._app.calls(run.run_id) if run.status is Status.LIVE else ()
+            shown.append(wire.run(run, self._app.reason(run, calls)))
+        counts = {status.name.lower(): count for status, count in (await self._app.counts()).items()}
+        return JSONResponse({"runs": shown, "counts": counts})
+
+    async def show(self, request: Request) -> Response:
+        run = await self._app.run(await self._run_id(request))
+        calls = await self._app.calls(run.run_id)
+        return JSONResponse(
+            {**wire.run(run, self._app.reason(run, calls)), "open_calls": [wire.call(each) for each in calls]}
+        )
+
+    async def result(self, request: Request) -> Response:
+        wait_s = min(WAIT_S_MAX, float(request.query_params.get("wait_s", "0") or 0))
+        run = await self._app.result(await self._run_id(request), wait_s)
+        return JSONResponse(wire.run(run))
+
+    async def source(self, request: Request) -> Response:
+        return Response(await self._app.source(await self._run_id(request)), media_type="text/x-python")
+
+    async def events(self, request: Request) -> Response:
+        run_id = await self._run_id(request)
+        since = _number(request.headers.get("last-event-id", "-1"), 1 << 62, least=-1) + 1
+        since = _number(request.query_params.get("since", str(since)), 1 << 62)
+        if request.query_params.get("follow") in ("1", "true"):
+            return StreamingResponse(self._stream(run_id, since), media_type="text/event-stream")
+        limit = _number(request.query_params.get("limit", str(PAGE_MAX)), PAGE_MAX)
+        events: list[dict[str, Any]] = []
+        async for event in self._app.events(run_id, since=since):
+            events.append(wire.event(event))
+            if len(events) >= limit:
+                break
+        return JSONResponse({"events": events})
+
+    async def _stream(self, run_id: str, since: int) -> AsyncIterator[str]:
+        """Server-sent events; the id is the journal's position, so a dropped connection resumes without a gap."""
+        async for event in self._app.events(run_id, since=since, is_following=True):
+            shown = wire.event(event)
+            yield f"id: {event.position}\nevent: {event.kind}\ndata: {json.dumps(shown)}\n\n"
+
+    async def send(self, request: Request) -> Response:
+        body = await _body(request)
+        if "message" not in body:
+            raise UsageError('a message is sent as {"message": VALUE}')
+        run_id = await self._run_id(request)
+        is_new = await self._app.send(run_id, body["message"], dedup=_field(body, "dedup", str, None))
+        return JSONResponse({"is_new": is_new}, status_code=202)
+
+    async def cancel(self, request: Request) -> Response:
+        body = await _body(request)
+        by, reason = _field(body, "by", str, "unknown"), _field(body, "reason", str, "")
+        return JSONResponse({"is_cancelled": await self._app.cancel(await self._run_id(request), by=by, reason=reason)})
+
+    async def release(self, request: Request) -> Response:
+        body = await _body(request)
+        await self._app.release(await self._run_id(request), by=_field(body, "by", str, "unknown"))
+        return JSONResponse({"is_released": True})
+
+    async def questions(self, request: Request) -> Response:
+        run = request.query_params.get("run")
+        found = await self._app.questions(await self._app.resolve(run) if run else None)
+        return JSONResponse({"questions": [wire.call(each) for each in found]})
+
+    async def answer(self, request: Request) -> Response:
+        body = await _body(request)
+        question = request.path_params["question"]
+        await self._app.answer(question, _field(body, "answer", str), by=_field(body, "by", str, "unknown"))
+        return JSONResponse({"is_answered": True})
+
+    async def health(self, request: Request) -> Response:
+        del request
+        return JSONResponse(wire.readable(dict(await self._app.health())))
+
+    async def collect(self, request: Request) -> Response:
+        body = await _body(request)
+        seconds = body.get("older_than_s")
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
+            raise UsageError("older_than_s is how long ago runs must have ended, in seconds")
+        done = await self._app.collect(older_than_s=seconds)
+        return JSONResponse(
+            {"runs": done.runs, "events": done.events, "programs": done.programs, "dedups": done.dedups}
+        )
+
+    async def _run_id(self, request: Request) -> str:
+        return await self._app.resolve(request.path_params["run"])
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a request; an empty body is an empty one."""
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_BYTES_MAX:
+            raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX >> 20} MB")
+    try:
+        body: Any = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise UsageError("the body is a JSON object")
+    return cast("dict[str, Any]", body)
+
+
+REQUIRED = object()
+
+
+def _field(body: dict[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:  # noqa: ANN401 - as the kind says
+    value = body.get(name, default)
+    if value is REQUIRED:
+        raise UsageError(f"{name!r} is missing")
+    if value is not default and not isinstance(value, kind):
+        raise UsageError(f"{name!r} is a {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _number(text: str, most: int, *, least: int = 0) -> int:
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a whole number") from error
+    if not least <= number <= most:
+        raise UsageError(f"{number} is not between {least} and {most}")
+    return number
+
+
+def _status(name: str) -> Status:
+    try:
+        return Status[name.upper()]
+    except KeyError as error:
+        known = ", ".join(status.name.lower() for status in Status)
+        raise UsageError(f"{name!r} is no status; there are {known}") from error

@@ -1,0 +1,407 @@
+"""The command line. Every command takes `--json`; exit codes are listed in docs/errors.md."""
+
+import getpass
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from overwinter import __version__
+from overwinter.errors import OverwinterError, UsageError
+from overwinter.faces.cli.door import home_path, open_door
+from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
+
+__all__ = ["cli"]
+
+ENDS = {"finished": 0, "failed": 20, "cancelled": 21, "quarantined": 22}
+DETACHED = 23
+EXIT_INTERRUPTED = 130
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Durable, type-checked Python programs that sleep for nothing and survive kill -9.\n\n"
+    "Exit codes: 0 done, 2 wrong usage, 3 program refused, 4 not found, 5 conflict, 10-16 the home or its server, "
+    "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on.",
+)
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="The home directory; $OVERWINTER_HOME, else .overwinter", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine")]
+Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
+
+P = ParamSpec("P")
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Register a command whose operating errors become one sentence and an exit code."""
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except OverwinterError as error:
+            _fail(error, is_json=bool(kwargs.get("is_json")))
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing more
+            raise typer.Exit(0) from None
+
+    cli.command(function.__name__.removesuffix("_run"))(guarded)
+    return guarded
+
+
+def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:
+    if is_json:
+        print_json({"error": {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}})
+    else:
+        typer.echo(f"overwinter: {safe_lines(str(error))}", err=True)
+    raise typer.Exit(error.exit_code)
+
+
+def safe_lines(text: str) -> str:
+    """Return a text of several lines without control characters."""
+    return "\n".join(safe(line) for line in text.split("\n"))
+
+
+@cli.callback(invoke_without_command=True)
+def root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False) -> None:
+    """Handle what stands before a command."""
+    if version:
+        typer.echo(f"overwinter {__version__}")
+        raise typer.Exit
+
+
+@command
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where to put the example")] = Path(),
+    *,
+    is_json: Json = False,
+) -> None:
+    """Start a project: a configuration, a module of tools and a program that work."""
+    templates = Path(__file__).parent / "templates"
+    written: list[str] = []
+    directory.mkdir(parents=True, exist_ok=True)
+    for source in sorted(templates.iterdir()):
+        place = directory / source.name.removesuffix(".txt")
+        if not place.exists():
+            place.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+            written.append(str(place))
+    if is_json:
+        print_json({"written": written})
+        return
+    typer.echo("\n".join(f"wrote {place}" for place in written) or "everything is there already")
+    here = "" if directory == Path() else f"cd {directory} && "
+    typer.echo(f"next:\n  {here}overwinter run remind.py --input invoice_id=17\n  {here}overwinter serve")
+
+
+@command
+def run(  # noqa: PLR0913 - a command's options
+    file: Annotated[Path, typer.Argument(help="The program", show_default=False)],
+    *,
+    agent: Annotated[str, typer.Option("--agent", help="Under whose identity it acts")] = "default",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="NAME=VALUE; the value is JSON if it reads as JSON, else text"),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="For people; the file's name if not given")] = None,
+    is_detached: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once")] = False,
+    is_check_only: Annotated[bool, typer.Option("--check", help="Only check it; run nothing")] = False,
+    dedup: Annotated[str | None, typer.Option("--dedup", help="Start it once per key")] = None,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Check a program, run it, and show its calls as they happen. Ctrl-C leaves it running or asleep."""
+    source, given, place = _source(file), _inputs(inputs or []), home_path(home)
+    with open_door(place, is_worker=not (is_detached or is_check_only)) as client:
+        if is_check_only:
+            checked = client.post("check", source=source, agent=agent, inputs=given)
+            _print_check(checked, is_json=is_json)
+            return
+        body = {"source": source, "agent": agent, "inputs": given, "name": name or file.stem}
+        run_id = client.post("runs", **body, **({"dedup": dedup} if dedup else {}))["id"]
+        if is_detached:
+            print_json({"id": run_id}) if is_json else typer.echo(run_id)
+            return
+        try:
+            _follow(client, run_id, is_json=is_json)
+        except KeyboardInterrupt:
+            _say_detached(run_id, place)
+            raise typer.Exit(DETACHED) from None
+        ended = client.get("runs", run_id)
+        if is_json:
+            print_json(ended)
+    raise typer.Exit(ENDS.get(ended["status"], DETACHED))
+
+
+def _print_check(checked: dict[str, Any], *, is_json: bool) -> None:
+    if is_json:
+        print_json(checked)
+    elif checked["is_accepted"]:
+        typer.echo("the program is accepted")
+    else:
+        for finding in checked["findings"]:
+            typer.echo(f"line {finding['line']}: {safe(finding['message'])}", err=True)
+    raise typer.Exit(0 if checked["is_accepted"] else 3)
+
+
+def _follow(client: Any, run_id: str, *, is_json: bool, since: int = 0) -> None:  # noqa: ANN401 - a Client, imported late
+    names: dict[int, str] = {}
+    for event in client.follow("runs", run_id, "events", since=since):
+        if is_json:
+            print_json(event)
+        elif (line := event_line(event, names)) is not None:
+            typer.echo(line)
+
+
+def _say_detached(run_id: str, home: Path) -> None:
+    option = "" if home == Path(".overwinter") else f" --home {home}"
+    tail = run_id[-TAIL:]
+    typer.echo(
+        f"\ndetached: run {run_id} is safe and goes on when a worker is up.\n"
+        f"  overwinter{option} logs {tail} -f    come back to it\n"
+        f"  overwinter{option} serve             keep a worker up, if none is",
+        err=True,
+    )
+
+
+def _source(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read as a program: {error}") from error
+
+
+def _inputs(words: list[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"{word!r} is no input: write --input NAME=VALUE")
+        try:
+            given[name] = json.loads(text)
+        except ValueError:
+            given[name] = text
+    return given
+
+
+@command
+def ps(
+    *,
+    is_all: Annotated[bool, typer.Option("--all", "-a", help="Ended runs too")] = False,
+    status: Annotated[
+        str | None, typer.Option("--status", help="live, finished, failed, cancelled, quarantined")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many, newest first", min=1, max=1_000)] = 50,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """List runs and why they wait."""
+    wanted = status or (None if is_all else "live,quarantined")
+    with open_door(home_path(home)) as client:
+        found = client.get("runs", status=wanted, limit=limit)
+    if is_json:
+        print_json(found)
+        return
+    rows = [{**each, "run": each["id"][-TAIL:], "why": each["reason"]} for each in found["runs"]]
+    if rows:
+        typer.echo(table(rows, ("run", "name", "agent", "status", "turns", "why")))
+    counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items()) or "no runs yet"
+    typer.echo(f"{len(rows)} shown; in all: {counts}")
+
+
+@command
+def show_run(run: Run, *, home: Home = None, is_json: Json = False) -> None:
+    """Say in one sentence why a run waits, and what it has open."""
+    place = home_path(home)
+    with open_door(place) as client:
+        found = client.get("runs", run)
+    if is_json:
+        print_json(found)
+        return
+    questions = [call for call in found["open_calls"] if "question" in call]
+    typer.echo(show(found, questions, "" if place == Path(".overwinter") else f" --home {place}"))
+
+
+@command
+def logs(
+    run: Run,
+    *,
+    is_following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends")] = False,
+    since: Annotated[int, typer.Option("--since", help="From this journal position on", min=0)] = 0,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Print a run's journal, one line an event."""
+    with open_door(home_path(home), is_worker=is_following) as client:
+        if is_following:
+            _follow(client, client.get("runs", run)["id"], is_json=is_json, since=since)
+            return
+        names: dict[int, str] = {}
+        while events := client.get("runs", run, "events", since=since)["events"]:
+            for event in events:
+                line = json.dumps(event) if is_json else event_line(event, names)
+                if line is not None:
+                    typer.echo(line)
+            since = events[-1]["position"] + 1
+
+
+@command
+def send(
+    run: Run,
+    message: Annotated[str, typer.Argument(help="JSON if it reads as JSON, else text", show_default=False)],
+    *,
+    dedup: Annotated[str | None, typer.Option("--dedup", help="Send it once per key")] = None,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Send a message that the run's `tools.receive` returns."""
+    value = _inputs([f"message={message}"])["message"]
+    with open_door(home_path(home)) as client:
+        sent = client.post("runs", run, "messages", message=value, **({"dedup": dedup} if dedup else {}))
+    print_json(sent) if is_json else typer.echo("sent" if sent["is_new"] else "it was sent before: nothing done")
+
+
+@command
+def cancel(
+    run: Run,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="For the journal")] = "",
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """End a run now; its program is stopped and its calls in flight are cancelled."""
+    with open_door(home_path(home)) as client:
+        done = client.post("runs", run, "cancel", by=_me(), reason=reason)
+    print_json(done) if is_json else typer.echo("cancelled" if done["is_cancelled"] else "it had ended before")
+
+
+@command
+def release(run: Run, *, home: Home = None, is_json: Json = False) -> None:
+    """Let a quarantined run go on."""
+    with open_door(home_path(home)) as client:
+        done = client.post("runs", run, "release", by=_me())
+    print_json(done) if is_json else typer.echo("released")
+
+
+@command
+def questions(*, home: Home = None, is_json: Json = False) -> None:
+    """List what people are asked."""
+    with open_door(home_path(home)) as client:
+        found = client.get("questions")["questions"]
+    if is_json:
+        print_json({"questions": found})
+        return
+    rows: list[dict[str, Any]] = []
+    for each in found:
+        run_id, _, index = each["question"].rpartition(":")
+        rows.append({**each, "question": f"{run_id[-TAIL:]}:{index}", "options": "|".join(each["options"] or ["TEXT"])})
+    typer.echo(table(rows, ("question", "person", "since", "text", "options")) if rows else "nobody is asked anything")
+
+
+@command
+def answer(
+    question: Annotated[str, typer.Argument(help="RUN:INDEX, as `questions` and `show` print it", show_default=False)],
+    value: Annotated[str, typer.Argument(help="The answer", show_default=False)],
+    *,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Answer a question of a run, or say what became of a call of unknown outcome."""
+    with open_door(home_path(home)) as client:
+        done = client.post("questions", question, "answer", answer=value, by=_me())
+    print_json(done) if is_json else typer.echo("answered")
+
+
+@command
+def serve(*, home: Home = None) -> None:
+    """Run the home: its programs, its calls, and its API on the home's socket, until SIGTERM or Ctrl-C."""
+    from overwinter.faces.cli.serving import serve_home  # noqa: PLC0415 - it loads the event loop and the interpreter
+
+    serve_home(home_path(home))
+
+
+@command
+def doctor(*, home: Home = None, is_json: Json = False) -> None:
+    """Say what is right and what is wrong with this machine and this home."""
+    from overwinter.faces.cli.examining import examine  # noqa: PLC0415 - it loads the interpreter
+
+    findings = examine(home_path(home))
+    if is_json:
+        print_json({"findings": findings, "is_well": all(each["state"] != "wrong" for each in findings)})
+    else:
+        typer.echo(table(findings, ("state", "what", "found")))
+    raise typer.Exit(int(any(each["state"] == "wrong" for each in findings)))
+
+
+@command
+def gc(
+    *,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", help="30d, 12h, 5m, 10s; [retention] if not given")
+    ] = None,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Delete runs that ended long ago, with their journals."""
+    from overwinter.adapters.home import config_path  # noqa: PLC0415 - not needed by other commands
+    from overwinter.config import load  # noqa: PLC0415 - the same
+
+    place = home_path(home)
+    seconds = _seconds(older_than) if older_than else load(config_path(place)).retention.ended_days * 86_400
+    with open_door(place) as client:
+        done = client.post("collect", older_than_s=seconds)
+    print_json(done) if is_json else typer.echo(
+        f"deleted {done['runs']} runs, {done['events']} events, {done['programs']} programs"
+    )
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise UsageError(f"{text!r} is no length of time: write 30d, 12h, 5m or 10s")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
+
+
+@command
+def bench(
+    name: Annotated[str, typer.Argument(help="Which figure, or all")] = "all",
+    *,
+    is_small: Annotated[bool, typer.Option("--small", help="To try it, not to quote it")] = False,
+) -> None:
+    """Measure the figures of the README on this machine."""
+    import subprocess  # noqa: PLC0415 - not needed by other commands
+
+    if not Path("bench/__main__.py").exists():
+        raise UsageError("benches are in the source checkout, not in the package: run this where bench/ lies")
+    words = [sys.executable, "-m", "bench", name, *(["--small"] if is_small else [])]
+    raise typer.Exit(subprocess.run(words, check=False).returncode)  # noqa: S603 - this interpreter, our own module
+
+
+@command
+def demo(
+    *,
+    is_small: Annotated[bool, typer.Option("--small", help="500 runs instead of 10,000")] = False,
+    is_kept: Annotated[bool, typer.Option("--keep", help="Leave the demo's home where it is, and say where")] = False,
+    is_json: Json = False,
+) -> None:
+    """Charge overdue invoices with a real billing service, kill -9 the server in the middle, and count."""
+    from overwinter.faces.cli.demo import run_demo  # noqa: PLC0415 - not needed by other commands
+
+    raise typer.Exit(run_demo(is_small=is_small, is_kept=is_kept, is_json=is_json))
+
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,132 @@
+"""`overwinter doctor`: everything a home needs, tried for real, each with what to do if it is missing."""
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import apsw
+
+from overwinter.adapters.home import config_path, holder, socket_path
+from overwinter.adapters.monty import JailSettings, open_interpreter
+from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
+from overwinter.config import Config, load
+from overwinter.errors import OverwinterError
+from overwinter.faces.cli.door import is_served, served_socket
+from overwinter.faces.client import Client
+from overwinter.interpreter import Limits
+
+__all__ = ["examine"]
+
+DISK_MB_MIN = 500
+FILESYSTEMS_REMOTE = ("nfs", "cifs", "smb", "fuse.sshfs", "9p")
+
+
+def examine(home: Path) -> list[dict[str, str]]:
+    """Return findings: `state` is well, gap or wrong; `what` was looked at; what was `found`."""
+    findings: list[dict[str, str]] = []
+    for what, look in _looks(home):
+        try:
+            state, found = look()
+        except OverwinterError as error:
+            state, found = "wrong", str(error)
+        findings.append({"state": state, "what": what, "found": found})
+    return findings
+
+
+Look = Callable[[], tuple[str, str]]
+
+
+def _looks(home: Path) -> Iterator[tuple[str, Look]]:
+    yield "python", _python
+    yield "sqlite", _sqlite
+    yield "configuration", lambda: _configuration(home)
+    yield "jail", lambda: _jail(_config(home))
+    yield "disk", lambda: _disk(home)
+    yield "home", lambda: _home(home)
+    yield "server", lambda: _server(home)
+
+
+def _config(home: Path) -> Config:
+    return load(config_path(home))
+
+
+def _python() -> tuple[str, str]:
+    return "well" if sys.version_info >= (
+        3,
+        11,
+    ) else "wrong", f"Python {platform.python_version()}, 3.11 or newer is needed"
+
+
+def _sqlite() -> tuple[str, str]:
+    version = apsw.sqlite_lib_version()
+    return "well" if is_library_safe(
+        version
+    ) else "wrong", f"SQLite {version}, {'.'.join(map(str, SQLITE_MIN))} is the oldest safe one"
+
+
+def _configuration(home: Path) -> tuple[str, str]:
+    place = config_path(home)
+    config = load(place)
+    text = f"{len(config.agents)} agents, {len(config.services)} services"
+    return "well", f"{place}: {text}" if place.exists() else f"no {place.name}: defaults, no tools"
+
+
+def _jail(config: Config) -> tuple[str, str]:
+    if config.jail.off:
+        return (
+            "gap",
+            "[jail] off = true: programs run in the interpreter's own sandbox alone; only for programs you trust",
+        )
+    missing = frozenset(config.jail.allow_missing)
+
+    async def start() -> None:
+        async with open_interpreter(limits=Limits(), workers=1, jail=JailSettings(allow_missing=missing)):
+            pass
+
+    anyio.run(start)
+    if missing:
+        return "gap", f"a worker starts; accepted as missing: {', '.join(sorted(missing))}"
+    return "well", "a worker starts: own namespaces, landlock, system call filter, no capabilities"
+
+
+def _disk(home: Path) -> tuple[str, str]:
+    place = next(path for path in (home.absolute(), *home.absolute().parents) if path.exists())
+    free_mb = shutil.disk_usage(place).free >> 20
+    kind = _filesystem(place)
+    if kind in FILESYSTEMS_REMOTE:
+        return "wrong", f"{place} is on {kind}: SQLite needs a local disk"
+    return "well" if free_mb >= DISK_MB_MIN else "wrong", f"{free_mb} MB free on {place} ({kind})"
+
+
+def _filesystem(place: Path) -> str:
+    best, kind = "", "unknown"
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        _, mount, found, *_ = line.split(" ")
+        if str(place).startswith(mount) and len(mount) >= len(best):
+            best, kind = mount, found
+    return kind
+
+
+def _home(home: Path) -> tuple[str, str]:
+    if not home.exists():
+        return "well", f"{home} does not exist yet: the first command makes it"
+    socket_path(home)
+    size_mb = sum(each.stat().st_size for each in home.rglob("*") if each.is_file()) / (1 << 20)
+    return "well", f"{home}: {size_mb:.1f} MB"
+
+
+def _server(home: Path) -> tuple[str, str]:
+    if not is_served(home):
+        pid = holder(home)
+        return "well", f"nobody serves {home}: its runs sleep until `overwinter serve`" + (
+            f" (last held by {pid})" if pid else ""
+        )
+    health = Client(served_socket(home)).get("health")
+    runs = ", ".join(f"{count} {name}" for name, count in health["runs"].items())
+    return (
+        "well",
+        f"process {holder(home)} serves it: {runs or 'no runs'}; {health['calls_in_flight']} calls in flight, {health['engine']}",
+    )

@@ -1,0 +1,65 @@
+"""Serves the API on the home's unix socket until it is told to stop."""
+
+import os
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import anyio
+import uvicorn
+
+from overwinter.adapters.home import socket_path
+from overwinter.app import App
+from overwinter.faces.api import api
+
+__all__ = ["serve"]
+
+STOP_S = 5
+"""How long open requests may take when the server stops."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals belong to the command, which also drains the worker."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
+
+
+async def serve(app: App, home: Path, started: Callable[[Path], None], stop: anyio.Event) -> None:
+    """Answer on the home's socket until `stop` is set; requests under way are finished first.
+
+    The home's lock is held, so a socket file that lies there belongs to nobody: it is replaced.
+    """
+    place = socket_path(home)
+    with suppress(FileNotFoundError):
+        place.unlink()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # the file is 0600 from the moment it exists
+    try:
+        listening.bind(str(place))
+    finally:
+        os.umask(before)
+    listening.listen(1_024)
+    server = _Server(
+        uvicorn.Config(
+            api(app), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_S
+        )
+    )
+
+    async def end_on_stop() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(end_on_stop)
+            started(place)
+            await server.serve([listening])
+            group.cancel_scope.cancel()
+    finally:
+        listening.close()
+        with suppress(FileNotFoundError):
+            place.unlink()

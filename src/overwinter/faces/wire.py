@@ -1,0 +1,163 @@
+"""The words of the HTTP API: records as JSON, errors as JSON. Shared by server, client and command line."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, cast
+
+from overwinter.clock import SECOND_US
+from overwinter.errors import (
+    CheckFailed,
+    Conflict,
+    HomeError,
+    HomeFull,
+    NotFound,
+    OverwinterError,
+    ServerUnreachable,
+    UsageError,
+)  # fmt: skip
+from overwinter.events import CallState, Event
+from overwinter.store import CallRecord, RunRecord
+from overwinter.values import Value
+
+__all__ = ["call", "error", "event", "instant", "question_id", "raised", "readable", "run", "status_of", "unreachable"]
+
+STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
+    (CheckFailed, 422),
+    (NotFound, 404),
+    (Conflict, 409),
+    (UsageError, 400),
+    (HomeFull, 507),
+    (HomeError, 500),
+    (OverwinterError, 500),
+)
+KINDS: Mapping[str, type[OverwinterError]] = {
+    "NotFound": NotFound,
+    "Conflict": Conflict,
+    "UsageError": UsageError,
+    "ConfigInvalid": UsageError,
+    "Uncrossable": UsageError,
+    "HomeFull": HomeFull,
+}
+
+
+def readable(value: Value) -> Value:  # noqa: PLR0911 - a case for each type
+    """Return a value as plain JSON; what JSON lacks is shown as text."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if value == value and abs(value) != float("inf") else repr(value)  # noqa: PLR0124 - not a number
+        case dict():
+            table = cast("dict[Any, Any]", value)
+            return {str(key): readable(each) for key, each in table.items()}
+        case list() | tuple():
+            return [readable(each) for each in cast("Sequence[Any]", value)]
+        case set() | frozenset():
+            return sorted((readable(each) for each in cast("frozenset[Any]", value)), key=repr)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case datetime() | date():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case Decimal():
+            return str(value)
+        case _:
+            return repr(value)
+
+
+def instant(at_us: int | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC, with milliseconds."""
+    if at_us is None:
+        return None
+    return datetime.fromtimestamp(at_us / SECOND_US, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def run(record: RunRecord, reason: str | None = None) -> dict[str, Value]:
+    """Return a run as JSON."""
+    shown: dict[str, Value] = {
+        "id": record.run_id,
+        "name": record.name,
+        "agent": record.agent,
+        "status": record.status.name.lower(),
+        "turns": record.seq,
+        "events": record.events,
+        "calls": record.calls,
+        "failures": record.failures,
+        "created": instant(record.created_us),
+        "changed": instant(record.changed_us),
+        "due": instant(record.due_us),
+        "is_ready": record.is_ready,
+        "snapshot_bytes": record.snapshot_bytes,
+        "program": record.program_digest,
+        "result": readable(record.result),
+    }
+    return shown if reason is None else {**shown, "reason": reason}
+
+
+def call(record: CallRecord) -> dict[str, Value]:
+    """Return an open call as JSON."""
+    made = record.call
+    shown: dict[str, Value] = {
+        "index": made.index,
+        "function": made.function,
+        "arguments": readable(dict(made.arguments)),
+        "effect": made.effect,
+        "line": made.line,
+        "state": record.state.name.lower(),
+        "attempt": record.attempt,
+        "since": instant(record.made_us),
+        "not_before": instant(record.not_before_us or None),
+        "due": instant(record.due_us),
+    }
+    if record.person is not None:
+        is_unknown = record.state is CallState.UNKNOWN
+        shown |= {
+            "question": question_id(record),
+            "run": made.run_id,
+            "run_name": record.run_name,
+            "agent": record.agent,
+            "person": record.person,
+            "text": f"Was {made.function} carried out?" if is_unknown else made.arguments.get("question"),
+            "options": ["done", "failed", "repeat"] if is_unknown else made.arguments.get("options"),
+        }
+    return shown
+
+
+def question_id(record: CallRecord) -> str:
+    """Return the name under which a question is answered."""
+    return f"{record.call.run_id}:{record.call.index}"
+
+
+def event(fact: Event) -> dict[str, Value]:
+    """Return a journal event as JSON."""
+    return {"position": fact.position, "at": instant(fact.at_us), "kind": fact.kind, "body": readable(dict(fact.body))}
+
+
+def status_of(failure: OverwinterError) -> int:
+    """Return the HTTP status of an error."""
+    return next(status for kind, status in STATUSES if isinstance(failure, kind))
+
+
+def error(failure: OverwinterError) -> dict[str, Value]:
+    """Return an error as JSON."""
+    body: dict[str, Value] = {"type": type(failure).__name__, "message": str(failure), "exit_code": failure.exit_code}
+    if isinstance(failure, CheckFailed):
+        body["findings"] = [{"line": each.line, "message": each.message} for each in failure.findings]
+    return {"error": body}
+
+
+def raised(body: Mapping[str, Value]) -> OverwinterError:
+    """Return the error that a server's answer stands for."""
+    found = body.get("error", {})
+    if found.get("type") == "CheckFailed":
+        return CheckFailed((), found["message"])
+    kind = KINDS.get(found.get("type", ""), OverwinterError)
+    return kind(found.get("message", "the server answered an error without a message"))
+
+
+def unreachable(home: str) -> ServerUnreachable:
+    """Return the error of a home on whose socket nothing answers."""
+    return ServerUnreachable(f"nothing answers on the socket of {home}: start `overwinter serve`")
