@@ -47,7 +47,8 @@ class Refused(Exception):
     """A layer of the jail cannot be had. Never start the worker anyway."""
 
 
-Jail = namedtuple("Jail", "worker parent memory_bytes_max files_max uid allow_missing")  # noqa: PYI024 - see its import
+# typing.NamedTuple, which could be typed, would load `typing`.
+Jail = namedtuple("Jail", "worker parent memory_bytes_max files_max uid allow_missing")  # pyright: ignore[reportUntypedNamedTuple]
 """What the worker keeps; everything else is taken away.
 
 worker: path of the program to become.
@@ -105,8 +106,9 @@ def close_inherited_files(kept: int) -> None:
 def set_limits(jail: Jail) -> None:
     """Bound memory and open files; write no file; dump no core, which would hold customer data."""
     for kind, limit in ((resource.RLIMIT_AS, jail.memory_bytes_max), (resource.RLIMIT_NOFILE, jail.files_max)):
-        if limit:
-            resource.setrlimit(kind, (limit, limit))
+        _, hard = resource.getrlimit(kind)
+        lowered = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (lowered, lowered))
     nothing = [resource.RLIMIT_CORE, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_MEMLOCK]
     if not stat.S_ISREG(os.fstat(2).st_mode):  # else a panic could not be written to a log file
         nothing.append(resource.RLIMIT_FSIZE)
@@ -235,7 +237,8 @@ ALLOWED_X86_64 = {
 a C library falls back to. No socket, ioctl, fcntl, pipe, dup, fork, kill, ptrace, and nothing that changes a file."""
 CLONE3_X86_64, PTRACE_X86_64, EXECVEAT_X86_64 = 435, 101, 322
 
-Argument = namedtuple("Argument", "index mask value high negate", defaults=(False, False))
+# As with `Jail`: no `typing` here.
+Argument = namedtuple("Argument", "index mask value high negate", defaults=(False, False))  # pyright: ignore[reportUntypedNamedTuple]
 """A condition on one argument of a call: its masked low (or high) word equals `value`, or must not."""
 
 
