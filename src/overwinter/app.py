@@ -38,6 +38,9 @@ TAIL_MIN = 4
 """Shortest tail of a run id that is looked up."""
 DRAIN_S = 10.0
 """How long a closing worker waits for its calls in flight."""
+TURNS_PER_INTERPRETER = 16
+"""Turns under way for each interpreter worker: while one computes, the others are loaded or wait for the disk, and
+their commits share a sync."""
 PROGRAMS_REMEMBERED = 1_000
 """Parsed programs kept, so that ten thousand runs of one program parse it once."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
@@ -86,7 +89,7 @@ class App:
             ),
             parts.tools,
             parts.clock,
-            slots=config.worker.interpreters,
+            slots=TURNS_PER_INTERPRETER * config.worker.interpreters,
             calls_max=config.worker.calls_in_flight,
             random=SystemRandom(),
         )
@@ -205,6 +208,10 @@ class App:
             async for _ in self.events(run_id, is_following=True):
                 pass
         return await self.run(run_id)
+
+    async def committed(self, run_id: str, since: int) -> None:
+        """Return when the run's journal has an event at position `since`."""
+        await self._store.watch(run_id, since)
 
     async def events(self, run_id: str, *, since: int = 0, is_following: bool = False) -> AsyncIterator[Event]:
         """Yield a run's journal from position `since` on; following, until the run has ended or is quarantined."""

@@ -22,6 +22,8 @@ __all__ = ["DEPTH_MAX", "Uncrossable", "Value", "decode", "encode"]
 Value: TypeAlias = Any
 """None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, datetime, date, timedelta or Decimal, nested."""
 
+# `json.dumps` makes a new encoder at each call that is not the default one: half of its time for a small value.
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
 
@@ -36,7 +38,7 @@ def encode(value: Value) -> bytes:
     Raises:
         Uncrossable: if a part of it is of another type, is cyclic or is nested deeper than `DEPTH_MAX`.
     """
-    return json.dumps(_plain(value, "value", 0), separators=(",", ":")).encode()
+    return _ENCODE(_plain(value, "value", 0)).encode()
 
 
 def decode(raw: bytes) -> Value:
@@ -45,7 +47,7 @@ def decode(raw: bytes) -> Value:
     Raises:
         ValueError: if the bytes were not made by `encode`.
     """
-    return _rich(json.loads(raw))
+    return _rich(json.loads(str(raw, "ascii")))
 
 
 def _plain(value: Value, path: str, depth: int) -> Value:

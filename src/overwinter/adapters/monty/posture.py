@@ -130,4 +130,3 @@ def posture_faults(pid: int, jail: JailSettings) -> list[str]:
         if (place / "environ").read_bytes():
             faults.append("it has an environment")
     return faults
-

@@ -14,7 +14,7 @@ from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page,
 
 __all__ = [
     "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
-    "call_record", "close_run", "collect", "encode_answer", "has_seen", "ids_ending", "is_held", "journal", "loaded", "page_filter",
+    "call_record", "close_run", "collect", "encode_answer", "has_mail", "has_seen", "ids_ending", "is_held", "journal", "loaded", "page_filter",
     "post", "program_number", "run_record", "run_row",
 ]  # fmt: skip
 
@@ -26,18 +26,20 @@ _HAS_MAIL = """exists (select 1 from mail where mail.n = run.n and (
     or (mail.position is null and run.receives > 0 and run.first is null)))"""
 _IS_DUE = """exists (select 1 from call where call.n = run.n and call.due <= ?1
     and (run.first is null or run.first = call.position))"""
+# CROSS JOIN keeps the planner from walking all runs: candidates first, each looked up by its key.
 READY = f"""
-select id from run join (
+select id from (
     select n, 0 as since from run where status = 0 and seq = 0
-    union select n, min(sent) from mail group by n
-    union select n, due from call where due <= ?1) using (n)
+    union all select n, min(sent) from mail group by n
+    union all select n, due from call where due <= ?1) cross join run using (n)
 where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE})
 group by n order by min(since), n limit ?3"""
+# A scalar subquery each: only so is a minimum one step into its index.
 NEXT_DUE = """
 select min(at) from (
-    select min(due) as at from call where due > ?1
-    union all select min(not_before) from call where state = 0 and effect < 3 and not_before > ?1
-    union all select min(not_before) from run where status = 0 and not_before > ?1)"""
+    select (select min(due) from call where due > ?1) as at
+    union all select (select min(not_before) from call where state = 0 and effect < 3 and not_before > ?1)
+    union all select (select min(not_before) from run where status = 0 and not_before > ?1))"""
 RUNS = f"""
 select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
     status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}),
@@ -165,6 +167,11 @@ def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None,
         db.execute(f"delete from {table} where n = ?", (n,))
 
 
+def has_mail(db: apsw.Connection, n: int) -> bool:
+    """Whether anything waits for the run."""
+    return bool(list(db.execute("select 1 from mail where n = ? limit 1", (n,))))
+
+
 def has_seen(db: apsw.Connection, n: int, dedup: str) -> bool:
     """Whether the run got a message under this key before."""
     return bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))
@@ -196,39 +203,47 @@ def _write_events(  # noqa: PLR0913, PLR0917 - a row
 
 
 def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], str]) -> Loaded | None:
-    """Read a live run for a turn, all of it at one instant."""
-    with db:  # one read transaction
-        found = db.execute(
-            "select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body "
-            "from run left join snapshot using (n) where id = ?",
-            (to_bytes(run_id),),
-        )
-        row: tuple[Any, ...] | None = next(iter(found), None)
-        if row is None or row[5] != Status.LIVE:
-            return None
-        mail = [
-            Mail(id=from_bytes(mail_id), index=position, answer=facts.answer_in(values.decode(body)))
-            for mail_id, position, body in db.execute(
-                "select id, position, body from mail where n = ? order by id", row[:1]
-            )
+    """Read a live run for a turn.
+
+    The statements need no common transaction: the run's row is read first, and a turn that was committed after it makes
+    the commit of this one `STALE`.
+    """
+    row: tuple[Any, ...] | None = next(iter(db.execute(_LOAD, (to_bytes(run_id),))), None)
+    if row is None or row[5] != Status.LIVE:
+        return None
+    n, first_due = row[0], row[12]
+    mail = [
+        Mail(id=from_bytes(mail_id), index=position, answer=facts.answer_in(values.decode(body)))
+        for mail_id, position, body in db.execute("select id, position, body from mail where n = ? order by id", (n,))
+    ]
+    due: list[int] = []
+    if first_due is not None and first_due <= now:
+        due = [
+            row[0]
+            for row in db.execute("select position from call where n = ? and due <= ? order by position", (n, now))
         ]
-        due = db.execute("select position from call where n = ? and due <= ? order by position", (row[0], now))
-        return Loaded(
-            run_id=run_id,
-            agent=row[1],
-            name=row[2],
-            program=source(row[3]),
-            inputs=values.decode(row[4]),
-            status=Status.LIVE,
-            seq=row[6],
-            calls=row[7],
-            failures=row[8],
-            first=row[9],
-            receives=row[10],
-            snapshot=row[11],
-            mail=mail,
-            due=[position for (position,) in due],
-        )
+    return Loaded(
+        run_id=run_id,
+        agent=row[1],
+        name=row[2],
+        program=source(row[3]),
+        inputs=values.decode(row[4]),
+        status=Status.LIVE,
+        seq=row[6],
+        calls=row[7],
+        failures=row[8],
+        first=row[9],
+        receives=row[10],
+        snapshot=row[11],
+        mail=mail,
+        due=due,
+    )
+
+
+_LOAD = """
+select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
+    (select min(due) from call where call.n = run.n)
+from run left join snapshot using (n) where id = ?"""
 
 
 def run_record(row: tuple[Any, ...]) -> RunRecord:

@@ -188,7 +188,7 @@ class SqliteStore:
             if row.seq != turn.seq:
                 return Wrote(Verdict.STALE)
             rows.apply(db, row, turn, batch, now, self._ids)
-            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=turn.status is Status.LIVE)
+            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=rows.has_mail(db, row.n))
 
         return await self._writer.submit(act)
 
