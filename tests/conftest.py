@@ -1,8 +1,119 @@
 """What every test may ask for."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from claims import CLAIMS
+
+SEEDS_DEFAULT = 200
+TOOLS = '''"""Tools of the tests: a ledger in a file, so that it survives what the process does not."""
+
+import os
+from pathlib import Path
+
+from overwinter import CallError, Key, OutcomeUnknown, idempotent, read, write
+
+LEDGER = Path(os.environ["TEST_LEDGER"])
+
+
+def _note(line: str) -> None:
+    with LEDGER.open("a") as file:
+        file.write(line + "\\n")
+
+
+@read
+async def double(*, number: int) -> int:
+    """Twice the number."""
+    return 2 * number
+
+
+@idempotent
+async def charge(*, cents: int, key: Key) -> str:
+    """Charge, once per key, as a service would that honours it."""
+    if f"charge {key}" not in LEDGER.read_text().splitlines():
+        _note(f"charge {key}")
+    _note(f"asked {key}")
+    return f"charged {cents}"
+
+
+@write
+async def pay(*, cents: int) -> str:
+    """Pay, again and again if asked."""
+    _note(f"pay {cents}")
+    return f"paid {cents}"
+
+
+@write
+def vanish(*, cents: int) -> str:
+    """Pay, and lose the answer."""
+    _note(f"pay {cents}")
+    raise OutcomeUnknown("the line went dead")
+
+
+@read
+def broken(*, status: int = 402) -> None:
+    """Refuse."""
+    raise CallError("the card was declined", status=status, code="card_declined")
+
+
+@read(attempts_max=3)
+async def flaky(*, name: str) -> int:
+    """Fail twice, then answer."""
+    _note(f"flaky {name}")
+    if LEDGER.read_text().splitlines().count(f"flaky {name}") < 3:
+        raise CallError("not now", status=503, code="busy", retry_after_s=2.0)
+    return 3
+'''
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which the tools of the tests note what they did."""
+    path = tmp_path / "ledger"
+    path.touch()
+    monkeypatch.setenv("TEST_LEDGER", str(path))
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with the module `shop_tools` in it; each test imports its own."""
+    import sys
+
+    name = f"shop_tools_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(TOOLS, encoding="utf-8")
+    (tmp_path / "module").write_text(name, encoding="ascii")
+    before = list(sys.path)
+    yield tmp_path
+    sys.path[:] = before
+    sys.modules.pop(name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=SEEDS_DEFAULT, help="simulations to run")
+    parser.addoption("--hibernate", action="store_true", help="dump, drop and load each program at each answer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hibernate"):
+        os.environ["OVERWINTER_TEST_HIBERNATE"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long runs only when asked for; and every promise has a test, every marked test a promise."""
+    claimed = {mark.args[0] for item in items for mark in item.iter_markers("claim")}
+    unknown = claimed - CLAIMS.keys()
+    if unknown:
+        raise pytest.UsageError(f"tests claim what tests/claims.py does not list: {sorted(unknown)}")
+    is_whole = not config.getoption("keyword") and config.invocation_params.args in ((), ("-q",))
+    if is_whole and (unproved := CLAIMS.keys() - claimed):
+        raise pytest.UsageError(f"promises without a test: {sorted(unproved)}")
+    if "soak" not in (config.getoption("markexpr") or ""):
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]

@@ -30,9 +30,9 @@ from overwinter.subset import functions_named
 from overwinter.turn import Means
 from overwinter.values import Value
 from overwinter.waits import WAITS
-from overwinter.worker import Worker
+from overwinter.worker import Pulse, Worker
 
-__all__ = ["App"]
+__all__ = ["App", "Parts"]
 
 TAIL_MIN = 4
 """Shortest tail of a run id that is looked up."""
@@ -141,8 +141,13 @@ class App:
                 yield app
 
     @asynccontextmanager
-    async def at_work(self, *, is_worker: bool = True) -> "AsyncGenerator[App]":
-        """Work on the runs of the store until the block is left; then let calls in flight end, and stop."""
+    async def at_work(self, *, is_worker: bool = True, drain_s: float = DRAIN_S) -> "AsyncGenerator[App]":
+        """Work on the runs of the store until the block is left; then let calls in flight end, and stop.
+
+        Args:
+            is_worker: whether to take turns and perform calls at all.
+            drain_s: how long to wait for turns and calls under way; what is left is found again at the next start.
+        """
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
             if is_worker:
@@ -153,7 +158,7 @@ class App:
                 failure = error
             finally:
                 if is_worker:
-                    with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S):
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s):
                         await self._worker.drain()
                 group.cancel_scope.cancel()
         if failure is not None:
@@ -208,6 +213,10 @@ class App:
             async for _ in self.events(run_id, is_following=True):
                 pass
         return await self.run(run_id)
+
+    def pulse(self) -> Pulse:
+        """Return what the worker does at this moment."""
+        return self._worker.pulse()
 
     async def committed(self, run_id: str, since: int) -> None:
         """Return when the run's journal has an event at position `since`."""

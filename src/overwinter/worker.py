@@ -20,7 +20,7 @@ from overwinter.store import Lease, Loaded, NewCall, Store, Verdict
 from overwinter.turn import Means, turn
 from overwinter.values import Value
 
-__all__ = ["FAILURES_MAX", "Worker"]
+__all__ = ["FAILURES_MAX", "Pulse", "Worker"]
 
 FAILURES_MAX = 5
 """Turns of one run that may fail in a row before it is quarantined."""

@@ -1,0 +1,32 @@
+"""How the tests open an App: the public kit, with the tools of conftest, and hibernation when it is asked for."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from overwinter.app import App, Parts
+from overwinter.testing import CrashPoints, FaultyTools, faulty_store, hibernate_always, open_test_app
+
+
+def opened(
+    project: Path, *, wrap: Callable[[Parts], Parts] = lambda parts: parts, **options: Any
+) -> AbstractAsyncContextManager[App]:
+    services = {"shop": (project / "module").read_text(encoding="ascii")}
+    return open_test_app(
+        project / ".overwinter", services, directory=project, wrap=lambda parts: hibernating(wrap(parts)), **options
+    )
+
+
+def hibernating(parts: Parts) -> Parts:
+    if os.environ.get("OVERWINTER_TEST_HIBERNATE"):
+        return replace(parts, interpreter=hibernate_always(parts.interpreter))
+    return parts
+
+
+def crashing(points: CrashPoints) -> Callable[[Parts], Parts]:
+    return lambda parts: replace(
+        parts, store=faulty_store(parts.store, points), tools=FaultyTools(parts.tools, points)
+    )
