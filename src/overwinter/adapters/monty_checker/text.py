@@ -17,6 +17,7 @@ __all__ = ["Checked", "Report", "checked_text", "is_certain", "parsed"]
 LITERAL_NODES_MAX = 5_000
 """Literals inside literals grow as powers: this bounds the copy."""
 DEPTH_MAX = 8
+LOOSE = ("dict[", "list[", "Any", "Unknown")
 CHANGING = frozenset(
     ["append", "extend", "insert", "update", "setdefault", "pop", "popitem", "clear", "remove", "sort", "reverse"]
 )
@@ -161,6 +162,8 @@ def is_certain(report: Report, text: str, tree: ast.Module) -> bool:
     """Tell a mistake from a value that the checker knows too loosely to judge."""
     if report.rule not in CERTAIN:
         return False
+    if re.search(r"bound method `(list|dict|set)\.", report.message):
+        return False  # what a container may take is guessed from its first item
     lines, nodes = text.split("\n"), list(ast.walk(tree))
     place = (report.row, report.column)
     at = {
@@ -178,7 +181,9 @@ def is_certain(report: Report, text: str, tree: ast.Module) -> bool:
         return not any(isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in nodes)
     if report.rule in ASSIGNING:
         return _is_certain_type(report.message)
-    return not (report.rule in ("not-subscriptable", "unsupported-operator") and "Unknown" in report.message)
+    # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
+    is_loose = any(part in report.message for part in LOOSE)
+    return not (report.rule in ("not-subscriptable", "unsupported-operator", "not-iterable") and is_loose)
 
 
 def _is_certain_type(message: str) -> bool:
@@ -190,7 +195,7 @@ def _is_certain_type(message: str) -> bool:
     expected, got = (kinds[0], kinds[-1]) if "expected" in message.lower() else (kinds[-1], kinds[0])
     if "found" in message.lower():
         got = kinds[-1]
-    if any(loose in got for loose in ("dict[", "list[", "Any", "Unknown")):
+    if any(part in got for part in LOOSE):
         return False
     if " | " in got:
         return got == f"{expected} | None"
