@@ -366,6 +366,7 @@ def _limit_texts(limits: Limits) -> tuple[tuple[str, str, str], ...]:
         ("turn time limit", "CpuLimit", turn_cpu),
         ("feed time limit", "CpuLimit", run_cpu),
         ("memory limit", "MemoryLimit", memory),
+        ("the worker exceeded its memory limit", "MemoryLimit", memory),
         ("suspension limit", "SuspensionLimit", suspension),
     )
 

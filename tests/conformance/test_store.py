@@ -1,0 +1,392 @@
+"""What every store must do: the contract in `store.py`, rule by rule. A new store is one more line in STORES."""
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import apsw
+import pytest
+
+from overwinter.adapters.sqlite import open_store
+from overwinter.errors import HomeDamaged, HomeFull, HomeTooNew, UsageError
+from overwinter.events import Call, CallState, Event, Raised, Returned, Status
+from overwinter.ids import Ids
+from overwinter.store import MESSAGE_BYTES_MAX, Lease, NewCall, NewRun, Page, Sent, Turn, Verdict
+from overwinter.testing import ManualClock
+
+pytestmark = pytest.mark.anyio
+KEY = bytes(32)
+
+
+@asynccontextmanager
+async def sqlite(path, clock):
+    async with open_store(path / "store.db", clock, Ids(clock.now_us), key=KEY) as store:
+        yield store
+
+
+STORES = [sqlite]
+
+
+class World:
+    """A store, its clock and shorthands."""
+
+    def __init__(self, store, clock):
+        self.store, self.clock, self.ids = store, clock, Ids(clock.now_us)
+
+    async def lease(self):
+        return (await self.store.claim())[0]
+
+    async def run(self, program="1", **options):
+        new = NewRun(run_id=self.ids.new(), agent="a", name="n", program=program, inputs={"x": 1})
+        return (await self.store.create(new, **options)).run_id
+
+    async def turn(self, run_id, seq, *, lease=None, status=Status.LIVE, calls=(), events=(), calls_next=0, **rest):
+        return await self.store.commit(
+            Turn(
+                run_id=run_id, lease=lease or await self.lease(), seq=seq, status=status,
+                snapshot=b"s" * 100 if status is Status.LIVE else None, calls=calls, calls_next=calls_next,
+                events=[Event(kind="turn", body={"now_us": 1, "given": []}), *events], **rest,
+            )
+        )  # fmt: skip
+
+    async def parked(self, *, effect="write", due_us=None, person=None, function="shop.pay", **rest):
+        run_id = await self.run()
+        call = Call(run_id=run_id, index=0, function=function, arguments={"a": 1}, effect=effect)
+        new = NewCall(call=call, due_us=due_us, person=person)
+        assert await self.turn(run_id, 0, calls=[new], calls_next=1, **rest) is Verdict.COMMITTED
+        return run_id, call
+
+    async def ready(self):
+        return list((await self.store.ready([await self.lease()], 100)).run_ids)
+
+
+def done(index=0):
+    return Event(kind="answered", body={"index": index, "value": 1})
+
+
+@pytest.fixture(params=STORES, ids=lambda store: store.__name__)
+def opening(request):
+    return request.param
+
+
+@pytest.fixture
+async def world(opening, tmp_path):
+    clock = ManualClock()
+    async with AsyncExitStack() as stack:
+        yield World(await stack.enter_async_context(opening(tmp_path, clock)), clock)
+
+
+async def test_a_new_run_is_ready_with_what_it_was_made_of(world):
+    run_id = await world.run("print(1)")
+    assert await world.ready() == [run_id]
+    run = await world.store.load(run_id)
+    assert (run.program, run.inputs, run.seq, run.snapshot, run.mail) == ("print(1)", {"x": 1}, 0, None, [])
+    assert [event.kind for event in await world.store.journal(run_id)] == ["created"]
+
+
+async def test_a_start_with_a_known_key_returns_the_first_run(world):
+    first = await world.run(dedup="k")
+    assert await world.run(dedup="k") == first
+    assert await world.run(dedup="other") != first
+    assert (await world.store.counts())[Status.LIVE] == 2
+
+
+async def test_a_turn_is_applied_once_for_its_seq(world):
+    run_id = await world.run()
+    assert await world.turn(run_id, 0) is Verdict.COMMITTED
+    assert await world.turn(run_id, 0) is Verdict.STALE
+    assert await world.turn(run_id, 1) is Verdict.COMMITTED
+    assert (await world.store.run(run_id)).seq == 2
+
+
+@pytest.mark.claim("S1.fenced")
+async def test_a_holder_whose_epoch_has_passed_can_neither_commit_nor_start(opening, tmp_path):
+    clock = ManualClock()
+    async with opening(tmp_path, clock) as first:
+        old = World(first, clock)
+        run_id, call = await old.parked()
+        old_lease = await old.lease()
+        async with opening(tmp_path, clock) as second:
+            new = World(second, clock)
+            assert (await new.lease()).epoch > old_lease.epoch
+            assert await old.turn(run_id, 1) is Verdict.FENCED
+            assert not await first.start(call, old_lease)
+            assert not await first.postpone(call, old_lease, not_before_us=0, event=done())
+            assert not await first.stumble(run_id, old_lease, not_before_us=0, is_final=False, event=done())
+            assert await second.start(call, await new.lease())
+            assert await new.turn(run_id, 1, calls_next=1) is Verdict.COMMITTED
+            epochs = [event.epoch for event in await second.journal(run_id)]
+            assert epochs == sorted(epochs)
+
+
+async def test_an_ended_run_takes_no_turn_no_start_and_no_mail(world):
+    run_id, call = await world.parked()
+    assert await world.store.end(run_id, Status.CANCELLED, Event(kind="cancelled", body={"by": "me", "reason": ""}))
+    assert not await world.store.end(run_id, Status.CANCELLED, done())
+    assert await world.turn(run_id, 1) is Verdict.ENDED
+    assert not await world.store.start(call, await world.lease())
+    assert await world.store.send(run_id, 1) is Sent.GONE
+    assert await world.store.load(run_id) is None
+    assert await world.store.calls(run_id) == []
+    assert (await world.store.run(run_id)).snapshot_bytes == 0
+
+
+async def test_a_commit_deletes_the_mail_it_names_and_no_other(world):
+    run_id, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    await world.store.send(run_id, "first")
+    loaded = await world.store.load(run_id)
+    await world.store.send(run_id, "second")  # while the turn is under way
+    assert await world.turn(run_id, 1, consumed=[loaded.mail[0].id], closed=[0]) is Verdict.COMMITTED
+    assert [mail.answer.value for mail in (await world.store.load(run_id)).mail] == ["second"]
+
+
+async def test_mail_of_one_sender_is_loaded_in_its_order(world):
+    run_id, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    for number in range(300):
+        await world.store.send(run_id, number)
+    assert [mail.answer.value for mail in (await world.store.load(run_id)).mail] == list(range(300))
+
+
+async def test_a_repeated_message_is_known_after_the_first_was_consumed(world):
+    run_id, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    assert await world.store.send(run_id, 1, dedup="k") is Sent.SENT
+    loaded = await world.store.load(run_id)
+    await world.turn(run_id, 1, consumed=[loaded.mail[0].id], closed=[0])
+    assert await world.store.send(run_id, 1, dedup="k") is Sent.DUPLICATE
+
+
+async def test_a_message_makes_a_run_ready_only_while_it_receives(world):
+    deaf, _ = await world.parked()
+    listening, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    await world.store.send(deaf, 1)
+    await world.store.send(listening, 1)
+    assert await world.ready() == [listening]
+
+
+async def test_only_the_first_call_wakes_a_run_that_must_have_it_first(world):
+    run_id = await world.run()
+    calls = [NewCall(call=Call(run_id=run_id, index=i, function="shop.f", arguments={}, effect="read")) for i in (0, 1)]
+    await world.turn(run_id, 0, calls=calls, calls_next=2, first=1)
+    await world.store.finish(run_id, 0, Returned(value=1), done(0))
+    assert await world.ready() == []
+    await world.store.finish(run_id, 1, Returned(value=1), done(1))
+    assert await world.ready() == [run_id]
+
+
+async def test_a_due_timer_makes_a_run_ready_and_is_kept_until_its_turn_commits(world):
+    run_id, _ = await world.parked(function="asyncio.sleep", effect="wait", due_us=world.clock.now_us() + 10)
+    ready = await world.store.ready([await world.lease()], 10)
+    assert (ready.run_ids, ready.next_due_us) == ([], world.clock.now_us() + 10)
+    world.clock.advance(1)
+    assert await world.ready() == [run_id]
+    assert (await world.store.load(run_id)).due == [0]
+    await world.turn(run_id, 1, closed=[0], calls_next=1)
+    assert await world.ready() == []
+    assert (await world.store.run(run_id)).due_us is None
+
+
+async def test_a_write_is_marked_once_before_it_leaves(world):
+    run_id, call = await world.parked()
+    lease = await world.lease()
+    assert await world.store.start(call, lease)
+    assert not await world.store.start(call, lease)
+    (record,) = await world.store.calls(run_id)
+    assert (record.state, record.attempt) == (CallState.STARTED, 1)
+    assert await world.store.performable([lease], 10) == []
+
+
+async def test_a_write_that_an_earlier_holder_started_is_found_again(opening, tmp_path):
+    clock = ManualClock()
+    async with opening(tmp_path, clock) as store:
+        old = World(store, clock)
+        _, call = await old.parked()
+        assert await store.start(call, await old.lease())
+    async with opening(tmp_path, clock) as store:
+        (record,) = await store.performable(await store.claim(), 10)
+        assert (record.call, record.state) == (call, CallState.STARTED)
+
+
+async def test_an_answer_is_taken_once_whoever_brings_it(world):
+    run_id, _ = await world.parked()
+    answers = [Returned(value=1), Raised(kind="OSError", message="late")]
+    taken: list[bool] = []
+
+    async def bring(answer):
+        taken.append(await world.store.finish(run_id, 0, answer, done()))
+
+    async with anyio.create_task_group() as group:
+        for answer in answers * 10:
+            group.start_soon(bring, answer)
+    assert taken.count(True) == 1
+    assert len((await world.store.load(run_id)).mail) == 1
+    assert [event.kind for event in await world.store.journal(run_id)].count("answered") == 1
+
+
+async def test_a_postponed_call_is_performable_again_at_its_instant(world):
+    run_id, call = await world.parked(effect="read")
+    lease = await world.lease()
+    assert len(await world.store.performable([lease], 10)) == 1
+    at = world.clock.now_us() + 5_000_000
+    assert await world.store.postpone(call, lease, not_before_us=at, event=done())
+    assert await world.store.performable([lease], 10) == []
+    assert (await world.store.ready([lease], 10)).next_due_us == at
+    world.clock.advance(5)
+    (record,) = await world.store.performable([lease], 10)
+    assert (record.attempt, record.call.run_id) == (1, run_id)
+
+
+async def test_an_unknown_outcome_is_a_question_until_it_is_answered(world):
+    run_id, call = await world.parked()
+    await world.store.start(call, await world.lease())
+    assert await world.store.park(call, person="owner", event=Event(kind="unknown", body={"index": 0}))
+    (question,) = await world.store.questions()
+    assert (question.person, question.state, question.call) == ("owner", CallState.UNKNOWN, call)
+    assert await world.store.finish(run_id, 0, Returned(value=1), done())
+    assert await world.store.questions() == []
+    assert not await world.store.park(call, person="owner", event=done())
+
+
+async def test_answers_known_at_once_are_mail_in_the_same_commit(world):
+    run_id = await world.run()
+    await world.turn(run_id, 0, answers={0: Raised(kind="PermissionError", message="no")}, calls_next=1)
+    assert await world.ready() == [run_id]
+    (mail,) = (await world.store.load(run_id)).mail
+    assert (mail.index, mail.answer.kind) == (0, "PermissionError")
+
+
+async def test_a_stumbling_run_waits_and_a_quarantined_one_keeps_its_mail(world):
+    run_id, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    await world.store.send(run_id, "kept")
+    lease, later = await world.lease(), world.clock.now_us() + 1_000_000
+    assert await world.store.stumble(run_id, lease, not_before_us=later, is_final=False, event=done())
+    assert await world.ready() == []
+    world.clock.advance(1)
+    assert await world.ready() == [run_id]
+    assert await world.store.stumble(run_id, lease, not_before_us=later, is_final=True, event=done())
+    assert await world.ready() == []
+    assert await world.store.send(run_id, "more") is Sent.SENT
+    assert await world.store.release(run_id, Event(kind="released", body={"by": "me"}))
+    assert not await world.store.release(run_id, done())
+    assert [mail.answer.value for mail in (await world.store.load(run_id)).mail] == ["kept", "more"]
+
+
+async def test_positions_have_no_gap_whatever_happens_at_once(world):
+    run_id, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    async with anyio.create_task_group() as group:
+        for number in range(50):
+            group.start_soon(world.store.send, run_id, number)
+            group.start_soon(world.turn, run_id, 1)
+        group.start_soon(world.store.finish, run_id, 0, Returned(value=1), done())
+    events = await world.store.journal(run_id)
+    assert [event.position for event in events] == list(range(len(events)))
+    assert len(events) == (await world.store.run(run_id)).events == 2 + 1 + 50 + 1
+
+
+async def test_a_bad_job_does_not_spoil_its_neighbours(world):
+    ok: list[object] = []
+    refused: list[Exception] = []
+
+    async def good():
+        ok.append(await world.run())
+
+    async def bad():
+        try:
+            await world.store.create(NewRun(run_id="0" * 26, agent="a", name="n", program="1", inputs={}))
+        except Exception as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(good)
+            group.start_soon(bad)
+    assert len(ok) == 20
+    assert len(refused) == 19  # the id is taken after the first
+
+
+async def test_watchers_and_wake_ups_are_told_after_the_commit(world):
+    run_id = await world.run()
+    assert run_id in await world.store.woken()
+    seen: list[int] = []
+
+    async def look():
+        await world.store.watch(run_id, 1)
+        seen.append((await world.store.run(run_id)).events)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        await anyio.lowlevel.checkpoint()
+        await world.turn(run_id, 0)
+    assert seen == [2]
+
+
+async def test_too_large_a_message_is_refused(world):
+    run_id, _ = await world.parked()
+    with pytest.raises(UsageError, match="bytes"):
+        await world.store.send(run_id, "x" * (MESSAGE_BYTES_MAX + 1))
+
+
+async def test_pages_list_the_newest_first_and_join_without_a_gap(world):
+    made = [await world.run() for _ in range(25)]
+    await world.store.end(made[3], Status.CANCELLED, Event(kind="cancelled", body={"by": "me", "reason": ""}))
+    first = await world.store.runs(Page(limit=10))
+    rest = await world.store.runs(Page(limit=100, before=first[-1].run_id))
+    assert [run.run_id for run in (*first, *rest)] == made[::-1]
+    assert [run.run_id for run in await world.store.runs(Page(statuses=[Status.CANCELLED]))] == [made[3]]
+    assert await world.store.find(made[7][-9:]) == [made[7]]
+
+
+async def test_collecting_removes_old_ends_and_what_nothing_needs_and_nothing_else(world):
+    old, live = await world.run("'old'"), await world.run("'live'")
+    await world.turn(old, 0, status=Status.FINISHED, events=[Event(kind="finished", body={"value": 1})])
+    world.clock.advance(100)
+    young = await world.run("'live'")
+    await world.turn(young, 0, status=Status.FINISHED, events=[Event(kind="finished", body={"value": 2})])
+    collected = await world.store.collect(world.clock.now_us() - 50_000_000)
+    assert (collected.runs, collected.events, collected.programs) == (1, 3, 1)
+    assert await world.store.run(old) is None
+    assert (await world.store.run(young)).result == 2
+    assert (await world.store.load(live)).program == "'live'"
+
+
+async def test_a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room(world):
+    run_id, _ = await world.parked(function="tools.receive", effect="wait", receives=1)
+    writing = world.store._writer._connection
+    ((pages,),) = writing.execute("pragma page_count")
+    list(writing.execute(f"pragma max_page_count={pages + 2}"))
+    sent = 0
+    with pytest.raises(HomeFull, match="free"):
+        for _ in range(100):
+            await world.store.send(run_id, "x" * 5_000)
+            sent += 1
+    list(writing.execute("pragma max_page_count=1073741823"))
+    assert await world.store.send(run_id, "after") is Sent.SENT
+    assert len((await world.store.load(run_id)).mail) == sent + 1
+
+
+async def test_a_newer_file_is_left_alone(tmp_path):
+    async with sqlite(tmp_path, ManualClock()):
+        pass
+    file = tmp_path / "store.db"
+    database = apsw.Connection(str(file))
+    database.execute("update meta set format = 99")
+    database.close()
+    before = file.read_bytes()
+    with pytest.raises(HomeTooNew, match="99"):
+        async with sqlite(tmp_path, ManualClock()):
+            pass
+    assert file.read_bytes() == before
+
+
+async def test_a_damaged_file_and_a_foreign_key_are_named(tmp_path):
+    async with sqlite(tmp_path, ManualClock()):
+        pass
+    with pytest.raises(HomeDamaged, match=r"snapshot\.key"):
+        async with open_store(tmp_path / "store.db", ManualClock(), Ids(lambda: 1), key=b"x" * 32):
+            pass
+    (tmp_path / "store.db").write_bytes(b"no database at all, but long enough to be one" * 500)
+    with pytest.raises(HomeDamaged, match="backup"):
+        async with sqlite(tmp_path, ManualClock()):
+            pass
+
+
+def test_a_lease_is_a_value():
+    assert Lease(shard=0, epoch=1) == Lease(shard=0, epoch=1)
