@@ -27,6 +27,4 @@ def hibernating(parts: Parts) -> Parts:
 
 
 def crashing(points: CrashPoints) -> Callable[[Parts], Parts]:
-    return lambda parts: replace(
-        parts, store=faulty_store(parts.store, points), tools=FaultyTools(parts.tools, points)
-    )
+    return lambda parts: replace(parts, store=faulty_store(parts.store, points), tools=FaultyTools(parts.tools, points))

@@ -416,6 +416,7 @@ class App:
             "busy": pulse.busy,
             "calls_in_flight": pulse.in_flight,
             "interpreters": self.config.worker.interpreters,
+            "interpreters_busy": self._parts.interpreter.busy,
             "functions": sum(len(module.functions) for module in self._parts.tools.catalog.modules.values()),
             "questions": len(await self.questions()),
         }

@@ -110,6 +110,11 @@ class Interpreter(Protocol):
         """Return what a snapshot is bound to: name, version and build of the interpreter."""
         ...
 
+    @property
+    def busy(self) -> int:
+        """Return how many workers are in a turn."""
+        ...
+
     async def start(self, program: Program, *, now_us: int) -> Outcome:
         """Run a program from its beginning until it is blocked or done.
 

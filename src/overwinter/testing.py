@@ -270,6 +270,10 @@ class _Hibernating:
     def engine(self) -> str:
         return self._interpreter.engine
 
+    @property
+    def busy(self) -> int:
+        return self._interpreter.busy
+
     async def start(self, program: Program, *, now_us: int) -> Outcome:
         return await self._interpreter.start(program, now_us=now_us)
 

@@ -48,7 +48,7 @@ async def run_to_crash(project, clock, source, points):
 
 def answer_for(ledger, cents):
     """Look, as a person would, whether the write was carried out."""
-    return "done \"paid 4\"" if f"pay {cents}" in ledger.read_text() else "repeat"
+    return 'done "paid 4"' if f"pay {cents}" in ledger.read_text() else "repeat"
 
 
 @pytest.mark.claim("D1.crash_matrix")

@@ -1,6 +1,6 @@
 """Random programs under random faults, each by its seed: a failing one is printed and can be run alone.
 
-    pytest tests/simulation --seeds 100000            any number; `make soak` runs thousands
+pytest tests/simulation --seeds 100000            any number; `make soak` runs thousands
 """
 
 import random

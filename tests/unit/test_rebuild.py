@@ -39,7 +39,11 @@ def change(project, statement: str) -> None:
 @pytest.mark.claim("D5.rebuilt")
 @pytest.mark.parametrize(
     "damage",
-    ["update snapshot set body = zeroblob(500)", "delete from snapshot", "update snapshot set body = substr(body, 1, 200)"],
+    [
+        "update snapshot set body = zeroblob(500)",
+        "delete from snapshot",
+        "update snapshot set body = substr(body, 1, 200)",
+    ],
 )
 async def test_a_refused_snapshot_is_rebuilt_without_an_effect(project, ledger, damage):
     clock = ManualClock()

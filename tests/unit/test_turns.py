@@ -97,9 +97,7 @@ r = await tools.settle(shop.double(number=1), shop.broken(), shop.double(number=
 
 
 @pytest.mark.claim("D8.errors_journaled")
-@pytest.mark.parametrize(
-    ("status", "kind"), [(402, "RuntimeError"), (403, "PermissionError"), (404, "LookupError")]
-)
+@pytest.mark.parametrize(("status", "kind"), [(402, "RuntimeError"), (403, "PermissionError"), (404, "LookupError")])
 async def test_an_error_of_a_call_is_journaled_and_raised_by_its_status(project, status, kind):
     source = f"""
 try:

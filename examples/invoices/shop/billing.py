@@ -54,6 +54,12 @@ async def _post(path: str, body: dict[str, Any], *, key: Key | None) -> Receipt:
         )
 
 
+async def _close() -> None:
+    """Awaited by overwinter when the home closes."""
+    for session in _session:
+        await session.close()
+
+
 def _http() -> aiohttp.ClientSession:
     """One session for all calls, made in the event loop that uses it."""
     if not _session or _session[0].closed:

@@ -36,6 +36,7 @@ from overwinter.stubs import Stubs
 
 __all__ = ["PythonTools", "load_python_tools"]
 
+CLOSE_S_MAX = 5.0
 KINDS_BY_STATUS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError",
                    408: "TimeoutError"}  # fmt: skip
 
@@ -62,6 +63,8 @@ async def load_python_tools(
         threads_max: how many sync functions may run at once.
         value_bytes_max: largest result, encoded.
 
+    A module may have an `async def _close()`: it is awaited when the block is left.
+
     Raises:
         ConfigInvalid: a module cannot be imported, or a function cannot be a tool.
     """
@@ -79,7 +82,13 @@ async def load_python_tools(
             name.partition(".")[2]: each.declared for name, each in bound.items() if name.startswith(f"{service}.")
         }
         catalog[service] = Module(name=service, stub=stubs.text(), functions=declared)
-    yield PythonTools(bound, Catalog(catalog), threads_max, value_bytes_max)
+    try:
+        yield PythonTools(bound, Catalog(catalog), threads_max, value_bytes_max)
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S_MAX):
+            for module in loaded.values():
+                if (close := getattr(module, "_close", None)) is not None:
+                    await close()
 
 
 class PythonTools:

@@ -1,6 +1,6 @@
 """The interpreter: Monty in jailed workers."""
 
 from overwinter.adapters.monty.engine import MontyInterpreter, open_interpreter
-from overwinter.adapters.monty.workers import JailSettings
+from overwinter.adapters.monty.posture import JailSettings, Layer, diagnose, escapes
 
-__all__ = ["JailSettings", "MontyInterpreter", "open_interpreter"]
+__all__ = ["JailSettings", "Layer", "MontyInterpreter", "diagnose", "escapes", "open_interpreter"]

@@ -223,6 +223,7 @@ AUDIT_ARCH_X86_64 = 0xC000003E
 CLONE_THREAD, CLONE_ANY_NAMESPACE = 0x00010000, 0x7E020080
 PROT_WRITE, PROT_EXEC, PR_SET_NAME, WORD = 2, 4, 15, 0xFFFFFFFF
 AT_EMPTY_PATH = 0x1000
+O_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
 
 ALLOWED_X86_64 = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "munmap": 11, "brk": 12,
@@ -230,7 +231,7 @@ ALLOWED_X86_64 = {
     "mremap": 25, "madvise": 28, "nanosleep": 35, "getpid": 39, "exit": 60, "gettimeofday": 96,
     "sigaltstack": 131, "arch_prctl": 158, "gettid": 186, "time": 201, "futex": 202, "sched_getaffinity": 204,
     "getdents64": 217, "set_tid_address": 218, "restart_syscall": 219, "clock_gettime": 228, "clock_getres": 229,
-    "clock_nanosleep": 230, "exit_group": 231, "openat": 257, "newfstatat": 262, "ppoll": 271,
+    "clock_nanosleep": 230, "exit_group": 231, "newfstatat": 262, "ppoll": 271,
     "set_robust_list": 273, "getrandom": 318, "statx": 332, "rseq": 334,
 }  # fmt: skip
 """What a worker of Monty 1.4.0 was seen to call (traced over runs, limits, checks, dumps, loads, zones, panics), and what
@@ -253,6 +254,7 @@ def conditional_x86_64(pid: int, worker_file: int) -> dict[int, tuple[Argument, 
         56: (Argument(0, CLONE_THREAD | CLONE_ANY_NAMESPACE, CLONE_THREAD),),  # clone: threads, not processes
         157: (Argument(0, WORD, PR_SET_NAME),),  # prctl
         234: (Argument(0, WORD, pid),),  # tgkill: only itself, for abort()
+        257: (Argument(2, O_WRITING, 0),),  # openat: to read
         302: (Argument(0, WORD, 0), Argument(2, WORD, 0), Argument(2, WORD, 0, high=True)),  # prlimit64: read own
         EXECVEAT_X86_64: (Argument(0, WORD, worker_file), Argument(4, WORD, AT_EMPTY_PATH)),
     }

@@ -1,5 +1,6 @@
 """The program that starts a worker: a line of shell that passes the interpreter through the jail."""
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -7,8 +8,9 @@ import stat
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from overwinter.adapters.monty import jail as jail_program
@@ -17,21 +19,30 @@ from overwinter.errors import JailUnavailable
 
 __all__ = ["monty_binary", "open_launcher"]
 
+PREFIX = "overwinter-jail-"
+ABANDONED_S_MIN = 60.0
+"""Younger directories are left alone: their makers may be about to lock them."""
+
 
 @contextmanager
-def open_launcher(jail: JailSettings) -> Generator[str]:
+def open_launcher(jail: JailSettings, binary: Path | None = None) -> Generator[str]:
     """Yield the path of the program that starts a jailed worker; it is made for this process and goes with the block.
+
+    Args:
+        jail: layers that may be missing, or no jail at all.
+        binary: the interpreter's program; None: the installed one.
 
     Raises:
         JailUnavailable: the interpreter's program is not installed, or nothing may be started from the temporary directory.
     """
-    binary = monty_binary()
+    binary = binary or monty_binary()
     if jail.is_off:
         yield str(binary)
         return
     # The pool takes one path and no arguments; a directory of our own keeps others from putting a program there.
-    with tempfile.TemporaryDirectory(prefix="overwinter-", ignore_cleanup_errors=True) as place:
-        yield str(_written(Path(place), _reachable(binary, Path(place)), jail))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name, _held(Path(name)) as place:
+        _sweep(place.parent)
+        yield str(_written(place, _reachable(binary, place), jail))
 
 
 def monty_binary() -> Path:
@@ -45,6 +56,32 @@ def monty_binary() -> Path:
     if found is None:
         raise JailUnavailable("the program `monty` is not installed beside python: pip install pydantic-monty==1.4.0")
     return Path(found).resolve()
+
+
+@contextmanager
+def _held(place: Path) -> Generator[Path]:
+    """Lock a directory for as long as this process lives, however it ends."""
+    file = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield place
+    finally:
+        os.close(file)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the directories of hosts that were killed: old ones of ours that nobody holds."""
+    for place in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            seen = place.stat()
+            if seen.st_uid != os.geteuid() or time.time() - seen.st_mtime < ABANDONED_S_MIN:
+                continue
+            file = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place)
+            finally:
+                os.close(file)
 
 
 def _reachable(binary: Path, place: Path) -> Path:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from overwinter.adapters.monty import probes as probe_program
 from overwinter.errors import JailUnavailable
 
 __all__ = ["JailSettings", "Layer", "diagnose", "escapes", "posture_faults", "refusal"]
 
+PROBES = Path(__file__).with_name("probes.py")
 PROBE_S_MAX = 30.0
 REMEDIES: Mapping[str, str] = {
     "namespaces": "allow user namespaces (user.max_user_namespaces, or the container's profile)",
@@ -77,7 +77,7 @@ def jail_words(jail: JailSettings) -> list[str]:
 
 
 def _probe(*words: str) -> object:
-    command = [sys.executable, "-IS", probe_program.__file__, *words]
+    command = [sys.executable, "-IS", str(PROBES), *words]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S_MAX, check=False)  # noqa: S603 - our own program
     lines = ended.stdout.splitlines()
     if not lines:

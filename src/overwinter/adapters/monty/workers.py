@@ -1,72 +1,125 @@
 """Interpreter workers: one thread and one jailed process each.
 
-A turn is one hop from the event loop to the thread and one back. The thread lives as long as the pool, because the kernel
-kills a worker when the *thread* that started it ends.
+A turn is one hop from the event loop to the thread and one back. The thread lives as long as the pool: the pool forks in
+the thread that asks for a checkout, and the kernel kills a worker when the thread that forked it ends.
 """
 
 import asyncio
 import os
 import queue
-import shlex
-import shutil
+import select
 import signal
-import sys
-import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import pydantic_monty as monty
 
-from overwinter.adapters.monty import jail as jail_program
-from overwinter.errors import JailUnavailable, OverwinterError, WorkerCrashed
+from overwinter.adapters.monty.jail import EXIT_REFUSED
+from overwinter.adapters.monty.posture import JailSettings, posture_faults, refusal
+from overwinter.errors import JailUnavailable, WorkerCrashed
 
-__all__ = ["Desk", "JailSettings", "Workers", "open_launcher", "open_workers", "posture_faults"]
+__all__ = ["Desk", "JailSettings", "Workers", "open_workers"]
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JailSettings:
-    """How workers are jailed. `doctor` shows every gap that is accepted here."""
-
-    is_off: bool = False
-    """Start workers without any jail: only where the programs are trusted."""
-    allow_missing: frozenset[str] = frozenset()
-    """Layers (`namespaces`, `landlock`, `seccomp`) that may be missing; namespaces and seccomp not both."""
+LIMIT_GRACE_S = 2.0
+"""How long the interpreter may be late in noticing a limit of its own before it is killed: 46 % of 2 s were measured."""
+CLOSE_S_MAX = 5.0
+DEATH_S_MAX = 5.0
+"""A killed process is gone within milliseconds; a machine that takes longer has other troubles."""
 
 
 class Desk:
-    """What a job works with, in the worker's thread: checkouts of its one worker."""
+    """What a job works with, in the worker's thread: checkouts of its one worker.
+
+    The event loop may kill the process at any time; a pidfd makes sure that it never hits another.
+    """
 
     def __init__(self, pool: monty.Monty, jail: JailSettings) -> None:
         self.pool = pool
-        self.pid: int | None = None
-        """The worker's process, known from the first checkout on."""
         self._jail = jail
-        self._inspected: int | None = None
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._pidfd: int | None = None
+        self._is_revoked = False
+        self._is_working = False
 
     def seen(self, session: monty.MontySession) -> None:
         """Note the worker of a new checkout; inspect its jail from outside if it is a new process.
 
         Raises:
             JailUnavailable: it runs, and not in the jail it should be in. It was killed.
+            WorkerCrashed: the caller has gone, or the process has.
         """
-        self.pid = session.worker_pid
-        if self.pid is None or self.pid == self._inspected or self._jail.is_off:
-            return
-        faults = posture_faults(self.pid, self._jail)
+        pid = session.worker_pid
+        if pid is None:
+            raise WorkerCrashed("an interpreter worker ended before its turn")
+        if pid != self._pid:
+            self._adopt(pid)
+        if self._is_revoked:
+            self.kill()
+            raise WorkerCrashed("the turn was cancelled")
+
+    def kill(self) -> None:
+        """Kill the process, if there is one; the next checkout starts another."""
+        with self._lock:
+            if self._pidfd is not None:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def begin(self) -> None:
+        """Open a job."""
+        with self._lock:
+            self._is_working = True
+            self._is_revoked = False
+
+    def revoke(self) -> None:
+        """Kill the process of the open job, at once or as soon as there is one; without an open job do nothing."""
+        with self._lock:
+            self._is_revoked = self._is_working
+        if self._is_revoked:
+            self.kill()
+
+    def end(self) -> None:
+        """Close a job. A process that was killed is dead for certain afterwards, so that no later job is given it."""
+        with self._lock:
+            self._is_working = False
+        if self._is_revoked:
+            self._await_death()
+
+    def forget(self) -> None:
+        """Let go of a process that is dead."""
+        with self._lock:
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+            self._pid = self._pidfd = None
+
+    def _adopt(self, pid: int) -> None:
+        self.forget()
+        try:
+            pidfd = os.pidfd_open(pid)
+            faults = [] if self._jail.is_off else posture_faults(pid, self._jail)
+        except OSError as error:
+            raise WorkerCrashed("an interpreter worker ended before its turn") from error
+        with self._lock:
+            self._pid, self._pidfd = pid, pidfd
         if faults:
-            os.kill(self.pid, signal.SIGKILL)
+            self.kill()
             raise JailUnavailable(f"an interpreter worker was not jailed and was killed: {', '.join(faults)}")
-        self._inspected = self.pid
+
+    def _await_death(self) -> None:
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)  # readable once the process has ended
+            poll.poll(DEATH_S_MAX * 1_000)
+        self.forget()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     act: Callable[[Desk], object]
     future: asyncio.Future[object]
@@ -78,56 +131,90 @@ class _Worker:
 
     def __init__(self, binary: str, jail: JailSettings, request_timeout_s: float) -> None:
         self._binary, self._jail, self._request_timeout_s = binary, jail, request_timeout_s
-        self.desk: Desk | None = None
+        self._desk: Desk | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="overwinter-interpreter", daemon=True)
         self.thread.start()
 
-    async def run(self, act: Callable[[Desk], T]) -> T:
-        """Have the thread do something; if the caller is cancelled, kill the process and wait for the thread."""
+    def submit(self, act: Callable[[Desk], T]) -> asyncio.Future[T]:
+        """Have the thread do something."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(act, future, loop))  # pyright: ignore[reportArgumentType] - the job's result is the future's
+        self._jobs.put(_Job(act=act, future=future, loop=loop))  # pyright: ignore[reportArgumentType] - the result is the future's
+        return future
+
+    async def run(self, act: Callable[[Desk], T]) -> T:
+        """Have the thread do something; if the caller is cancelled, kill the process."""
+        future = self.submit(act)
         try:
             return await future
         except asyncio.CancelledError:
-            self.kill()
+            self.revoke()
             raise
 
-    def kill(self) -> None:
-        """Kill the process, if there is one; the next checkout starts another."""
-        pid = self.desk.pid if self.desk is not None else None
-        if pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+    def revoke(self) -> None:
+        """Kill the process of the job at hand."""
+        if self._desk is not None:
+            self._desk.revoke()
 
     def close(self) -> None:
+        """End the thread after the jobs it has."""
         self._jobs.put(None)
 
     def _work(self) -> None:
-        pool = monty.Monty(
-            binary_path=self._binary, min_processes=1, max_processes=1, request_timeout=self._request_timeout_s
-        )
-        with pool:
-            self.desk = Desk(pool, self._jail)
-            while (job := self._jobs.get()) is not None:
-                self._do(job, self.desk)
+        while (job := self._jobs.get()) is not None:
+            with ExitStack() as stack:
+                try:
+                    pool = stack.enter_context(self._pool())
+                except (
+                    RuntimeError
+                ) as error:  # nothing can be started: this job is told so, and the next one tries anew
+                    _answer(job, None, JailUnavailable(f"no interpreter worker can be started: {error}"))
+                    continue
+                self._desk = Desk(pool, self._jail)
+                stack.callback(self._desk.forget)
+                self._work_through(self._desk, job)
+            return
 
-    @staticmethod
-    def _do(job: _Job, desk: Desk) -> None:
+    def _pool(self) -> monty.Monty:
+        return monty.Monty(
+            binary_path=self._binary,
+            min_processes=1,
+            max_processes=1,
+            request_timeout=self._request_timeout_s,
+            feed_duration_limit_grace=LIMIT_GRACE_S,
+            turn_duration_limit_grace=LIMIT_GRACE_S,
+        )
+
+    def _work_through(self, desk: Desk, job: _Job | None) -> None:
+        while job is not None:
+            self._do(job, desk)
+            job = self._jobs.get()
+
+    def _do(self, job: _Job, desk: Desk) -> None:
+        desk.begin()
+        if job.future.cancelled():  # asked only now: whoever cancels after this finds an open job
+            desk.end()
+            return
         result: object = None
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             result = job.act(desk)
         except monty.MontyCrashedError as crash:
-            error = _crash(crash)
+            desk.forget()
+            error = _crash(crash, self._jail)
         except Exception as fault:  # noqa: BLE001 - it goes to whoever asked
             error = fault
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            job.loop.call_soon_threadsafe(_tell, job.future, result, error)
+        desk.end()
+        _answer(job, result, error)
 
 
-def _tell(future: asyncio.Future[object], result: object, error: BaseException | None) -> None:
+def _answer(job: _Job, result: object, error: Exception | None) -> None:
+    with suppress(RuntimeError):  # the loop was closed meanwhile
+        job.loop.call_soon_threadsafe(_tell, job.future, result, error)
+
+
+def _tell(future: asyncio.Future[object], result: object, error: Exception | None) -> None:
     if future.done():
         return
     if error is not None:
@@ -136,12 +223,9 @@ def _tell(future: asyncio.Future[object], result: object, error: BaseException |
         future.set_result(result)
 
 
-def _crash(crash: monty.MontyCrashedError) -> OverwinterError:
-    if crash.exit_status == jail_program.EXIT_REFUSED:
-        return JailUnavailable(
-            "the interpreter's jail cannot be had on this machine: `overwinter doctor` says which layer is missing; accept "
-            "it by name in overwinter.toml ([jail] allow_missing), or run programs you trust without it ([jail] off = true)"
-        )
+def _crash(crash: monty.MontyCrashedError, jail: JailSettings) -> JailUnavailable | WorkerCrashed:
+    if crash.exit_status == EXIT_REFUSED and not jail.is_off:
+        return refusal(jail)
     what = "overran its deadline and was killed" if crash.timed_out else f"died ({crash})"
     return WorkerCrashed(f"an interpreter worker {what}", has_timed_out=crash.timed_out)
 
@@ -152,7 +236,7 @@ class Workers:
     def __init__(self, workers: list[_Worker]) -> None:
         self._workers = workers
         self._idle = list(workers)
-        self._free = anyio.Semaphore(len(workers))
+        self._free = anyio.Semaphore(len(workers), fast_acquire=True)
 
     @property
     def busy(self) -> int:
@@ -178,87 +262,36 @@ class Workers:
 async def open_workers(
     binary: str, jail: JailSettings, count: int, request_timeout_s: float
 ) -> AsyncGenerator[Workers]:
-    """Start workers and prove that they answer; end them with the block.
+    """Start workers, all at once, and prove that they answer; end them with the block.
+
+    Args:
+        binary: what `open_launcher` gave.
+        jail: what the jail must look like from outside.
+        count: workers, each with a thread and a process.
+        request_timeout_s: after this a worker that does not answer is killed; above every limit of the programs.
 
     Raises:
         JailUnavailable: the jail cannot be had, or a worker was found outside it.
+        WorkerCrashed: a worker died as it started.
     """
     workers = [_Worker(binary, jail, request_timeout_s) for _ in range(count)]
     try:
-        for worker in workers:
-            await worker.run(_prove)
+        proofs = [worker.submit(_prove) for worker in workers]
+        await asyncio.wait(proofs)
+        for proof in proofs:
+            proof.exception()  # marks each as looked at; the first is raised below
+        for proof in proofs:
+            proof.result()
         yield Workers(workers)
     finally:
         for worker in workers:
             worker.close()
         with anyio.CancelScope(shield=True):
             for worker in workers:
-                await anyio.to_thread.run_sync(worker.thread.join, 5.0)
+                await anyio.to_thread.run_sync(worker.thread.join, CLOSE_S_MAX)
 
 
 def _prove(desk: Desk) -> None:
     with desk.pool.checkout() as session:
-        assert session.feed_run("1 + 1") == 2  # noqa: PLR2004 - arithmetic
         desk.seen(session)
-
-
-@asynccontextmanager
-async def open_launcher(jail: JailSettings) -> AsyncGenerator[str]:
-    """Yield the path of the program that starts a jailed worker; it is made for this process and goes with the block.
-
-    Raises:
-        JailUnavailable: the interpreter's program is not installed.
-    """
-    binary = monty_binary()
-    if jail.is_off:
-        yield str(binary)
-        return
-    words = [sys.executable, "-IS", jail_program.__file__, "--parent", str(os.getpid())]
-    for layer in sorted(jail.allow_missing):
-        words += ["--allow-missing", layer]
-    async with AsyncExitStack() as stack:
-        place = Path(tempfile.mkdtemp(prefix="overwinter-"))
-        stack.callback(shutil.rmtree, place, ignore_errors=True)
-        launcher = place / "worker"
-        launcher.write_text(f'#!/bin/sh\nexec {shlex.join([*words, "--", str(binary)])} "$@"\n', encoding="utf-8")
-        launcher.chmod(0o700)
-        yield str(launcher)
-
-
-def monty_binary() -> Path:
-    """Return where the interpreter's program is.
-
-    Raises:
-        JailUnavailable: it is not installed.
-    """
-    found = Path(sys.executable).parent / "monty"
-    if found.exists():
-        return found.resolve()
-    on_path = shutil.which("monty")
-    if on_path is None:
-        raise JailUnavailable("the program `monty` is not installed beside python: pip install pydantic-monty==1.4.0")
-    return Path(on_path).resolve()
-
-
-def posture_faults(pid: int, jail: JailSettings) -> list[str]:
-    """Return what is wrong with a worker's jail as the host sees it; empty if it is as it should be."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    faults: list[str] = []
-    if os.geteuid() == 0 and "0" in fields["Uid"].split():
-        faults.append("it is root")
-    if int(fields["CapEff"], 16):
-        faults.append("it has capabilities")
-    if fields["NoNewPrivs"].strip() != "1":
-        faults.append("it can gain privileges")
-    if fields["Seccomp"].strip() != "2" and "seccomp" not in jail.allow_missing:
-        faults.append("it has no system call filter")
-    with suppress(PermissionError):  # a worker in another user namespace hides its links from an ordinary user
-        is_shared = Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
-        if is_shared and "namespaces" not in jail.allow_missing:
-            faults.append("it shares the network")
-    with suppress(PermissionError):
-        extra = {each.name for each in Path(f"/proc/{pid}/fd").iterdir()} - {"0", "1", "2"}
-        if extra:
-            faults.append(f"it holds files {sorted(extra)}")
-    return faults
+        assert session.feed_run("1 + 1") == 2  # noqa: PLR2004 - arithmetic

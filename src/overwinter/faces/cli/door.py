@@ -9,9 +9,12 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overwinter.errors import OverwinterError
-from overwinter.faces.client import Client
+
+if TYPE_CHECKING:
+    from overwinter.faces.client import Client
 
 __all__ = ["home_path", "is_served", "open_door", "served_socket"]
 
@@ -41,7 +44,7 @@ def is_served(home: Path) -> bool:
 
 
 @contextmanager
-def open_door(home: Path, *, is_worker: bool = False) -> Generator[Client]:
+def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
     """Yield a client of the home.
 
     Args:
@@ -52,6 +55,8 @@ def open_door(home: Path, *, is_worker: bool = False) -> Generator[Client]:
         HomeError: it cannot be opened.
         ConfigInvalid: its `overwinter.toml` is wrong.
     """
+    from overwinter.faces.client import Client  # noqa: PLC0415 - `--version` and `--help` need no HTTP
+
     if is_served(home):
         yield Client(served_socket(home))
         return

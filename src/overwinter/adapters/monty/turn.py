@@ -1,0 +1,149 @@
+"""What gathers up while a program runs through one turn: its calls, what it prints, how long it may take."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pydantic_monty as monty
+
+from overwinter import values
+from overwinter.errors import WorkerCrashed
+from overwinter.interpreter import Limits, Program, Request
+
+__all__ = ["GRACE_S", "SUSPENSIONS_MAX", "Fed", "Turn", "crossing"]
+
+SUSPENSIONS_MAX = 10_000
+"""Host round trips of one turn: clock reads, imports and calls together."""
+REFUSED_MAX = 64
+"""Calls with arguments of the largest size that are looked at and refused in one turn; it costs us about 3 s."""
+GRACE_S = 5.0
+"""How much longer than its computing time a turn may take on our side: conversions, dumps, a loaded machine."""
+
+
+ESCAPES = re.compile(rb"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})")
+"""In JSON: an escaped backslash, a surrogate pair, or half of one, the last as the group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fed:
+    """A program as the interpreter got it."""
+
+    source: str
+    prelude: str
+    """Fed before it; "" if nothing was."""
+
+    @property
+    def filename(self) -> str:
+        """Return the interpreter's name for the program: it numbers what it is fed from 0."""
+        return f"<python-input-{1 if self.prelude else 0}>"
+
+
+@dataclass(kw_only=True)
+class Turn:
+    """One turn as it happens."""
+
+    program: Program
+    fed: Fed
+    limits: Limits
+    now_us: int
+    """The only instant that the program can read."""
+    before: frozenset[int] = frozenset()
+    """Tickets that waited already, and still do."""
+    requests: list[Request] = field(default_factory=list[Request])
+    refused: int = 0
+    """Calls that could not leave the program."""
+    refused_bytes: int = 0
+    """What it cost to look at their arguments."""
+    clock: Callable[[], float] = time.monotonic
+    _printed: list[str] = field(default_factory=list[str])
+    _printed_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._deadline = self.clock() + self.limits.run_cpu_s + GRACE_S
+
+    def check_deadline(self) -> None:
+        """Bound what a turn can cost outside the interpreter, whose own clock stands still meanwhile.
+
+        Raises:
+            WorkerCrashed: it took too long.
+        """
+        if self.clock() > self._deadline:
+            raise WorkerCrashed("a turn overran its deadline between two steps of its program", has_timed_out=True)
+
+    def refuse(self, size_bytes: int) -> None:
+        """Count a call whose arguments could not leave the program."""
+        self.refused += 1
+        self.refused_bytes += max(size_bytes, self.limits.value_bytes // 10)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Return whether no call of this turn will be looked at any more."""
+        calls = len(self.requests) + self.refused
+        return calls >= self.limits.calls_per_turn or self.refused_bytes > REFUSED_MAX * self.limits.value_bytes
+
+    # --- Output -----------------------------------------------------------------------------------------------------
+
+    def print(self, _stream: str, text: str) -> None:
+        """Keep what fits, count the rest."""
+        raw = text.encode()
+        room = self.limits.output_bytes - self._printed_bytes
+        self._printed_bytes += len(raw)
+        if room > 0:
+            self._printed.append(text if len(raw) <= room else raw[:room].decode(errors="ignore"))
+
+    @property
+    def output(self) -> str:
+        """Return what was printed, with a line that says what was dropped."""
+        dropped = self._printed_bytes - self.limits.output_bytes
+        if dropped <= 0:
+            return "".join(self._printed)
+        note = (
+            f"[{dropped} bytes more were printed and dropped: a turn keeps {self.limits.output_bytes} "
+            "(limits.output_kb); print less, or return the value]"
+        )
+        return "".join([*self._printed, "\n", note, "\n"])
+
+    # --- Calls ------------------------------------------------------------------------------------------------------
+
+    def request(self, step: monty.FunctionSnapshot) -> Request:
+        """Return a call as the kernel sees it."""
+        return Request(
+            ticket=step.call_id,
+            function=step.function_name,
+            args=tuple(step.args),
+            kwargs=step.kwargs,
+            line=self.line(step.position),
+        )
+
+    def line(self, position: monty.SourceRange) -> int:
+        """Return the line of the program at which a position is; 0 if it is elsewhere, as in an `eval`."""
+        if position.filename != self.fed.filename:
+            return 0
+        return len(re.findall(rb"\r\n?|\n", self._source[: position.start])) + 1
+
+    @cached_property
+    def _source(self) -> bytes:
+        return self.fed.source.encode()
+
+
+def crossing(label: str, value: values.Value) -> int | tuple[str, str]:
+    """Return the encoded size of a value, or the exception that says why it cannot cross: kind and message."""
+    try:
+        raw = values.encode(value)
+    except values.Uncrossable as error:
+        return "TypeError", f"{label} cannot cross: {_named(value, str(error))}"
+    except ValueError as error:  # an integer of more than 4,300 digits
+        return "ValueError", f"{label} cannot cross: {error}"
+    if any(found[1] for found in ESCAPES.finditer(raw)):
+        return "ValueError", f"{label} cannot cross: a text in it has half a surrogate pair, which is no character"
+    return len(raw)
+
+
+def _named(value: Any, message: str) -> str:
+    """Speak of the program's own class by its name."""
+    if isinstance(value, monty.MontyClassProxy):
+        return f"it is an object of class {value.name}: send its fields as a dict"
+    return message.replace("type MontyClassProxy", "one of the program's own classes")
