@@ -45,10 +45,10 @@ def measure(*, is_small: bool) -> dict[str, Any]:
         with apsw.Connection(str(home / "store.db")) as database:
             list(database.execute("pragma wal_checkpoint(truncate)"))
         disk = disk_kb(home)
-        few_ms = anyio.run(wakes, home, count)
+        few_ms = anyio.run(wakes, home)
         multiply(home / "store.db", many // count)
         open_ms = opening(home / "store.db")
-        many_ms = anyio.run(wakes, home, count)
+        many_ms = anyio.run(wakes, home)
     return {
         "n": count,
         "rss_extra_mb": round((full[0] - empty[0]) / 1_024, 1),
@@ -95,7 +95,7 @@ def multiply(database: Path, times: int) -> None:
     """Copy every parked run, its snapshot, call and journal, `times - 1` times under new ids."""
     ids = Ids(lambda: time.time_ns() // 1_000)
     connection = apsw.Connection(str(database))
-    connection.create_scalar_function("new_id", lambda: to_bytes(ids.new()))
+    connection.create_scalar_function("new_id", lambda *_: to_bytes(ids.new()))
     columns = {
         table: ", ".join(
             name for _, name, *_ in connection.execute(f"pragma table_info({table})") if name not in ("n", "id")
@@ -136,7 +136,7 @@ def opening(database: Path) -> float:
     return anyio.run(opened)
 
 
-async def wakes(home: Path, count: int) -> float:
+async def wakes(home: Path) -> float:
     """Return the median milliseconds from a message to the next committed await."""
     taken: list[float] = []
     async with App.open(home) as app:

@@ -72,12 +72,14 @@ async def turns(place: Path, calls: int) -> float:
 
 def floor(calls: int, workers: int) -> float:
     """Run the programs in bare Monty; return turns per second."""
-    with monty.Monty(min_processes=workers, max_processes=workers, request_timeout=15) as pool:
-        with ThreadPoolExecutor(workers) as threads:
-            list(threads.map(lambda _: bare_run(pool, 5), range(workers)))
-            began = time.perf_counter()
-            taken = sum(threads.map(lambda _: bare_run(pool, calls), range(ACTIVE)))
-            return taken / (time.perf_counter() - began)
+    with (
+        monty.Monty(min_processes=workers, max_processes=workers, request_timeout=15) as pool,
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        list(threads.map(lambda _: bare_run(pool, 5), range(workers)))
+        began = time.perf_counter()
+        taken = sum(threads.map(lambda _: bare_run(pool, calls), range(ACTIVE)))
+        return taken / (time.perf_counter() - began)
 
 
 def bare_run(pool: monty.Monty, calls: int) -> int:

@@ -1,16 +1,19 @@
 """What every test may ask for."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from claims import CLAIMS
 
 SEEDS_DEFAULT = 200
 TOOLS = '''"""Tools of the tests: a ledger in a file, so that it survives what the process does not."""
 
 import os
+import sys
 from pathlib import Path
 
 from overwinter import CallError, Key, OutcomeUnknown, idempotent, read, write
@@ -85,8 +88,6 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory with the module `shop_tools` in it; each test imports its own."""
-    import sys
-
     name = f"shop_tools_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(TOOLS, encoding="utf-8")
     (tmp_path / "module").write_text(name, encoding="ascii")

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal, cast, get_args, get_origin, is_typeddict
+from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 from overwinter.errors import ConfigInvalid
 from overwinter.functions import Key
@@ -83,16 +83,15 @@ class Stubs:
         return "\n".join([HEADER, *self._types.values(), *self._functions, ""])
 
     def _type(self, hint: Any, where: str) -> str:  # noqa: ANN401, PLR0911, C901 - a hint is any object; one case a line
+        record = hint
         if hint is None:
             return "None"
         if isinstance(hint, typing.NewType):
             return self._type(hint.__supertype__, where)
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return f"Literal[{', '.join(repr(each.value) for each in hint)}]"
-        if is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
-            hints = typing.get_type_hints(cast("Any", hint))
-            name, required = getattr(hint, "__name__", ""), getattr(hint, "__required_keys__", frozenset(hints))
-            return self._record(name, hints, required, where)
+        if _is_record(record):
+            return self._record(record, where)
         if _is_plain(hint):
             return PLAIN[hint]
         origin, args = get_origin(hint), get_args(hint)
@@ -111,7 +110,9 @@ class Stubs:
             "TypedDict or a dataclass"
         )
 
-    def _record(self, name: str, hints: Mapping[str, Any], required: frozenset[str], where: str) -> str:
+    def _record(self, record: Any, where: str) -> str:  # noqa: ANN401 - a TypedDict or a dataclass
+        hints = typing.get_type_hints(record)
+        name, required = getattr(record, "__name__", ""), getattr(record, "__required_keys__", frozenset(hints))
         if name not in self._types:
             self._types[name] = ""  # a type that speaks of itself finds its name taken
             fields = {key: self._type(hint, f"{where}, field {key!r}") for key, hint in hints.items()}
@@ -130,6 +131,10 @@ def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except Exception as error:
         raise ConfigInvalid(f"{where}: its type hints cannot be read: {error}") from error
+
+
+def _is_record(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object
+    return is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
 
 
 def _is_plain(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object

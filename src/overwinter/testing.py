@@ -278,7 +278,7 @@ class _Hibernating:
         return await self._interpreter.start(program, now_us=now_us)
 
     async def resume(self, program: Program, snapshot: bytes, answers: Mapping[int, Answer], *, now_us: int) -> Outcome:
-        left = dict(answers)
+        left: dict[int, Answer] = dict(answers)
         outcome: Outcome | None = None
         before: Blocked | None = None
         while left:

@@ -8,7 +8,7 @@ import pytest
 
 from overwinter.adapters.sqlite import open_store
 from overwinter.errors import HomeDamaged, HomeFull, HomeTooNew, UsageError
-from overwinter.events import Call, CallState, Event, Raised, Returned, Status
+from overwinter.events import Call, CallState, Effect, Event, Raised, Returned, Status
 from overwinter.ids import Ids
 from overwinter.store import MESSAGE_BYTES_MAX, Lease, NewCall, NewRun, Page, Sent, Turn, Verdict
 from overwinter.testing import ManualClock
@@ -48,7 +48,7 @@ class World:
             )
         )  # fmt: skip
 
-    async def parked(self, *, effect="write", due_us=None, person=None, function="shop.pay", **rest):
+    async def parked(self, *, effect: Effect = "write", due_us=None, person=None, function="shop.pay", **rest):
         run_id = await self.run()
         call = Call(run_id=run_id, index=0, function=function, arguments={"a": 1}, effect=effect)
         new = NewCall(call=call, due_us=due_us, person=person)
@@ -291,7 +291,7 @@ async def test_a_bad_job_does_not_spoil_its_neighbours(world):
     async def bad():
         try:
             await world.store.create(NewRun(run_id="0" * 26, agent="a", name="n", program="1", inputs={}))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - which one is the store's own affair
             refused.append(error)
 
     async with anyio.create_task_group() as group:
@@ -353,7 +353,7 @@ async def test_a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_roo
     ((pages,),) = writing.execute("pragma page_count")
     list(writing.execute(f"pragma max_page_count={pages + 2}"))
     sent = 0
-    with pytest.raises(HomeFull, match="free"):
+    with pytest.raises(HomeFull, match="free"):  # noqa: PT012 - how many fit is the store's affair
         for _ in range(100):
             await world.store.send(run_id, "x" * 5_000)
             sent += 1

@@ -6,9 +6,9 @@ import subprocess
 import time
 
 import pytest
-from shells import until
 
 from overwinter import __version__
+from shells import until
 
 
 def words(answer) -> str:

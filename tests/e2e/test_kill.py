@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 
 import pytest
+
 from shells import until
 
 PROGRAM = """

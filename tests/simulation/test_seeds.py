@@ -8,8 +8,8 @@ from collections import Counter
 
 import anyio
 import pytest
-from kit import crashing, opened
 
+from kit import crashing, opened
 from overwinter.testing import CrashPoints, ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
@@ -86,18 +86,20 @@ async def started(app, source: str) -> str:
 
 async def lived(project, clock, source, points) -> bool:
     """Work until the crash; True if the run ended before it."""
-    async with opened(project, clock=clock, wrap=crashing(points), drain_s=0) as app:
-        async with anyio.create_task_group() as group:
+    async with (
+        opened(project, clock=clock, wrap=crashing(points), drain_s=0) as app,
+        anyio.create_task_group() as group,
+    ):
 
-            async def act() -> None:
-                run_id = await started(app, source)
-                await finish(app, run_id, clock)
-                await idle(app)
-                group.cancel_scope.cancel()
-
-            group.start_soon(act)
-            await points.crashed.wait()
+        async def act() -> None:
+            run_id = await started(app, source)
+            await finish(app, run_id, clock)
+            await idle(app)
             group.cancel_scope.cancel()
+
+        group.start_soon(act)
+        await points.crashed.wait()
+        group.cancel_scope.cancel()
     return not points.crashed.is_set()
 
 

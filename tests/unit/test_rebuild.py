@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import apsw
 import pytest
-from kit import opened
 
+from kit import opened
 from overwinter.app import Parts
 from overwinter.errors import WorkerCrashed
 from overwinter.events import Status
+from overwinter.interpreter import Blocked
 from overwinter.testing import ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
@@ -133,8 +134,6 @@ async def test_a_run_whose_turns_keep_failing_backs_off_and_keeps_its_mail(proje
 
 @pytest.mark.claim("D9.deadlock")
 async def test_a_program_that_waits_for_nothing_ends_with_an_error(project):
-    from overwinter.interpreter import Blocked
-
     def stuck(parts: Parts) -> Parts:
         class Stuck:
             engine = parts.interpreter.engine

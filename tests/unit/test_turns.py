@@ -4,8 +4,8 @@ import asyncio
 
 import anyio
 import pytest
-from kit import opened
 
+from kit import opened
 from overwinter.config import Agent, Config, Worker
 from overwinter.errors import CheckFailed, Conflict, NotFound, UsageError
 from overwinter.events import Status
@@ -291,7 +291,7 @@ async def test_cancelling_ends_a_computing_program_and_starts_no_effect_afterwar
     async with opened(project) as app:
         run_id = await app.start("while True:\n    pass")
         other = await app.start("await tools.receive()\nawait shop.pay(cents=9)")
-        while not app.pulse().busy:
+        while not app.pulse().busy:  # noqa: ASYNC110 - what is waited for has no event
             await anyio.sleep(0.001)
         assert await app.cancel(run_id, by="somebody", reason="enough")
         assert await app.cancel(other, by="somebody")

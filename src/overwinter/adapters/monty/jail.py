@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 # typing.NamedTuple, which could be typed, would load `typing`.
-Jail = namedtuple("Jail", "worker parent memory_bytes_max files_max uid allow_missing")  # pyright: ignore[reportUntypedNamedTuple]
+Jail = namedtuple("Jail", "worker parent memory_bytes_max files_max uid allow_missing")  # pyright: ignore[reportUntypedNamedTuple] - typing would slow each start
 """What the worker keeps; everything else is taken away.
 
 worker: path of the program to become.
@@ -239,7 +239,7 @@ a C library falls back to. No socket, ioctl, fcntl, pipe, dup, fork, kill, ptrac
 CLONE3_X86_64, PTRACE_X86_64, EXECVEAT_X86_64 = 435, 101, 322
 
 # As with `Jail`: no `typing` here.
-Argument = namedtuple("Argument", "index mask value high negate", defaults=(False, False))  # pyright: ignore[reportUntypedNamedTuple]
+Argument = namedtuple("Argument", "index mask value high negate", defaults=(False, False))  # pyright: ignore[reportUntypedNamedTuple] - typing would slow each start
 """A condition on one argument of a call: its masked low (or high) word equals `value`, or must not."""
 
 

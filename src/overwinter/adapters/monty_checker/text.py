@@ -71,7 +71,7 @@ def checked_text(head: str, program: str, modules: Collection[str]) -> Checked:
 
 
 def without_comments(program: str) -> str:
-    """Drop the comments, so that `# type: ignore` cannot switch the check off."""
+    """Drop the comments, so that none of them can switch the check off."""
     lines = (
         program.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     )  # not splitlines(), which breaks at U+2028 too
@@ -158,7 +158,7 @@ class _Literals:
         return ast.Dict(keys=[key for key, _ in pairs], values=[value for _, value in pairs])
 
 
-def is_certain(report: Report, text: str, tree: ast.Module) -> bool:
+def is_certain(report: Report, text: str, tree: ast.Module) -> bool:  # noqa: PLR0911 - one rule a line
     """Tell a mistake from a value that the checker knows too loosely to judge."""
     if report.rule not in CERTAIN:
         return False

@@ -177,7 +177,7 @@ def has_seen(db: apsw.Connection, n: int, dedup: str) -> bool:
     return bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))
 
 
-def post(db: apsw.Connection, n: int, mail_id: str, position: int | None, body: bytes, now: int) -> None:  # noqa: PLR0913, PLR0917 - a row
+def post(db: apsw.Connection, n: int, mail_id: str, position: int | None, body: bytes, now: int) -> None:  # noqa: PLR0913, PLR0917 - the columns of a row
     """Add a piece of mail."""
     db.execute("insert into mail values (?, ?, ?, ?, ?)", (n, to_bytes(mail_id), position, body, now))
 
@@ -188,12 +188,12 @@ def append_to(db: apsw.Connection, row: RunRow, epoch: int, now: int, events: Se
     db.execute("update run set events = events + ? where n = ?", (len(events), row.n))
 
 
-def append(db: apsw.Connection, n: int, position: int, epoch: int, now: int, events: Sequence[Event]) -> None:  # noqa: PLR0913, PLR0917 - a row
+def append(db: apsw.Connection, n: int, position: int, epoch: int, now: int, events: Sequence[Event]) -> None:  # noqa: PLR0913, PLR0917 - the columns of a row
     """Append events from `position` on."""
     _write_events(db, n, position, epoch, now, [(event.kind, values.encode(dict(event.body))) for event in events])
 
 
-def _write_events(  # noqa: PLR0913, PLR0917 - a row
+def _write_events(  # noqa: PLR0913, PLR0917 - the columns of a row
     db: apsw.Connection, n: int, position: int, epoch: int, now: int, events: Iterable[tuple[str, bytes]]
 ) -> None:
     db.executemany(

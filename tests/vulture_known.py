@@ -1,0 +1,20 @@
+"""Names that only users, frameworks or Python itself call."""
+
+import overwinter
+from overwinter.config import Agent
+from overwinter.faces import cli
+from overwinter.faces.server import _Server
+
+_ = (
+    Agent.purpose,
+    _Server.capture_signals,
+    _Server.should_exit,  # pyright: ignore[reportAttributeAccessIssue] - set by uvicorn in its constructor
+    cli.doctor,
+    cli.gc,
+    cli.init,
+    cli.logs,
+    cli.ps,
+    cli.root,
+    cli.show_run,
+)
+__getattr__ = overwinter.__getattr__
