@@ -31,6 +31,7 @@ check: setup  ## ruff, pyright strict, import-linter, tidy
 
 test: setup  ## the whole suite but the long runs
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q --hibernate tests/unit/test_turns.py tests/unit/test_rebuild.py tests/crash
 
 bench: setup  ## every figure of the README, measured here and now
 	$(BIN)/python -m bench all

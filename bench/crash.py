@@ -67,8 +67,9 @@ def killed(place: Path, url: str, kills: int) -> dict[str, Any]:
         time.sleep(rng.uniform(0.0, 0.25))
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
+        dead = time.monotonic()
         server = serve(place, environment)
-        recoveries.append(first_turn(place))
+        recoveries.append(first_turn(place, dead))
     client = Client(served_socket(place / ".overwinter"))
     while client.get("runs", limit=1)["counts"].get("live"):
         time.sleep(0.2)
@@ -109,12 +110,12 @@ def load(place: Path, first: int, count: int) -> list[str]:
     return started
 
 
-def first_turn(place: Path) -> float:
-    """Return the milliseconds from an answering server to its first turn; 0 if it had taken one by then."""
+def first_turn(place: Path, dead: float) -> float:
+    """Return the milliseconds from the death of one server to the first turn of the next, start of the process included."""
     client = Client(served_socket(place / ".overwinter"))
     began = time.monotonic()
     while (health := client.get("health"))["turns"] == 0:
         if not health["runs"].get("live") or time.monotonic() - began > 5:
             break
         time.sleep(0.005)
-    return 1e3 * (time.monotonic() - began)
+    return 1e3 * (time.monotonic() - dead)

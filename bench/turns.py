@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pydantic_monty as monty
+import uvloop
 
 from bench.report import project
 from bench.wake import blocked
@@ -43,7 +44,9 @@ def measure(*, is_small: bool) -> dict[str, Any]:
     workers = os.cpu_count() or 1
     floors = [floor(calls, workers)]
     with project(TOOLS, f"[worker]\ninterpreters = {workers}") as place:
-        ours = anyio.run(turns, place, calls)
+        ours = anyio.run(
+            turns, place, calls, backend_options={"loop_factory": uvloop.new_event_loop}
+        )  # as `serve` does
     floors.append(floor(calls, workers))
     base = sum(floors) / len(floors)
     return {

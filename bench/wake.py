@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import apsw
 import pydantic_monty as monty
+import uvloop
 
 from bench.report import percentile, project
 from overwinter.app import App
@@ -29,7 +30,7 @@ def measure(*, is_small: bool) -> dict[str, Any]:
     """Return the figures."""
     parked, samples = (1_000, 100) if is_small else (10_000, 1_000)
     with project(TOOLS) as place:
-        return anyio.run(wakes, place, parked, samples)
+        return anyio.run(wakes, place, parked, samples, backend_options={"loop_factory": uvloop.new_event_loop})
 
 
 async def wakes(place: Path, parked: int, samples: int) -> dict[str, Any]:
