@@ -61,6 +61,22 @@ def broken(*, status: int = 402) -> None:
     raise CallError("the card was declined", status=status, code="card_declined")
 
 
+@read(attempts_max=1)
+async def leave(*, how: str) -> None:
+    """End in a way no function should."""
+    if how == "exit":
+        sys.exit(3)
+    if how == "cancel":
+        raise asyncio.CancelledError("by itself")
+    raise KeyboardInterrupt
+
+
+@read
+def leave_thread() -> None:
+    """End a thread."""
+    sys.exit(4)
+
+
 @read(attempts_max=3)
 async def flaky(*, name: str) -> int:
     """Fail twice, then answer."""

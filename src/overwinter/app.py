@@ -20,7 +20,7 @@ from overwinter.catalog import Catalog, Tools
 from overwinter.check import Checker, Finding, render
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import CheckFailed, Conflict, NotFound, UsageError
+from overwinter.errors import CheckFailed, Conflict, NotFound, OverwinterError, UsageError
 from overwinter.events import CallState, Event, Raised, Returned, Status
 from overwinter.ids import ID_LENGTH, Ids
 from overwinter.interpreter import Interpreter, Limits
@@ -38,7 +38,7 @@ TAIL_MIN = 4
 """Shortest tail of a run id that is looked up."""
 DRAIN_S = 10.0
 """How long a closing worker waits for its calls in flight."""
-TURNS_PER_INTERPRETER = 16
+TURNS_PER_INTERPRETER = 4
 """Turns under way for each interpreter worker: while one computes, the others are loaded or wait for the disk, and
 their commits share a sync."""
 PROGRAMS_REMEMBERED = 1_000
@@ -149,18 +149,21 @@ class App:
             drain_s: how long to wait for turns and calls under way; what is left is found again at the next start.
         """
         failure: Exception | None = None
-        async with anyio.create_task_group() as group:
-            if is_worker:
-                group.start_soon(self._worker.run)
-            try:
-                yield self
-            except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
-                failure = error
-            finally:
+        try:
+            async with anyio.create_task_group() as group:
                 if is_worker:
-                    with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s):
-                        await self._worker.drain()
-                group.cancel_scope.cancel()
+                    group.start_soon(self._worker.run)
+                try:
+                    yield self
+                except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
+                    failure = error
+                finally:
+                    if is_worker:
+                        with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s):
+                            await self._worker.drain()
+                    group.cancel_scope.cancel()
+        except* OverwinterError as errors:
+            raise _first(errors) from None
         if failure is not None:
             raise failure
 
@@ -209,10 +212,12 @@ class App:
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
         """Wait until a run has ended or is quarantined, and return it; after `timeout_s` return it as it stands."""
+        run = await self.run(run_id)
         with anyio.move_on_after(timeout_s):
-            async for _ in self.events(run_id, is_following=True):
-                pass
-        return await self.run(run_id)
+            while run.status is Status.LIVE:
+                await self._store.watch(run_id, run.events)
+                run = await self.run(run_id)
+        return run
 
     def pulse(self) -> Pulse:
         """Return what the worker does at this moment."""
@@ -440,6 +445,14 @@ def limits_of(config: Config) -> Limits:
         value_bytes=limits.value_kb << 10,
         snapshot_bytes=limits.snapshot_mb << 20,
     )
+
+
+def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:
+    """Return one error out of the wrapping of task groups."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _json(text: str) -> Value:

@@ -94,6 +94,8 @@ class Effects:
                 answer = await self._perform(attempt)
                 if answer is not None:
                     await self._record_surely(attempt, answer)
+        except HomeError:
+            pass  # the start could not be written, so nothing left: the call stays INTENDED, and is found again
         finally:
             del self._flying[place]
 

@@ -129,7 +129,7 @@ class Loaded:
     snapshot: bytes | None
     """Sealed; None before the first turn."""
     mail: Sequence[Mail]
-    """In order of id: the order in which one sender sent them."""
+    """In order of id: the order in which one sender sent them. Of messages, only as many as `receives` can take."""
     due: Sequence[int]
     """Calls whose timer has passed, ascending. A call may have mail as well; then the mail is its answer."""
 

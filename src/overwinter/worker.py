@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from overwinter.catalog import Tools
 from overwinter.clock import SECOND_US, Clock
 from overwinter.effects import Attempt, Effects
-from overwinter.errors import HomeError, JailUnavailable, SnapshotRefused, WorkerCrashed
+from overwinter.errors import HomeError, HomeHeld, JailUnavailable, SnapshotRefused, WorkerCrashed
 from overwinter.events import Event
 from overwinter.store import Lease, Loaded, NewCall, Store, Verdict
 from overwinter.turn import Means, turn
@@ -96,13 +96,20 @@ class Worker:
             await anyio.sleep(DRAIN_LOOK_S)
 
     async def run(self) -> None:
-        """Work until cancelled, or until every lease is lost."""
+        """Work until cancelled.
+
+        Raises:
+            HomeHeld: every lease is lost; whatever this process would still do, no store takes it.
+            JailUnavailable: no interpreter worker can be started any more.
+        """
         self._leases = {lease.shard: lease for lease in await self._store.claim()}
         async with self._send, self._receive, anyio.create_task_group() as group:
             group.start_soon(self._listen)
             group.start_soon(self._watch, group)
             for _ in range(self._slots):
                 group.start_soon(self._drive, group)
+        if not self._leases:
+            raise HomeHeld("another process has opened this home: this one lets go of it")
 
     # --- Finding work ------------------------------------------------------------------------------------------------
 

@@ -318,3 +318,31 @@ async def test_unknown_agents_and_runs_are_named(project):
             await app.resolve("ZZZZZZ")
         with pytest.raises(UsageError, match="too short"):
             await app.resolve("Z")
+
+
+@pytest.mark.parametrize("call", ["leave(how='exit')", "leave(how='cancel')", "leave(how='key')", "leave_thread()"])
+async def test_a_tool_that_leaves_by_exit_or_cancellation_is_an_error_of_its_call_alone(project, call):
+    source = f"""
+try:
+    await shop.{call}
+except RuntimeError as error:
+    text = str(error)
+[await shop.double(number=1), text]
+"""
+    run, _ = await ended(project, source)
+    assert run.status is Status.FINISHED, run.result
+    assert run.result[0] == 2
+
+
+async def test_a_run_that_never_receives_is_not_woken_by_its_messages(project):
+    clock = ManualClock()
+    async with opened(project, clock=clock) as app:
+        run_id = await app.start(
+            f"await tools.ask({OWNER!r}, 'Well?')\n[await tools.receive() for _ in range(200)][-1]"
+        )
+        await idle(app)
+        for number in range(200):
+            await app.send(run_id, number)
+        await idle(app)
+        assert (await app.run(run_id)).seq == 1
+        assert (await finish(app, run_id, clock, answers={"Well?": "yes"})).result == 199

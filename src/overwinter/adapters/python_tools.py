@@ -123,7 +123,12 @@ class PythonTools:
                     value = await anyio.to_thread.run_sync(
                         lambda: bound.function(**arguments), limiter=self._threads, abandon_on_cancel=True
                     )
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is an answer
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # ours: the run was cancelled, or the home closes
+            return _error(bound.declared, RuntimeError(f"it cancelled itself: {error}"))
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is an answer, sys.exit() too
             return _error(bound.declared, error)
         return self._result(bound.declared, value)
 
@@ -229,7 +234,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _error(function: Function, error: Exception) -> Answer | Unknown:  # noqa: PLR0911 - the table's rows
+def _error(function: Function, error: BaseException) -> Answer | Unknown:  # noqa: PLR0911 - the table's rows
     """Return what an error of a function means; the table stands at the top."""
     is_write = function.effect == "write"
     text = str(error) or type(error).__name__
@@ -266,6 +271,6 @@ def _refusal(error: CallError) -> Raised:
     )
 
 
-def _builtin_kind(error: Exception) -> str:
+def _builtin_kind(error: BaseException) -> str:
     """Return the nearest built-in ancestor's name: a program knows no other classes."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")

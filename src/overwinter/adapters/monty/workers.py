@@ -236,7 +236,7 @@ class Workers:
     def __init__(self, workers: list[_Worker]) -> None:
         self._workers = workers
         self._idle = list(workers)
-        self._free = anyio.Semaphore(len(workers), fast_acquire=True)
+        self._free = asyncio.Semaphore(len(workers))
 
     @property
     def busy(self) -> int:

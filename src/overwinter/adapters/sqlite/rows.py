@@ -67,6 +67,8 @@ class RunRow:
     status: Status
     seq: int
     events: int
+    is_listening: bool
+    """Whether a message may be received now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,10 @@ def is_held(db: apsw.Connection, epoch: int) -> bool:
 
 def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
     """Return what a write must know of a run."""
-    for n, status, seq, events in db.execute(
-        "select n, status, seq, events from run where id = ?", (to_bytes(run_id),)
+    for n, status, seq, events, listens in db.execute(
+        "select n, status, seq, events, receives > 0 and first is null from run where id = ?", (to_bytes(run_id),)
     ):
-        return RunRow(n, Status(status), seq, events)
+        return RunRow(n, Status(status), seq, events, bool(listens))
     return None
 
 
@@ -214,7 +216,7 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
     n, first_due = row[0], row[12]
     mail = [
         Mail(id=from_bytes(mail_id), index=position, answer=facts.answer_in(values.decode(body)))
-        for mail_id, position, body in db.execute("select id, position, body from mail where n = ? order by id", (n,))
+        for mail_id, position, body in db.execute(_LOAD_MAIL, (n, row[10]))
     ]
     due: list[int] = []
     if first_due is not None and first_due <= now:
@@ -240,6 +242,11 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
     )
 
 
+# Of the messages only as many as can be received now: a run that never receives may have ten thousand pending.
+_LOAD_MAIL = """
+select id, position, body from mail where n = ?1 and position is not null
+union all select * from (select id, position, body from mail where n = ?1 and position is null order by id limit ?2)
+order by id"""
 _LOAD = """
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
     (select min(due) from call where call.n = run.n)

@@ -264,7 +264,7 @@ class SqliteStore:
             rows.post(db, row.n, mail_id, None, body, now)
             event = Event(kind="message", body={"id": mail_id, "value": message})
             rows.append_to(db, row, self._epoch, now, (event,))
-            return Wrote(Sent.SENT, grown=run_id, is_woken=True)
+            return Wrote(Sent.SENT, grown=run_id, is_woken=row.is_listening)
 
         return await self._writer.submit(act)
 
