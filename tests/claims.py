@@ -34,6 +34,7 @@ CLAIMS = {
     "J4.hostile.contained": "a hostile program ends as a value or a typed error, and the next program is unharmed",
     "J5.hostile.host_bounded": "a flood of output, calls or values does not grow the host",
     "U3.exit.clean": "short-lived hosts exit with 0 and say nothing",
+    "T1.mutations": "with any one of its rules removed the suite goes red",
     "U1.first_steps": "init and run work as the README says",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
 }

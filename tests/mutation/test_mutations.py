@@ -1,0 +1,131 @@
+"""Mutation proof: with one rule removed from a copy of the sources, the suite goes red. A suite that stays green proves nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STORE = "src/overwinter/adapters/sqlite/store.py"
+ROWS = "src/overwinter/adapters/sqlite/rows.py"
+CONFORMANCE = ["tests/conformance"]
+TURNS = ["tests/unit/test_turns.py"]
+MATRIX = ["tests/crash"]
+
+MUTATIONS = {
+    "the epoch is not compared": (ROWS, "return present == epoch", "return True", CONFORMANCE),
+    "seq is not compared": (STORE, "if row.seq != turn.seq:", "if False:", CONFORMANCE),
+    "all mail goes, not the mail named": (
+        ROWS,
+        'db.executemany("delete from mail where n = ? and id = ?", [(row.n, to_bytes(each)) for each in turn.consumed])',
+        'db.execute("delete from mail where n = ?", (row.n,))',
+        CONFORMANCE,
+    ),
+    "a repeat is known only while it is pending": (
+        ROWS,
+        'return bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))',
+        "return False",
+        CONFORMANCE,
+    ),
+    "a write is not marked before it leaves": (
+        STORE,
+        '"update call set state = 1, attempt',
+        '"update call set state = 0, attempt',
+        CONFORMANCE,
+    ),
+    "a start does not ask whether the run has ended": (
+        STORE,
+        """if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+                return Wrote(result=False)
+            marked""",
+        "if row is None:\n                return Wrote(result=False)\n            marked",
+        CONFORMANCE,
+    ),
+    "an answer is taken twice": (STORE, 'and position = ? and state <> 2", (row.n, index)', 'and position = ?", (row.n, index)', CONFORMANCE),
+    "an intent is acted on before it is committed": (
+        "src/overwinter/turn.py",
+        "    verdict = await store.commit(replace(commit, events=(*refused, *commit.events)) if refused else commit)",
+        """    for intent in commit.calls:
+        if intent.call.effect != 'wait' and hasattr(store, 'acts'):
+            await store.acts(intent.call)
+    verdict = await store.commit(commit)""",
+        MATRIX,
+    ),
+    "a started write is silently repeated": (
+        "src/overwinter/effects.py",
+        "if attempt.state is CallState.STARTED:",
+        "if False:",
+        MATRIX,
+    ),
+    "the key is made anew for each attempt": (
+        "src/overwinter/adapters/python_tools.py",
+        "Key(call.key)",
+        'Key(f"{call.key}:{id(object())}{len(str(call))}:{__import__(\'time\').monotonic_ns()}")',
+        MATRIX,
+    ),
+    "a snapshot is not authenticated": (
+        "src/overwinter/snapshot.py",
+        "if not hmac.compare_digest(mac, _mac(key, run_id, seq, header, body)):",
+        "if False:",
+        ["tests/unit/test_snapshot.py"],
+    ),
+    "a call is not decided": (
+        "src/overwinter/policy.py",
+        "if any(fnmatchcase(action, pattern) for pattern in patterns):",
+        "if True:",
+        TURNS,
+    ),
+    "a program is not checked": (
+        "src/overwinter/app.py",
+        "if any(finding.is_certain for finding in findings):",
+        "if False:",
+        TURNS,
+    ),
+}  # fmt: skip
+
+
+def copied(place: Path) -> Path:
+    for name in ("src", "tests", "pyproject.toml"):
+        source = ROOT / name
+        if source.is_dir():
+            copytree(source, place / name, ignore=ignore_patterns("__pycache__", "mutation"))
+        else:
+            (place / name).write_text(source.read_text())
+    return place
+
+
+def is_green(place: Path, tests: list[str]) -> tuple[bool, str]:
+    environment = {**os.environ, "PYTHONPATH": str(place / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "20", *tests],
+        cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=240, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+    assert "AttributeError" not in ran.stdout, f"the mutation broke the code instead of the rule\n{ran.stdout}"
+    return ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.claim("T1.mutations")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_with_a_rule_removed_the_suite_goes_red(tmp_path, name):
+    file, old, new, tests = MUTATIONS[name]
+    place = copied(tmp_path / "copy")
+    text = (place / file).read_text()
+    assert text.count(old) == 1, f"{file} has {text.count(old)} places like {old!r}"
+    (place / file).write_text(text.replace(old, new))
+    if "store.acts" in new:  # nothing in the kernel could act so early: the mutation hands the turn the means to
+        kit = place / "src/overwinter/testing.py"
+        kit.write_text(kit.read_text().replace("self._store = store", "self._store, self.acts = store, points.acts"))
+        tests_kit = place / "tests/kit.py"
+        tests_kit.write_text(
+            tests_kit.read_text().replace(
+                "return lambda parts: replace(",
+                "return lambda parts: setattr(points, 'acts', parts.tools.perform) or replace(",
+            )
+        )
+    green, output = is_green(place, tests)
+    assert not green, f"{name}: nobody noticed\n{output}"
