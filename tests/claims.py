@@ -35,6 +35,7 @@ CLAIMS = {
     "J5.hostile.host_bounded": "a flood of output, calls or values does not grow the host",
     "U3.exit.clean": "short-lived hosts exit with 0 and say nothing",
     "T1.mutations": "with any one of its rules removed the suite goes red",
+    "T2.model": "in the model of the protocol every rule is needed, and together they suffice",
     "U1.first_steps": "init and run work as the README says",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
 }

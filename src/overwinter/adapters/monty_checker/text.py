@@ -187,19 +187,21 @@ def is_certain(report: Report, text: str, tree: ast.Module) -> bool:  # noqa: PL
 
 
 def _is_certain_type(message: str) -> bool:
-    """Whether the type found is known well enough: exact, or `X | None` where `X` is needed."""
-    found = re.findall(r"`([^`]*)`", message)
-    kinds = [kind for kind in found if kind]
-    if not kinds:
-        return True
-    expected, got = (kinds[0], kinds[-1]) if "expected" in message.lower() else (kinds[-1], kinds[0])
-    if "found" in message.lower():
-        got = kinds[-1]
-    if any(part in got for part in LOOSE):
+    """Whether both types of a mismatch are known well enough: exact, or `X | None` where `X` is needed.
+
+    A `str` may be one of the literals; a dict or list of the program's own is inferred from its first items; a typed
+    result may be kept in a plain `dict`; a generator expression with an `await` is a list here.
+    """
+    expected = re.search(r"[Ee]xpected `([^`]*)`|not assignable to (?:return type )?`([^`]*)`", message)
+    found = re.search(r"found `([^`]*)`|[Oo]bject of type `([^`]*)`|value of type `([^`]*)`", message)
+    if expected is None or found is None:
         return False
+    wanted, got = (next(kind for kind in match.groups() if kind) for match in (expected, found))
+    if any(part in kind for part in (*LOOSE, "Generator") for kind in (wanted, got)):
+        return "list[Literal" in wanted and got.startswith("Literal")
     if " | " in got:
-        return got == f"{expected} | None"
-    return not (got == "str" and "Literal[" in expected)
+        return got == f"{wanted} | None"
+    return not (got in ("str", "LiteralString") and "Literal[" in wanted)
 
 
 def _stored_keys(nodes: list[ast.AST]) -> set[object]:
