@@ -37,7 +37,9 @@ bench: setup  ## every figure of the README, measured here and now
 	$(BIN)/python -m bench all
 
 soak: setup  ## the long chaos runs; SEEDS=n simulations
-	$(BIN)/python -m pytest -m soak --override-ini=timeout=0 --seeds=$(SEEDS)
+	$(BIN)/python -m pytest tests/simulation --override-ini=timeout=0 --seeds=$(SEEDS)
+	$(BIN)/python -m pytest tests/simulation --override-ini=timeout=0 --seeds=$(SEEDS) --hibernate
+	$(BIN)/python -m bench crash
 
 demo: setup  ## the story of the README, measured
 	$(BIN)/overwinter demo

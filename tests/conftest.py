@@ -124,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long runs only when asked for; and every promise has a test, every marked test a promise."""
+    """Every promise has a test, every marked test a promise."""
     claimed = {mark.args[0] for item in items for mark in item.iter_markers("claim")}
     unknown = claimed - CLAIMS.keys()
     if unknown:
@@ -132,5 +132,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     is_whole = not config.getoption("keyword") and config.invocation_params.args in ((), ("-q",))
     if is_whole and (unproved := CLAIMS.keys() - claimed):
         raise pytest.UsageError(f"promises without a test: {sorted(unproved)}")
-    if "soak" not in (config.getoption("markexpr") or ""):
-        items[:] = [item for item in items if item.get_closest_marker("soak") is None]

@@ -18,9 +18,9 @@ from overwinter.adapters.python_tools import load_python_tools
 from overwinter.adapters.sqlite import open_store
 from overwinter.catalog import Catalog, Tools
 from overwinter.check import Checker, Finding, render
-from overwinter.clock import SECOND_US, Clock, SystemClock
+from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import CheckFailed, Conflict, NotFound, OverwinterError, UsageError
+from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, UsageError
 from overwinter.events import CallState, Event, Raised, Returned, Status
 from overwinter.ids import ID_LENGTH, Ids
 from overwinter.interpreter import Interpreter, Limits
@@ -41,6 +41,9 @@ DRAIN_S = 10.0
 TURNS_PER_INTERPRETER = 4
 """Turns under way for each interpreter worker: while one computes, the others are loaded or wait for the disk, and
 their commits share a sync."""
+COLLECT_MAX = 500
+"""Runs deleted in one commit: others wait for it."""
+COLLECT_PAUSE_US = 3_600 * SECOND_US
 PROGRAMS_REMEMBERED = 1_000
 """Parsed programs kept, so that ten thousand runs of one program parse it once."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
@@ -153,6 +156,7 @@ class App:
             async with anyio.create_task_group() as group:
                 if is_worker:
                     group.start_soon(self._worker.run)
+                    group.start_soon(self._retain)
                 try:
                     yield self
                 except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
@@ -240,6 +244,17 @@ class App:
             if not is_following or run.status is not Status.LIVE:
                 return
             await self._store.watch(run_id, since)
+
+    async def _retain(self) -> None:
+        """Delete what ended longer ago than `[retention] ended_days`, a little at a time."""
+        kept_us = round(self.config.retention.ended_days * DAY_US)
+        while True:
+            try:
+                found = await self._store.collect(self._clock.now_us() - kept_us, limit=COLLECT_MAX)
+                pause_us = COLLECT_PAUSE_US if found.runs < COLLECT_MAX else SECOND_US
+            except HomeError:
+                pause_us = COLLECT_PAUSE_US  # the disk is in trouble: this is the least of it
+            await self._clock.sleep_until(self._clock.now_us() + pause_us)
 
     # --- Looking -----------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 import asyncio
 
 import anyio
+import apsw
 import pytest
 
 from kit import opened
 from overwinter.config import Agent, Config, Worker
-from overwinter.errors import CheckFailed, Conflict, NotFound, UsageError
+from overwinter.errors import CheckFailed, Conflict, HomeHeld, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.testing import OWNER, ManualClock, finish, idle
 
@@ -346,3 +347,35 @@ async def test_a_run_that_never_receives_is_not_woken_by_its_messages(project):
         await idle(app)
         assert (await app.run(run_id)).seq == 1
         assert (await finish(app, run_id, clock, answers={"Well?": "yes"})).result == 199
+
+
+async def test_what_ended_long_ago_is_deleted_by_itself_and_nothing_else(project):
+    clock = ManualClock()
+    async with opened(project, clock=clock) as app:
+        old = await app.start("1")
+        asleep = await app.start("await tools.receive()")
+        await idle(app)
+        clock.advance(31 * 86_400)
+        while not await gone(app, old):  # noqa: ASYNC110 - what is waited for has no event
+            await anyio.sleep(0.001)
+        assert (await app.run(asleep)).status is Status.LIVE
+
+
+async def gone(app, run_id) -> bool:
+    try:
+        await app.run(run_id)
+    except NotFound:
+        return True
+    return False
+
+
+async def test_a_home_that_another_process_opened_is_let_go_with_its_reason(project):
+    with pytest.raises(HomeHeld, match="another process"):  # noqa: PT012 - it is raised where the home is left
+        async with opened(project) as app:
+            run_id = await app.start("await tools.receive()")
+            await idle(app)
+            database = apsw.Connection(str(project / ".overwinter" / "store.db"))
+            database.execute("update meta set epoch = epoch + 1")
+            database.close()
+            await app.send(run_id, 1)
+            await anyio.sleep(10)
