@@ -1,6 +1,7 @@
 """The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
 
 import json
+import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, UsageError
 from overwinter.events import CallState, Event, Raised, Returned, Status
-from overwinter.ids import ID_LENGTH, Ids
+from overwinter.ids import ALPHABET, ID_LENGTH, Ids
 from overwinter.interpreter import Interpreter, Limits
 from overwinter.policy import Grants
 from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent, Store
@@ -208,6 +209,9 @@ class App:
             CheckFailed: the program is wrong; nothing ran, and no run was made.
             NotFound: there is no such agent.
         """
+        for given in inputs or {}:
+            if not given.isidentifier() or keyword.iskeyword(given):
+                raise UsageError(f"{given!r} cannot be an input: it is no name that a program can use")
         findings = await self.check(source, agent=agent, inputs=inputs)
         if any(finding.is_certain for finding in findings):
             raise CheckFailed(findings, render(findings, source))
@@ -268,7 +272,7 @@ class App:
         wanted = text.strip().upper()
         if len(wanted) < TAIL_MIN:
             raise UsageError(f"{text!r} is too short to name a run: give at least {TAIL_MIN} letters of its id's end")
-        if len(wanted) == ID_LENGTH:
+        if len(wanted) == ID_LENGTH and not set(wanted) - set(ALPHABET) and wanted[0] < "8":  # an id has 128 bits
             await self.run(wanted)
             return wanted
         found = await self._store.find(wanted)

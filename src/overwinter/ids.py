@@ -7,7 +7,7 @@ The sixteen bytes fit a `uuid` column, and their last byte is uniformly random: 
 import os
 from collections.abc import Callable
 
-__all__ = ["ID_LENGTH", "Ids", "from_bytes", "to_bytes"]
+__all__ = ["ALPHABET", "ID_LENGTH", "Ids", "from_bytes", "to_bytes"]
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 ID_LENGTH = 26

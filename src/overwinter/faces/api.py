@@ -14,12 +14,14 @@ from overwinter.app import App
 from overwinter.errors import OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.faces import wire
+from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Page
 
 __all__ = ["api"]
 
 BODY_BYTES_MAX = 4 << 20
 PAGE_MAX = 1_000
+SECONDS_MAX = 100 * 365 * 86_400.0
 WAIT_S_MAX = 60.0
 """Longest time that one request waits for a run's end; a client asks again."""
 
@@ -43,13 +45,20 @@ def api(app: App) -> Starlette:
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
     ]
-    handlers = {OverwinterError: _operating_error, HTTPException: _http_error}
+    handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}
     return Starlette(routes=routes, exception_handlers=cast("Any", handlers))
 
 
 async def _operating_error(request: Request, error: OverwinterError) -> Response:
     del request
     return JSONResponse(wire.error(error), status_code=wire.status_of(error))
+
+
+async def _our_error(request: Request, error: Exception) -> Response:
+    message = (
+        f"{request.method} {request.url.path}: {type(error).__name__}: this is a bug; the server's log has its place"
+    )
+    return JSONResponse({"error": {"type": "InternalError", "message": message, "exit_code": 1}}, status_code=500)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -93,7 +102,7 @@ class _Api:
             statuses=statuses,
             agent=query.get("agent"),
             name=query.get("name"),
-            before=query.get("before"),
+            before=_id(query.get("before")),
             limit=_number(query.get("limit", "100"), PAGE_MAX),
         )
         shown: list[dict[str, Any]] = []
@@ -111,7 +120,7 @@ class _Api:
         )
 
     async def result(self, request: Request) -> Response:
-        wait_s = min(WAIT_S_MAX, float(request.query_params.get("wait_s", "0") or 0))
+        wait_s = min(WAIT_S_MAX, _seconds(request.query_params.get("wait_s", "0")))
         run = await self._app.result(await self._run_id(request), wait_s)
         return JSONResponse(wire.run(run))
 
@@ -173,10 +182,7 @@ class _Api:
 
     async def collect(self, request: Request) -> Response:
         body = await _body(request)
-        seconds = body.get("older_than_s")
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
-            raise UsageError("older_than_s is how long ago runs must have ended, in seconds")
-        done = await self._app.collect(older_than_s=seconds)
+        done = await self._app.collect(older_than_s=_seconds(body.get("older_than_s")))
         return JSONResponse(
             {"runs": done.runs, "events": done.events, "programs": done.programs, "dedups": done.dedups}
         )
@@ -221,6 +227,23 @@ def _number(text: str, most: int, *, least: int = 0) -> int:
     if not least <= number <= most:
         raise UsageError(f"{number} is not between {least} and {most}")
     return number
+
+
+def _seconds(given: object) -> float:
+    try:
+        seconds = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else -1.0
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= SECONDS_MAX:
+        raise UsageError(f"{given!r} is no length of time: give seconds, from 0 to {SECONDS_MAX:.0f}")
+    return seconds
+
+
+def _id(text: str | None) -> str | None:
+    try:
+        return None if text is None else from_bytes(to_bytes(text))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _status(name: str) -> Status:

@@ -36,6 +36,12 @@ class Client:
         self._path = path
         self._connection: _UnixConnection | None = None
 
+    def close(self) -> None:
+        """Close the connection that is kept between requests."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def get(self, *place: str, **query: str | float | None) -> dict[str, Any]:
         """Return what lies at `/v1/place/...`."""
         return self._request("GET", _url(place, query), None)

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +58,14 @@ def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
     from overwinter.faces.client import Client  # noqa: PLC0415 - `--version` and `--help` need no HTTP
 
     if is_served(home):
-        yield Client(served_socket(home))
+        with closing(Client(served_socket(home))) as client:
+            yield client
         return
     own = _OwnServer(home, is_worker=is_worker)
     own.start()
     try:
-        yield Client(served_socket(home))
+        with closing(Client(served_socket(home))) as client:
+            yield client
     finally:
         own.stop()
 

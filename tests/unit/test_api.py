@@ -1,0 +1,94 @@
+"""The HTTP API: what it answers to what nobody should send."""
+
+import json
+
+import anyio
+import pytest
+
+from kit import opened
+from overwinter.faces.api import BODY_BYTES_MAX, api
+from overwinter.faces.client import Client
+from overwinter.faces.server import serve
+from overwinter.testing import ManualClock, idle
+
+pytestmark = pytest.mark.anyio
+
+
+async def asked(app, method, path, body=b"", query=b""):
+    """Put one request to the application and return status and JSON."""
+    sent: list[dict[str, object]] = []
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive():
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": [],
+             "http_version": "1.1", "scheme": "http", "server": ("x", 1), "client": ("x", 1), "root_path": ""}  # fmt: skip
+    await api(app)(scope, receive, send)
+    raw = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], json.loads(raw)
+
+
+BAD = [
+    ("POST", "/v1/runs", b"{}", b"", 400, "'source' is missing"),
+    ("POST", "/v1/runs", b'{"source": 3}', b"", 400, "'source' is a str"),
+    ("POST", "/v1/runs", b"[1", b"", 400, "not JSON"),
+    ("POST", "/v1/runs", b"[1]", b"", 400, "JSON object"),
+    ("POST", "/v1/runs", b"[" * 100_000, b"", 400, "not JSON"),
+    ("POST", "/v1/runs", b" " * (BODY_BYTES_MAX + 1), b"", 413, "larger than 4 MB"),
+    ("POST", "/v1/runs", b'{"source": "1", "inputs": {"a b": 1}}', b"", 400, "'a b' cannot be an input"),
+    ("POST", "/v1/runs", b'{"source": "1", "inputs": {"class": 1}}', b"", 400, "'class' cannot be an input"),
+    ("POST", "/v1/runs", b'{"source": "1", "agent": "nobody"}', b"", 404, "no agent"),
+    ("POST", "/v1/runs", b'{"source": "def ("}', b"", 422, "line 1"),
+    ("GET", "/v1/runs", b"", b"status=odd", 400, "no status"),
+    ("GET", "/v1/runs", b"", b"limit=many", 400, "whole number"),
+    ("GET", "/v1/runs", b"", b"before=zz", 400, "identifier"),
+    ("GET", "/v1/runs/AAAAAAAAAAAAAAAAAAAAAAAAAU", b"", b"", 404, "no run"),
+    ("GET", "/v1/runs/\x00\udcff123", b"", b"", 404, "no run"),
+    ("GET", "/v1/runs/Z", b"", b"", 400, "too short"),
+    ("POST", "/v1/collect", b'{"older_than_s": 1e400}', b"", 400, "length of time"),
+    ("POST", "/v1/collect", b'{"older_than_s": "soon"}', b"", 400, "length of time"),
+    ("POST", "/v1/questions/x/answer", b'{"answer": "yes"}', b"", 400, "RUN:INDEX"),
+    ("GET", "/v1/nothing", b"", b"", 404, "Not Found"),
+    ("DELETE", "/v1/runs", b"", b"", 405, "Not Allowed"),
+]
+
+
+@pytest.mark.claim("U3.errors")
+async def test_every_bad_request_gets_one_message_and_its_status(project):
+    async with opened(project, clock=ManualClock()) as app:
+        for method, path, body, query, status, message in BAD:
+            got, answer = await asked(app, method, path, body, query)
+            assert (got, message in answer["error"]["message"]) == (status, True), (path, body[:40], answer)
+        run_id = await app.start("await tools.receive()")
+        for wait in (b"wait_s=abc", b"wait_s=nan", b"wait_s=-1"):
+            got, answer = await asked(app, "GET", f"/v1/runs/{run_id}/result", b"", wait)
+            assert (got, "length of time" in answer["error"]["message"]) == (400, True)
+        deep = b'{"message": ' + b"[" * 900 + b"]" * 900 + b"}"
+        got, answer = await asked(app, "POST", f"/v1/runs/{run_id}/messages", deep)
+        assert (got, "nested deeper" in answer["error"]["message"]) == (400, True)
+
+
+async def test_a_client_over_the_socket_starts_follows_and_answers(project):
+    clock = ManualClock()
+    async with opened(project, clock=clock) as app, anyio.create_task_group() as group:
+        stop, began = anyio.Event(), anyio.Event()
+        group.start_soon(serve, app, project / ".overwinter", lambda _: began.set(), stop)
+        await began.wait()
+        client = Client(project / ".overwinter" / "overwinter.sock")
+        call = anyio.to_thread.run_sync
+        run = await call(lambda: client.post("runs", source="print('hi')\nawait tools.ask('me', 'Well?')")["id"])
+        await idle(app)
+        (question,) = (await call(lambda: client.get("questions")))["questions"]
+        assert question["text"] == "Well?"
+        await call(lambda: client.post("questions", question["question"], "answer", answer="yes", by="me"))
+        events = await call(lambda: list(client.follow("runs", run, "events", since=0)))
+        assert [event["position"] for event in events] == list(range(len(events)))
+        rest = await call(lambda: list(client.follow("runs", run, "events", since=events[-2]["position"])))
+        assert rest == events[-2:]
+        assert (await call(lambda: client.get("runs", run, "result", wait_s=5)))["result"] == "yes"
+        client.close()
+        stop.set()
