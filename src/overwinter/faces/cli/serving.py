@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import typer
 import uvloop
+from anyio.abc import TaskStatus
 
 from overwinter.app import App
 from overwinter.faces.server import serve
@@ -21,7 +22,7 @@ def serve_home(home: Path) -> None:
 async def _serve(home: Path) -> None:
     stop = anyio.Event()
     async with App.open(home) as app, anyio.create_task_group() as group:
-        group.start_soon(_stop_on_signal, stop)
+        await group.start(_stop_on_signal, stop)  # before anybody can see that it serves, and end it
         functions = sum(len(module.functions) for module in app.catalog.modules.values())
 
         def started(socket: Path) -> None:
@@ -36,7 +37,8 @@ async def _serve(home: Path) -> None:
     typer.echo("stopped")
 
 
-async def _stop_on_signal(stop: anyio.Event) -> None:
+async def _stop_on_signal(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             stop.set()
