@@ -25,7 +25,7 @@ async def test_a_home_of_a_released_format_goes_on(project, number):
     copytree(FIXTURES / f"home-{number}", project / ".overwinter")
     for key in (project / ".overwinter" / "keys").iterdir():
         key.chmod(0o600)  # git keeps no modes
-    clock = ManualClock(start_us=2_000_000_000 * 1_000_000)
+    clock = ManualClock(start_us=1_900_003_600 * 1_000_000)
     async with opened(project, clock=clock) as app:
         asleep, waiting = sorted(
             await app.runs(Page(statuses=[Status.LIVE])), key=lambda run: run.name
