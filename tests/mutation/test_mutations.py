@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STORE = "src/overwinter/adapters/sqlite/store.py"
 ROWS = "src/overwinter/adapters/sqlite/rows.py"
-CONFORMANCE = ["tests/conformance"]
+CONFORMANCE = ["tests/conformance/test_store.py"]
 TURNS = ["tests/unit/test_turns.py"]
 MATRIX = ["tests/crash"]
 
