@@ -190,6 +190,16 @@ async def test_a_due_timer_makes_a_run_ready_and_is_kept_until_its_turn_commits(
     assert (await world.store.run(run_id)).due_us is None
 
 
+async def test_an_answer_that_came_while_its_time_out_was_taken_wakes_nobody(world):
+    run_id, _ = await world.parked(function="tools.ask", effect="wait", due_us=world.clock.now_us() + 10)
+    world.clock.advance(1)
+    assert (await world.store.load(run_id)).due == [0]
+    assert await world.store.finish(run_id, 0, Returned(value="late"), done())  # while the turn is under way
+    assert await world.turn(run_id, 1, closed=[0], calls_next=1) is Verdict.COMMITTED
+    assert await world.ready() == []
+    assert (await world.store.load(run_id)).mail == []
+
+
 async def test_a_write_is_marked_once_before_it_leaves(world):
     run_id, call = await world.parked()
     lease = await world.lease()

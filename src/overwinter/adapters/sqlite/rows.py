@@ -144,7 +144,10 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
     if turn.consumed:
         db.executemany("delete from mail where n = ? and id = ?", [(row.n, to_bytes(each)) for each in turn.consumed])
     if turn.closed:
-        db.executemany("delete from call where n = ? and position = ?", [(row.n, each) for each in turn.closed])
+        gone = [(row.n, each) for each in turn.closed]
+        db.executemany("delete from call where n = ? and position = ?", gone)
+        # An answer that came while the turn took the call's time-out: nobody can receive it, and it must not wake the run.
+        db.executemany("delete from mail where n = ? and position = ?", gone)
     for new, arguments in batch.calls:
         call = new.call
         db.execute(
