@@ -10,7 +10,8 @@ Rules that every store keeps:
    that returns has made its change durable: `kill -9` or power loss afterwards does not undo it.
 2. *Fenced twice.* A turn applies only if the lease's epoch is the present one **and** the run's `seq` is the one the turn
    was loaded with **and** the run is live. The three refusals are values, in that order: `FENCED`, `STALE`, `ENDED`.
-3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays.
+3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays, unless
+   it answers a call that the turn closed (its time-out came first): nobody can receive it any more.
 4. *A repeat is recognised after the first copy is gone.* `dedup` keys are remembered apart from pending mail.
 5. *Ready is derived.* A live run past `not_before_us` is ready when it was never advanced, or it has mail for an open
    call, or a message while a `receive` is open, or a due timer. If `first` is set, only mail or a timer for that call

@@ -15,6 +15,7 @@ from overwinter.snapshot import KEY_BYTES
 __all__ = ["CONFIG_NAME", "Home", "config_path", "holder", "open_home", "socket_path"]
 
 CONFIG_NAME = "overwinter.toml"
+SOCKET_NAME = "overwinter.sock"
 SOCKET_BYTES_MAX = 107
 """Longest path of a unix socket (unix(7): sun_path has 108 bytes with its end)."""
 
@@ -50,7 +51,7 @@ def socket_path(home: Path) -> Path:
     Raises:
         HomeError: if no spelling of it is.
     """
-    full = home.absolute() / "overwinter.sock"
+    full = home.absolute() / SOCKET_NAME
     for path in (full, Path(os.path.relpath(full))):
         if len(os.fsencode(path)) <= SOCKET_BYTES_MAX:
             return path
@@ -74,7 +75,10 @@ def open_home(path: Path) -> Generator[Home]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise HomeHeld(f"{path} is held by process {holder(path) or 'unknown'}: talk to it, or stop it") from error
+            pid = holder(path) or "unknown"
+            raise HomeHeld(
+                f"{path} is held by process {pid}: talk to it at {path / SOCKET_NAME}, or stop it"
+            ) from error
         with _said(path):
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

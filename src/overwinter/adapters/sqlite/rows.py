@@ -9,16 +9,17 @@ import apsw
 from overwinter import journal as facts
 from overwinter import values
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
-from overwinter.ids import Ids, from_bytes, to_bytes
+from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
 __all__ = [
     "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
-    "call_record", "close_run", "collect", "encode_answer", "has_mail", "has_seen", "ids_ending", "is_held", "journal", "loaded", "page_filter",
-    "post", "program_number", "run_record", "run_row",
+    "call_record", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "has_mail", "has_seen", "ids_ending",
+    "is_held", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
+ID_BYTES = 16
 
 # Rule 5 of the contract. `first` lets nothing through but mail or a timer for that one call.
 _HAS_MAIL = """exists (select 1 from mail where mail.n = run.n and (
@@ -34,12 +35,13 @@ select id from (
     union all select n, due from call where due <= ?1) cross join run using (n)
 where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE})
 group by n order by min(since), n limit ?3"""
-# A scalar subquery each: only so is a minimum one step into its index.
+# A scalar subquery each: only so is a minimum one step into its index. `not_before > 0` is the condition of the partial
+# index, said again because the planner cannot tell it from a parameter; without it every run is looked at.
 NEXT_DUE = """
 select min(at) from (
     select (select min(due) from call where due > ?1) as at
     union all select (select min(not_before) from call where state = 0 and effect < 3 and not_before > ?1)
-    union all select (select min(not_before) from run where status = 0 and not_before > ?1))"""
+    union all select (select min(not_before) from run where status = 0 and not_before > 0 and not_before > ?1))"""
 RUNS = f"""
 select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
     status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}),
@@ -104,8 +106,14 @@ def encode_answer(answer: Answer) -> bytes:
 
 def is_held(db: apsw.Connection, epoch: int) -> bool:
     """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
-    ((present,),) = db.execute("select epoch from meta")
+    present = epoch_held(db)
     return present == epoch
+
+
+def epoch_held(db: apsw.Connection) -> int:
+    """Return the file's epoch. What is not fenced is written under it: so the epochs of a journal never fall."""
+    ((present,),) = db.execute("select epoch from meta")
+    return present
 
 
 def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
@@ -314,6 +322,12 @@ def journal(db: apsw.Connection, run_id: str, since: int, limit: int) -> list[Ev
     ]
 
 
+def events_after(db: apsw.Connection, run_id: str, since: int) -> int:
+    """Return how many events a run has from position `since` on."""
+    found = db.execute("select events from run where id = ?", (to_bytes(run_id),))
+    return max(0, next((events for (events,) in found), 0) - since)
+
+
 def page_filter(page: Page) -> tuple[str, tuple[Any, ...]]:
     """Return the condition of a page and what is bound to it."""
     conditions, bound = ["?1 is not null"], list[Any]()
@@ -331,9 +345,15 @@ def page_filter(page: Page) -> tuple[str, tuple[Any, ...]]:
 
 
 def ids_ending(db: apsw.Connection, text: str) -> list[str]:
-    """Return at most ten ids that end with `text`, newest first. 100,000 runs take some 100 ms."""
+    """Return at most ten ids that end with `text`, newest first. 100,000 runs take some 10 ms."""
+    size = min(len(text), ID_LENGTH) * 5 // 8  # a letter is five bits: SQLite compares whole bytes, the loop the rest
+    try:
+        tail = to_bytes(text.rjust(ID_LENGTH, "0"))[ID_BYTES - size :]
+    except ValueError:
+        return []
     found: list[str] = []
-    for (raw,) in db.execute("select id from run order by id desc"):
+    bound = (ID_BYTES - size + 1, tail)
+    for (raw,) in db.execute("select id from run where substr(id, ?) = ? order by id desc", bound):
         if (run_id := from_bytes(raw)).endswith(text):
             found.append(run_id)
             if len(found) == 10:  # noqa: PLR2004 - the contract's number
@@ -341,8 +361,8 @@ def ids_ending(db: apsw.Connection, text: str) -> list[str]:
     return found
 
 
-def collect(db: apsw.Connection, ended_before: int, dedups_before: int, limit: int) -> Collected:
-    """Delete old runs and what nothing refers to any more."""
+def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
+    """Delete old runs with their journals."""
     old = [
         n
         for (n,) in db.execute(
@@ -355,7 +375,12 @@ def collect(db: apsw.Connection, ended_before: int, dedups_before: int, limit: i
         db.execute("delete from journal where n = ?", (n,))
         events += db.changes()
         db.execute("delete from run where n = ?", (n,))
+    return Collected(runs=len(old), events=events, programs=0, dedups=0)
+
+
+def sweep(db: apsw.Connection, dedups_before: int) -> Collected:
+    """Delete what nothing refers to any more."""
     db.execute("delete from program where id not in (select program from run)")
     programs = db.changes()
     db.execute("delete from started where at < ?", (dedups_before,))
-    return Collected(runs=len(old), events=events, programs=programs, dedups=db.changes())
+    return Collected(runs=0, events=0, programs=programs, dedups=db.changes())

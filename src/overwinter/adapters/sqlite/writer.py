@@ -8,10 +8,14 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import anyio
+import anyio.to_thread
 import apsw
 
 from overwinter.adapters.sqlite.schema import guarded
@@ -23,6 +27,9 @@ GROUP_MAX = 64
 """Jobs in one commit: beyond it the gain is small and the first of them waits longer."""
 QUEUE_MAX = 100_000
 """Jobs that may wait; more is a fault of the caller, whose own limits are far lower."""
+
+CLOSE_S_MAX = 30
+"""How long a closing store waits for its disk."""
 
 T = TypeVar("T")
 
@@ -46,6 +53,16 @@ class Job:
     future: asyncio.Future[Any]
     wrote: Wrote[Any] | None = None
     error: BaseException | None = field(default=None)
+
+
+class Came(Enum):
+    """How a group came through its commit."""
+
+    THROUGH = auto()
+    SPOILT = auto()
+    """A job of it raised; the others may do well without it."""
+    REFUSED = auto()
+    """The file did not take it: that is nobody's fault and everybody's error. After a crash some of it may be found."""
 
 
 class Writer:
@@ -78,16 +95,23 @@ class Writer:
         self._jobs.put(job)
         return await job.future
 
-    def close(self) -> None:
-        """Write what was submitted, and end the thread."""
+    async def close(self) -> None:
+        """Write what was submitted, and end the thread.
+
+        Raises:
+            HomeError: the disk did not take it in `CLOSE_S_MAX` seconds.
+        """
         if not self._is_closed:
             self._is_closed = True
             self._jobs.put(None)
-            self._thread.join()
+        with anyio.move_on_after(CLOSE_S_MAX, shield=True):
+            await anyio.to_thread.run_sync(self._thread.join, CLOSE_S_MAX)
+        if self._thread.is_alive():
+            raise HomeError(f"{self._path} took no write for {CLOSE_S_MAX} s: what was not acknowledged may be lost")
 
     def _work(self) -> None:
         while (group := self._gather()) is not None:
-            if not self._commit(group) and len(group) > 1:
+            if self._commit(group) is Came.SPOILT and len(group) > 1:
                 for job in group:  # one of them spoilt the group: let each stand for itself
                     job.error = None
                     self._commit([job])
@@ -106,18 +130,29 @@ class Writer:
             group.append(job)
         return group
 
-    def _commit(self, group: list[Job]) -> bool:
-        """Apply a group and commit it; False: nothing of it was applied, and each job holds the error."""
+    def _commit(self, group: list[Job]) -> Came:
+        """Apply a group and commit it; unless it came through, nothing of it was applied and each job holds the error."""
+        came = Came.REFUSED
         try:
             with guarded(self._path):
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
                 self._connection.execute("begin immediate")
+                came = Came.SPOILT
                 for job in group:
                     job.wrote = job.act(self._connection)
+                came = Came.REFUSED
                 self._connection.execute("commit")
         except Exception as error:  # noqa: BLE001 - it goes to whoever submitted
-            if self._connection.in_transaction:
-                self._connection.execute("rollback")
+            self._roll_back()
             for job in group:
                 job.wrote, job.error = None, error
-            return False
-        return True
+            return came
+        return Came.THROUGH
+
+    def _roll_back(self) -> None:
+        # On a failing disk a rollback fails too. The thread must outlive that, or every later caller waits for ever; the next
+        # commit tries the rollback again before it begins.
+        if self._connection.in_transaction:
+            with suppress(apsw.Error):
+                self._connection.execute("rollback")
