@@ -16,6 +16,12 @@ from overwinter.errors import ConfigInvalid
 __all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "load"]
 
 LAYERS = ("namespaces", "landlock", "seccomp")
+MOST: Mapping[str, float] = {
+    "turn_cpu_s": 86_400, "run_cpu_s": 86_400, "memory_mb": 65_536, "recursion_depth": 10_000,
+    "calls_per_turn": 100_000, "output_kb": 65_536, "value_kb": 65_536, "snapshot_mb": 1_024,
+    "interpreters": 256, "threads": 4_096, "calls_in_flight": 1_000_000, "ended_days": 36_525,
+}  # fmt: skip
+"""Largest value of each number: what is above is a mistake in a unit, not a wish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,7 @@ class Config:
 
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 def load(path: Path) -> Config:
@@ -99,7 +106,7 @@ def load(path: Path) -> Config:
         ConfigInvalid: the file cannot be read, or a key of it is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return Config()
     except (OSError, UnicodeDecodeError) as error:
@@ -129,6 +136,7 @@ class _Reader:
                 made[name] = self._named(name, document[name], kind)
         config = Config(**made)
         self._layers(config.jail)
+        self._names(config)
         if not config.agents:
             raise self._wrong(("agents",), "needs at least one agent: [agents.default]")
         return config
@@ -180,9 +188,10 @@ class _Reader:
                 }
                 raise self._wrong(place, f"is {words.get(kind, 'a list of texts')}, not {value!r}")
 
-    def _positive(self, place: tuple[str, ...], value: T) -> T:
-        if not cast("float", value) > 0:
-            raise self._wrong(place, f"is above 0, not {value!r}")
+    def _positive(self, place: tuple[str, ...], value: N) -> N:
+        most = MOST[place[-1]]
+        if not 0 < value <= most:
+            raise self._wrong(place, f"is above 0 and at most {most:,}, not {value!r}")
         return value
 
     def _known(self, place: tuple[str, ...], table: Mapping[str, Any], known: Collection[str]) -> None:
@@ -201,6 +210,19 @@ class _Reader:
                 ("jail", "allow_missing"), "cannot give up both namespaces and seccomp: the network would be open"
             )
 
+    def _names(self, config: Config) -> None:
+        """Refuse what would silently name nothing."""
+        for name, agent in config.agents.items():
+            for pattern in agent.tools:
+                if not re.search(r"[.*?\[]", pattern):
+                    hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"
+                    raise self._wrong(("agents", name, "tools"), f"has {pattern!r}, which names no function{hint}")
+        for name, service in config.services.items():
+            if not all(part.isidentifier() for part in service.python.split(".")):
+                raise self._wrong(
+                    ("services", name, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}"
+                )
+
     def _wrong(self, place: tuple[str, ...], words: str) -> ConfigInvalid:
         line = self._line(place)
         where = f"{self._path}, line {line}" if line else str(self._path)
@@ -210,7 +232,7 @@ class _Reader:
         """Return the line on which a key stands, by its header and its own name; 0 if it is written in another way."""
         header = ""
         for number, line in enumerate(self._lines, 1):
-            if found := re.match(r"\s*\[([^\[\]]+)\]", line):
+            if found := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
                 header = re.sub(r"[\s\"']", "", found[1])
                 if header == ".".join(place):
                     return number

@@ -1,9 +1,12 @@
 """The HTTP API: JSON over the App, on the home's unix socket today and on TCP with tokens later."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
+import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -11,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from overwinter.app import App
-from overwinter.errors import OverwinterError, UsageError
+from overwinter.errors import NotFound, OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.faces import wire
 from overwinter.ids import from_bytes, to_bytes
@@ -26,9 +29,19 @@ WAIT_S_MAX = 60.0
 """Longest time that one request waits for a run's end; a client asks again."""
 
 
-def api(app: App) -> Starlette:
-    """Return the HTTP face of an App."""
-    face = _Api(app)
+ALIVE_S = 15.0
+"""Pause between two signs of life on an event stream: shorter than the time-outs of proxies."""
+STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+def api(app: App, stop: anyio.Event | None = None) -> Starlette:
+    """Return the HTTP face of an App.
+
+    Args:
+        app: what it speaks for.
+        stop: set when the server ends: requests that only wait are answered at once.
+    """
+    face = _Api(app, stop or anyio.Event())
     routes = [
         Route("/v1/runs", face.start, methods=["POST"]),
         Route("/v1/runs", face.runs),
@@ -67,8 +80,9 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 class _Api:
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, stop: anyio.Event) -> None:
         self._app = app
+        self._stop = stop
 
     async def start(self, request: Request) -> Response:
         body = await _body(request)
@@ -121,8 +135,9 @@ class _Api:
 
     async def result(self, request: Request) -> Response:
         wait_s = min(WAIT_S_MAX, _seconds(request.query_params.get("wait_s", "0")))
-        run = await self._app.result(await self._run_id(request), wait_s)
-        return JSONResponse(wire.run(run))
+        run_id = await self._run_id(request)
+        await self._until_stop(partial(self._app.result, run_id, wait_s))
+        return JSONResponse(wire.run(await self._app.run(run_id)))
 
     async def source(self, request: Request) -> Response:
         return Response(await self._app.source(await self._run_id(request)), media_type="text/x-python")
@@ -132,7 +147,12 @@ class _Api:
         since = _number(request.headers.get("last-event-id", "-1"), 1 << 62, least=-1) + 1
         since = _number(request.query_params.get("since", str(since)), 1 << 62)
         if request.query_params.get("follow") in ("1", "true"):
-            return StreamingResponse(self._stream(run_id, since), media_type="text/event-stream")
+            run = await self._app.run(run_id)
+            if run.status is not Status.LIVE and since >= run.events:
+                return Response(status_code=204)  # an EventSource takes this, and nothing else, as the end
+            return StreamingResponse(
+                self._stream(run_id, since), media_type="text/event-stream", headers=STREAM_HEADERS
+            )
         limit = _number(request.query_params.get("limit", str(PAGE_MAX)), PAGE_MAX)
         events: list[dict[str, Any]] = []
         async for event in self._app.events(run_id, since=since):
@@ -142,17 +162,45 @@ class _Api:
         return JSONResponse({"events": events})
 
     async def _stream(self, run_id: str, since: int) -> AsyncIterator[str]:
-        """Server-sent events; the id is the journal's position, so a dropped connection resumes without a gap."""
-        async for event in self._app.events(run_id, since=since, is_following=True):
-            shown = wire.event(event)
-            yield f"id: {event.position}\nevent: {event.kind}\ndata: {json.dumps(shown)}\n\n"
+        """Server-sent events; the id is the journal's position, so a dropped connection resumes without a gap.
+
+        The stream of a run that has ended closes with an event `end`. A stream that closes without it was cut short.
+        """
+        with suppress(NotFound):  # the run was collected meanwhile: there is no more to come
+            while not self._stop.is_set():
+                async for event in self._app.events(run_id, since=since):
+                    since = event.position + 1
+                    yield f"id: {event.position}\nevent: {event.kind}\ndata: {json.dumps(wire.event(event))}\n\n"
+                run = await self._app.run(run_id)
+                if run.status is not Status.LIVE and since >= run.events:
+                    break
+                with anyio.move_on_after(ALIVE_S) as pause:
+                    await self._until_stop(partial(self._app.committed, run_id, since))
+                if pause.cancelled_caught:
+                    yield ": alive\n\n"
+            else:
+                return
+        yield "event: end\ndata: {}\n\n"
+
+    async def _until_stop(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Wait, but no longer than the server lives."""
+        async with anyio.create_task_group() as group:
+
+            async def stop() -> None:
+                await self._stop.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(stop)
+            await wait()
+            group.cancel_scope.cancel()
 
     async def send(self, request: Request) -> Response:
         body = await _body(request)
         if "message" not in body:
             raise UsageError('a message is sent as {"message": VALUE}')
         run_id = await self._run_id(request)
-        is_new = await self._app.send(run_id, body["message"], dedup=_field(body, "dedup", str, None))
+        dedup = _field(body, "dedup", str, None) or request.headers.get("idempotency-key")
+        is_new = await self._app.send(run_id, body["message"], dedup=dedup)
         return JSONResponse({"is_new": is_new}, status_code=202)
 
     async def cancel(self, request: Request) -> Response:

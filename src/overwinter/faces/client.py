@@ -3,7 +3,9 @@
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -15,6 +17,17 @@ __all__ = ["Client"]
 
 TIMEOUT_S = 90.0
 """Longer than the longest request that waits on the server."""
+FOLLOW_TIMEOUT_S = 60.0
+"""Four times the server's pause between two signs of life on a stream."""
+IDLE_S_MAX = 2.0
+"""A kept connection older than this is opened anew: the server closes idle ones after 5 s, and a request that meets
+the closing one cannot be told from one that was carried out."""
+ATTEMPTS_MAX = 30
+"""Connections tried for one request. With their pauses they take longer than a server needs to end."""
+PAUSE_S = 0.02
+PAUSE_S_MAX = 0.5
+REPEATABLE = ("check", "collect")
+"""What may be posted twice; so may whatever carries a `dedup` key."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -29,12 +42,28 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-class Client:
-    """One method per verb; answers are plain JSON, errors are those of `errors`."""
+class _Broken(Exception):
+    """A connection ended before the answer was whole. `was_sent`: the server may have carried the request out."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, *, was_sent: bool) -> None:
+        super().__init__()
+        self.was_sent = was_sent
+
+
+class Client:
+    """One method per verb; answers are plain JSON, errors are those of `errors`.
+
+    Args:
+        path: the socket.
+        reach: returns the socket to use when nothing answers on the last one any more. Without it a broken connection
+            is `ServerUnreachable`.
+    """
+
+    def __init__(self, path: Path, reach: Callable[[], Path] | None = None) -> None:
         self._path = path
+        self._reach = reach
         self._connection: _UnixConnection | None = None
+        self._used_at = 0.0
 
     def close(self) -> None:
         """Close the connection that is kept between requests."""
@@ -44,68 +73,134 @@ class Client:
 
     def get(self, *place: str, **query: str | float | None) -> dict[str, Any]:
         """Return what lies at `/v1/place/...`."""
-        return self._request("GET", _url(place, query), None)
+        return self._request("GET", _url(place, query), None, is_repeatable=True)
 
     def post(self, *place: str, **body: object) -> dict[str, Any]:
-        """Send `body` as JSON to `/v1/place/...`, return the answer."""
-        return self._request("POST", _url(place, {}), body)
+        """Send `body` as JSON to `/v1/place/...`, return the answer.
+
+        Raises:
+            ServerUnreachable: also if the connection broke and a repeat might do it twice.
+        """
+        is_repeatable = place[-1] in REPEATABLE or bool(body.get("dedup"))
+        return self._request("POST", _url(place, {}), body, is_repeatable=is_repeatable)
 
     def text(self, *place: str) -> str:
         """Return a text, as it is."""
-        return self._answer("GET", _url(place, {}), None)[1].decode()
+        status, raw = self._answer("GET", _url(place, {}), None, is_repeatable=True)
+        if status >= http.client.BAD_REQUEST:
+            raise wire.raised(_json(status, raw))
+        return raw.decode()
 
     def follow(self, *place: str, since: int) -> Iterator[dict[str, Any]]:
         """Yield events as they come, until the run ends. A dropped connection is taken up where it broke."""
+        failures = 0
         while True:
-            connection = _UnixConnection(self._path, None)
-            try:
-                connection.request("GET", _url(place, {"follow": "1", "since": since}))
-                response = connection.getresponse()
-                if response.status != http.client.OK:
-                    raise wire.raised(json.loads(response.read()))
-                for line in response:
-                    if line.startswith(b"data: "):
-                        event = json.loads(line[6:])
-                        since = event["position"] + 1
-                        yield event
-            except (ConnectionError, FileNotFoundError, http.client.HTTPException) as error:
-                raise wire.unreachable(str(self._path)) from error
-            finally:
-                connection.close()
-            return
+            is_ended = False
+            with suppress(_Broken):
+                for event in self._stream(_url(place, {"follow": "1", "since": since})):
+                    failures = 0
+                    if event is None:
+                        is_ended = True
+                        break
+                    since = event["position"] + 1
+                    yield event
+            if is_ended:
+                return
+            failures += 1
+            self._reach_again(failures)
 
-    def _request(self, method: str, url: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        status, raw = self._answer(method, url, body)
-        try:
-            answer: Any = json.loads(raw)
-        except ValueError as error:
-            raise OverwinterError(f"the server answered {status} and no JSON: {raw[:200]!r}") from error
+    def _stream(self, url: str) -> Iterator[dict[str, Any] | None]:
+        """Yield the events of one connection, then None if the run has ended; without it the server went away."""
+        with closing(_UnixConnection(self._path, FOLLOW_TIMEOUT_S)) as connection:
+            try:
+                connection.request("GET", url)
+                response = connection.getresponse()
+                if response.status >= http.client.BAD_REQUEST:
+                    raise wire.raised(_json(response.status, response.read()))
+                if response.status == http.client.NO_CONTENT:
+                    yield None
+                for line in response:
+                    if line.startswith(b"event: end"):
+                        yield None
+                        return
+                    if line.startswith(b"data: "):
+                        yield json.loads(line[6:])
+            except (OSError, http.client.HTTPException) as error:
+                raise _Broken(was_sent=True) from error
+
+    def _request(
+        self, method: str, url: str, body: Mapping[str, object] | None, *, is_repeatable: bool
+    ) -> dict[str, Any]:
+        status, raw = self._answer(method, url, body, is_repeatable=is_repeatable)
+        answer = _json(status, raw)
         if status >= http.client.BAD_REQUEST:
             raise wire.raised(answer)
-        return cast("dict[str, Any]", answer)
+        return answer
 
-    def _answer(self, method: str, url: str, body: Mapping[str, object] | None) -> tuple[int, bytes]:
+    def _answer(
+        self, method: str, url: str, body: Mapping[str, object] | None, *, is_repeatable: bool
+    ) -> tuple[int, bytes]:
         raw = None if body is None else json.dumps(body).encode()
-        for attempt in range(2):
-            is_new = self._connection is None
-            connection = self._connection or _UnixConnection(self._path, TIMEOUT_S)
+        failures = 0
+        while True:
             try:
-                connection.request(method, url, raw, {"content-type": "application/json"} if raw else {})
-                response = connection.getresponse()
-                answer = response.status, response.read()
-            except (ConnectionError, FileNotFoundError, http.client.HTTPException) as error:
+                return self._exchange(method, url, raw)
+            except _Broken as error:
+                if error.was_sent and not is_repeatable:
+                    raise ServerUnreachable(
+                        "the server went away before it answered: whether it did what was asked, "
+                        "`overwinter show` and `overwinter ps --all` tell"
+                    ) from error
+                failures += 1
+                self._reach_again(failures)
+
+    def _exchange(self, method: str, url: str, raw: bytes | None) -> tuple[int, bytes]:
+        """Put one request and return its answer; the connection is kept for the next."""
+        connection, self._connection = self._connection, None
+        if connection is None or time.monotonic() - self._used_at > IDLE_S_MAX:
+            if connection is not None:
                 connection.close()
-                self._connection = None
-                # A kept connection that the server closed meanwhile is opened anew; nothing had been answered on it.
-                if attempt or is_new or isinstance(error, http.client.IncompleteRead):
-                    raise wire.unreachable(str(self._path)) from error
-                continue
-            self._connection = connection
-            return answer
-        raise ServerUnreachable("the loop returns")
+            connection = self._connect()
+        try:
+            # A server that refuses a large body answers before it has read all of it, and its answer is what counts.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, url, raw, {"content-type": "application/json"} if raw else {})
+            response = connection.getresponse()
+            answer = response.status, response.read()
+        except TimeoutError as error:
+            connection.close()
+            raise ServerUnreachable(f"the server of {self._path} did not answer within {TIMEOUT_S:g} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _Broken(was_sent=True) from error
+        self._connection, self._used_at = connection, time.monotonic()
+        return answer
+
+    def _connect(self) -> _UnixConnection:
+        connection = _UnixConnection(self._path, TIMEOUT_S)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise _Broken(was_sent=False) from error
+        return connection
+
+    def _reach_again(self, failures: int) -> None:
+        if self._reach is None or failures >= ATTEMPTS_MAX:
+            raise wire.unreachable(str(self._path))
+        time.sleep(min(PAUSE_S_MAX, PAUSE_S * 2**failures))
+        self._path = self._reach()
+
+
+def _json(status: int, raw: bytes) -> dict[str, Any]:
+    try:
+        answer: Any = json.loads(raw)
+    except ValueError as error:
+        raise OverwinterError(f"the server answered {status} and no JSON: {raw[:200]!r}") from error
+    return cast("dict[str, Any]", answer)
 
 
 def _url(place: tuple[str, ...], query: Mapping[str, str | int | float | None]) -> str:
     given = {name: value for name, value in query.items() if value is not None}
     tail = f"?{urlencode(given)}" if given else ""
-    return "/v1/" + "/".join(quote(part, safe="") for part in place) + tail
+    return "/v1/" + "/".join(quote(part, safe="", errors="backslashreplace") for part in place) + tail

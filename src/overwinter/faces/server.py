@@ -45,7 +45,7 @@ async def serve(app: App, home: Path, started: Callable[[Path], None], stop: any
     listening.listen(1_024)
     server = _Server(
         uvicorn.Config(
-            api(app), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_S
+            api(app, stop), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_S
         )
     )
 

@@ -1,17 +1,23 @@
 """The words of the HTTP API: records as JSON, errors as JSON. Shared by server, client and command line."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
+from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import (
     CheckFailed,
+    ConfigInvalid,
     Conflict,
+    HomeDamaged,
     HomeError,
     HomeFull,
+    HomeHeld,
+    HomeTooNew,
+    JailUnavailable,
     NotFound,
     OverwinterError,
     ServerUnreachable,
@@ -32,14 +38,12 @@ STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
     (HomeError, 500),
     (OverwinterError, 500),
 )
-KINDS: Mapping[str, type[OverwinterError]] = {
-    "NotFound": NotFound,
-    "Conflict": Conflict,
-    "UsageError": UsageError,
-    "ConfigInvalid": UsageError,
-    "Uncrossable": UsageError,
-    "HomeFull": HomeFull,
-}
+KINDS: Mapping[str, Callable[[str], OverwinterError]] = {
+    "UsageError": UsageError, "ConfigInvalid": ConfigInvalid, "Uncrossable": UsageError, "HTTPError": UsageError,
+    "NotFound": NotFound, "Conflict": Conflict, "HomeError": HomeError, "HomeHeld": HomeHeld,
+    "HomeTooNew": HomeTooNew, "HomeDamaged": HomeDamaged, "HomeFull": HomeFull, "JailUnavailable": JailUnavailable,
+}  # fmt: skip
+"""What a server may answer; `HTTPError` is a request that no route takes, or a body that is too large."""
 
 
 def readable(value: Value) -> Value:  # noqa: PLR0911 - a case for each type
@@ -153,7 +157,9 @@ def raised(body: Mapping[str, Value]) -> OverwinterError:
     """Return the error that a server's answer stands for."""
     found = body.get("error", {})
     if found.get("type") == "CheckFailed":
-        return CheckFailed((), found["message"])
+        rows = found.get("findings", ())
+        findings = [Finding(line=row["line"], column=0, rule="", message=row["message"]) for row in rows]
+        return CheckFailed(findings, found["message"])
     kind = KINDS.get(found.get("type", ""), OverwinterError)
     return kind(found.get("message", "the server answered an error without a message"))
 

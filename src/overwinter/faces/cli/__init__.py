@@ -1,26 +1,33 @@
 """The command line. Every command takes `--json`; exit codes are listed in docs/errors.md."""
 
 import getpass
+import io
 import json
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec, cast
 
 import typer
 
 from overwinter import __version__
 from overwinter.errors import OverwinterError, UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
+from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, safe_lines, show, table
 
 __all__ = ["cli"]
 
 ENDS = {"finished": 0, "failed": 20, "cancelled": 21, "quarantined": 22}
 DETACHED = 23
+SOURCE_BYTES_MAX = 3 << 20
+"""Largest program; with its inputs it must fit the server's 4 MB."""
+EVENTS_SHOWN = 50
+"""Read back by `show`, of which it tells the last that people care about."""
 EXIT_INTERRUPTED = 130
 
 cli = typer.Typer(
@@ -62,20 +69,26 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
 def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:
     if is_json:
-        print_json({"error": {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}})
+        from overwinter.faces import wire  # noqa: PLC0415 - `--version` and `--help` need no words of the API
+
+        print_json(wire.error(error))
     else:
         typer.echo(f"overwinter: {safe_lines(str(error))}", err=True)
     raise typer.Exit(error.exit_code)
 
 
-def safe_lines(text: str) -> str:
-    """Return a text of several lines without control characters."""
-    return "\n".join(safe(line) for line in text.split("\n"))
-
-
 @cli.callback(invoke_without_command=True)
-def root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False) -> None:
+def root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
+    home: Home = None,
+) -> None:
     """Handle what stands before a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
+    if home is not None:
+        os.environ["OVERWINTER_HOME"] = str(home)
     if version:
         typer.echo(f"overwinter {__version__}")
         raise typer.Exit
@@ -88,20 +101,28 @@ def init(
     is_json: Json = False,
 ) -> None:
     """Start a project: a configuration, a module of tools and a program that work."""
-    templates = Path(__file__).parent / "templates"
-    written: list[str] = []
-    directory.mkdir(parents=True, exist_ok=True)
-    for source in sorted(templates.iterdir()):
-        place = directory / source.name.removesuffix(".txt")
-        if not place.exists():
-            place.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-            written.append(str(place))
+    try:
+        written = _write_templates(directory)
+    except OSError as error:
+        raise UsageError(f"nothing can be written to {directory}: {error.strerror or error}") from error
     if is_json:
         print_json({"written": written})
         return
     typer.echo("\n".join(f"wrote {place}" for place in written) or "everything is there already")
-    here = "" if directory == Path() else f"cd {directory} && "
+    here = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
     typer.echo(f"next:\n  {here}overwinter run remind.py --input invoice_id=17\n  {here}overwinter serve")
+
+
+def _write_templates(directory: Path) -> list[str]:
+    """Write what is not there yet, and return it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written: list[str] = []
+    for source in sorted((Path(__file__).parent / "templates").iterdir()):
+        place = directory / source.name.removesuffix(".txt")
+        if not place.exists():
+            place.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+            written.append(str(place))
+    return written
 
 
 @command
@@ -115,20 +136,26 @@ def run(  # noqa: PLR0913 - a command's options
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="For people; the file's name if not given")] = None,
     is_detached: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once")] = False,
-    is_check_only: Annotated[bool, typer.Option("--check", help="Only check it; run nothing")] = False,
+    inputs_json: Annotated[
+        str | None, typer.Option("--input-json", help="All inputs as one JSON object; --input wins", show_default=False)
+    ] = None,
+    is_check_only: Annotated[bool, typer.Option("--check", "--check-only", help="Only check it; run nothing")] = False,
     dedup: Annotated[str | None, typer.Option("--dedup", help="Start it once per key")] = None,
     home: Home = None,
     is_json: Json = False,
 ) -> None:
     """Check a program, run it, and show its calls as they happen. Ctrl-C leaves it running or asleep."""
-    source, given, place = _source(file), _inputs(inputs or []), home_path(home)
+    source, place = _source(file), home_path(home)
+    given = {**_inputs_object(inputs_json), **_inputs(inputs or [])}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor that ends the command detaches it too
     with open_door(place, is_worker=not (is_detached or is_check_only)) as client:
         if is_check_only:
             checked = client.post("check", source=source, agent=agent, inputs=given)
             _print_check(checked, is_json=is_json)
             return
-        body = {"source": source, "agent": agent, "inputs": given, "name": name or file.stem}
-        run_id = client.post("runs", **body, **({"dedup": dedup} if dedup else {}))["id"]
+        name = name or file.stem
+        body = {"source": source, "agent": agent, "inputs": given, "name": name, "dedup": dedup or _once()}
+        run_id = client.post("runs", **body)["id"]
         if is_detached:
             print_json({"id": run_id}) if is_json else typer.echo(run_id)
             return
@@ -164,8 +191,7 @@ def _follow(client: Any, run_id: str, *, is_json: bool, since: int = 0) -> None:
 
 
 def _say_detached(run_id: str, home: Path) -> None:
-    option = "" if home == Path(".overwinter") else f" --home {home}"
-    tail = run_id[-TAIL:]
+    option, tail = _home_option(home), run_id[-TAIL:]
     typer.echo(
         f"\ndetached: run {run_id} is safe and goes on when a worker is up.\n"
         f"  overwinter{option} logs {tail} -f    come back to it\n"
@@ -174,9 +200,23 @@ def _say_detached(run_id: str, home: Path) -> None:
     )
 
 
+def _home_option(home: Path) -> str:
+    """Return what a command that is shown needs to mean the same home."""
+    return "" if home == home_path(None) else f" --home {shlex.quote(str(home))}"
+
+
+def _once() -> str:
+    """Return a key under which this command may repeat its request when a server goes away before it has answered."""
+    return f"command-{os.urandom(16).hex()}"
+
+
 def _source(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            raw = opened.read(SOURCE_BYTES_MAX + 1)
+        if len(raw) > SOURCE_BYTES_MAX:
+            raise UsageError(f"{file} is no program: it has more than {SOURCE_BYTES_MAX >> 20} MB")
+        return raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read as a program: {error}") from error
 
@@ -187,11 +227,29 @@ def _inputs(words: list[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
             raise UsageError(f"{word!r} is no input: write --input NAME=VALUE")
-        try:
-            given[name] = json.loads(text)
-        except ValueError:
-            given[name] = text
+        given[name] = _json_or_text(text)
     return given
+
+
+def _inputs_object(text: str | None) -> dict[str, Any]:
+    given: object = {} if text is None else _strict_json(text, "--input-json")
+    if not isinstance(given, dict):
+        raise UsageError("--input-json takes a JSON object: '{\"name\": value}'")
+    return cast("dict[str, Any]", given)
+
+
+def _json_or_text(text: str) -> Any:  # noqa: ANN401 - whatever the JSON says
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _strict_json(text: str, what: str) -> Any:  # noqa: ANN401 - whatever the JSON says
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what} is not JSON: {error}") from error
 
 
 @command
@@ -225,11 +283,11 @@ def show_run(run: Run, *, home: Home = None, is_json: Json = False) -> None:
     place = home_path(home)
     with open_door(place) as client:
         found = client.get("runs", run)
-    if is_json:
-        print_json(found)
-        return
-    questions = [call for call in found["open_calls"] if "question" in call]
-    typer.echo(show(found, questions, "" if place == Path(".overwinter") else f" --home {place}"))
+        if is_json:
+            print_json(found)
+            return
+        events = client.get("runs", found["id"], "events", since=max(0, found["events"] - EVENTS_SHOWN))["events"]
+    typer.echo(show(found, events, _home_option(place)))
 
 
 @command
@@ -256,18 +314,19 @@ def logs(
 
 
 @command
-def send(
+def send(  # noqa: PLR0913 - a command's options
     run: Run,
     message: Annotated[str, typer.Argument(help="JSON if it reads as JSON, else text", show_default=False)],
     *,
+    is_strict: Annotated[bool, typer.Option("--json-message", help="Refuse a message that is not JSON")] = False,
     dedup: Annotated[str | None, typer.Option("--dedup", help="Send it once per key")] = None,
     home: Home = None,
     is_json: Json = False,
 ) -> None:
     """Send a message that the run's `tools.receive` returns."""
-    value = _inputs([f"message={message}"])["message"]
+    value = _strict_json(message, "the message") if is_strict else _json_or_text(message)
     with open_door(home_path(home)) as client:
-        sent = client.post("runs", run, "messages", message=value, **({"dedup": dedup} if dedup else {}))
+        sent = client.post("runs", run, "messages", message=value, dedup=dedup or _once())
     print_json(sent) if is_json else typer.echo("sent" if sent["is_new"] else "it was sent before: nothing done")
 
 
@@ -323,11 +382,11 @@ def answer(
 
 
 @command
-def serve(*, home: Home = None) -> None:
+def serve(*, home: Home = None, is_json: Json = False) -> None:
     """Run the home: its programs, its calls, and its API on the home's socket, until SIGTERM or Ctrl-C."""
     from overwinter.faces.cli.serving import serve_home  # noqa: PLC0415 - it loads the event loop and the interpreter
 
-    serve_home(home_path(home))
+    serve_home(home_path(home), is_json=is_json)
 
 
 @command

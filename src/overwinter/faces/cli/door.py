@@ -6,12 +6,13 @@ Both ways speak the same HTTP API: a command that opens the home itself serves i
 import os
 import socket
 import threading
+import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overwinter.errors import OverwinterError
+from overwinter.errors import HomeHeld, OverwinterError
 
 if TYPE_CHECKING:
     from overwinter.faces.client import Client
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["home_path", "is_served", "open_door", "served_socket"]
 
 START_S_MAX = 30.0
+STOP_S_MAX = 30.0
+"""Calls in flight may take 10 s to end, open requests 5 s."""
+HELD_S_MAX = 20.0
+"""How long a home may be held by a process that does not answer, before the command gives up."""
+HELD_PAUSE_S = 0.05
 
 
 def home_path(given: Path | None) -> Path:
@@ -45,7 +51,7 @@ def is_served(home: Path) -> bool:
 
 @contextmanager
 def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
-    """Yield a client of the home.
+    """Yield a client of the home, which finds the home's next holder if the present one goes away.
 
     Args:
         home: the directory.
@@ -57,17 +63,55 @@ def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
     """
     from overwinter.faces.client import Client  # noqa: PLC0415 - `--version` and `--help` need no HTTP
 
-    if is_served(home):
-        with closing(Client(served_socket(home))) as client:
-            yield client
-        return
-    own = _OwnServer(home, is_worker=is_worker)
-    own.start()
+    door = _Door(home, is_worker=is_worker)
     try:
-        with closing(Client(served_socket(home))) as client:
+        with closing(Client(door.reach(), door.reach)) as client:
             yield client
     finally:
-        own.stop()
+        door.close()
+
+
+class _Door:
+    """The way to one home for one command."""
+
+    def __init__(self, home: Path, *, is_worker: bool) -> None:
+        self._home, self._is_worker = home, is_worker
+        self._own: _OwnServer | None = None
+
+    def reach(self) -> Path:
+        """Return a socket on which the home answers, after opening the home if nobody holds it.
+
+        A holder that does not answer is one that starts or stops, as a rule another command: it is waited for.
+
+        Raises:
+            HomeHeld: it has not answered for `HELD_S_MAX`.
+        """
+        self.close()
+        deadline = time.monotonic() + HELD_S_MAX
+        pause_s = HELD_PAUSE_S
+        while not is_served(self._home):
+            own = _OwnServer(self._home, is_worker=self._is_worker)
+            try:
+                own.start()
+            except HomeHeld:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.5)
+            else:
+                self._own = own
+                break
+        return served_socket(self._home)
+
+    def close(self) -> None:
+        """Stop the own server, if there is one.
+
+        Raises:
+            OverwinterError: the one that it ended with, if it ended by itself.
+        """
+        own, self._own = self._own, None
+        if own is not None:
+            own.stop()
 
 
 class _OwnServer:
@@ -89,7 +133,9 @@ class _OwnServer:
 
     def stop(self) -> None:
         self._stop()
-        self._thread.join(START_S_MAX)
+        self._thread.join(STOP_S_MAX)
+        if isinstance(self._error, OverwinterError):
+            raise self._error
 
     def _run(self) -> None:
         try:

@@ -9,13 +9,17 @@ from pathlib import Path
 import anyio
 import apsw
 
-from overwinter.adapters.home import config_path, holder, socket_path
+from overwinter.adapters.home import Home, config_path, holder, open_home, socket_path
 from overwinter.adapters.monty import JailSettings, open_interpreter
+from overwinter.adapters.python_tools import load_python_tools
+from overwinter.adapters.sqlite import open_store
 from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
+from overwinter.clock import SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import OverwinterError
 from overwinter.faces.cli.door import is_served, served_socket
 from overwinter.faces.client import Client
+from overwinter.ids import Ids
 from overwinter.interpreter import Limits
 
 __all__ = ["examine"]
@@ -30,7 +34,7 @@ def examine(home: Path) -> list[dict[str, str]]:
     for what, look in _looks(home):
         try:
             state, found = look()
-        except OverwinterError as error:
+        except (OverwinterError, OSError) as error:
             state, found = "wrong", str(error)
         findings.append({"state": state, "what": what, "found": found})
     return findings
@@ -46,6 +50,8 @@ def _looks(home: Path) -> Iterator[tuple[str, Look]]:
     yield "jail", lambda: _jail(_config(home))
     yield "disk", lambda: _disk(home)
     yield "home", lambda: _home(home)
+    yield "store", lambda: _store(home)
+    yield "tools", lambda: _tools(home)
     yield "server", lambda: _server(home)
 
 
@@ -116,6 +122,33 @@ def _home(home: Path) -> tuple[str, str]:
     socket_path(home)
     size_mb = sum(each.stat().st_size for each in home.rglob("*") if each.is_file()) / (1 << 20)
     return "well", f"{home}: {size_mb:.1f} MB"
+
+
+def _store(home: Path) -> tuple[str, str]:
+    """Open the store, as the next command would; who holds the home has done so."""
+    if not home.exists():
+        return "well", "none yet"
+    if is_served(home):
+        return "well", "open: the server works with it"
+
+    async def count(place: Home) -> int:
+        clock = SystemClock()
+        async with open_store(place.database_path, clock, Ids(clock.now_us), key=place.key) as store:
+            return sum((await store.counts()).values())
+
+    with open_home(home) as place:
+        return "well", f"opens: {anyio.run(count, place)} runs"
+
+
+def _tools(home: Path) -> tuple[str, str]:
+    config, directory = _config(home), config_path(home).parent
+    services = {name: service.python for name, service in config.services.items()}
+
+    async def count() -> int:
+        async with load_python_tools(services, directory=directory, threads_max=1, value_bytes_max=1 << 20) as tools:
+            return sum(len(module.functions) for module in tools.catalog.modules.values())
+
+    return "well", f"{anyio.run(count)} functions of {len(services)} services"
 
 
 def _server(home: Path) -> tuple[str, str]:

@@ -2,33 +2,48 @@
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["event_line", "print_json", "safe", "show", "table"]
+__all__ = ["event_line", "print_json", "safe", "safe_lines", "show", "table"]
 
 VALUE_LENGTH_MAX = 160
+CELL_LENGTH_MAX = 100
+EVENTS_SHOWN = 5
 TAIL = 8
 """Letters of an id that tables show; any command takes them."""
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+UNSAFE = re.compile(
+    "["
+    "\\x00-\\x1f\\x7f-\\x9f"  # C0 and C1: moves, colours, titles, and new lines that would forge lines of ours
+    "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # order of writing (Trojan Source, CVE-2021-42574)
+    "\\u2028\\u2029\\ufeff"  # more new lines, and nothing that looks like nothing
+    "\\ud800-\\udfff"  # half characters, which no encoding takes
+    "]"
+)
 
 
 def safe(text: object) -> str:
-    """Return a text without control characters: a program must not move the cursor of who looks at it."""
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+    """Return a text on one line, without characters by which a program could deceive who looks at it."""
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def safe_lines(text: str) -> str:
+    """Return a text of several lines without such characters; tabs become spaces."""
+    return "\n".join(safe(line) for line in text.expandtabs().split("\n"))
 
 
 def print_json(value: object) -> None:
     """Print one JSON document on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """Return rows as aligned columns with a heading."""
-    texts = [[safe(row.get(column) if row.get(column) is not None else "") for column in columns] for row in rows]
+    """Return rows as aligned columns with a heading; only the last may be long."""
+    texts = [[*(cell(row.get(column)) for column in columns[:-1]), safe(row.get(columns[-1]) or "")] for row in rows]
     widths = [max(len(column), *(len(text[place]) for text in texts)) for place, column in enumerate(columns)]
     lines = [list(map(str.upper, columns)), *texts]
     return "\n".join(
@@ -36,37 +51,63 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     )
 
 
-def show(run: Mapping[str, Any], questions: Sequence[Mapping[str, Any]], home_option: str) -> str:
-    """Return all that `show` says of a run."""
+def cell(value: object) -> str:
+    """Return what a table shows of a value."""
+    text = "" if value is None else safe(value)
+    return text if len(text) <= CELL_LENGTH_MAX else f"{text[: CELL_LENGTH_MAX - 3]}..."
+
+
+def show(run: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home_option: str) -> str:
+    """Return all that `show` says of a run.
+
+    Args:
+        run: as the API gives it, with its open calls.
+        events: the last ones of its journal.
+        home_option: what to put behind `overwinter` in a command to type; "" for the default home.
+    """
+    calls = run["open_calls"]
     lines = [
-        f"{run['name']}  {run['id']}",
+        f"{safe(run['name'])}  {run['id']}",
         f"  {run['status']}: {safe(run['reason'])}",
-        f"  agent {run['agent']}, {run['turns']} turns, {run['calls']} calls, started {run['created']}",
+        f"  agent {safe(run['agent'])}, {run['turns']} turns, {run['calls']} calls, started {run['created']}",
     ]
-    for question in questions:
-        tail = question["question"].rpartition(":")
-        options = question["options"] or ["TEXT"]
-        lines += [
-            f"  question for {safe(question['person'])}: {safe(question['text'])}",
-            f"    overwinter{home_option} answer {tail[0][-TAIL:]}:{tail[2]} {'|'.join(map(safe, options))}",
-        ]
-        if question["state"] == "unknown":
-            lines.append(f"    its arguments: {short(question['arguments'])}")
-    for call in run.get("open_calls", ()):
-        if "question" not in call:
-            due = f", until {call['due']}" if call["due"] else ""
-            lines.append(
-                f"  open: {call['function']}({short(call['arguments'])}) line {call['line']}, {call['state']}{due}"
-            )
+    for call in [each for each in calls if "question" in each]:
+        lines += _question(call, home_option)
+    for call in [each for each in calls if "question" not in each]:
+        due = f", until {call['due']}" if call["due"] else ""
+        arguments = short(call["arguments"])
+        lines.append(f"  open: {safe(call['function'])}({arguments}) line {call['line']}, {call['state']}{due}")
+    lines += _end(run)
+    names: dict[int, str] = {}
+    told = [line for event in events if (line := event_line(event, names)) is not None]
+    lines += ["  last events:", *(f"    {part}" for line in told[-EVENTS_SHOWN:] for part in line.split("\n"))]
+    return "\n".join(lines)
+
+
+def _question(call: Mapping[str, Any], home_option: str) -> list[str]:
+    """Return a question and the exact command that answers it; a question's text comes from a program."""
+    run_id, _, index = call["question"].rpartition(":")
+    first, *others = [shlex.quote(safe(option)) for option in call["options"] or ["TEXT"]]
+    alternative = f"    (or: {', '.join(others)})" if others else ""
+    lines = [
+        f"  question for {safe(call['person'])}: {safe(call['text'])}",
+        f"    overwinter{home_option} answer {run_id[-TAIL:]}:{index} {first}{alternative}",
+    ]
+    if call["state"] == "unknown":
+        lines.append(f"    its arguments: {short(call['arguments'])}")
+    return lines
+
+
+def _end(run: Mapping[str, Any]) -> list[str]:
+    result = run["result"]
     match run["status"]:
         case "finished":
-            lines.append(f"  value: {short(run['result'])}")
-        case "failed" | "quarantined" if run["result"]:
-            lines.append(f"  error: {safe(run['result'].get('kind'))}: {safe(run['result'].get('message'))}")
-            lines += [f"    {safe(line)}" for line in (run["result"].get("traceback") or "").split("\n") if line]
+            return [f"  value: {short(result)}"]
+        case "failed" | "quarantined" if result:
+            lines = [f"  error: {safe(result.get('kind'))}: {safe(result.get('message'))}"]
+            return lines + [f"    {safe(line)}" for line in (result.get("traceback") or "").split("\n") if line]
         case _:
-            pass
-    return "\n".join(lines)
+            return []
 
 
 def short(value: object) -> str:
@@ -91,18 +132,18 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
     kind: str, body: Mapping[str, Any], names: dict[int, str]
 ) -> str | None:
     if kind in ("called", "denied"):
-        names[body["index"]] = body["function"]
-    call = f"{body.get('index')} {names.get(body.get('index', -1), body.get('function', 'call'))}"
+        names[body["index"]] = safe(body["function"])
+    call = f"{body.get('index')} {names.get(body.get('index', -1), safe(body.get('function', 'call')))}"
     match kind:
         case "created":
-            return f"created by agent {body['agent']}, inputs {short(body['inputs'])}"
+            return f"created by agent {safe(body['agent'])}, inputs {short(body['inputs'])}"
         case "called":
             due = f", until {_instant(body['due_us'])}" if "due_us" in body else ""
             return f"-> {call} {short(body['arguments'])}{due}"
         case "denied":
             return f"x  {call} denied: {safe(body['reason'])}"
         case "answered" if "error" in body:
-            return f"<- {call} raised {body['error']['kind']}: {safe(body['error']['message'])}{_by(body)}"
+            return f"<- {call} raised {safe(body['error']['kind'])}: {safe(body['error']['message'])}{_by(body)}"
         case "answered":
             return f"<- {call} = {short(body['value'])}{_by(body)}"
         case "retried":
@@ -113,7 +154,7 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
         case "message":
             return f"<- message {short(body['value'])}"
         case "printed":
-            return "\n".join(f"|  {safe(line)}" for line in body["text"].rstrip("\n").split("\n"))
+            return "\n".join(f"|  {safe(line)}" for line in body["text"].rstrip("\n").expandtabs().split("\n"))
         case "turn" | "started":
             return None
         case "finished":

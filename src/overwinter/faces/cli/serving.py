@@ -1,6 +1,8 @@
 """`overwinter serve`: one process with the worker and the API."""
 
+import os
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -9,23 +11,34 @@ import uvloop
 from anyio.abc import TaskStatus
 
 from overwinter.app import App
+from overwinter.errors import HomeHeld
+from overwinter.faces.cli.render import print_json
 from overwinter.faces.server import serve
 
 __all__ = ["serve_home"]
 
+HELD_S_MAX = 3.0
+"""How long another holder of the home is waited for: longer than a command takes that opens the home for itself."""
+HELD_PAUSE_S = 0.1
 
-def serve_home(home: Path) -> None:
+
+def serve_home(home: Path, *, is_json: bool = False) -> None:
     """Run a home until SIGINT or SIGTERM; then let its calls in flight end, and stop."""
-    anyio.run(_serve, home, backend_options={"loop_factory": uvloop.new_event_loop})
+    anyio.run(_serve, home, is_json, backend_options={"loop_factory": uvloop.new_event_loop})
 
 
-async def _serve(home: Path) -> None:
+async def _serve(home: Path, is_json: bool) -> None:  # noqa: FBT001 - anyio.run passes no keywords
     stop = anyio.Event()
-    async with App.open(home) as app, anyio.create_task_group() as group:
+    async with AsyncExitStack() as stack:
+        app = await _opened(stack, home)
+        group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(_stop_on_signal, stop)  # before anybody can see that it serves, and end it
         functions = sum(len(module.functions) for module in app.catalog.modules.values())
 
         def started(socket: Path) -> None:
+            if is_json:
+                print_json({"home": str(home), "socket": str(socket), "pid": os.getpid(), "functions": functions})
+                return
             typer.echo(
                 f"serving {home} on {socket}: {functions} functions, {len(app.config.agents)} agents; Ctrl-C stops"
             )
@@ -34,7 +47,20 @@ async def _serve(home: Path) -> None:
 
         await serve(app, home, started, stop)
         group.cancel_scope.cancel()
-    typer.echo("stopped")
+    if not is_json:
+        typer.echo("stopped")
+
+
+async def _opened(stack: AsyncExitStack, home: Path) -> App:
+    """Open the home; a command that holds it for a moment is waited for."""
+    deadline = anyio.current_time() + HELD_S_MAX
+    while True:
+        try:
+            return await stack.enter_async_context(App.open(home))
+        except HomeHeld:
+            if anyio.current_time() > deadline:
+                raise
+            await anyio.sleep(HELD_PAUSE_S)
 
 
 async def _stop_on_signal(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
