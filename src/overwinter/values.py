@@ -8,7 +8,7 @@ a string, is written as pairs. Order of dicts is kept; it means something to a P
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias, cast
@@ -24,12 +24,18 @@ Value: TypeAlias = Any
 
 # `json.dumps` makes a new encoder at each call that is not the default one: half of its time for a small value.
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_ATOMS = frozenset({str, int, bool, type(None)})
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
 
 
 class Uncrossable(UsageError):
     """A value cannot cross between a program and the world. Convert it to plain data first."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path: list[str] = []
+        """Steps from the part that cannot cross out to the value: found on the way back, for nearly all values can."""
 
 
 def encode(value: Value) -> bytes:
@@ -38,7 +44,10 @@ def encode(value: Value) -> bytes:
     Raises:
         Uncrossable: if a part of it is of another type, is cyclic or is nested deeper than `DEPTH_MAX`.
     """
-    return _ENCODE(_plain(value, "value", 0)).encode()
+    try:
+        return _ENCODE(_plain(value, 0)).encode()
+    except Uncrossable as error:
+        raise Uncrossable(f"value{''.join(reversed(error.path))} {error}") from None
 
 
 def decode(raw: bytes) -> Value:
@@ -50,37 +59,58 @@ def decode(raw: bytes) -> Value:
     return _rich(json.loads(str(raw, "ascii")))
 
 
-def _plain(value: Value, path: str, depth: int) -> Value:
+def _plain(value: Value, depth: int) -> Value:
     kind: type[Any] = cast("type[Any]", type(value))
-    if kind in (str, int, bool, type(None)):
+    if kind in _ATOMS:
         return value
     if depth > DEPTH_MAX:
-        raise Uncrossable(f"{path} is nested deeper than {DEPTH_MAX} levels: flatten it, or keep it elsewhere")
+        raise Uncrossable(f"is nested deeper than {DEPTH_MAX} levels: flatten it, or keep it elsewhere")
     if kind is float:
         return value if math.isfinite(value) else {"$": ["float", repr(value)]}
     if kind is list:
-        return [_plain(each, f"{path}[{i}]", depth + 1) for i, each in enumerate(value)]
+        return _plain_rows(value, depth)
     if kind is dict:
-        return _plain_dict(value, path, depth)
+        return _plain_dict(value, depth)
     if kind in (tuple, set, frozenset):
-        rows = [_plain(each, f"{path}[{i}]", depth + 1) for i, each in enumerate(_ordered(value))]
-        return {"$": [kind.__name__, rows]}
+        return {"$": [kind.__name__, _plain_rows(_ordered(value), depth)]}
     write = _WRITERS.get(kind)
     if write is not None:
         return {"$": [kind.__name__, write(value)]}
     raise Uncrossable(
-        f"{path} is of type {kind.__name__}, which cannot cross: return plain data (dict, list, str, numbers, dates, bytes)"
+        f"is of type {kind.__name__}, which cannot cross: return plain data (dict, list, str, numbers, dates, bytes)"
     )
 
 
-def _plain_dict(value: dict[Value, Value], path: str, depth: int) -> Value:
-    if all(type(key) is str for key in value) and "$" not in value:
-        return {key: _plain(each, f"{path}[{key!r}]", depth + 1) for key, each in value.items()}
-    rows = [
-        [_plain(key, f"{path} key", depth + 1), _plain(each, f"{path}[{key!r}]", depth + 1)]
-        for key, each in value.items()
-    ]
-    return {"$": ["dict", rows]}
+def _plain_rows(rows: Sequence[Value], depth: int) -> list[Value]:
+    plain: list[Value] = []
+    for i, each in enumerate(rows):
+        try:
+            plain.append(each if type(each) in _ATOMS else _plain(each, depth + 1))
+        except Uncrossable as error:
+            error.path.append(f"[{i}]")
+            raise
+    return plain
+
+
+def _plain_dict(value: dict[Value, Value], depth: int) -> Value:
+    is_table = "$" not in value
+    table: dict[Value, Value] = {}
+    for key, each in value.items():
+        try:
+            table[key] = each if type(each) in _ATOMS else _plain(each, depth + 1)
+        except Uncrossable as error:
+            error.path.append(f"[{key!r}]")
+            raise
+        is_table = is_table and type(key) is str
+    return table if is_table else {"$": ["dict", [[_plain_key(key, depth), each] for key, each in table.items()]]}
+
+
+def _plain_key(key: Value, depth: int) -> Value:
+    try:
+        return _plain(key, depth + 1)
+    except Uncrossable as error:
+        error.path.append(" key")
+        raise
 
 
 def _ordered(value: Value) -> Value:
