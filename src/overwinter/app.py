@@ -39,7 +39,7 @@ TAIL_MIN = 4
 """Shortest tail of a run id that is looked up."""
 DRAIN_S = 10.0
 """How long a closing worker waits for its calls in flight."""
-TURNS_PER_INTERPRETER = 4
+TURNS_PER_INTERPRETER = 32
 """Turns under way for each interpreter worker: while one computes, the others are loaded or wait for the disk, and
 their commits share a sync."""
 COLLECT_MAX = 500
@@ -129,9 +129,13 @@ class App:
             )
             jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
             interpreter = await stack.enter_async_context(
-                open_interpreter(limits=limits_of(config), workers=config.worker.interpreters, jail=jail)
+                open_interpreter(
+                    limits=limits_of(config), workers=config.worker.interpreters, jail=jail, is_eager=is_worker
+                )
             )
-            checker = await stack.enter_async_context(open_checker(launcher=interpreter.launcher, jail=jail))
+            checker = await stack.enter_async_context(
+                open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_worker)
+            )
             parts = Parts(
                 store=store,
                 interpreter=interpreter,

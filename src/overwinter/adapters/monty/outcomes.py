@@ -54,13 +54,13 @@ def blocked(
 
 
 def _packed(pending: frozenset[int], body: bytes) -> bytes:
-    return json.dumps(sorted(pending)).encode() + b"\n" + body
+    return f"[{', '.join(map(str, sorted(pending)))}]".encode() + b"\n" + body
 
 
 def unpacked(snapshot: bytes) -> tuple[frozenset[int], bytes]:
     """Return the tickets that wait and the interpreter's own bytes."""
     pending, _, body = snapshot.partition(b"\n")
-    return frozenset(json.loads(pending)), body
+    return frozenset(json.loads(str(pending, "ascii"))), body
 
 
 def _too_large(

@@ -2,9 +2,10 @@
 
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import pydantic_monty as monty
@@ -13,10 +14,16 @@ from overwinter import values
 from overwinter.errors import WorkerCrashed
 from overwinter.interpreter import Limits, Program, Request
 
-__all__ = ["GRACE_S", "SUSPENSIONS_MAX", "Fed", "Turn", "crossing"]
+__all__ = ["GRACE_S", "PROGRAMS_REMEMBERED", "SUSPENSIONS_MAX", "Fed", "Turn", "crossing"]
 
+PROGRAMS_REMEMBERED = 1_000
+"""Sources whose parts are kept, found again at each turn."""
 SUSPENSIONS_MAX = 10_000
 """Host round trips of one turn: clock reads, imports and calls together."""
+_SMALL = frozenset({bool, float, type(None)})
+_INT_SMALL = 1 << 63
+_SMALL_BYTES = 24
+"""Values that always cross, and what the longest of them takes."""
 REFUSED_MAX = 64
 """Calls with arguments of the largest size that are looked at and refused in one turn; it costs us about 3 s."""
 GRACE_S = 5.0
@@ -122,15 +129,19 @@ class Turn:
         """Return the line of the program at which a position is; 0 if it is elsewhere, as in an `eval`."""
         if position.filename != self.fed.filename:
             return 0
-        return len(re.findall(rb"\r\n?|\n", self._source[: position.start])) + 1
+        return bisect_right(_line_ends(self.fed.source), position.start) + 1
 
-    @cached_property
-    def _source(self) -> bytes:
-        return self.fed.source.encode()
+
+@lru_cache(maxsize=PROGRAMS_REMEMBERED)
+def _line_ends(source: str) -> tuple[int, ...]:
+    """Return the position behind each line's end, in bytes."""
+    return tuple(found.end() for found in re.finditer(rb"\r\n?|\n", source.encode()))
 
 
 def crossing(label: str, value: values.Value) -> int | tuple[str, str]:
     """Return the encoded size of a value, or the exception that says why it cannot cross: kind and message."""
+    if type(value) in _SMALL or (type(value) is int and -_INT_SMALL < value < _INT_SMALL):
+        return _SMALL_BYTES
     try:
         raw = values.encode(value)
     except values.Uncrossable as error:

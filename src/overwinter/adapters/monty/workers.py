@@ -260,7 +260,7 @@ class Workers:
 
 @asynccontextmanager
 async def open_workers(
-    binary: str, jail: JailSettings, count: int, request_timeout_s: float
+    binary: str, jail: JailSettings, count: int, request_timeout_s: float, *, is_eager: bool = True
 ) -> AsyncGenerator[Workers]:
     """Start workers, all at once, and prove that they answer; end them with the block.
 
@@ -268,6 +268,7 @@ async def open_workers(
         binary: what `open_launcher` gave.
         jail: what the jail must look like from outside.
         count: workers, each with a thread and a process.
+        is_eager: False: start each at its first job, for a home that may have none.
         request_timeout_s: after this a worker that does not answer is killed; above every limit of the programs.
 
     Raises:
@@ -276,8 +277,9 @@ async def open_workers(
     """
     workers = [_Worker(binary, jail, request_timeout_s) for _ in range(count)]
     try:
-        proofs = [worker.submit(_prove) for worker in workers]
-        await asyncio.wait(proofs)
+        proofs = [worker.submit(_prove) for worker in workers] if is_eager else []
+        if proofs:
+            await asyncio.wait(proofs)
         for proof in proofs:
             proof.exception()  # marks each as looked at; the first is raised below
         for proof in proofs:

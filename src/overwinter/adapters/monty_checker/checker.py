@@ -63,9 +63,9 @@ INPUT_TYPES: Mapping[type, str] = {
 
 
 @asynccontextmanager
-async def open_checker(*, launcher: str, jail: JailSettings) -> "AsyncGenerator[MontyChecker]":
-    """Start the checker's worker, jailed like any other, until the block is left."""
-    async with open_workers(launcher, jail, 1, REQUEST_TIMEOUT_S) as workers:
+async def open_checker(*, launcher: str, jail: JailSettings, is_eager: bool = True) -> "AsyncGenerator[MontyChecker]":
+    """Start the checker's worker, jailed like any other, until the block is left; not eager: with the first check."""
+    async with open_workers(launcher, jail, 1, REQUEST_TIMEOUT_S, is_eager=is_eager) as workers:
         checker = MontyChecker(workers)
         try:
             yield checker
