@@ -9,7 +9,7 @@ Rules that every store keeps:
 1. *One commit, all or nothing.* `commit` applies snapshot, calls, consumed mail, timers and journal together. A method
    that returns has made its change durable: `kill -9` or power loss afterwards does not undo it.
 2. *Fenced twice.* A turn applies only if the lease's epoch is the present one **and** the run's `seq` is the one the turn
-   was loaded with **and** the run is live. The three refusals are values, in that order: `FENCED`, `STALE`, `ENDED`.
+   was loaded with **and** the run is live. The three refusals are values, in this order: `FENCED`, `ENDED`, `STALE`.
 3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays, unless
    it answers a call that the turn closed (its time-out came first): nobody can receive it any more.
 4. *A repeat is recognised after the first copy is gone.* `dedup` keys are remembered apart from pending mail.
@@ -283,11 +283,11 @@ class Store(Protocol):
         ...
 
     async def load(self, run_id: str) -> Loaded | None:
-        """Return a live run for a turn; None if it has ended, is quarantined or is unknown."""
+        """Return a live run for a turn; None if it has ended, is quarantined, is unknown, or backs off until later."""
         ...
 
-    async def commit(self, turn: Turn) -> Verdict:
-        """Apply a turn, or say why not."""
+    async def commit(self, turn: Turn, *, can_wait: bool = False) -> Verdict:
+        """Apply a turn, or say why not. If it can wait, others are about to be committed: let it share their sync."""
         ...
 
     async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:

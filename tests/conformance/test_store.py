@@ -275,8 +275,10 @@ async def test_a_stumbling_run_waits_and_a_quarantined_one_keeps_its_mail(world)
     lease, later = await world.lease(), world.clock.now_us() + 1_000_000
     assert await world.store.stumble(run_id, lease, not_before_us=later, is_final=False, event=done())
     assert await world.ready() == []
+    assert await world.store.load(run_id) is None
     world.clock.advance(1)
     assert await world.ready() == [run_id]
+    assert await world.store.load(run_id) is not None
     assert await world.store.stumble(run_id, lease, not_before_us=later, is_final=True, event=done())
     assert await world.ready() == []
     assert await world.store.send(run_id, "more") is Sent.SENT

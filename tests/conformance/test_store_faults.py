@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import apsw
 import pytest
 
@@ -229,6 +231,32 @@ async def test_a_rollback_that_fails_ends_neither_the_writing_thread_nor_the_nex
     assert list(connection.execute("select x from kept")) == [(2,)]
 
 
+async def test_a_commit_that_can_wait_goes_with_one_that_cannot_and_with_the_last(tmp_path: Path):
+    groups: list[int] = []
+
+    def tell(group: list[Job]) -> None:
+        groups.append(len(group))
+        for job in group:
+            job.future.set_result(job.error or job.wrote)
+
+    def insert(db: apsw.Connection) -> Wrote[None]:
+        db.execute("insert into kept values (1)")
+        return Wrote(None)
+
+    connection = apsw.Connection(str(tmp_path / "kept.db"))
+    connection.execute("create table kept (x)")
+    writer = Writer(connection, tmp_path / "kept.db", tell)
+    async with anyio.create_task_group() as callers:
+        for can_wait in (True, True, False):
+            callers.start_soon(partial(writer.submit, insert, can_wait=can_wait))
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(partial(writer.submit, insert, can_wait=True))
+        await anyio.lowlevel.checkpoint()
+        await writer.close()
+    assert groups == [3, 1]
+    assert list(connection.execute("select count(*) from kept")) == [(4,)]
+
+
 async def test_epochs_never_fall_along_a_journal_whoever_writes(tmp_path: Path, clock: ManualClock):
     async with opened(tmp_path, clock) as old:
         run_id = await asleep(old, clock)
@@ -264,6 +292,23 @@ async def test_an_older_file_without_the_newer_indices_gets_them(tmp_path: Path,
     async with opened(tmp_path, clock) as store:
         found = store._reading.execute("select 1 from sqlite_schema where name = 'mail_waiting'")
         assert list(found) == [(1,)]
+
+
+async def test_a_file_that_was_emptied_is_never_begun_anew(tmp_path: Path, clock: ManualClock):
+    async with opened(tmp_path, clock):
+        pass
+    (tmp_path / "store.db").write_bytes(b"")
+    with pytest.raises(HomeDamaged, match="was emptied"):
+        async with opened(tmp_path, clock):
+            pass
+    assert (tmp_path / "store.db").read_bytes() == b""
+
+
+async def test_a_making_that_was_cut_short_is_made_again(tmp_path: Path, clock: ManualClock):
+    (tmp_path / "store.db.new").write_bytes(b"half of a fi")
+    async with opened(tmp_path, clock) as store:
+        assert await store.counts() == {}
+    assert (tmp_path / "store.db").stat().st_mode & 0o777 == 0o600
 
 
 async def test_another_programs_database_is_left_as_it_is(tmp_path: Path, clock: ManualClock):

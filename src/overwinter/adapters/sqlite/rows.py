@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import apsw
@@ -15,7 +16,7 @@ from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page,
 __all__ = [
     "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
     "call_record", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "has_mail", "has_seen", "ids_ending",
-    "is_held", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "sweep",
+    "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -51,6 +52,11 @@ CALLS = """
 select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
     call.not_before, call.due, call.person, call.made, run.agent, run.name
 from call join run using (n)"""
+INSERTS_MAX = 16
+"""Events written by one statement."""
+_INSERT_EVENTS = [
+    f"insert into journal values {', '.join(['(?, ?, ?, ?, ?, ?)'] * size)}" for size in range(INSERTS_MAX + 1)
+]
 STATE = 2
 """Column of `CALLS`."""
 PERFORMABLE = f"""
@@ -71,6 +77,13 @@ class RunRow:
     events: int
     is_listening: bool
     """Whether a message may be received now."""
+    has_mail: bool
+    epoch: int
+    """The file's present one. What is not fenced is written under it: so the epochs of a journal never fall."""
+
+    def is_held(self, epoch: int) -> bool:
+        """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
+        return self.epoch == epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +117,20 @@ def encode_answer(answer: Answer) -> bytes:
     return values.encode(dict(facts.answered(0, answer).body))
 
 
-def is_held(db: apsw.Connection, epoch: int) -> bool:
-    """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
-    present = epoch_held(db)
-    return present == epoch
-
-
 def epoch_held(db: apsw.Connection) -> int:
-    """Return the file's epoch. What is not fenced is written under it: so the epochs of a journal never fall."""
+    """Return the file's epoch."""
     ((present,),) = db.execute("select epoch from meta")
     return present
 
 
 def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
     """Return what a write must know of a run."""
-    for n, status, seq, events, listens in db.execute(
-        "select n, status, seq, events, receives > 0 and first is null from run where id = ?", (to_bytes(run_id),)
+    for n, status, seq, events, listens, has_mail, epoch in db.execute(
+        "select n, status, seq, events, receives > 0 and first is null, "
+        "exists (select 1 from mail where mail.n = run.n), (select epoch from meta) from run where id = ?",
+        (to_bytes(run_id),),
     ):
-        return RunRow(n, Status(status), seq, events, bool(listens))
+        return RunRow(n, Status(status), seq, events, bool(listens), bool(has_mail), epoch)
     return None
 
 
@@ -133,8 +142,11 @@ def program_number(db: apsw.Connection, digest: bytes, source: str) -> int:
     return db.last_insert_rowid()
 
 
-def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: int, ids: Ids) -> None:  # noqa: PLR0913, PLR0917 - one statement list, called once
-    """Write a turn whose epoch, `seq` and status have been compared."""
+def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: int, ids: Ids) -> bool:  # noqa: PLR0913, PLR0917 - one statement list, called once
+    """Write a turn whose epoch, `seq` and status have been compared; return whether mail is left for the run.
+
+    Each statement costs the thread a change of hands with the event loop: so none that has nothing to do.
+    """
     _write_events(db, row.n, row.events, turn.lease.epoch, now, batch.events)
     if turn.status is not Status.LIVE:
         db.execute(
@@ -142,7 +154,7 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
             (len(batch.events), turn.calls_next, row.n),
         )
         close_run(db, row.n, turn.status, batch.result, now)
-        return
+        return False
     db.execute(
         "update run set seq = seq + 1, events = events + ?, calls = ?, failures = 0, not_before = 0, first = ?, "
         "receives = ?, changed = ? where n = ?",
@@ -154,8 +166,9 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
     if turn.closed:
         gone = [(row.n, each) for each in turn.closed]
         db.executemany("delete from call where n = ? and position = ?", gone)
-        # An answer that came while the turn took the call's time-out: nobody can receive it, and it must not wake the run.
-        db.executemany("delete from mail where n = ? and position = ?", gone)
+        if row.has_mail:
+            # An answer that came while the turn took the call's time-out: nobody can receive it, and it must not wake the run.
+            db.executemany("delete from mail where n = ? and position = ?", gone)
     for new, arguments in batch.calls:
         call = new.call
         db.execute(
@@ -168,6 +181,7 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
         )  # fmt: skip
     for index, body in batch.answers:
         post(db, row.n, ids.new(), index, body, now)
+    return bool(batch.answers) or (row.has_mail and has_mail(db, row.n))
 
 
 def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None, now: int) -> None:
@@ -209,10 +223,10 @@ def append(db: apsw.Connection, n: int, position: int, epoch: int, now: int, eve
 def _write_events(  # noqa: PLR0913, PLR0917 - the columns of a row
     db: apsw.Connection, n: int, position: int, epoch: int, now: int, events: Iterable[tuple[str, bytes]]
 ) -> None:
-    db.executemany(
-        "insert into journal values (?, ?, ?, ?, ?, ?)",
-        [(n, place, epoch, now, kind, body) for place, (kind, body) in enumerate(events, position)],
-    )
+    rows = [(n, place, epoch, now, kind, body) for place, (kind, body) in enumerate(events, position)]
+    while rows:
+        some, rows = rows[:INSERTS_MAX], rows[INSERTS_MAX:]
+        db.execute(_INSERT_EVENTS[len(some)], tuple(chain.from_iterable(some)))
 
 
 def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], str]) -> Loaded | None:
@@ -221,7 +235,7 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
     The statements need no common transaction: the run's row is read first, and a turn that was committed after it makes
     the commit of this one `STALE`.
     """
-    row: tuple[Any, ...] | None = next(iter(db.execute(_LOAD, (to_bytes(run_id),))), None)
+    row: tuple[Any, ...] | None = next(iter(db.execute(_LOAD, (to_bytes(run_id), now))), None)
     if row is None or row[5] != Status.LIVE:
         return None
     n, first_due = row[0], row[12]
@@ -261,7 +275,7 @@ order by id"""
 _LOAD = """
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
     (select min(due) from call where call.n = run.n)
-from run left join snapshot using (n) where id = ?"""
+from run left join snapshot using (n) where id = ? and not_before <= ?"""
 
 
 def run_record(row: tuple[Any, ...]) -> RunRecord:

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import apsw
 
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTooNew
 
-__all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "migrate"]
+__all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
 
 FORMAT = 1
 """The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""
@@ -78,15 +78,12 @@ def connect(path: Path, *, is_writer: bool) -> apsw.Connection:
     if not is_library_safe(apsw.sqlite_lib_version()):
         needed = ".".join(map(str, SQLITE_MIN))
         raise HomeError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a database; install apsw >= {needed}")
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if is_writer else apsw.SQLITE_OPEN_READONLY
-    if is_writer and not path.exists():
-        _create_private(path)
+    flags = apsw.SQLITE_OPEN_READWRITE if is_writer else apsw.SQLITE_OPEN_READONLY
     with guarded(path):
         connection = apsw.Connection(str(path), flags=flags)
         connection.set_busy_timeout(BUSY_MS)
         if is_writer:
             _refuse_foreign(connection, path)
-            connection.execute(f"pragma page_size={PAGE_BYTES}")
             ((mode,),) = connection.execute("pragma journal_mode=wal")
             if mode != "wal":
                 raise HomeError(f"{path} is on a filesystem without shared memory: put the home on a local disk")
@@ -97,34 +94,50 @@ def connect(path: Path, *, is_writer: bool) -> apsw.Connection:
     return connection
 
 
-def _create_private(path: Path) -> None:
-    """Make the file readable by its owner alone; SQLite gives its log and index the same mode.
+def make(path: Path, home: bytes, key_id: bytes) -> None:
+    """Make the file if there is none, whole or not at all: so one without tables is one that was emptied.
 
-    Only ever a new file: to open and close one that this process has open would drop SQLite's locks on it.
+    It is readable by its owner alone, and SQLite gives its log and index the same mode.
     """
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.new")
     with suppress(OSError):  # SQLite says what is wrong
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        draft.unlink(missing_ok=True)
+        draft.with_name(f"{draft.name}-journal").unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with guarded(path), closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.execute("pragma synchronous=full")
+        connection.execute(f"pragma page_size={PAGE_BYTES}")
+        with connection:
+            connection.execute(TABLES)
+            connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
+    draft.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _refuse_foreign(connection: apsw.Connection, path: Path) -> None:
     tables = {name for (name,) in connection.execute("select name from sqlite_schema where type = 'table'")}
-    if tables and not {"meta", "run", "journal"} <= tables:
+    if not tables:
+        raise HomeDamaged(f"{path} was emptied: restore it from a backup, or delete it to begin with no runs at all")
+    if not {"meta", "run", "journal"} <= tables:
         raise HomeDamaged(
             f"{path} is another program's database: move it away, or choose another home; nothing was changed"
         )
 
 
-def migrate(connection: apsw.Connection, path: Path, home: bytes, key_id: bytes) -> int:
-    """Make the tables, or bring them to this version's format; return the new epoch of this opening.
+def migrate(connection: apsw.Connection, path: Path, key_id: bytes) -> int:
+    """Bring the tables to this version's format; return the new epoch of this opening.
 
     Raises:
         HomeTooNew: a newer version wrote the file. Nothing was changed.
         HomeDamaged: the snapshot key is not the one that the home was made with.
     """
     with guarded(path), connection:
-        if not list(connection.execute("select 1 from sqlite_schema where name = 'meta'")):
-            connection.execute(TABLES)
-            connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
         ((found, known_key),) = connection.execute("select format, key_id from meta")
         if found > FORMAT:
             raise HomeTooNew(

@@ -13,7 +13,7 @@ import apsw
 
 from overwinter import values
 from overwinter.adapters.sqlite import rows
-from overwinter.adapters.sqlite.schema import connect, guarded, migrate
+from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
 from overwinter.clock import DAY_US, Clock
 from overwinter.errors import UsageError
@@ -59,9 +59,10 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
     Raises:
         HomeError: see `errors`: too new, damaged, full, or sealed with another key.
     """
+    make(path, to_bytes(ids.new()), key_id(key))
     writing = connect(path, is_writer=True)
     with closing(writing):
-        epoch = migrate(writing, path, to_bytes(ids.new()), key_id(key))
+        epoch = migrate(writing, path, key_id(key))
         with closing(connect(path, is_writer=False)) as reading:
             store = SqliteStore(path, writing, reading, clock, ids, epoch)
             try:
@@ -178,23 +179,25 @@ class SqliteStore:
         with guarded(self._path):
             return rows.loaded(self._reading, run_id, self._clock.now_us(), self._source)
 
-    async def commit(self, turn: Turn) -> Verdict:
+    async def commit(self, turn: Turn, *, can_wait: bool = False) -> Verdict:
         """Apply a turn, or say why not."""
         batch = rows.Prepared.of(turn)
 
         def act(db: apsw.Connection) -> Wrote[Verdict]:
             now = self._clock.now_us()
-            if not rows.is_held(db, turn.lease.epoch):
-                return Wrote(Verdict.FENCED)
             row = rows.run_row(db, turn.run_id)
-            if row is None or row.status is not Status.LIVE:
+            if row is None:
+                return Wrote(Verdict.ENDED)
+            if not row.is_held(turn.lease.epoch):
+                return Wrote(Verdict.FENCED)
+            if row.status is not Status.LIVE:
                 return Wrote(Verdict.ENDED)
             if row.seq != turn.seq:
                 return Wrote(Verdict.STALE)
-            rows.apply(db, row, turn, batch, now, self._ids)
-            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=rows.has_mail(db, row.n))
+            has_mail = rows.apply(db, row, turn, batch, now, self._ids)
+            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail)
 
-        return await self._writer.submit(act)
+        return await self._writer.submit(act, can_wait=can_wait)
 
     async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
         """Count a failed turn; if final, quarantine the run."""
@@ -202,7 +205,7 @@ class SqliteStore:
         def act(db: apsw.Connection) -> Wrote[bool]:
             now = self._clock.now_us()
             row = rows.run_row(db, run_id)
-            if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
                 return Wrote(result=False)
             status = Status.QUARANTINED if is_final else Status.LIVE
             result = values.encode(dict(event.body)) if is_final else None
@@ -223,7 +226,7 @@ class SqliteStore:
             if row is None or row.status is not Status.QUARANTINED:
                 return Wrote(result=False)
             db.execute("update run set failures = 0, not_before = 0, status = 0, result = null where n = ?", (row.n,))
-            rows.append_to(db, row, rows.epoch_held(db), self._clock.now_us(), (event,))
+            rows.append_to(db, row, row.epoch, self._clock.now_us(), (event,))
             return Wrote(result=True, grown=run_id, is_woken=True)
 
         return await self._writer.submit(act)
@@ -236,7 +239,7 @@ class SqliteStore:
             if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
                 return Wrote(result=False)
             now = self._clock.now_us()
-            rows.append_to(db, row, rows.epoch_held(db), now, (event,))
+            rows.append_to(db, row, row.epoch, now, (event,))
             rows.close_run(db, row.n, status, values.encode(dict(event.body)), now)
             return Wrote(result=True, grown=run_id)
 
@@ -267,7 +270,7 @@ class SqliteStore:
             mail_id = self._ids.new()
             rows.post(db, row.n, mail_id, None, body, now)
             event = Event(kind="message", body={"id": mail_id, "value": message})
-            rows.append_to(db, row, rows.epoch_held(db), now, (event,))
+            rows.append_to(db, row, row.epoch, now, (event,))
             return Wrote(Sent.SENT, grown=run_id, is_woken=row.is_listening)
 
         return await self._writer.submit(act)
@@ -285,7 +288,7 @@ class SqliteStore:
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             row = rows.run_row(db, call.run_id)
-            if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
                 return Wrote(result=False)
             marked = list(
                 db.execute(
@@ -319,7 +322,7 @@ class SqliteStore:
                 return Wrote(result=False)
             now = self._clock.now_us()
             rows.post(db, row.n, self._ids.new(), index, body, now)
-            rows.append_to(db, row, rows.epoch_held(db), now, (event,))
+            rows.append_to(db, row, row.epoch, now, (event,))
             return Wrote(result=True, grown=run_id, is_woken=True)
 
         return await self._writer.submit(act)
@@ -329,7 +332,7 @@ class SqliteStore:
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             row = rows.run_row(db, call.run_id)
-            if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
                 return Wrote(result=False)
             counted = 0 if call.effect == "write" else 1  # a write's attempts are counted when they start
             db.execute(
@@ -357,7 +360,7 @@ class SqliteStore:
             )
             if not db.changes():
                 return Wrote(result=False)
-            rows.append_to(db, row, rows.epoch_held(db), self._clock.now_us(), (event,))
+            rows.append_to(db, row, row.epoch, self._clock.now_us(), (event,))
             return Wrote(result=True, grown=call.run_id)
 
         return await self._writer.submit(act)
