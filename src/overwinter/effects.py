@@ -5,14 +5,18 @@
         └──────────────────────────────────┘─► no answer to a write ──► UNKNOWN: a person says what became of it
 
 A call in flight is one task and one open request; the program it belongs to holds nothing meanwhile.
+
+The answer of a call that may be repeated, and took no time, goes to the run by hand: the commit of the turn that gets it
+writes it down. A crash before that repeats the call, as it would have a moment earlier. All else is written down at once.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 
 import anyio
-from anyio.abc import TaskGroup
 
 from overwinter import journal
 from overwinter.catalog import Tools, Unknown
@@ -21,10 +25,14 @@ from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised
 from overwinter.store import Lease, Store
 
-__all__ = ["BACKOFF_S_MAX", "Attempt", "Effects", "backoff_s"]
+__all__ = ["BACKOFF_S_MAX", "BY_HAND_US_MAX", "Attempt", "Effects", "InHand", "backoff_s"]
 
 BACKOFF_S_MAX = 60.0
 """Longest pause between two attempts, unless the service itself asked for a longer one."""
+BY_HAND_US_MAX = 100_000
+"""An answer that took longer to get is written down at once: a crash should not ask for it again."""
+BY_HAND_MAX = 256
+"""Answers that may be nowhere but in memory."""
 STORE_RETRY_S = 1.0
 """Pause before an answer is offered again to a store that could not take it (a full disk)."""
 
@@ -41,8 +49,19 @@ class Attempt:
     state: CallState = CallState.INTENDED
 
 
+@dataclass(frozen=True, slots=True)
+class InHand:
+    """An answer that is not written down yet."""
+
+    attempt: Attempt
+    answer: Answer
+
+
 class Effects:
-    """The calls in flight of one worker."""
+    """The calls in flight of one worker.
+
+    Args of `has_answer`: the run that can go on with an answer in hand; it returns False if no turn will take it.
+    """
 
     def __init__(  # noqa: PLR0913 - a composition root names each part once
         self,
@@ -53,6 +72,7 @@ class Effects:
         *,
         calls_max: int,
         random: Random,
+        has_answer: Callable[[str], bool],
     ) -> None:
         self._store = store
         self._tools = tools
@@ -60,7 +80,21 @@ class Effects:
         self._owners = owners
         self._calls_max = calls_max
         self._random = random
-        self._flying: dict[tuple[str, int], anyio.CancelScope | None] = {}
+        self._has_answer = has_answer
+        self._flying: dict[tuple[str, int], asyncio.Task[None] | None] = {}
+        self._in_hand: dict[str, dict[int, InHand]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Let calls begin until the block is left; those in flight are cancelled then."""
+        # asyncio's own group: a task costs a third of anyio's, and there is one for each call.
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                yield
+            finally:
+                self._tasks = None
 
     @property
     def in_flight(self) -> int:
@@ -72,32 +106,70 @@ class Effects:
         """Return how many more may start; a call without room stays INTENDED and is found again."""
         return self._calls_max - len(self._flying)
 
-    def begin(self, group: TaskGroup, attempt: Attempt) -> None:
-        """Perform a call in a task of its own, unless it is under way already or there is no room."""
+    def begin(self, attempt: Attempt) -> None:
+        """Perform a call in a task of its own, unless it is under way already, there is no room, or no call may begin."""
         place = (attempt.call.run_id, attempt.call.index)
-        if place not in self._flying and self.room > 0:
-            self._flying[place] = None
-            group.start_soon(self._fly, attempt)
+        if self._tasks is not None and place not in self._flying and self.room > 0:
+            self._flying[place] = self._tasks.create_task(self._fly(attempt))
 
     def cancel(self, run_id: str) -> int:
         """Cancel the calls in flight of a run; return how many."""
-        scopes = [scope for (run, _), scope in self._flying.items() if run == run_id and scope is not None]
-        for scope in scopes:
-            scope.cancel()
-        return len(scopes)
+        tasks = [task for (run, _), task in self._flying.items() if run == run_id and task is not None]
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
+
+    def has_in_hand(self, run_id: str) -> bool:
+        """Return whether a run can go on with an answer in hand."""
+        return run_id in self._in_hand
+
+    def take(self, run_id: str) -> Mapping[int, InHand]:
+        """Return the answers in hand for a run's turn; after it, `settle` them."""
+        return self._in_hand.pop(run_id, {})
+
+    def settle(self, taken: Mapping[int, InHand], answered: frozenset[int]) -> None:
+        """Let go of the answers that the turn's commit holds; write the others down."""
+        for index, each in taken.items():
+            if index in answered:
+                del self._flying[each.attempt.call.run_id, index]
+            elif self._tasks is not None:
+                self._tasks.create_task(self._put_down(each))
+
+    async def _put_down(self, each: InHand) -> None:
+        try:
+            await self._record_surely(each.attempt, each.answer)
+        finally:
+            del self._flying[each.attempt.call.run_id, each.attempt.call.index]
 
     async def _fly(self, attempt: Attempt) -> None:
         place = (attempt.call.run_id, attempt.call.index)
+        is_in_hand = False
         try:
-            with anyio.CancelScope() as scope:
-                self._flying[place] = scope
-                answer = await self._perform(attempt)
-                if answer is not None:
-                    await self._record_surely(attempt, answer)
+            began_us = self._clock.now_us()
+            answer = await self._perform(attempt)
+            if answer is None:
+                return
+            took_us = self._clock.now_us() - began_us
+            is_in_hand = took_us <= BY_HAND_US_MAX and self._hand_over(attempt, answer)
+            if not is_in_hand:
+                await self._record_surely(attempt, answer)
         except HomeError:
             pass  # the start could not be written, so nothing left: the call stays INTENDED, and is found again
         finally:
-            del self._flying[place]
+            if not is_in_hand:
+                del self._flying[place]
+
+    def _hand_over(self, attempt: Attempt, answer: Answer | Unknown) -> bool:
+        call = attempt.call
+        if call.effect == "write" or isinstance(answer, Unknown) or len(self._in_hand) >= BY_HAND_MAX:
+            return False
+        if isinstance(answer, Raised) and answer.is_retryable and self._may_repeat(attempt):
+            return False
+        if not self._has_answer(call.run_id):
+            return False
+        self._flying[call.run_id, call.index] = None  # what is left of it is a commit, and that is not cancelled
+        self._in_hand.setdefault(call.run_id, {})[call.index] = InHand(attempt, answer)
+        return True
 
     async def _perform(self, attempt: Attempt) -> Answer | Unknown | None:
         """Return what became of the act; None: it was not begun, for it is fenced, ended or somebody else's by now."""

@@ -31,7 +31,7 @@ class Status(IntEnum):
 
 
 class CallState(IntEnum):
-    """Where an effect stands. The transitions are in `state.py`."""
+    """Where an effect stands. The transitions are the SQL of the store's methods."""
 
     INTENDED = 0
     STARTED = 1

@@ -23,7 +23,8 @@ class Given:
 
     index: int
     answer: Answer
-    by: Literal["mail", "message", "timer"]
+    by: Literal["mail", "message", "timer", "hand"]
+    """By hand: it is nowhere but in this process, and the turn's commit writes it down."""
     mail_id: str | None = None
 
 

@@ -6,7 +6,8 @@
                                                         ▼
          ONE COMMIT, fenced: snapshot + intents + consumed mail + timers + journal
                                                         ▼
-         effects start only from committed intents (effects.py); their answers become mail, and the run is due again
+         effects start only from committed intents (effects.py); their answers come as mail or by hand, and the run is
+         due again
 
 Nothing outside happens in a turn. If the process dies before the commit, the turn was never taken; if it dies after, the
 intents are found in the store. So a crash can only repeat a call under the key it had, `(run, index)`.
@@ -28,7 +29,19 @@ from overwinter.snapshot import Snapshot, seal, unseal
 from overwinter.store import Lease, Loaded, NewCall, Store, Turn, Verdict
 from overwinter.waits import WAITS, snapshot_after, wait
 
-__all__ = ["Began", "Means", "Turned", "advance", "decide", "deliveries", "opened", "program_of", "settle", "turn"]
+__all__ = [
+    "Began",
+    "Means",
+    "Standing",
+    "Turned",
+    "advance",
+    "decide",
+    "deliveries",
+    "opened",
+    "program_of",
+    "settle",
+    "turn",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +61,15 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a run stands between two turns."""
+
+    run: Loaded
+    state: Snapshot | None = None
+    """Its state, if this process has just written it; None: it is in the store, sealed, or there is none yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turned:
     """What became of a turn."""
 
@@ -55,6 +77,10 @@ class Turned:
     calls: Sequence[NewCall] = ()
     """The intents that the commit holds, to be performed now."""
     status: Status = Status.LIVE
+    answered: frozenset[int] = frozenset()
+    """Calls whose answers the program got: with the commit they are durable."""
+    left: Standing | None = None
+    """What the commit left, without what came meanwhile; None if the run has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,41 +97,71 @@ class Began:
     """The only instant that the program can read in this turn."""
 
 
-async def turn(run: Loaded, lease: Lease, means: Means, store: Store, now_us: int) -> Turned | None:
+async def turn(  # noqa: PLR0913 - what a turn is made of, no more
+    standing: Standing,
+    lease: Lease,
+    means: Means,
+    store: Store,
+    now_us: int,
+    *,
+    in_hand: Mapping[int, Answer],
+    can_wait: bool = False,
+) -> Turned | None:
     """Take one turn: resume the program with what has arrived, decide its calls, commit. None: nothing had arrived.
+
+    Args:
+        standing: the run as loaded, or as its last turn left it.
+        lease: the right to commit.
+        means: what turns are made with.
+        store: takes the commit.
+        now_us: the instant of the turn.
+        in_hand: answers that are nowhere but here yet, by call. The commit writes those down that the program got.
+        can_wait: whether other turns are about to be committed; see `Store.commit`.
 
     Raises:
         WorkerCrashed: the interpreter died under it; nothing was committed and the turn may be taken again.
         SnapshotRefused: the snapshot cannot be trusted and the journal cannot rebuild it; a person must look.
     """
+    run, snapshot = standing.run, standing.state
     refused: tuple[Event, ...] = ()
     try:
-        snapshot = opened(run, means)
+        snapshot = snapshot or opened(run, means)
     except SnapshotRefused as error:
         snapshot = await rebuild(run, program_of(run, means), means.interpreter, store)
         refused = (Event(kind="refused", body={"reason": str(error)}),)
-    given = deliveries(snapshot, run) if snapshot else ()
+    given = deliveries(snapshot, run, in_hand) if snapshot else ()
     if snapshot and not given:
         return None
     began = Began(run=run, lease=lease, snapshot=snapshot, given=given, now_us=now_us)
     outcome = await advance(began, means)
-    commit = settle(began, outcome, means)
-    verdict = await store.commit(replace(commit, events=(*refused, *commit.events)) if refused else commit)
-    return Turned(verdict=verdict, calls=commit.calls, status=commit.status)
+    commit, state = settle(began, outcome, means)
+    if refused:
+        commit = replace(commit, events=(*refused, *commit.events))
+    verdict = await store.commit(commit, can_wait=can_wait)
+    return Turned(
+        verdict=verdict,
+        calls=commit.calls,
+        status=commit.status,
+        answered=frozenset([each.index for each in given]),
+        left=None if state is None else Standing(run=_after(run, commit), state=state),
+    )
 
 
-def settle(began: Began, outcome: Outcome, means: Means) -> Turn:
-    """Return the one commit that an outcome of the program comes to. Pure: nothing has happened outside."""
+def settle(began: Began, outcome: Outcome, means: Means) -> tuple[Turn, Snapshot | None]:
+    """Return the one commit that an outcome of the program comes to, and the state in it if the run goes on.
+
+    Pure: nothing has happened outside.
+    """
     match outcome:
         case Blocked(pending=pending) if not pending:
             # D9: an await that nothing can answer must not sleep for ever.
-            return _ended(began, Status.FAILED, outcome, journal.failed(_deadlock(outcome)))
+            return _ended(began, Status.FAILED, outcome, journal.failed(_deadlock(outcome))), None
         case Blocked():
             return _blocked(began, outcome, means)
         case Finished():
-            return _ended(began, Status.FINISHED, outcome, journal.finished(outcome))
+            return _ended(began, Status.FINISHED, outcome, journal.finished(outcome)), None
         case Failed():
-            return _ended(began, Status.FAILED, outcome, journal.failed(outcome))
+            return _ended(began, Status.FAILED, outcome, journal.failed(outcome)), None
 
 
 # --- Before: what the program is given -------------------------------------------------------------------------------
@@ -127,7 +183,7 @@ def opened(run: Loaded, means: Means) -> Snapshot | None:
     return snapshot
 
 
-def deliveries(snapshot: Snapshot, run: Loaded) -> tuple[Given, ...]:
+def deliveries(snapshot: Snapshot, run: Loaded, in_hand: Mapping[int, Answer]) -> tuple[Given, ...]:
     """Return what has arrived for the calls that wait, one answer for each, in order of index.
 
     An answer goes before a passed timer; messages go to the open receives in order, as far as they reach.
@@ -140,6 +196,9 @@ def deliveries(snapshot: Snapshot, run: Loaded) -> tuple[Given, ...]:
             given[mail.index] = Given(index=mail.index, answer=mail.answer, by="mail", mail_id=mail.id)
     for index, mail in zip([each for each in snapshot.receives if each not in given], messages, strict=False):
         given[index] = Given(index=index, answer=mail.answer, by="message", mail_id=mail.id)
+    for index, answer in in_hand.items():
+        if index in indices and index not in given:
+            given[index] = Given(index=index, answer=answer, by="hand")
     for index in run.due:
         if index in indices and index not in given:
             answer = journal.timer_answer(is_sleep=index in snapshot.sleeps)
@@ -167,7 +226,7 @@ def program_of(run: Loaded, means: Means) -> Program:
 # --- After: what the outcome comes to ---------------------------------------------------------------------------------
 
 
-def _blocked(began: Began, outcome: Blocked, means: Means) -> Turn:
+def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapshot]:
     run, before = began.run, began.snapshot
     calls: list[NewCall] = []
     answers: dict[int, Answer] = {}
@@ -183,7 +242,7 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> Turn:
                 events.append(journal.answered(index, refusal))
     after = snapshot_after(means.interpreter.engine, before, outcome, run.calls)
     gone = set(before.pending.values()) - set(after.pending.values()) if before else set[int]()
-    return Turn(
+    commit = Turn(
         run_id=run.run_id,
         lease=began.lease,
         seq=run.seq,
@@ -198,6 +257,7 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> Turn:
         receives=len(after.receives),
         events=events,
     )
+    return commit, after
 
 
 def decide(began: Began, index: int, request: Request, means: Means) -> NewCall | Raised:
@@ -245,8 +305,23 @@ def _ended(began: Began, status: Status, outcome: Outcome, last: Event) -> Turn:
 
 
 def _opening(began: Began, outcome: Outcome) -> list[Event]:
-    events = [journal.turn(began.now_us, began.given)]
+    events = [journal.answered(each.index, each.answer) for each in began.given if each.by == "hand"]
+    events.append(journal.turn(began.now_us, began.given))
     return [*events, journal.printed(outcome.output)] if outcome.output else events
+
+
+def _after(run: Loaded, commit: Turn) -> Loaded:
+    return replace(
+        run,
+        seq=run.seq + 1,
+        calls=commit.calls_next,
+        failures=0,
+        first=commit.first,
+        receives=commit.receives,
+        snapshot=commit.snapshot,
+        mail=(),
+        due=(),
+    )
 
 
 def _consumed(began: Began) -> tuple[str, ...]:

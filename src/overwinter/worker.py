@@ -4,20 +4,20 @@ One task listens for wake-ups, one keeps the alarm for timers and looks for what
 interpreter workers take turns. A run is in the hands of at most one of them.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
 import anyio
-from anyio.abc import TaskGroup
 
 from overwinter.catalog import Tools
 from overwinter.clock import SECOND_US, Clock
-from overwinter.effects import Attempt, Effects
-from overwinter.errors import HomeError, HomeHeld, JailUnavailable, SnapshotRefused, WorkerCrashed
+from overwinter.effects import Attempt, Effects, InHand
+from overwinter.errors import HomeError, HomeHeld, JailUnavailable, SnapshotRefused
 from overwinter.events import Event
-from overwinter.store import Lease, Loaded, NewCall, Store, Verdict
-from overwinter.turn import Means, turn
+from overwinter.store import Lease, Loaded, Store, Verdict
+from overwinter.turn import Means, Standing, Turned, turn
 from overwinter.values import Value
 
 __all__ = ["FAILURES_MAX", "Pulse", "Worker"]
@@ -29,6 +29,11 @@ SAFETY_POLL_US = 1 * SECOND_US
 """How late a wake-up may be whose hint was lost."""
 QUEUE_MAX = 10_000
 """Ready runs held in memory; the rest stays in the store until there is room."""
+CROWD = 64
+LEFT_MAX = 256
+LEFT_BYTES_MAX = 64 << 10
+"""Runs whose state stays in memory while a call of theirs is in flight, and how large it may be: the answer of a quick
+call need not read back what was written a moment ago."""
 DRAIN_LOOK_S = 0.02
 STORE_PAUSE_S = 1.0
 """How long to leave a store alone that could not be read or written (a full disk)."""
@@ -55,12 +60,16 @@ class Worker:
         self._means = means
         self._clock = clock
         self._slots = slots
-        self._effects = Effects(store, tools, clock, means.owners, calls_max=calls_max, random=random)
+        self._effects = Effects(
+            store, tools, clock, means.owners, calls_max=calls_max, random=random, has_answer=self._go_on
+        )
         self._leases: Mapping[int, Lease] = {}
-        self._send, self._receive = anyio.create_memory_object_stream[str](QUEUE_MAX)
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._busy: dict[str, anyio.CancelScope] = {}
         self._again: set[str] = set()
+        self._left: dict[str, Standing] = {}
+        self._scope = anyio.CancelScope()
         self._alarm_us = 0
         self._rung = anyio.Event()
         self._turns = 0
@@ -77,10 +86,16 @@ class Worker:
             epoch=epoch,
         )
 
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether so many runs are at it that a turn waits longer for an interpreter than for its commit."""
+        return len(self._busy) + len(self._queued) >= CROWD
+
     def interrupt(self, run_id: str) -> None:
         """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
         if (scope := self._busy.get(run_id)) is not None:
             scope.cancel()
+        self._left.pop(run_id, None)
         self._effects.cancel(run_id)
 
     def ring(self, at_us: int) -> None:
@@ -103,11 +118,13 @@ class Worker:
             JailUnavailable: no interpreter worker can be started any more.
         """
         self._leases = {lease.shard: lease for lease in await self._store.claim()}
-        async with self._send, self._receive, anyio.create_task_group() as group:
+        async with anyio.create_task_group() as group, self._effects.open():
+            self._scope = group.cancel_scope
             group.start_soon(self._listen)
-            group.start_soon(self._watch, group)
+            group.start_soon(self._watch)
             for _ in range(self._slots):
-                group.start_soon(self._drive, group)
+                group.start_soon(self._drive)
+            await anyio.sleep_forever()
         if not self._leases:
             raise HomeHeld("another process has opened this home: this one lets go of it")
 
@@ -118,10 +135,10 @@ class Worker:
             for run_id in await self._store.woken():
                 self._enqueue(run_id)
 
-    async def _watch(self, group: TaskGroup) -> None:
+    async def _watch(self) -> None:
         while True:
             try:
-                next_us = await self._look(group)
+                next_us = await self._look()
             except HomeError:
                 await anyio.sleep(STORE_PAUSE_S)
                 continue
@@ -129,7 +146,7 @@ class Worker:
             self._rung = anyio.Event()
             await self._until_alarm()
 
-    async def _look(self, group: TaskGroup) -> int:
+    async def _look(self) -> int:
         """Take up what is ready and what is to be performed; return when to look again."""
         leases = tuple(self._leases.values())
         now_us = self._clock.now_us()
@@ -142,7 +159,7 @@ class Worker:
                 attempt = Attempt(
                     call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state
                 )
-                self._effects.begin(group, attempt)
+                self._effects.begin(attempt)
         is_full = len(ready.run_ids) >= room or not self._effects.room
         next_us = ready.next_due_us or now_us + SAFETY_POLL_US
         return now_us + SAFETY_POLL_US // 10 if is_full else next_us
@@ -158,79 +175,121 @@ class Worker:
         self._rung.set()
 
     def _enqueue(self, run_id: str) -> None:
+        self._left.pop(run_id, None)  # something waits for it in the store
         if run_id in self._busy:
             self._again.add(run_id)
-        elif run_id not in self._queued and len(self._queued) < QUEUE_MAX:
+        elif len(self._queued) < QUEUE_MAX:
+            self._line_up(run_id)
+
+    def _go_on(self, run_id: str) -> bool:
+        """Have the run take a turn with the answers in hand. False: it will take none."""
+        if self._is_draining:
+            return False
+        if run_id not in self._busy:
+            self._line_up(run_id)
+        return True
+
+    def _line_up(self, run_id: str) -> None:
+        if run_id not in self._queued:
             self._queued.add(run_id)
-            self._send.send_nowait(run_id)
+            self._queue.put_nowait(run_id)
 
     # --- Taking turns ------------------------------------------------------------------------------------------------
 
-    async def _drive(self, group: TaskGroup) -> None:
-        async for run_id in self._receive:
+    async def _drive(self) -> None:
+        while True:
+            run_id = await self._queue.get()
             self._queued.discard(run_id)
             if self._is_draining:
-                continue
-            if run_id in self._busy:
-                self._again.add(run_id)
+                self._effects.settle(self._effects.take(run_id), answered=frozenset())
                 continue
             with anyio.CancelScope() as scope:
                 self._busy[run_id] = scope
                 try:
-                    await self._advance(run_id, group)
+                    await self._advance(run_id)
                 finally:
                     del self._busy[run_id]
             if run_id in self._again:
                 self._again.discard(run_id)
                 self._enqueue(run_id)
+            elif self._effects.has_in_hand(run_id):
+                self._line_up(run_id)
 
-    async def _advance(self, run_id: str, group: TaskGroup) -> None:
+    async def _advance(self, run_id: str) -> None:
         lease = next(iter(self._leases.values()))
+        in_hand = self._effects.take(run_id)
+        answered: frozenset[int] = frozenset()
         try:
-            run = await self._store.load(run_id)
-            if run is None:
-                return
-            await self._take_turn(run, lease, group)
+            standing = self._left.pop(run_id, None) or await self._load(run_id)
+            if standing is not None:
+                answered = await self._take_turn(standing, lease, in_hand)
         except HomeError:
             # The store's trouble, not the run's: leave it as it is, the safety poll finds it again.
             await anyio.sleep(STORE_PAUSE_S)
+        finally:
+            self._effects.settle(in_hand, answered)
 
-    async def _take_turn(self, run: Loaded, lease: Lease, group: TaskGroup) -> None:
+    async def _load(self, run_id: str) -> Standing | None:
+        run = await self._store.load(run_id)
+        return None if run is None else Standing(run=run)
+
+    async def _take_turn(self, standing: Standing, lease: Lease, in_hand: Mapping[int, InHand]) -> frozenset[int]:
+        """Take a turn; return the calls whose answers are durable now."""
+        answers = {index: each.answer for index, each in in_hand.items()}
+        nothing: frozenset[int] = frozenset()
+        run = standing.run
         try:
-            turned = await turn(run, lease, self._means, self._store, self._clock.now_us())
+            turned = await turn(
+                standing,
+                lease,
+                self._means,
+                self._store,
+                self._clock.now_us(),
+                in_hand=answers,
+                can_wait=self._is_crowded,
+            )
         except JailUnavailable:
             raise
         except SnapshotRefused as error:
             await self._stumble(run, lease, error, is_final=True)
-            return
+            return nothing
         except HomeError:
             raise
-        except WorkerCrashed as error:
-            await self._stumble(run, lease, error)
-            return
         except Exception as error:  # noqa: BLE001 - a fault in one run must not end the others
             await self._stumble(run, lease, error)
-            return
+            return nothing
         if turned is None:
-            return
+            return nothing
         self._turns += 1
         match turned.verdict:
             case Verdict.COMMITTED:
-                self._act(run, lease, turned.calls, group)
+                self._act(run, lease, turned)
+                return turned.answered
             case Verdict.FENCED:
                 # Another process holds the home now. Whatever this one still does, no store will take it.
                 self._leases = {}
-                group.cancel_scope.cancel()
+                self._scope.cancel()
             case Verdict.STALE | Verdict.ENDED:
                 pass
+        return nothing
 
-    def _act(self, run: Loaded, lease: Lease, calls: Sequence[NewCall], group: TaskGroup) -> None:
+    def _act(self, run: Loaded, lease: Lease, turned: Turned) -> None:
         """Start the effects of a committed turn: the only place from which a new intent is carried out."""
-        for intent in calls:
+        has_effect = False
+        for intent in turned.calls:
             if intent.due_us is not None:
                 self.ring(intent.due_us)
             if intent.call.effect != "wait" and not self._is_draining:
-                self._effects.begin(group, Attempt(call=intent.call, agent=run.agent, lease=lease))
+                has_effect = True
+                self._effects.begin(Attempt(call=intent.call, agent=run.agent, lease=lease))
+        if has_effect and turned.left is not None:
+            self._keep(turned.left)
+
+    def _keep(self, left: Standing) -> None:
+        if left.state is not None and len(left.state.body) <= LEFT_BYTES_MAX:
+            if len(self._left) >= LEFT_MAX:
+                del self._left[next(iter(self._left))]
+            self._left[left.run.run_id] = left
 
     async def _stumble(self, run: Loaded, lease: Lease, error: Exception, *, is_final: bool = False) -> None:
         failures = run.failures + 1

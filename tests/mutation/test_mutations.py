@@ -14,9 +14,10 @@ ROWS = "src/overwinter/adapters/sqlite/rows.py"
 CONFORMANCE = ["tests/conformance/test_store.py"]
 TURNS = ["tests/unit/test_turns.py"]
 MATRIX = ["tests/crash"]
+BY_HAND = ["tests/unit/test_by_hand.py"]
 
 MUTATIONS = {
-    "the epoch is not compared": (ROWS, "return present == epoch", "return True", CONFORMANCE),
+    "the epoch is not compared": (ROWS, "return self.epoch == epoch", "return True", CONFORMANCE),
     "seq is not compared": (STORE, "if row.seq != turn.seq:", "if False:", CONFORMANCE),
     "all mail goes, not the mail named": (
         ROWS,
@@ -38,7 +39,7 @@ MUTATIONS = {
     ),
     "a start does not ask whether the run has ended": (
         STORE,
-        """if row is None or row.status is not Status.LIVE or not rows.is_held(db, lease.epoch):
+        """if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
                 return Wrote(result=False)
             marked""",
         "if row is None:\n                return Wrote(result=False)\n            marked",
@@ -47,12 +48,24 @@ MUTATIONS = {
     "an answer is taken twice": (STORE, 'and position = ? and state <> 2", (row.n, index)', 'and position = ?", (row.n, index)', CONFORMANCE),
     "an intent is acted on before it is committed": (
         "src/overwinter/turn.py",
-        "    verdict = await store.commit(replace(commit, events=(*refused, *commit.events)) if refused else commit)",
+        "    verdict = await store.commit(commit, can_wait=can_wait)",
         """    for intent in commit.calls:
         if intent.call.effect != 'wait' and hasattr(store, 'acts'):
             await store.acts(intent.call)
     verdict = await store.commit(commit)""",
         MATRIX,
+    ),
+    "the answer of a write goes by hand": (
+        "src/overwinter/effects.py",
+        'if call.effect == "write" or isinstance(answer, Unknown)',
+        "if isinstance(answer, Unknown)",
+        BY_HAND,
+    ),
+    "answers in hand are dropped with a turn that fails": (
+        "src/overwinter/effects.py",
+        "self._tasks.create_task(self._put_down(each))",
+        "pass",
+        BY_HAND,
     ),
     "a started write is silently repeated": (
         "src/overwinter/effects.py",
