@@ -18,6 +18,8 @@ CLAIMS = {
     "D8.errors_journaled": "errors of calls are journaled and raised as typed errors",
     "D9.deadlock": "an await that nothing can answer ends the run with an error",
     "G1.no_rule": "a call without a grant is denied, and the program sees PermissionError",
+    "G6.no_credential": "a program's stubs and journal hold no credential",
+    "G8.changed": "a function whose definition changed is not called until somebody accepts it",
     "G5.cancel": "cancelling ends a computing program at once and no effect starts afterwards",
     "S1.fenced": "a holder whose epoch has passed can neither commit nor start an effect",
     "D1.host.no_orphans": "an interpreter worker never outlives its host",

@@ -3,6 +3,7 @@
 import overwinter
 from overwinter.config import Agent
 from overwinter.faces import cli
+from overwinter.faces.cli import tools
 from overwinter.faces.server import _Server
 
 _ = (
@@ -16,5 +17,12 @@ _ = (
     cli.ps,
     cli.root,
     cli.show_run,
+    tools.accept,
+    tools.call_function,
+    tools.describe,
+    tools.list_services,
+    tools.pins,
+    tools.refresh,
+    tools.search,
 )
 __getattr__ = overwinter.__getattr__

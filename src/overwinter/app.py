@@ -2,7 +2,7 @@
 
 import json
 import keyword
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,10 +12,11 @@ from random import SystemRandom
 import anyio
 
 from overwinter import journal
+from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.adapters.home import Home, open_home
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
-from overwinter.adapters.python_tools import load_python_tools
+from overwinter.adapters.sources import Sources, open_sources
 from overwinter.adapters.sqlite import open_store
 from overwinter.catalog import Catalog, Tools
 from overwinter.check import Checker, Finding, render
@@ -25,7 +26,8 @@ from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, Overwi
 from overwinter.events import CallState, Event, Raised, Returned, Status
 from overwinter.ids import ALPHABET, ID_LENGTH, Ids
 from overwinter.interpreter import Interpreter, Limits
-from overwinter.policy import Grants
+from overwinter.policy import Allow, Grants
+from overwinter.principal import Principal
 from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent, Store
 from overwinter.subset import functions_named
 from overwinter.turn import Means
@@ -58,6 +60,8 @@ class Parts:
     interpreter: Interpreter
     checker: Checker
     tools: Tools
+    sources: Sources
+    """What the tools come from; `tools` may be a wrapping of it."""
     clock: Clock
     ids: Ids
     key: bytes
@@ -78,15 +82,15 @@ class App:
         self._parts = parts
         self._store = parts.store
         self._clock = parts.clock
-        modules = {name: tuple(module.functions) for name, module in parts.tools.catalog.modules.items()}
-        modules["tools"] = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
+        self._named = lru_cache(PROGRAMS_REMEMBERED)(self._functions_named)
+        self._stubs: Mapping[str, str] | None = None
         self._worker = Worker(
             parts.store,
             Means(
                 interpreter=parts.interpreter,
-                policy=Grants({name: agent.tools for name, agent in config.agents.items()}),
+                policy=grants_of(config),
                 catalog=parts.tools.catalog,
-                named=lru_cache(PROGRAMS_REMEMBERED)(partial(functions_named, modules=modules)),
+                named=self._named,
                 key=parts.key,
                 limits=limits_of(config),
                 owners={name: agent.owner for name, agent in config.agents.items()},
@@ -119,12 +123,15 @@ class App:
             place: Home = stack.enter_context(open_home(home))
             config = load(place.config_path)
             store = await stack.enter_async_context(open_store(place.database_path, clock, ids, key=place.key))
-            tools = await stack.enter_async_context(
-                load_python_tools(
-                    {name: service.python for name, service in config.services.items()},
+            sources = await stack.enter_async_context(
+                open_sources(
+                    config.services,
+                    place.catalog_path,
+                    clock,
                     directory=place.config_path.parent,
                     threads_max=config.worker.threads,
                     value_bytes_max=limits_of(config).value_bytes,
+                    may_call=partial(may_call, grants_of(config)),
                 )
             )
             jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
@@ -140,7 +147,8 @@ class App:
                 store=store,
                 interpreter=interpreter,
                 checker=checker,
-                tools=tools,
+                tools=sources,
+                sources=sources,
                 clock=clock,
                 ids=ids,
                 key=place.key,
@@ -188,8 +196,10 @@ class App:
     ) -> Sequence[Finding]:
         """Return what is wrong with a program, and run nothing."""
         self._agent(agent)
-        stubs = {name: module.stub for name, module in self._parts.tools.catalog.modules.items()}
-        return await self._parts.checker.check(source, stubs, inputs or {})
+        if self._stubs is None:
+            modules = self._parts.tools.catalog.modules
+            self._stubs = {name: module.stub for name, module in modules.items() if name != "tools"}
+        return await self._parts.checker.check(source, self._stubs, inputs or {})
 
     async def start(
         self,
@@ -432,6 +442,56 @@ class App:
         """Delete runs that ended longer ago than this, with their journals."""
         return await self._store.collect(self._clock.now_us() - round(older_than_s * SECOND_US))
 
+    # --- Tools -------------------------------------------------------------------------------------------------------
+
+    def sources(self) -> Sequence[Source]:
+        """Return the services of the home, with what was wrong in their descriptions."""
+        return self._parts.sources.file.sources()
+
+    def search(
+        self, query: str, *, agent: str = "default", service: str | None = None, limit: int = 8
+    ) -> Sequence[Hit]:
+        """Return the functions that fit a query best, among those that an agent may call."""
+        self._agent(agent)
+        return self._parts.sources.discovery.search(agent, query, service, limit)
+
+    def browse(self, prefix: str, *, agent: str = "default", limit: int = 100) -> Sequence[Hit]:
+        """Return the functions whose full names begin so."""
+        self._agent(agent)
+        return self._parts.sources.discovery.browse(agent, prefix, limit)
+
+    def describe(self, names: Sequence[str], *, agent: str = "default") -> str:
+        """Return stubs of functions or types, as a program gets them."""
+        self._agent(agent)
+        return self._parts.sources.discovery.describe(agent, names)
+
+    async def refresh(self, service: str | None = None) -> Sequence[str]:
+        """Import described services anew; return which.
+
+        Raises:
+            ConfigInvalid: a description cannot be read; what was imported before stays.
+            NotFound: there is no such service.
+        """
+        if service is not None and service not in self.config.services:
+            raise NotFound(f"there is no service {service!r} in overwinter.toml")
+        imported = await self._parts.sources.refresh(service)
+        self._forget()
+        return imported
+
+    def pins(self, *, is_different: bool = True) -> Iterator[Pin]:
+        """Yield the names that functions were given; only those whose definition changed or went, if not told otherwise."""
+        return self._parts.sources.file.pins(is_different=is_different)
+
+    def accept(self, names: Sequence[str]) -> int:
+        """Accept the present definitions of functions; return how many had changed or gone."""
+        accepted = self._parts.sources.file.accept(names, self._clock.now_us())
+        self._forget()
+        return accepted
+
+    def _forget(self) -> None:
+        self._stubs = None
+        self._named.cache_clear()
+
     async def health(self) -> Mapping[str, Value]:
         """Return what `doctor` shows: what this home is and how it does."""
         pulse = self._worker.pulse()
@@ -449,10 +509,26 @@ class App:
             "questions": len(await self.questions()),
         }
 
+    def _functions_named(self, source: str) -> Mapping[str, tuple[str, ...]]:
+        modules = {name: tuple(module.functions) for name, module in self._parts.tools.catalog.modules.items()}
+        waits = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
+        modules["tools"] = (*modules.get("tools", ()), *waits, "call")
+        return functions_named(source, modules)
+
     def _agent(self, name: str) -> None:
         if name not in self.config.agents:
             known = ", ".join(sorted(self.config.agents))
             raise NotFound(f"there is no agent {name!r} in overwinter.toml; there are: {known}")
+
+
+def grants_of(config: Config) -> Grants:
+    """Return the policy of a configuration."""
+    return Grants({name: agent.tools for name, agent in config.agents.items()})
+
+
+def may_call(grants: Grants, agent: str, function: str) -> bool:
+    """Return whether an agent may call a function at all."""
+    return isinstance(grants.decide(Principal(agent=agent, run_id="", owner=""), function, {}), Allow)
 
 
 def limits_of(config: Config) -> Limits:

@@ -36,7 +36,8 @@ class Checker(Protocol):
 
         Args:
             source: the program.
-            stubs: module name to `.pyi` text, of every service in scope; the module `tools` is added by the checker.
+            stubs: module name to `.pyi` text, of every service in scope; the module `tools` is added by the checker. The
+                same object stands for the same texts.
             inputs: the variables the run starts with.
         """
         ...

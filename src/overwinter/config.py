@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from overwinter.errors import ConfigInvalid
+from overwinter.events import Effect
 
 __all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "load"]
 
@@ -79,8 +80,18 @@ class Agent:
 class Service:
     """`[services.NAME]`: where a module of tools comes from."""
 
-    python: str
+    python: str = ""
     """Path of a Python module, looked for beside `overwinter.toml` first."""
+    openapi: str = ""
+    """File or address of an OpenAPI or Swagger description, JSON or YAML; a path is relative to `overwinter.toml`."""
+    base_url: str = ""
+    """Where the API is, if not where its description says. Only so may it be on a private network."""
+    auth: str = ""
+    """Reference of its credential: `env:NAME` or `file:PATH`. It is sent as the description's security scheme asks."""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Sent with each call: a tenant, an account."""
+    effects: Mapping[str, Effect] = field(default_factory=dict[str, Effect])
+    """Function name to `read`, `idempotent` or `write`, where the description is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +188,10 @@ class _Reader:
                 return self._positive(place, float(value))
             case "str", str():
                 return value
+            case "Mapping[str, str]" | "Mapping[str, Effect]", dict() if all(
+                isinstance(each, str) for each in cast("dict[str, Any]", value).values()
+            ):
+                return dict(cast("dict[str, str]", value))
             case "tuple[str, ...]", list() if all(isinstance(each, str) for each in cast("list[Any]", value)):
                 return tuple(cast("list[str]", value))
             case _:
@@ -185,6 +200,8 @@ class _Reader:
                     "int": "a whole number",
                     "float": "a number",
                     "str": "a text in quotes",
+                    "Mapping[str, str]": "a table of texts",
+                    "Mapping[str, Effect]": "a table of texts",
                 }
                 raise self._wrong(place, f"is {words.get(kind, 'a list of texts')}, not {value!r}")
 
@@ -218,9 +235,24 @@ class _Reader:
                     hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"
                     raise self._wrong(("agents", name, "tools"), f"has {pattern!r}, which names no function{hint}")
         for name, service in config.services.items():
-            if not all(part.isidentifier() for part in service.python.split(".")):
+            self._service(name, service)
+
+    def _service(self, name: str, service: Service) -> None:
+        place = ("services", name)
+        if bool(service.python) == bool(service.openapi):
+            raise self._wrong(place, "needs one source: python = 'a.module' or openapi = 'a file or an address'")
+        if service.python and not all(part.isidentifier() for part in service.python.split(".")):
+            raise self._wrong((*place, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}")
+        if service.base_url and not service.base_url.startswith(("http://", "https://")):
+            raise self._wrong((*place, "base_url"), f"begins with http:// or https://, unlike {service.base_url!r}")
+        if service.auth and not re.fullmatch(r"(env|file):.+", service.auth):
+            raise self._wrong(
+                (*place, "auth"), "is a reference, 'env:NAME' or 'file:PATH': the secret itself stays out of here"
+            )
+        for function, effect in service.effects.items():
+            if effect not in ("read", "idempotent", "write"):
                 raise self._wrong(
-                    ("services", name, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}"
+                    (*place, "effects"), f"knows read, idempotent and write, not {effect!r} for {function}"
                 )
 
     def _wrong(self, place: tuple[str, ...], words: str) -> ConfigInvalid:

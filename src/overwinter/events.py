@@ -55,6 +55,8 @@ class Call:
     effect: Effect
     line: int = 0
     """Where in the program it was made; 0 if unknown."""
+    agent: str = ""
+    """Under which identity it was made."""
 
     @property
     def key(self) -> str:

@@ -25,6 +25,9 @@ class Deny:
 
 Decision = Allow | Deny
 
+LOOKUPS = frozenset({"tools.services", "tools.search", "tools.browse", "tools.describe"})
+"""Whoever may do anything may look up what: these show an agent only what it may call."""
+
 
 class Policy(Protocol):
     """Decides each call of each principal, at the moment it is made."""
@@ -47,6 +50,8 @@ class Grants:
         patterns = self.by_agent.get(principal.agent)
         if patterns is None:
             return Deny(f"there is no agent {principal.agent!r}")
+        if action in LOOKUPS:
+            return Allow()
         if any(fnmatchcase(action, pattern) for pattern in patterns):
             return Allow()
         return Deny(f"agent {principal.agent!r} has no grant for {action}: add it to its `tools` in overwinter.toml")

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, is_typeddict
 from overwinter.errors import ConfigInvalid
 from overwinter.functions import Key
 
-__all__ = ["HEADER", "TOOLS", "Stubs"]
+__all__ = ["HEADER", "TOOLS", "Stubs", "doc"]
 
 HEADER = """from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -30,6 +30,16 @@ class ErrorDetail(TypedDict):
     call: int | None
 async def ask(person: str, question: str, *, options: list[str] | None = ..., timeout: float | None = ...) -> str:
     \"\"\"Ask a person; waits for days if need be, for nothing.\"\"\"
+async def services() -> list[str]:
+    \"\"\"Every module that can be called, a line each.\"\"\"
+async def search(query: str | list[str], *, service: str | None = ..., limit: int = ...) -> list[str]:
+    \"\"\"Functions that fit, best first: name(required) -> type - summary [read|write].\"\"\"
+async def browse(prefix: str, *, limit: int = ...) -> list[str]:
+    \"\"\"Functions whose full name begins so.\"\"\"
+async def describe(name: str, *, names: list[str] = ...) -> str:
+    \"\"\"The stub of a function with its types, or of a type.\"\"\"
+async def call(name: str, arguments: dict[str, Any]) -> Any:
+    \"\"\"Call a function by its full name; checked only as it happens.\"\"\"
 async def receive(*, timeout: float | None = ...) -> Any:
     \"\"\"The next message for this run.\"\"\"
 async def settle(*awaitables: Awaitable[Any]) -> list[Any]:
@@ -75,7 +85,7 @@ class Stubs:
         result = self._type(hints.get("return", Any), f"{where}, result")
         star = "*, " if parameters else ""
         line = f"async def {function.__name__}({star}{', '.join(parameters)}) -> {result}: ..."
-        self._functions.append(line if not summary else line[:-3] + f'\n    """{_doc(summary)}"""')
+        self._functions.append(line if not summary else line[:-3] + f'\n    """{doc(summary)}"""')
         return line
 
     def text(self) -> str:
@@ -144,5 +154,6 @@ def _is_plain(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object
         return False
 
 
-def _doc(summary: str) -> str:
+def doc(summary: str) -> str:
+    """Return a text as it may stand in a docstring."""
     return summary.replace("\\", "\\\\").replace('"', "'")

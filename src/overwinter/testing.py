@@ -14,6 +14,7 @@ import heapq
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ import anyio
 from overwinter.adapters.home import open_home
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
-from overwinter.adapters.python_tools import load_python_tools
+from overwinter.adapters.sources import open_sources
 from overwinter.adapters.sqlite import open_store
-from overwinter.app import App, Parts, limits_of
+from overwinter.app import App, Parts, grants_of, limits_of, may_call
 from overwinter.catalog import Catalog, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock, SystemClock
-from overwinter.config import Agent, Config, Worker
+from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
 from overwinter.ids import Ids
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
@@ -107,15 +108,30 @@ async def open_test_app(  # noqa: PLR0913 - each part may be replaced
         place = stack.enter_context(open_home(home))
         jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
         store = await stack.enter_async_context(open_store(place.database_path, clock, ids, key=place.key))
-        tools = await stack.enter_async_context(
-            load_python_tools(services, directory=directory, threads_max=8, value_bytes_max=limits.value_bytes)
+        sources = await stack.enter_async_context(
+            open_sources(
+                {name: Service(python=module) for name, module in services.items()} | dict(config.services),
+                place.catalog_path,
+                clock,
+                directory=directory,
+                threads_max=8,
+                value_bytes_max=limits.value_bytes,
+                may_call=partial(may_call, grants_of(config)),
+            )
         )
         interpreter = await stack.enter_async_context(
             open_interpreter(limits=limits, workers=config.worker.interpreters, jail=jail)
         )
         checker = await stack.enter_async_context(open_checker(launcher=interpreter.launcher, jail=jail))
         parts = Parts(
-            store=store, interpreter=interpreter, checker=checker, tools=tools, clock=clock, ids=ids, key=place.key
+            store=store,
+            interpreter=interpreter,
+            checker=checker,
+            tools=sources,
+            sources=sources,
+            clock=clock,
+            ids=ids,
+            key=place.key,
         )
         async with App(config, wrap(parts)).at_work(is_worker=is_worker, drain_s=drain_s) as app:
             yield app

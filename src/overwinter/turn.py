@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from overwinter import journal
-from overwinter.catalog import Catalog, bind
+from overwinter.catalog import Catalog, Function, bind
 from overwinter.errors import SnapshotRefused
 from overwinter.events import Answer, Call, Event, Raised, Status
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
@@ -27,7 +27,8 @@ from overwinter.principal import Principal
 from overwinter.rebuild import rebuild, told
 from overwinter.snapshot import Snapshot, seal, unseal
 from overwinter.store import Lease, Loaded, NewCall, Store, Turn, Verdict
-from overwinter.waits import WAITS, snapshot_after, wait
+from overwinter.values import Value
+from overwinter.waits import WAITS, meant, snapshot_after, wait
 
 __all__ = [
     "Began",
@@ -238,7 +239,9 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
                 events.append(journal.called(intent.call, due_us=intent.due_us, person=intent.person))
             case Raised() as refusal:
                 answers[index] = refusal
-                events.append(journal.denied(index, request, refusal.message))
+                called = meant(request)
+                named = request if isinstance(called, str) else called
+                events.append(journal.denied(index, named, refusal.message))
                 events.append(journal.answered(index, refusal))
     after = snapshot_after(means.interpreter.engine, before, outcome, run.calls)
     gone = set(before.pending.values()) - set(after.pending.values()) if before else set[int]()
@@ -262,12 +265,13 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
 
 def decide(began: Began, index: int, request: Request, means: Means) -> NewCall | Raised:
     """Return the intent of a requested call, or the error that the program gets instead of it."""
-    function = WAITS.get(request.function) or means.catalog.function(request.function)
-    if function is None:
-        return Raised(kind="AttributeError", message=f"there is no function {request.function}")
-    arguments = bind(function, request.args, request.kwargs)
-    if isinstance(arguments, str):
-        return Raised(kind="TypeError", message=arguments)
+    called = meant(request)
+    if isinstance(called, str):
+        return Raised(kind="TypeError", message=called)
+    bound = _bound(called, means)
+    if isinstance(bound, Raised):
+        return bound
+    function, arguments = bound
     call = Call(
         run_id=began.run.run_id,
         index=index,
@@ -275,6 +279,7 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
         arguments=arguments,
         effect=function.effect,
         line=request.line,
+        agent=began.run.agent,
     )
     if function.name in WAITS:
         waits = wait(function.name, arguments, began.now_us)
@@ -289,6 +294,16 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
             return NewCall(call=call)
         case Deny(reason=reason):
             return Raised(kind="PermissionError", message=reason, status=403, code="denied")
+
+
+def _bound(request: Request, means: Means) -> tuple[Function, Mapping[str, Value]] | Raised:
+    function = WAITS.get(request.function) or means.catalog.function(request.function)
+    if function is None:
+        return Raised(kind="AttributeError", message=f"there is no function {request.function}")
+    if function.fault:
+        return Raised(kind="PermissionError", message=f"{function.name}: {function.fault}", status=403, code="changed")
+    arguments = bind(function, request.args, request.kwargs)
+    return Raised(kind="TypeError", message=arguments) if isinstance(arguments, str) else (function, arguments)
 
 
 def _ended(began: Began, status: Status, outcome: Outcome, last: Event) -> Turn:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from overwinter.catalog import Function, Parameter
 from overwinter.clock import DAY_US, SECOND_US
-from overwinter.interpreter import Blocked
+from overwinter.interpreter import Blocked, Request
 from overwinter.snapshot import Snapshot
 from overwinter.values import Value
 
-__all__ = ["SLEEPS", "WAITS", "Wait", "snapshot_after", "wait"]
+__all__ = ["SLEEPS", "WAITS", "Wait", "meant", "snapshot_after", "wait"]
 
 WAIT_US_MAX = 36_525 * DAY_US
 """A century: whatever is longer is a mistake in a unit."""
@@ -46,6 +46,22 @@ class Wait:
     """When its timer fires; None: never."""
     person: str | None
     """Who must answer; None: nobody in particular."""
+
+
+def meant(request: Request) -> Request | str:
+    """Return the call that a request is: `tools.call("billing.charge", {...})` is one of `billing.charge`.
+
+    It is decided, bound and journaled as that; a sentence says what is wrong with the request.
+    """
+    if request.function != "tools.call":
+        return request
+    given = dict(zip(("name", "arguments"), request.args, strict=False)) | dict(request.kwargs)
+    name, arguments = given.get("name"), given.get("arguments", {})
+    if not isinstance(name, str) or not isinstance(arguments, dict) or given.keys() - {"name", "arguments"}:
+        return "tools.call takes the full name of a function and its arguments as a dict"
+    if name in WAITS or name == "tools.call":
+        return f"tools.call cannot call {name}: await it itself"
+    return Request(ticket=request.ticket, function=name, args=(), kwargs=arguments, line=request.line)  # pyright: ignore[reportUnknownArgumentType] - bound by name below
 
 
 def wait(function: str, arguments: Mapping[str, Value], now_us: int) -> Wait | str:

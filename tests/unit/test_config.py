@@ -81,7 +81,7 @@ WRONG = {
     "service keyword": ("[services.class]\npython = 'a'", "is taken by Python or by overwinter"),
     "service of Python": ("[services.json]\npython = 'a'", "is taken by Python or by overwinter"),
     "service tools": ("[services.tools]\npython = 'a'", "is taken by Python or by overwinter"),
-    "service without module": ("[services.crm]", "services.crm misses python"),
+    "service without module": ("[services.crm]", "needs one source"),
     "service with file": ("[services.crm]\npython = 'shop/crm.py'", "is a module's name such as 'shop.billing'"),
     "tool without function": ("[agents.a]\ntools = ['billing']", "line 2: agents.a.tools has 'billing', which names no function: write 'billing.*'"),
     "layer": ("[jail]\nallow_missing = ['walls']", "knows no layer 'walls'; there are namespaces, landlock, seccomp"),

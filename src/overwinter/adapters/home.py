@@ -34,6 +34,11 @@ class Home:
         return self.path / "store.db"
 
     @property
+    def catalog_path(self) -> Path:
+        """Return the catalog's file."""
+        return self.path / "catalog.db"
+
+    @property
     def config_path(self) -> Path:
         """Return where the configuration is, or would be."""
         return config_path(self.path)

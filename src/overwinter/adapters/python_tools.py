@@ -28,7 +28,7 @@ import anyio
 import anyio.to_thread
 
 from overwinter import values
-from overwinter.catalog import Catalog, Function, Module, Parameter, Unknown
+from overwinter.catalog import Catalog, Function, Module, Parameter, PlainModule, Unknown
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.functions import CallError, Key, OutcomeUnknown, mark_of
@@ -81,7 +81,7 @@ async def load_python_tools(
         declared = {
             name.partition(".")[2]: each.declared for name, each in bound.items() if name.startswith(f"{service}.")
         }
-        catalog[service] = Module(name=service, stub=stubs.text(), functions=declared)
+        catalog[service] = PlainModule(name=service, stub=stubs.text(), functions=declared)
     try:
         yield PythonTools(bound, Catalog(catalog), threads_max, value_bytes_max)
     finally:

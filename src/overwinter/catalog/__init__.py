@@ -7,7 +7,7 @@ from typing import Protocol
 from overwinter.events import Answer, Call, Effect
 from overwinter.values import Value
 
-__all__ = ["Catalog", "Function", "Module", "Parameter", "Tools", "Unknown", "bind"]
+__all__ = ["Catalog", "Function", "Module", "Parameter", "PlainModule", "Tools", "Unknown", "bind"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +30,45 @@ class Function:
     stub: str
     """Its `async def` line, types as in the module's stub."""
     summary: str = ""
+    result: str = "Any"
+    """Type of its result, as in the stub."""
+    tags: tuple[str, ...] = ()
+    is_listed: bool = True
+    """Whether a search finds it."""
+    fault: str = ""
+    """Why it may not be called now, whoever asks; "" if it may."""
     timeout_s: float = 60.0
     """The longest that one attempt may take."""
     attempts_max: int = 5
     """How often a read or idempotent call is tried before its error is the program's; a write is tried once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Module:
+class Module(Protocol):
     """One service: a set of functions with the types they speak of."""
+
+    @property
+    def name(self) -> str:
+        """Return its name: what a program imports."""
+        ...
+
+    @property
+    def stub(self) -> str:
+        """Return its whole `.pyi` text."""
+        ...
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """Return its functions by name without the service: `"charge"`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainModule:
+    """A module that is held in memory."""
 
     name: str
     stub: str
-    """Its whole `.pyi` text."""
     functions: Mapping[str, Function]
-    """By name without the service: `"charge"`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +81,7 @@ class Catalog:
         """Return a function by its full name."""
         service, _, function = name.partition(".")
         module = self.modules.get(service)
-        return module.functions.get(function) if module else None
+        return module.functions.get(function) if module is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

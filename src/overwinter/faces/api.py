@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from overwinter.store import Page
 __all__ = ["api"]
 
 BODY_BYTES_MAX = 4 << 20
+FUNCTIONS_MAX = 100
 PAGE_MAX = 1_000
 SECONDS_MAX = 100 * 365 * 86_400.0
 WAIT_S_MAX = 60.0
@@ -41,7 +43,7 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         app: what it speaks for.
         stop: set when the server ends: requests that only wait are answered at once.
     """
-    face = _Api(app, stop or anyio.Event())
+    face, tools = _Api(app, stop or anyio.Event()), _Tools(app)
     routes = [
         Route("/v1/runs", face.start, methods=["POST"]),
         Route("/v1/runs", face.runs),
@@ -55,6 +57,12 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         Route("/v1/check", face.check, methods=["POST"]),
         Route("/v1/questions", face.questions),
         Route("/v1/questions/{question}/answer", face.answer, methods=["POST"]),
+        Route("/v1/tools", tools.listed),
+        Route("/v1/tools/search", tools.search),
+        Route("/v1/tools/describe", tools.describe),
+        Route("/v1/tools/pins", tools.pins),
+        Route("/v1/tools/refresh", tools.refresh, methods=["POST"]),
+        Route("/v1/tools/accept", tools.accept, methods=["POST"]),
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
     ]
@@ -237,6 +245,52 @@ class _Api:
 
     async def _run_id(self, request: Request) -> str:
         return await self._app.resolve(request.path_params["run"])
+
+
+class _Tools:
+    """What the home's services offer."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def listed(self, request: Request) -> Response:
+        prefix = request.query_params.get("prefix")
+        if prefix:
+            limit = _number(request.query_params.get("limit", "100"), FUNCTIONS_MAX)
+            found = self._app.browse(prefix, agent=_agent(request), limit=limit)
+            return JSONResponse({"functions": [wire.hit(each) for each in found]})
+        return JSONResponse({"services": [wire.source(each) for each in self._app.sources()]})
+
+    async def search(self, request: Request) -> Response:
+        query = request.query_params
+        limit = _number(query.get("limit", "8"), FUNCTIONS_MAX)
+        found = self._app.search(
+            query.get("query", ""), agent=_agent(request), service=query.get("service"), limit=limit
+        )
+        return JSONResponse({"functions": [wire.hit(each) for each in found]})
+
+    async def describe(self, request: Request) -> Response:
+        names = request.query_params.getlist("name")
+        return JSONResponse({"text": self._app.describe(names, agent=_agent(request))})
+
+    async def pins(self, request: Request) -> Response:
+        is_all = request.query_params.get("all") in ("1", "true")
+        return JSONResponse({"pins": [wire.pin(each) for each in self._app.pins(is_different=not is_all)]})
+
+    async def refresh(self, request: Request) -> Response:
+        service = _field(await _body(request), "service", str, None)
+        imported = await self._app.refresh(service)
+        different = [wire.pin(each) for each in self._app.pins()]
+        return JSONResponse({"imported": list(imported), "different": different})
+
+    async def accept(self, request: Request) -> Response:
+        names = _field(await _body(request), "names", list)
+        wanted = [each.name for each in self._app.pins() if any(fnmatchcase(each.name, str(name)) for name in names)]
+        return JSONResponse({"accepted": wanted, "changed": self._app.accept(wanted)})
+
+
+def _agent(request: Request) -> str:
+    return request.query_params.get("agent", "default")
 
 
 async def _body(request: Request) -> dict[str, Any]:

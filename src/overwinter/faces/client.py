@@ -26,7 +26,7 @@ ATTEMPTS_MAX = 30
 """Connections tried for one request. With their pauses they take longer than a server needs to end."""
 PAUSE_S = 0.02
 PAUSE_S_MAX = 0.5
-REPEATABLE = ("check", "collect")
+REPEATABLE = ("check", "collect", "refresh", "accept")
 """What may be posted twice; so may whatever carries a `dedup` key."""
 
 
@@ -71,7 +71,7 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def get(self, *place: str, **query: str | float | None) -> dict[str, Any]:
+    def get(self, *place: str, **query: str | float | list[str] | None) -> dict[str, Any]:
         """Return what lies at `/v1/place/...`."""
         return self._request("GET", _url(place, query), None, is_repeatable=True)
 
@@ -200,7 +200,7 @@ def _json(status: int, raw: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", answer)
 
 
-def _url(place: tuple[str, ...], query: Mapping[str, str | int | float | None]) -> str:
+def _url(place: tuple[str, ...], query: Mapping[str, str | int | float | list[str] | None]) -> str:
     given = {name: value for name, value in query.items() if value is not None}
-    tail = f"?{urlencode(given)}" if given else ""
+    tail = f"?{urlencode(given, doseq=True)}" if given else ""
     return "/v1/" + "/".join(quote(part, safe="", errors="backslashreplace") for part in place) + tail

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
+from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import (
@@ -27,7 +28,10 @@ from overwinter.events import CallState, Event
 from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
-__all__ = ["call", "error", "event", "instant", "question_id", "raised", "readable", "run", "status_of", "unreachable"]
+__all__ = [
+    "call", "error", "event", "hit", "instant", "pin", "question_id", "raised", "readable", "run", "source", "status_of",
+    "unreachable",
+]  # fmt: skip
 
 STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
     (CheckFailed, 422),
@@ -133,6 +137,33 @@ def call(record: CallRecord) -> dict[str, Value]:
 def question_id(record: CallRecord) -> str:
     """Return the name under which a question is answered."""
     return f"{record.call.run_id}:{record.call.index}"
+
+
+def hit(found: Hit) -> dict[str, Value]:
+    """Return a function that a search found."""
+    return {
+        "name": found.name,
+        "required": list(found.required),
+        "result": found.result,
+        "summary": found.summary,
+        "effect": found.effect,
+        "line": found.line(),
+    }
+
+
+def source(service: Source) -> dict[str, Value]:
+    """Return a service and what was wrong in its description."""
+    return {
+        "service": service.service,
+        "functions": service.functions,
+        "imported": instant(service.imported_us),
+        "faults": [{"place": each.place, "what": each.what} for each in service.faults],
+    }
+
+
+def pin(each: Pin) -> dict[str, Value]:
+    """Return a function's name and whether its definition is the accepted one."""
+    return {"name": each.name, "origin": each.origin, "state": each.state, "accepted": instant(each.accepted_us)}
 
 
 def event(fact: Event) -> dict[str, Value]:

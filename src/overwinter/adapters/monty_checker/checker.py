@@ -79,11 +79,15 @@ class MontyChecker:
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._session = _Session()
+        self._stubs: Mapping[str, str] = {}
+        self._stubs_digest = _stubs_digest({})
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
 
     async def check(self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> Sequence[Finding]:
         """Return what is wrong, in order of line. The same program is checked once."""
-        key = _digest(source, stubs, inputs)
+        if stubs is not self._stubs:  # megabytes, as a rule the same object again
+            self._stubs, self._stubs_digest = stubs, _stubs_digest(stubs)
+        key = _digest(source, self._stubs_digest, inputs)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
@@ -112,10 +116,15 @@ class MontyChecker:
         raise AssertionError("the loop returns")
 
 
-def _digest(source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> bytes:
-    hashed = hashlib.sha256(source.encode("utf-8", "surrogatepass"))
+def _stubs_digest(stubs: Mapping[str, str]) -> bytes:
+    hashed = hashlib.sha256()
     for name, stub in sorted(stubs.items()):
-        hashed.update(f"\0{name}\0{stub}".encode())
+        hashed.update(f"\0{name}\0{stub}".encode("utf-8", "surrogatepass"))
+    return hashed.digest()
+
+
+def _digest(source: str, stubs: bytes, inputs: Mapping[str, Value]) -> bytes:
+    hashed = hashlib.sha256(stubs + source.encode("utf-8", "surrogatepass"))
     for name, value in sorted(inputs.items()):
         hashed.update(f"\0{name}\0{type(value).__name__}".encode())
     return hashed.digest()
@@ -169,8 +178,8 @@ class _Session:
             )
         )
         desk.seen(session)
-        for name in modules:  # else an import inside a function cannot be resolved
-            session.feed_run(f"import {name}")
+        # Else an import inside a function cannot be resolved.
+        session.feed_run("".join(f"import {name}\n" for name in modules))
         self._session, self._modules, self._checks = session, dict(modules), 0
         return session
 

@@ -309,6 +309,7 @@ def call_record(row: tuple[Any, ...]) -> CallRecord:
         arguments=values.decode(row[6]),
         effect=EFFECTS[row[4]],
         line=row[7],
+        agent=row[12],
     )
     return CallRecord(
         call=call,

@@ -9,16 +9,17 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, cast
+from typing import Annotated, Any, ParamSpec, cast
 
 import typer
 
 from overwinter import __version__
-from overwinter.errors import OverwinterError, UsageError
+from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, safe_lines, show, table
+from overwinter.faces.cli.guard import Home, Json, guarded
+from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
+from overwinter.faces.cli.tools import tools_cli
 
 __all__ = ["cli"]
 
@@ -28,7 +29,6 @@ SOURCE_BYTES_MAX = 3 << 20
 """Largest program; with its inputs it must fit the server's 4 MB."""
 EVENTS_SHOWN = 50
 """Read back by `show`, of which it tells the last that people care about."""
-EXIT_INTERRUPTED = 130
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -38,43 +38,17 @@ cli = typer.Typer(
     "Exit codes: 0 done, 2 wrong usage, 3 program refused, 4 not found, 5 conflict, 10-16 the home or its server, "
     "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on.",
 )
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="The home directory; $OVERWINTER_HOME, else .overwinter", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine")]
+cli.add_typer(tools_cli, name="tools")
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Register a command whose operating errors become one sentence and an exit code."""
-
-    @wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            function(*args, **kwargs)
-        except OverwinterError as error:
-            _fail(error, is_json=bool(kwargs.get("is_json")))
-        except KeyboardInterrupt:
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing more
-            raise typer.Exit(0) from None
-
-    cli.command(function.__name__.removesuffix("_run"))(guarded)
-    return guarded
-
-
-def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:
-    if is_json:
-        from overwinter.faces import wire  # noqa: PLC0415 - `--version` and `--help` need no words of the API
-
-        print_json(wire.error(error))
-    else:
-        typer.echo(f"overwinter: {safe_lines(str(error))}", err=True)
-    raise typer.Exit(error.exit_code)
+    """Register a command."""
+    called = guarded(function)
+    cli.command(function.__name__.removesuffix("_run"))(called)
+    return called
 
 
 @cli.callback(invoke_without_command=True)

@@ -110,7 +110,7 @@ class _Demo:
         assert service.stdout is not None
         line = service.stdout.readline()
         if not line:
-            raise OverwinterError("the billing service did not start: pip install 'overwinter[demo]'")
+            raise OverwinterError("the billing service did not start")
         (project / "billing.url").write_text(json.loads(line)["url"], encoding="ascii")
         return project
 

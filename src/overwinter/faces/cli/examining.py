@@ -11,6 +11,8 @@ import apsw
 
 from overwinter.adapters.home import Home, config_path, holder, open_home, socket_path
 from overwinter.adapters.monty import JailSettings, open_interpreter
+from overwinter.adapters.openapi.document import parse
+from overwinter.adapters.openapi.operations import operations
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.adapters.sqlite import open_store
 from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
@@ -142,13 +144,24 @@ def _store(home: Path) -> tuple[str, str]:
 
 def _tools(home: Path) -> tuple[str, str]:
     config, directory = _config(home), config_path(home).parent
-    services = {name: service.python for name, service in config.services.items()}
+    services = {name: service.python for name, service in config.services.items() if service.python}
 
     async def count() -> int:
         async with load_python_tools(services, directory=directory, threads_max=1, value_bytes_max=1 << 20) as tools:
             return sum(len(module.functions) for module in tools.catalog.modules.values())
 
-    return "well", f"{anyio.run(count)} functions of {len(services)} services"
+    described = 0
+    for service in config.services.values():
+        if service.openapi and not service.openapi.startswith("http"):
+            described += len(operations(parse(_read(directory / service.openapi), service.openapi))[0])
+    return "well", f"{anyio.run(count) + described} functions of {len(config.services)} services"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OverwinterError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _server(home: Path) -> tuple[str, str]:

@@ -1,0 +1,366 @@
+"""`catalog.db` of a home: the functions of described services, ready to be looked up, and the names they were given.
+
+A start reads nothing of a source that has not changed. What is asked for is read then: a function, a module's stub, hits.
+Pins are the only thing in it that cannot be made anew from the sources.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from overwinter.catalog import Function, Parameter
+from overwinter.catalog.modules import Built
+from overwinter.catalog.operations import Fault
+from overwinter.errors import HomeDamaged, HomeTooNew
+
+__all__ = ["CatalogFile", "Hit", "Pin", "Source", "open_catalog_file"]
+
+FORMAT = 1
+BUSY_MS = 30_000
+FUNCTIONS_REMEMBERED = 2_000
+WORDS_MAX = 32
+"""Words of a query that are looked for."""
+EMPTY_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be by can could do does for from give has have how i if in into is it its me my of on or our please "
+        "should so some tell that the their them there these they this to want was we what when where which who will with would "
+        "you your",
+    )
+)
+"""They are in every second summary: to look for them takes ten times as long and finds nothing better."""
+WEIGHTS = (4.0, 2.0, 1.0)
+"""Of a function's name, its summary and its parameters."""
+TABLES = """
+create table meta (format integer not null) strict;
+create table source (
+    service text primary key, stamp text not null, imported integer not null, settings text not null, faults text not null,
+    functions integer not null, raw_digest text not null, stub blob not null) strict;
+create table function (
+    id integer primary key, name text not null unique, service text not null, origin text not null, effect text not null,
+    parameters text not null, stub text not null, summary text not null, result text not null, tags text not null,
+    is_listed integer not null, plan text not null, schemas blob not null, digest text not null) strict;
+create index function_service on function (service);
+create table pin (
+    service text not null, name text not null, origin text not null, digest text not null, at integer not null,
+    primary key (service, name)) strict, without rowid;
+create virtual table hit using fts5(name, summary, parameters, tokenize = 'porter unicode61');
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One service as it was imported."""
+
+    service: str
+    stamp: str
+    """What it was made from: another stamp means import again."""
+    imported_us: int
+    settings: Mapping[str, Any]
+    faults: Sequence[Fault]
+    functions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A name that was given to an operation, with the definition that was accepted under it."""
+
+    name: str
+    """`service.function`."""
+    origin: str
+    state: str
+    """`"same"`, `"changed"` or `"gone"`."""
+    accepted_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One function that a search found."""
+
+    name: str
+    required: tuple[str, ...]
+    result: str
+    summary: str
+    effect: str
+
+    def line(self) -> str:
+        """Return the hit as a model reads it."""
+        summary = f" - {self.summary}" if self.summary else ""
+        return f"{self.name}({', '.join(self.required)}) -> {self.result}{summary}  [{'read' if self.effect == 'read' else 'write'}]"
+
+
+@contextmanager
+def open_catalog_file(path: Path) -> "Generator[CatalogFile]":
+    """Open the file, made if it is missing, until the block is left.
+
+    Raises:
+        HomeTooNew: a newer version wrote it.
+        HomeDamaged: it cannot be read.
+    """
+    try:
+        with closing(apsw.Connection(str(path))) as db:
+            db.execute("pragma journal_mode=wal")
+            db.execute("pragma synchronous=full")
+            with db:
+                if not list(db.execute("select 1 from sqlite_schema where name = 'meta'")):
+                    db.execute(TABLES)
+                    db.execute("insert into meta values (?)", (FORMAT,))
+            ((found,),) = db.execute("select format from meta")
+            if found > FORMAT:
+                raise HomeTooNew(
+                    f"{path} has format {found}, this version knows up to {FORMAT}: install a newer overwinter"
+                )
+            yield CatalogFile(path, db)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise HomeDamaged(
+            f"{path} is damaged ({error}): restore it, or delete it to import every source anew"
+        ) from error
+
+
+class CatalogFile:
+    """The open file. Look-ups take microseconds and happen where they are asked for; `put` belongs in a thread."""
+
+    def __init__(self, path: Path, db: apsw.Connection) -> None:
+        self._path = path
+        self._db = db
+        self.function = lru_cache(FUNCTIONS_REMEMBERED)(self._function)
+        """Return a function by its full name; None if there is none."""
+        self.plan = lru_cache(FUNCTIONS_REMEMBERED)(self._plan)
+        """Return how a function is carried out; None if there is none."""
+        self.names = lru_cache(1)(self._names)
+        """Return the functions of each service, without its name."""
+
+    # --- Sources -----------------------------------------------------------------------------------------------------
+
+    def sources(self) -> Sequence[Source]:
+        """Return every service, by name."""
+        sql = "select service, stamp, imported, settings, faults, functions from source order by service"
+        return [
+            Source(
+                service=service,
+                stamp=stamp,
+                imported_us=imported,
+                settings=json.loads(settings),
+                faults=[Fault(place=place, what=what) for place, what in json.loads(faults)],
+                functions=functions,
+            )
+            for service, stamp, imported, settings, faults, functions in self._db.execute(sql)
+        ]
+
+    def put(  # noqa: PLR0913 - what a source comes to
+        self,
+        service: str,
+        stamp: str,
+        built: Built,
+        *,
+        faults: Sequence[Fault],
+        settings: Mapping[str, Any],
+        raw_digest: str,
+        now_us: int,
+        is_pinned: bool = True,
+    ) -> None:
+        """Replace a service by what was built of its source.
+
+        New names are pinned, and what was pinned stays so; but where the source is the same to the byte, it is only read in
+        another way, and what was accepted is accepted still.
+        """
+        said = json.dumps([[each.place, each.what] for each in (*faults, *built.faults)])
+        with self._writing() as db:
+            accepted = [name for (name,) in db.execute(_ACCEPTED, (service, raw_digest))]
+            _drop(db, service)
+            db.execute(
+                "insert into source values (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    service, stamp, now_us, json.dumps(settings), said, len(built.functions), raw_digest,
+                    zlib.compress(built.stub.encode("utf-8", "surrogatepass"), 1),
+                ),
+            )  # fmt: skip
+            for each in built.functions:
+                function = each.function
+                db.execute(
+                    "insert into function values (null, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        function.name, service, each.origin, function.effect,
+                        json.dumps([[row.name, row.is_required] for row in function.parameters]), function.stub,
+                        function.summary, function.result, json.dumps(function.tags), function.is_listed,
+                        json.dumps(each.plan), zlib.compress(json.dumps(each.schemas).encode(), 1), each.digest,
+                    ),
+                )  # fmt: skip
+                if function.is_listed:
+                    words = " ".join(row.name for row in function.parameters)
+                    db.execute(
+                        "insert into hit (rowid, name, summary, parameters) values (?, ?, ?, ?)",
+                        (
+                            db.last_insert_rowid(),
+                            _words(f"{function.name} {each.origin}"),
+                            function.summary,
+                            _words(words),
+                        ),
+                    )
+                if is_pinned:
+                    db.execute(
+                        "insert or ignore into pin values (?, ?, ?, ?, ?)",
+                        (service, function.name, each.origin, each.digest, now_us),
+                    )
+            for name in accepted:
+                db.execute(_REPIN, (name,))
+        self.forget()
+
+    def remove(self, service: str) -> None:
+        """Delete a service; its pins stay."""
+        with self._writing() as db:
+            _drop(db, service)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is remembered of the file."""
+        self.function.cache_clear()
+        self.plan.cache_clear()
+        self.names.cache_clear()
+
+    @contextmanager
+    def _writing(self) -> Generator[apsw.Connection]:
+        """Yield a transaction on a connection of its own: an import writes in a thread, while others look things up."""
+        with closing(apsw.Connection(str(self._path))) as db:
+            db.set_busy_timeout(BUSY_MS)
+            db.execute("pragma synchronous=full")
+            with db:
+                yield db
+
+    # --- Looking up --------------------------------------------------------------------------------------------------
+
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for service, name in self._db.execute("select service, name from function order by id"):
+            found.setdefault(service, []).append(name.partition(".")[2])
+        return {service: tuple(names) for service, names in found.items()}
+
+    def stub(self, service: str) -> str:
+        """Return a module's stub; "" if there is none."""
+        for (raw,) in self._db.execute("select stub from source where service = ?", (service,)):
+            return zlib.decompress(raw).decode("utf-8", "surrogatepass")
+        return ""
+
+    def schemas(self, name: str) -> Mapping[str, Any]:
+        """Return the schemas of a function's parameters."""
+        ((raw,),) = self._db.execute("select schemas from function where name = ?", (name,))
+        return json.loads(zlib.decompress(raw))
+
+    def search(
+        self, query: str, *, service: str | None = None, limit: int = 8, names: Sequence[str] | None = None
+    ) -> list[Hit]:
+        """Return the functions that fit best.
+
+        Args:
+            query: words; any of them may match, stemmed.
+            service: only of this one.
+            limit: at most so many.
+            names: only these; None: any.
+        """
+        words = list(dict.fromkeys(_words(query).split()))
+        words = ([word for word in words if word not in EMPTY_WORDS] or words)[:WORDS_MAX]
+        if not words:
+            return []
+        match = " OR ".join(f'"{word}"' for word in words)
+        where, bound = "", list[Any]()
+        if service is not None:
+            where, bound = " and function.service = ?", [service]
+        if names is not None:
+            where += " and function.name in (select value from json_each(?))"
+            bound.append(json.dumps(names))
+        sql = f"{_SEARCH} where hit match ?{where} order by bm25(hit, ?, ?, ?), function.id limit ?"
+        return [_hit(row) for row in self._db.execute(sql, (match, *bound, *WEIGHTS, limit))]
+
+    def listed(self, prefix: str, *, limit: int) -> list[Hit]:
+        """Return functions whose full name begins with a text, in their order."""
+        return [_hit(row) for row in self._db.execute(_LISTED, (len(prefix), prefix, limit))]
+
+    def _function(self, name: str) -> Function | None:
+        sql = """select effect, parameters, function.stub, summary, result, tags, is_listed,
+            coalesce((select pin.digest from pin where pin.service = function.service and pin.name = function.name) <> digest, 0)
+            from function where name = ?"""
+        for effect, parameters, stub, summary, result, tags, is_listed, is_changed in self._db.execute(sql, (name,)):
+            return Function(
+                name=name,
+                effect=effect,
+                parameters=tuple(Parameter(name=word, is_required=needed) for word, needed in json.loads(parameters)),
+                stub=stub,
+                summary=summary,
+                result=result,
+                tags=tuple(json.loads(tags)),
+                is_listed=bool(is_listed),
+                fault="its definition has changed since it was accepted" if is_changed else "",
+            )
+        return None
+
+    def _plan(self, name: str) -> Mapping[str, Any] | None:
+        return next(
+            (json.loads(plan) for (plan,) in self._db.execute("select plan from function where name = ?", (name,))),
+            None,
+        )
+
+    # --- Pins --------------------------------------------------------------------------------------------------------
+
+    def pinned(self, service: str) -> dict[str, str]:
+        """Return the names that a service's operations were given, by origin, without the service."""
+        sql = "select origin, name from pin where service = ? order by length(name) desc"  # a `_page` gives way to its list
+        return {origin: name.partition(".")[2] for origin, name in self._db.execute(sql, (service,))}
+
+    def pins(self, *, is_different: bool = False) -> Iterator[Pin]:
+        """Yield every pin by name, or only those whose definition is another now, or gone."""
+        sql = """select pin.name, pin.origin, function.digest is null, function.digest = pin.digest, pin.at
+            from pin left join function on function.name = pin.name order by pin.name"""
+        for name, origin, is_gone, is_same, at in self._db.execute(sql):
+            state = "gone" if is_gone else "same" if is_same else "changed"
+            if not is_different or state != "same":
+                yield Pin(name=name, origin=origin, state=state, accepted_us=at)
+
+    def accept(self, names: Sequence[str], now_us: int) -> int:
+        """Accept the present definitions of some functions, and forget those that are gone; return how many changed."""
+        with self._writing() as db:
+            for name in names:
+                db.execute(_ACCEPT, (now_us, name))
+                db.execute(_LET_GO, (name,))
+            changed = db.total_changes()
+        self.forget()
+        return changed
+
+
+def _drop(db: apsw.Connection, service: str) -> None:
+    db.execute("delete from hit where rowid in (select id from function where service = ?)", (service,))
+    db.execute("delete from function where service = ?", (service,))
+    db.execute("delete from source where service = ?", (service,))
+
+
+_ACCEPTED = """
+select pin.name from pin join function on function.name = pin.name and function.digest = pin.digest
+join source on source.service = function.service where source.service = ? and raw_digest = ?"""
+_REPIN = """
+update pin set digest = (select digest from function where function.name = pin.name)
+where name = ? and exists (select 1 from function where function.name = pin.name)"""
+_ACCEPT = """
+update pin set digest = (select digest from function where function.name = pin.name), at = ?
+where name = ? and exists (select 1 from function where function.name = pin.name and function.digest <> pin.digest)"""
+_LET_GO = "delete from pin where name = ? and not exists (select 1 from function where function.name = pin.name)"
+_HIT = "function.name, function.parameters, function.result, function.summary, function.effect"
+_SEARCH = f"select {_HIT} from hit join function on function.id = hit.rowid"
+_LISTED = f"select {_HIT} from function where is_listed and substr(name, 1, ?) = ? order by id limit ?"
+
+
+def _hit(row: tuple[Any, ...]) -> Hit:
+    name, parameters, result, summary, effect = row
+    required = tuple(word for word, needed in json.loads(parameters) if needed)
+    return Hit(name=name, required=required, result=result, summary=summary, effect=effect)
+
+
+def _words(text: str) -> str:
+    """Split camel case and every sign, so that a query's words meet those of a name."""
+    return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text).lower()))

@@ -1,0 +1,158 @@
+"""The look-ups of the module `tools`: search, browse, describe. They show an agent only what it may call."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+from overwinter.adapters.catalog_file import CatalogFile, Hit
+from overwinter.catalog import Catalog, Function, Parameter, PlainModule, Unknown
+from overwinter.events import Answer, Call, Raised, Returned
+
+__all__ = ["Discovery"]
+
+LIMIT_MAX = 100
+QUERIES_MAX = 16
+NAMES_MAX = 20
+MODULES_REMEMBERED = 4
+"""Stubs that are kept cut into types; the largest known one has 2 MB."""
+TYPES_SHOWN_MAX = 12
+FIELDS_SHOWN_MAX = 60
+_WORD = re.compile(r"[A-Za-z_]\w*")
+
+
+def _lookup(name: str, *parameters: str) -> Function:
+    parts = tuple(Parameter(name=each.rstrip("?"), is_required=not each.endswith("?")) for each in parameters)
+    return Function(name=f"tools.{name}", effect="read", parameters=parts, stub="", is_listed=False)
+
+
+LOOKUPS: Mapping[str, Function] = {
+    "services": _lookup("services"),
+    "search": _lookup("search", "query", "service?", "limit?"),
+    "browse": _lookup("browse", "prefix", "limit?"),
+    "describe": _lookup("describe", "name", "names?"),
+}
+
+
+class Discovery:
+    """See `catalog.Tools`."""
+
+    def __init__(self, file: CatalogFile, scope: Callable[[str], Sequence[str] | None]) -> None:
+        self._file = file
+        self._scope = scope
+        """Agent to the functions it may call, by full name; None: every one."""
+        self._types = lru_cache(MODULES_REMEMBERED)(self._cut)
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return the look-ups."""
+        return Catalog({"tools": PlainModule(name="tools", stub="", functions=LOOKUPS)})
+
+    async def perform(self, call: Call) -> Answer | Unknown:
+        """Answer a look-up."""
+        arguments: dict[str, Any] = dict(call.arguments)
+        try:
+            match call.function:
+                case "tools.services":
+                    return Returned(value=self.services(call.agent))
+                case "tools.search":
+                    found = self.search(call.agent, **arguments)
+                    return Returned(value=[hit.line() for hit in found])
+                case "tools.browse":
+                    return Returned(value=[hit.line() for hit in self.browse(call.agent, **arguments)])
+                case _:
+                    return Returned(
+                        value=self.describe(call.agent, [arguments["name"], *(arguments.get("names") or [])])
+                    )
+        except (TypeError, ValueError) as error:
+            return Raised(kind=type(error).__name__, message=f"{call.function}: {error}")
+
+    def services(self, agent: str) -> list[str]:
+        """Return a line for each service that has something for the agent: its name and how many functions."""
+        scope = self._scope(agent)
+        allowed = None if scope is None else set(scope)
+        lines: list[str] = []
+        for service, names in sorted(self._file.names().items()):
+            count = sum(allowed is None or f"{service}.{name}" in allowed for name in names)
+            if count:
+                lines.append(f"{service} ({count:,} functions)")
+        return lines
+
+    def search(
+        self,
+        agent: str,
+        query: Any,
+        service: str | None = None,
+        limit: int | None = None,
+    ) -> list[Hit]:
+        """Return the functions that fit best; of several queries the best of each in turn.
+
+        Raises:
+            ValueError: the query is none.
+        """
+        queries: list[Any] = [query] if isinstance(query, str) else list(query)[:QUERIES_MAX]
+        if not queries or not all(isinstance(each, str) for each in queries):
+            raise ValueError("a query is a text, or a list of texts")
+        most = min(LIMIT_MAX, max(1, 8 if limit is None else int(limit)))
+        scope = self._scope(agent)
+        found = [self._file.search(each, service=service, limit=most, names=scope) for each in queries]
+        ranked = [hits[place] for place in range(most) for hits in found if place < len(hits)]
+        return list({hit.name: hit for hit in ranked}.values())[:most]
+
+    def browse(self, agent: str, prefix: str, limit: int | None = None) -> list[Hit]:
+        """Return the functions whose names begin so, in the order of their source."""
+        most = min(LIMIT_MAX, max(1, 40 if limit is None else int(limit)))
+        scope = self._scope(agent)
+        allowed = None if scope is None else set(scope)
+        found = self._file.listed(prefix if "." in prefix else f"{prefix}.", limit=10 * most)
+        return [hit for hit in found if allowed is None or hit.name in allowed][:most]
+
+    def describe(self, agent: str, names: Sequence[Any]) -> str:
+        """Return stubs of functions with one level of their types, or of types, as text.
+
+        Raises:
+            ValueError: there are too many names, or one is no text.
+        """
+        if len(names) > NAMES_MAX or not all(isinstance(each, str) for each in names):
+            raise ValueError(f"it takes at most {NAMES_MAX} names of functions or types")
+        scope = self._scope(agent)
+        return "\n".join(self._described(name, None if scope is None else set(scope)) for name in names)
+
+    def _described(self, name: str, allowed: set[str] | None) -> str:
+        service, _, rest = name.partition(".")
+        function = self._file.function(name)
+        if function is not None and (allowed is None or name in allowed):
+            types = self._types(service)
+            shown = [types[word] for word in dict.fromkeys(_WORD.findall(function.stub)) if word in types]
+            head = f"# {name}" + (f" - {function.summary}" if function.summary else "") + f"  [{function.effect}]"
+            return "\n".join([head, function.stub, *map(_short, shown[:TYPES_SHOWN_MAX])])
+        types = self._types(service)
+        kind, _, field = rest.partition(".")
+        if kind in types and not field:
+            return types[kind].rstrip("\n")
+        if kind in types:
+            line = next((line for line in types[kind].split("\n") if line.strip().startswith(f"{field}:")), "")
+            inner = [types[word] for word in _WORD.findall(line) if word in types and word != kind]
+            return (
+                "\n".join([line.strip(), *map(_short, inner)]) if line else f"# {service}.{kind} has no field {field}"
+            )
+        near = [hit.name for hit in self._file.search(name, limit=3)]
+        hint = f"; did you mean {', '.join(near)}?" if near and allowed is None else ""
+        return f"# there is no {name}{hint}"
+
+    def _cut(self, service: str) -> Mapping[str, str]:
+        """Return the types of a module, each with its text."""
+        types: dict[str, str] = {}
+        for found in re.finditer(
+            r"^(?:class (\w+)|type (\w+) =|(\w+) = TypedDict)[^\n]*\n(?:    [^\n]*\n)*",
+            self._file.stub(service),
+            re.MULTILINE,
+        ):
+            types[cast("str", found[1] or found[2] or found[3])] = found[0]
+        return types
+
+
+def _short(text: str) -> str:
+    lines = text.rstrip("\n").split("\n")
+    more = len(lines) - FIELDS_SHOWN_MAX
+    return "\n".join([*lines[:FIELDS_SHOWN_MAX], f"    # {more} more fields"] if more > 0 else lines)

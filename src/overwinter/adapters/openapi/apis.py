@@ -1,0 +1,275 @@
+"""Services that are API descriptions: imported when they are new, looked up when they are needed, called over HTTP."""
+
+import hashlib
+import json
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import anyio
+import anyio.to_thread
+
+from overwinter.adapters.catalog_file import CatalogFile
+from overwinter.adapters.openapi.client import Connection, HttpClient, open_client
+from overwinter.adapters.openapi.document import BYTES_MAX, Document, parse
+from overwinter.adapters.openapi.operations import operations
+from overwinter.catalog import Catalog, Function, Unknown
+from overwinter.catalog.modules import built
+from overwinter.clock import Clock
+from overwinter.config import Service
+from overwinter.errors import ConfigInvalid
+from overwinter.events import Answer, Call, Raised
+
+__all__ = ["Apis", "load_apis"]
+
+IMPORTER = 1
+"""Grows when the same description would be read in another way: every service is imported anew then."""
+FETCH_S_MAX = 60.0
+
+
+@asynccontextmanager
+async def load_apis(
+    services: Mapping[str, Service], file: CatalogFile, clock: Clock, *, directory: Path, value_bytes_max: int
+) -> "AsyncGenerator[Apis]":
+    """Import what is new or changed of the described services, and yield their functions as tools.
+
+    Args:
+        services: those of the configuration that have a description.
+        file: the home's catalog.
+        clock: stamps imports.
+        directory: paths of descriptions are relative to it.
+        value_bytes_max: largest result, encoded.
+
+    Raises:
+        ConfigInvalid: a description that was never imported cannot be read.
+    """
+    async with open_client(clock, value_bytes_max=value_bytes_max) as client:
+        apis = Apis(services, file, client, clock, directory)
+        await apis.refresh(is_forced=False)
+        yield apis
+
+
+class Apis:
+    """See `catalog.Tools`."""
+
+    def __init__(
+        self, services: Mapping[str, Service], file: CatalogFile, client: HttpClient, clock: Clock, directory: Path
+    ) -> None:
+        self._services, self._file, self._client, self._clock = services, file, client, clock
+        self._directory = directory
+        self._connections: dict[str, Connection] = {}
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return what can be called. Stubs and functions are read from the file when they are asked for."""
+        return Catalog({name: _Module(self._file, name) for name in self._services})
+
+    async def perform(self, call: Call) -> Answer | Unknown:
+        """Carry out one attempt of a call."""
+        function, plan = self._file.function(call.function), self._file.plan(call.function)
+        if function is None or plan is None:
+            return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
+        try:
+            connection = self._connection(call.function.partition(".")[0])
+        except ConfigInvalid as error:
+            return Raised(kind="PermissionError", message=str(error), code="connection")
+        return await self._client.perform(call, plan, connection, timeout_s=function.timeout_s)
+
+    async def refresh(self, only: str | None = None, *, is_forced: bool = True) -> list[str]:
+        """Import services whose description changed, or all that are asked for; return which were imported.
+
+        Raises:
+            ConfigInvalid: a description cannot be read, and there is no earlier import of it to go on with.
+        """
+        known = {source.service: source.stamp for source in self._file.sources()}
+        imported: list[str] = []
+        for name, service in self._services.items():
+            stamp = _stamp(service, self._directory)
+            if (only is not None and name != only) or (not is_forced and known.get(name) == stamp):
+                continue
+            try:
+                await self._import(name, service, stamp)
+            except ConfigInvalid as error:
+                if is_forced or name not in known:
+                    raise ConfigInvalid(f"services.{name}: {error}") from error
+            else:
+                imported.append(name)
+        self._connections.clear()
+        return imported
+
+    async def _import(self, name: str, service: Service, stamp: str) -> None:
+        raw = await _fetched(service.openapi, self._directory)
+        pinned, now_us = self._file.pinned(name), self._clock.now_us()
+
+        def work() -> None:
+            document = parse(raw, service.openapi)
+            found, faults = operations(document)
+            result = built(name, found, document.resolve, pinned=pinned, effects=dict(service.effects))
+            settings = {"server": _server(document, service.openapi), "scheme": _scheme(document)}
+            digest = hashlib.sha256(raw).hexdigest()
+            self._file.put(name, stamp, result, faults=faults, settings=settings, raw_digest=digest, now_us=now_us)
+
+        await anyio.to_thread.run_sync(work)
+        self._file.forget()
+
+    def _connection(self, name: str) -> Connection:
+        if name not in self._connections:
+            service = self._services[name]
+            settings = next(each.settings for each in self._file.sources() if each.service == name)
+            base = service.base_url or settings["server"]
+            if not base:
+                raise ConfigInvalid(f"the description of {name} names no server: set services.{name}.base_url")
+            headers, query = dict(service.headers), list[tuple[str, str]]()
+            if service.auth:
+                _authorise(settings["scheme"], _secret(service.auth, self._directory, name), headers, query)
+            self._connections[name] = Connection(
+                base_url=base, headers=headers, query=query, is_trusted=bool(service.base_url)
+            )
+        return self._connections[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """A module that is read from the file when it is needed."""
+
+    file: CatalogFile
+    name: str
+
+    @property
+    def stub(self) -> str:
+        return self.file.stub(self.name)
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        return _Functions(self.file, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Functions(Mapping[str, Function]):
+    file: CatalogFile
+    module: str
+
+    def __getitem__(self, name: str) -> Function:
+        function = self.file.function(f"{self.module}.{name}")
+        if function is None:
+            raise KeyError(name)
+        return function
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.names().get(self.module, ()))
+
+    def __len__(self) -> int:
+        return len(self.file.names().get(self.module, ()))
+
+
+def _is_url(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def _stamp(service: Service, directory: Path) -> str:
+    made: list[Any] = [IMPORTER, service.openapi, sorted(service.effects.items())]
+    if not _is_url(service.openapi):
+        try:
+            status = (directory / service.openapi).stat()
+            made += [status.st_size, status.st_mtime_ns]
+        except OSError:
+            made += ["missing"]
+    return json.dumps(made)
+
+
+async def _fetched(place: str, directory: Path) -> bytes:
+    if not _is_url(place):
+        try:
+            raw = await anyio.Path(directory / place).read_bytes()
+        except OSError as error:
+            raise ConfigInvalid(f"{place} cannot be read: {error.strerror}") from error
+        return raw
+    import aiohttp  # noqa: PLC0415 - it takes 0.2 s
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FETCH_S_MAX)) as session,
+            session.get(place) as response,
+        ):
+            if response.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
+                raise ConfigInvalid(f"{place} answers {response.status} {response.reason}")
+            return await response.content.read(BYTES_MAX + 1)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ConfigInvalid(f"{place} cannot be fetched: {type(error).__name__}: {error}") from error
+
+
+# --- Connections -------------------------------------------------------------------------------------------------------
+
+
+def _server(document: Document, place: str) -> str:
+    """Return the first server of a description, its variables at their defaults; "" if it names none."""
+    root = document.root
+    if document.version == 2:  # noqa: PLR2004 - Swagger
+        host = root.get("host")
+        schemes = root.get("schemes") or ["https"]
+        scheme = "https" if "https" in schemes else schemes[0]
+        return f"{scheme}://{host}{root.get('basePath', '')}" if host else ""
+    servers = root.get("servers")
+    first = document.target(servers[0]) if isinstance(servers, list) and servers else {}
+    url = str(first.get("url") or "")
+    variables = first.get("variables")
+    if isinstance(variables, Mapping):
+        for name, each in variables.items():  # pyright: ignore[reportUnknownVariableType] - untrusted
+            url = url.replace(f"{{{name}}}", str(document.target(each).get("default", "")))
+    return urljoin(place, url) if _is_url(place) else url if _is_url(url) else ""
+
+
+def _scheme(document: Document) -> Mapping[str, str]:
+    """Return how a credential is sent: the first scheme that the description asks for, else the first it declares."""
+    components = document.target(document.root.get("components"))
+    schemes = document.target(document.root.get("securityDefinitions") or components.get("securitySchemes"))
+    asked = document.root.get("security")
+    names = [name for each in asked for name in each] if isinstance(asked, list) else []
+    for name in [*names, *schemes]:
+        row = document.target(schemes.get(name))
+        match row.get("type"):
+            case "apiKey":
+                return {"in": str(row.get("in")), "name": str(row.get("name"))}
+            case "basic":
+                return {"in": "header", "name": "Authorization", "prefix": "Basic "}
+            case "http":
+                kind = str(row.get("scheme") or "bearer").capitalize()
+                return {"in": "header", "name": "Authorization", "prefix": f"{kind} "}
+            case "oauth2" | "openIdConnect":
+                break
+            case _:
+                continue
+    return {"in": "header", "name": "Authorization", "prefix": "Bearer "}
+
+
+def _authorise(scheme: Mapping[str, str], secret: str, headers: dict[str, str], query: list[tuple[str, str]]) -> None:
+    match scheme["in"]:
+        case "query":
+            query.append((scheme["name"], secret))
+        case "cookie":
+            headers["Cookie"] = f"{scheme['name']}={secret}"
+        case _:
+            headers[scheme["name"]] = scheme.get("prefix", "") + secret
+
+
+def _secret(reference: str, directory: Path, service: str) -> str:
+    """Return a credential by its reference: `env:NAME` or `file:PATH`.
+
+    Raises:
+        ConfigInvalid: it is not there.
+    """
+    kind, _, place = reference.partition(":")
+    if kind == "env":
+        secret = os.environ.get(place, "")
+    else:
+        try:
+            secret = (directory / place).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigInvalid(f"services.{service}.auth: {place} cannot be read: {error.strerror}") from error
+    if not secret:
+        raise ConfigInvalid(f"services.{service}.auth: {reference} is empty or not set")
+    return secret

@@ -1,0 +1,395 @@
+"""Carries out calls of described APIs over HTTP: request, pages, answer. The program sees plain data or a typed error.
+
+| what came | read, idempotent | write |
+|---|---|---|
+| 2xx | the body | the body |
+| 429, 5xx, 408 | the error, tried again | 429: the error, tried again by nobody; 5xx, 408: **unknown** unless the call carries a key |
+| other 4xx | the error | the error: nothing was carried out |
+| no connection | the error, tried again | the error: nothing had left |
+| no answer | the error, tried again | **unknown**: a person is asked |
+"""
+
+import asyncio
+import ipaddress
+import json
+import socket
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin, urlsplit
+
+from overwinter.adapters.openapi.request import Prepared, prepared
+from overwinter.catalog import Unknown
+from overwinter.clock import SECOND_US, Clock
+from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.values import Value
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp.abc import ResolveResult
+
+__all__ = ["Connection", "HttpClient", "open_client"]
+
+PAGES_MAX = 1_000
+ITEMS_MAX = 1_000
+"""Items of a list that a program gets when it names no number."""
+PAGE_SIZE = 100
+REDIRECTS_MAX = 5
+BODY_BYTES_MAX = 32 << 20
+ERROR_CHARACTERS_MAX = 500
+KINDS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError", 408: "TimeoutError"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How one service is reached. Nothing of it is ever seen by a program."""
+
+    base_url: str
+    headers: Mapping[str, str]
+    """Tenant headers and credentials."""
+    query: Sequence[tuple[str, str]] = ()
+    """Credentials that the service wants in the query."""
+    is_trusted: bool = False
+    """The operator wrote the address down: it may be on this machine or a private network. A description's may not."""
+
+
+@asynccontextmanager
+async def open_client(clock: Clock, *, value_bytes_max: int) -> "AsyncGenerator[HttpClient]":
+    """Yield a client; its connections are made when they are needed, and closed with the block."""
+    client = HttpClient(clock, value_bytes_max)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class HttpClient:
+    """Sends requests, and turns what comes into answers."""
+
+    def __init__(self, clock: Clock, value_bytes_max: int) -> None:
+        self._clock = clock
+        self._value_bytes_max = value_bytes_max
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def perform(
+        self, call: Call, plan: Mapping[str, Any], connection: Connection, *, timeout_s: float
+    ) -> Answer | Unknown:
+        """Carry out one attempt of a call."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                if "pages" in plan:
+                    return await self._pages(call, plan, connection)
+                answer = await self._one(call, plan, dict(call.arguments), connection)
+                return answer.answer if isinstance(answer, _Got) else answer
+        except TimeoutError:
+            why = f"no answer came from {call.function} within {timeout_s:g} s"
+            return _lost(call, plan, why, kind="TimeoutError")
+
+    async def _one(
+        self, call: Call, plan: Mapping[str, Any], arguments: dict[str, Any], connection: Connection
+    ) -> "_Got | Raised | Unknown":
+        request = prepared(plan, arguments, key=call.key)
+        url = f"{connection.base_url.rstrip('/')}{request.path}"
+        return await self._sent(call, plan, request, url, connection)
+
+    async def _sent(  # noqa: PLR0911 - one outcome a line
+        self, call: Call, plan: Mapping[str, Any], request: Prepared, url: str, connection: Connection
+    ) -> "_Got | Raised | Unknown":
+        import aiohttp  # noqa: PLC0415 - as in `_session`
+
+        session = self._session(is_trusted=connection.is_trusted)
+        body: Any = request.body
+        if request.parts:
+            body = aiohttp.FormData(default_to_multipart=True)
+            for name, value in request.parts:
+                body.add_field(name, value, filename=name if isinstance(value, bytes) else None)
+        try:
+            if fault := _refused(url, is_trusted=connection.is_trusted):
+                return Raised(kind="PermissionError", message=fault, code="address")
+            for _ in range(REDIRECTS_MAX):
+                async with session.request(
+                    request.verb,
+                    url,
+                    params=[*request.query, *connection.query],
+                    headers={"Accept": "application/json, */*;q=0.5", **request.headers, **connection.headers},
+                    data=body,
+                    allow_redirects=False,
+                ) as response:
+                    following = response.headers.get("Location")
+                    if response.status in (301, 302, 303, 307, 308) and following and request.verb in ("GET", "HEAD"):
+                        url = urljoin(url, following)
+                        if _origin(url) != _origin(connection.base_url):
+                            return Raised(
+                                kind="PermissionError", code="redirect",
+                                message=f"the service sends this call on to {_origin(url)}: only {_origin(connection.base_url)} may be asked",
+                            )  # fmt: skip
+                        continue
+                    return await self._read(call, plan, response)
+            return Raised(kind="OSError", message=f"more than {REDIRECTS_MAX} redirects", code="redirect")
+        except _Forbidden as error:
+            return Raised(kind="PermissionError", message=str(error), code="address")
+        except aiohttp.ClientConnectorError as error:
+            return Raised(kind="OSError", message=f"no connection: {error.os_error.strerror}", is_retryable=True)
+        except (aiohttp.ClientError, OSError) as error:
+            return _lost(call, plan, f"the connection broke: {type(error).__name__}", kind="OSError")
+
+    async def _read(
+        self, call: Call, plan: Mapping[str, Any], response: "aiohttp.ClientResponse"
+    ) -> "_Got | Raised | Unknown":
+        raw = bytearray()
+        async for chunk in response.content.iter_chunked(1 << 16):
+            raw += chunk
+            if len(raw) > BODY_BYTES_MAX:
+                return Raised(
+                    kind="ValueError", message=f"the answer has more than {BODY_BYTES_MAX >> 20} MB: ask for less"
+                )
+        if response.status >= 400:  # noqa: PLR2004 - RFC 9110, 15.5
+            return self._error(call, response, bytes(raw))
+        if response.status == 204 or not raw:  # noqa: PLR2004 - RFC 9110, 15.3.5
+            return _Got(value=None, answer=Returned(value=None))
+        try:
+            value = _value(bytes(raw), plan, response)
+        except ValueError as error:
+            return Raised(kind="ValueError", message=f"the answer is not JSON as described: {error}")
+        link = response.links.get("next", {}).get("url")
+        if "pages" not in plan and len(raw) > self._value_bytes_max:
+            message = f"the result has {len(raw)} bytes, at most {self._value_bytes_max} may cross (limits.value_kb): ask for less"
+            return _Got(value=None, answer=Raised(kind="ValueError", message=message))
+        return _Got(
+            value=value,
+            answer=Returned(value=value),
+            next_url=str(link) if link else None,
+            has_links="Link" in response.headers,
+        )
+
+    def _error(self, call: Call, response: "aiohttp.ClientResponse", raw: bytes) -> Raised | Unknown:
+        status = response.status
+        is_trouble = status in (408, 429) or status >= 500  # noqa: PLR2004 - RFC 9110, 15.5.9 and 15.6; RFC 6585, 4
+        code, message = _words(raw)
+        message = message or response.reason or "no reason given"
+        if is_trouble and status != 429 and call.effect == "write":  # noqa: PLR2004 - RFC 6585, 4: not carried out
+            return Unknown(why=f"{call.function} answered {status} {message}: it may have been carried out")
+        return Raised(
+            kind="OSError" if status == 429 or status >= 500 else KINDS.get(status, "RuntimeError"),  # noqa: PLR2004 - as above
+            message=message,
+            status=status,
+            code=code,
+            is_retryable=is_trouble,
+            retry_after_s=self._retry_after(response.headers),
+        )
+
+    def _retry_after(self, headers: Mapping[str, str]) -> float | None:
+        """Return the pause that a service asks for, in seconds (RFC 9110, 10.2.3)."""
+        text = headers.get("Retry-After", "").strip()
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        try:
+            return (
+                max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.now_us() / SECOND_US) if text else None
+            )
+        except ValueError:
+            return None
+
+    # --- Pages -------------------------------------------------------------------------------------------------------
+
+    async def _pages(self, call: Call, plan: Mapping[str, Any], connection: Connection) -> Answer | Unknown:
+        """Follow the pages of a list up to `max_items`; a longer list is an error, never a part that looks whole."""
+        pages = plan["pages"]
+        limit = call.arguments.get("max_items")
+        most = ITEMS_MAX if limit is None else int(limit)
+        arguments = {name: value for name, value in call.arguments.items() if name != "max_items"}
+        size = min(PAGE_SIZE, max(1, most))
+        moved: Value = {"page": 1, "offset": 0}.get(pages["kind"])
+        items: list[Value] = []
+        before: list[Value] = []
+        for _ in range(PAGES_MAX):
+            answer = await self._one(
+                call, _page_plan(plan, moved, size), _page_arguments(arguments, pages, moved, size), connection
+            )
+            if not isinstance(answer, _Got):
+                return answer
+            if not isinstance(answer.answer, Returned):
+                return answer.answer
+            found = _items(answer.value, pages["items"])
+            items += found
+            if limit is not None and len(items) >= most:
+                return Returned(value=items[:most])
+            if len(items) > most:
+                message = f"{call.function} has more than {most} items: narrow the question, or pass max_items="
+                return Raised(kind="ValueError", message=message)
+            moved = None if found == before else _following(pages, answer, found, moved)
+            before = found
+            if moved is None:
+                return Returned(value=items)
+        return Raised(kind="ValueError", message=f"{call.function} has more than {PAGES_MAX} pages")
+
+    def _session(self, *, is_trusted: bool) -> "aiohttp.ClientSession":
+        import aiohttp  # noqa: PLC0415 - it takes 0.2 s, and many homes ask no API
+        from aiohttp.resolver import DefaultResolver  # noqa: PLC0415 - the same
+
+        if is_trusted not in self._sessions:
+            resolver: Any = DefaultResolver() if is_trusted else _PublicOnly(DefaultResolver())
+            self._sessions[is_trusted] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=resolver, limit=256, limit_per_host=64),
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._sessions[is_trusted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Got:
+    value: Value
+    answer: Answer
+    next_url: str | None = None
+    has_links: bool = False
+
+
+class _Forbidden(Exception):
+    """The name resolves to an address that no described API may be at."""
+
+
+class _PublicOnly:
+    """Resolves names, and refuses every address that is not public: the checked address is the one that is connected to."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> "list[ResolveResult]":
+        found = await self._inner.resolve(host, port, family)
+        for each in found:
+            if not _is_public(each["host"]):
+                raise _Forbidden(
+                    f"{host} is at {each['host']}, which is not a public address: set base_url to allow it"
+                )
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _is_public(address: str) -> bool:
+    parsed = ipaddress.ip_address(address.split("%", 1)[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_global and not (mapped or parsed).is_multicast
+
+
+def _refused(url: str, *, is_trusted: bool) -> str:
+    """Return why an address may not be asked; "" if it may. Names are judged when they are resolved."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return f"{parts.scheme or 'no'} address: only http and https are asked"
+    if is_trusted:
+        return ""
+    try:
+        return (
+            "" if _is_public(parts.hostname) else f"{parts.hostname} is not a public address: set base_url to allow it"
+        )
+    except ValueError:
+        return ""  # a name
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _lost(call: Call, plan: Mapping[str, Any], why: str, *, kind: str) -> Raised | Unknown:
+    """A request left and no answer came: whoever may repeat it does, for a write a person is asked."""
+    if call.effect == "write" and "key" not in plan:
+        return Unknown(why=why)
+    return Raised(kind=kind, message=why, is_retryable=True)
+
+
+def _value(raw: bytes, plan: Mapping[str, Any], response: "aiohttp.ClientResponse") -> Value:
+    kind = response.content_type
+    if "json" in kind or plan.get("answer") == "json":
+        return json.loads(raw)
+    return raw.decode(errors="replace") if plan.get("answer") == "text" or kind.startswith("text/") else raw
+
+
+def _words(raw: bytes) -> tuple[str | None, str]:
+    """Return code and message of an error body, as most APIs write them."""
+    try:
+        body: Any = json.loads(raw)
+    except ValueError:
+        return None, _short(raw.decode(errors="replace"))
+    while isinstance(body, Mapping):
+        table = cast("Mapping[str, Any]", body)
+        inner: Any = table.get("error", table.get("errors"))
+        if isinstance(inner, list) and inner:
+            inner = cast("list[Any]", inner)[0]
+        if isinstance(inner, Mapping):
+            body = inner
+            continue
+        code = next(
+            (table[key] for key in ("code", "type", "error_code") if isinstance(table.get(key), str | int)), None
+        )
+        texts = [
+            table[key]
+            for key in ("message", "detail", "description", "title", "error")
+            if isinstance(table.get(key), str)
+        ]
+        return (None if code is None else str(code)), _short(texts[0] if texts else json.dumps(table))
+    return None, _short(raw.decode(errors="replace"))
+
+
+def _short(text: str) -> str:
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return line[:ERROR_CHARACTERS_MAX]
+
+
+# --- Pages, pure -------------------------------------------------------------------------------------------------------
+
+
+def _page_plan(plan: Mapping[str, Any], moved: Value, size: int) -> Mapping[str, Any]:
+    pages, added = plan["pages"], list[list[Any]]()
+    if moved is not None:
+        added.append(["moves__", pages["moves"], "query", "", None, False])
+    if pages["size"] and size:
+        added.append(["size__", pages["size"], "query", "", None, False])
+    return {**plan, "arguments": [*plan["arguments"], *added]}
+
+
+def _page_arguments(arguments: Mapping[str, Any], pages: Mapping[str, Any], moved: Value, size: int) -> dict[str, Any]:
+    added: dict[str, Any] = {} if moved is None else {"moves__": moved}
+    return {**arguments, **added, **({"size__": size} if pages["size"] else {})}
+
+
+def _items(value: Value, path: Sequence[str]) -> list[Value]:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return list(value) if isinstance(value, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - checked by its type
+
+
+def _following(pages: Mapping[str, Any], got: _Got, found: list[Value], moved: Value) -> Value:
+    """Return where the next page begins; None after the last.
+
+    A service may give fewer items than it was asked for, so a short page of a numbered list does not mean its end: an
+    empty one does, or a `Link` header that names no next one.
+    """
+    match pages["kind"]:
+        case "cursor":
+            value: Any = got.value
+            for key in pages["next"]:
+                value = value.get(key) if isinstance(value, dict) else None
+            return value or None
+        case "last":
+            has_more = isinstance(got.value, dict) and got.value.get("has_more")
+            return found[-1].get("id") if has_more and found and isinstance(found[-1], dict) else None
+        case _ if not found or (got.has_links and not got.next_url):
+            return None
+        case "offset":
+            return moved + len(found)
+        case _:
+            return moved + 1

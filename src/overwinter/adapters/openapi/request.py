@@ -1,0 +1,178 @@
+"""Arguments as an HTTP request: styles and encodings of OpenAPI 3.1 (4.8.12) and of Swagger 2, which map onto them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+__all__ = ["Prepared", "prepared"]
+
+Pairs = list[tuple[str, str]]
+SEPARATORS = {"spaceDelimited": " ", "pipeDelimited": "|", "tabDelimited": "\t"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request, less what the connection adds: base address and credentials."""
+
+    verb: str
+    path: str
+    query: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+    body: bytes | None
+    parts: Sequence[tuple[str, Any]] = field(default=())
+    """Of a multipart body: name and text or bytes."""
+
+    @property
+    def target(self) -> str:
+        """Return path and query."""
+        return f"{self.path}?{urlencode(self.query, quote_via=quote)}" if self.query else self.path
+
+
+def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str) -> Prepared:
+    """Return the request of a call.
+
+    Args:
+        plan: the function's plan, see `operations` and `catalog.modules`.
+        arguments: by parameter name. None stands for an optional argument that is left out, unless its schema allows null.
+        key: the call's idempotency key.
+    """
+    path = str(plan["path"])
+    query, headers, cookies = Pairs(), dict[str, str](), Pairs()
+    fields: dict[str, Any] = {}
+    whole: Any = None
+    for name, wire, place, style, explode, is_nullable in plan["arguments"]:
+        value = arguments.get(name)
+        if name not in arguments or (value is None and not is_nullable):
+            continue
+        match place:
+            case "path":
+                path = path.replace(f"{{{wire}}}", _path(wire, value, style or "simple", explode is True))
+            case "query":
+                query += _query(wire, value, style or "form", explode)
+            case "header":
+                headers[wire] = _header(value, explode is True)
+            case "cookie":
+                cookies += _query(wire, value, "form", explode)
+            case "field":
+                fields[wire] = value
+            case _:
+                whole = value
+    if cookies:
+        headers["Cookie"] = "; ".join(f"{name}={quote(value)}" for name, value in cookies)
+    if "key" in plan:
+        headers[str(plan["key"])] = key
+    body, parts = _body(str(plan.get("media") or ""), fields, whole, headers)
+    return Prepared(verb=plan["verb"], path=path, query=query, headers=headers, body=body, parts=parts)
+
+
+# --- Places ------------------------------------------------------------------------------------------------------------
+
+
+def _path(name: str, value: Any, style: str, explode: bool) -> str:  # noqa: FBT001 - OpenAPI's own word
+    prefix = {"label": ".", "matrix": ";"}.get(style, "")
+    match value:
+        case list() | tuple():
+            rows = [quote(_text(each), safe="") for each in cast("list[Any]", value)]
+            if style == "matrix":
+                return "".join(f";{name}={row}" for row in rows) if explode else f";{name}={','.join(rows)}"
+            return prefix + (prefix if explode and prefix else ",").join(rows)
+        case dict():
+            pairs = [
+                (quote(str(each), safe=""), quote(_text(row), safe=""))
+                for each, row in cast("dict[str, Any]", value).items()
+            ]
+            if explode:
+                return prefix + (prefix or ",").join(f"{each}={row}" for each, row in pairs)
+            flat = ",".join(f"{each},{row}" for each, row in pairs)
+            return f";{name}={flat}" if style == "matrix" else prefix + flat
+        case _:
+            text = quote(_text(value), safe="")
+            # A segment of dots alone would be taken as a way up (RFC 3986, 5.2.4).
+            text = text.replace(".", "%2E") if text in (".", "..") else text
+            return f";{name}={text}" if style == "matrix" else prefix + text
+
+
+def _query(name: str, value: Any, style: str, explode: bool | None) -> Pairs:  # noqa: FBT001 - as above
+    if style == "json":
+        return [(name, _json(value))]
+    is_exploded = explode if explode is not None else style in ("form", "deepObject")
+    match value:
+        case list() | tuple():
+            rows = [_text(each) for each in cast("list[Any]", value)]
+            return [(name, row) for row in rows] if is_exploded else [(name, SEPARATORS.get(style, ",").join(rows))]
+        case dict():
+            table = cast("dict[str, Any]", value)
+            if style == "deepObject":
+                return _deep(name, table)
+            if is_exploded:
+                return [(str(each), _text(row)) for each, row in table.items()]
+            return [(name, ",".join(f"{each},{_text(row)}" for each, row in table.items()))]
+        case _:
+            return [(name, _text(value))]
+
+
+def _header(value: Any, explode: bool) -> str:  # noqa: FBT001 - as above
+    match value:
+        case list() | tuple():
+            text = ",".join(_text(each) for each in cast("list[Any]", value))
+        case dict():
+            sign = "=" if explode else ","
+            text = ",".join(f"{each}{sign}{_text(row)}" for each, row in cast("dict[str, Any]", value).items())
+        case _:
+            text = _text(value)
+    return " ".join(text.split())  # a line break would begin another header
+
+
+def _deep(name: str, value: Any) -> Pairs:
+    """Return nested values in brackets, as `a[b][0]=c`: OpenAPI leaves it open, Rack and PHP read it so."""
+    match value:
+        case dict():
+            return [
+                pair for each, row in cast("dict[str, Any]", value).items() for pair in _deep(f"{name}[{each}]", row)
+            ]
+        case list() | tuple():
+            rows = enumerate(cast("list[Any]", value))
+            return [pair for place, row in rows for pair in _deep(f"{name}[{place}]", row)]
+        case _:
+            return [(name, _text(value))]
+
+
+# --- Bodies ------------------------------------------------------------------------------------------------------------
+
+
+def _body(
+    media: str, fields: Mapping[str, Any], whole: Any, headers: dict[str, str]
+) -> tuple[bytes | None, Sequence[tuple[str, Any]]]:
+    if not media or (whole is None and not fields):
+        return None, ()
+    if media.startswith("multipart/"):
+        rows = fields if whole is None else cast("Mapping[str, Any]", whole)
+        return None, [(name, value if isinstance(value, bytes) else _text(value)) for name, value in rows.items()]
+    headers["Content-Type"] = media
+    if media.startswith("application/x-www-form-urlencoded"):
+        rows = fields if whole is None else cast("Mapping[str, Any]", whole)
+        pairs = [pair for name, value in rows.items() for pair in _deep(name, value)]
+        return urlencode(pairs, quote_via=quote).encode(), ()
+    if "json" in media:
+        return _json(fields if whole is None else whole).encode(), ()
+    return (whole if isinstance(whole, bytes) else _text(whole).encode()), ()
+
+
+def _text(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return ""
+        case str():
+            return value
+        case dict() | list() | tuple():
+            return _json(value)
+        case _:
+            return str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

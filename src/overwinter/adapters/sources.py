@@ -1,0 +1,120 @@
+"""Every source of a home as one set of tools: Python modules, described APIs, and the look-ups over all of them."""
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from overwinter.adapters.catalog_file import CatalogFile, open_catalog_file
+from overwinter.adapters.discovery import Discovery
+from overwinter.adapters.openapi import Apis, load_apis
+from overwinter.adapters.python_tools import load_python_tools
+from overwinter.catalog import Catalog, Module, Tools, Unknown
+from overwinter.catalog.modules import Built, BuiltFunction
+from overwinter.clock import Clock
+from overwinter.config import Service
+from overwinter.events import Answer, Call, Raised
+
+__all__ = ["Sources", "open_sources"]
+
+AGENTS_REMEMBERED = 64
+
+
+@asynccontextmanager
+async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
+    services: Mapping[str, Service],
+    path: Path,
+    clock: Clock,
+    *,
+    directory: Path,
+    threads_max: int,
+    value_bytes_max: int,
+    may_call: Callable[[str, str], bool],
+) -> "AsyncGenerator[Sources]":
+    """Import what is new, and yield all functions of a home's services.
+
+    Args:
+        services: the configuration's.
+        path: the home's `catalog.db`.
+        clock: stamps imports.
+        directory: where modules and descriptions lie.
+        threads_max: how many sync functions may run at once.
+        value_bytes_max: largest result, encoded.
+        may_call: whether an agent may call a function.
+
+    Raises:
+        ConfigInvalid: a service cannot be loaded.
+        HomeDamaged: the catalog's file cannot be read.
+    """
+    modules = {name: service.python for name, service in services.items() if service.python}
+    described = {name: service for name, service in services.items() if service.openapi}
+    async with AsyncExitStack() as stack:
+        file = stack.enter_context(open_catalog_file(path))
+        for source in file.sources():
+            if source.service not in services:
+                file.remove(source.service)
+        python = await stack.enter_async_context(
+            load_python_tools(modules, directory=directory, threads_max=threads_max, value_bytes_max=value_bytes_max)
+        )
+        _index(file, python.catalog.modules, clock.now_us())
+        apis = await stack.enter_async_context(
+            load_apis(described, file, clock, directory=directory, value_bytes_max=value_bytes_max)
+        )
+        yield Sources(file, python, apis, may_call)
+
+
+class Sources:
+    """See `catalog.Tools`."""
+
+    def __init__(self, file: CatalogFile, python: Tools, apis: Apis, may_call: Callable[[str, str], bool]) -> None:
+        self.file = file
+        self.apis = apis
+        self._may_call = may_call
+        self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
+        self.discovery = Discovery(file, self._scope)
+        parts: Sequence[Tools] = (python, apis, self.discovery)
+        self._by_module = {name: part for part in parts for name in part.catalog.modules}
+        self._catalog = Catalog({name: module for part in parts for name, module in part.catalog.modules.items()})
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return what can be called. Its modules stay the same objects and show each import."""
+        return self._catalog
+
+    async def perform(self, call: Call) -> Answer | Unknown:
+        """Carry out one attempt of a call."""
+        part = self._by_module.get(call.function.partition(".")[0])
+        if part is None:
+            return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
+        return await part.perform(call)
+
+    async def refresh(self, only: str | None = None) -> list[str]:
+        """Import every described service anew, or one; return which.
+
+        Raises:
+            ConfigInvalid: a description cannot be read.
+        """
+        imported = await self.apis.refresh(only)
+        self._scope.cache_clear()
+        return imported
+
+    def _allowed(self, agent: str) -> Sequence[str] | None:
+        names = [f"{service}.{name}" for service, names in self.file.names().items() for name in names]
+        allowed = [name for name in names if self._may_call(agent, name)]
+        return None if len(allowed) == len(names) else allowed
+
+
+def _index(file: CatalogFile, modules: Mapping[str, Module], now_us: int) -> None:
+    """Have Python functions found like any others. They are the operator's own code: nothing of them is pinned."""
+    known = {source.service: source.stamp for source in file.sources()}
+    for name, module in modules.items():
+        stamp = hashlib.sha256(module.stub.encode()).hexdigest()
+        if known.get(name) == stamp:
+            continue
+        functions = [
+            BuiltFunction(function=each, origin=each.name, plan={}, schemas={}, digest="")
+            for each in module.functions.values()
+        ]
+        built = Built(stub=module.stub, functions=functions, faults=())
+        file.put(name, stamp, built, faults=(), settings={}, raw_digest=stamp, now_us=now_us, is_pinned=False)

@@ -1,0 +1,52 @@
+"""What every command shares: where its home is, JSON or text, and errors as one sentence with an exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, NoReturn, ParamSpec
+
+import typer
+
+from overwinter.errors import OverwinterError
+from overwinter.faces.cli.render import print_json, safe_lines
+
+__all__ = ["Home", "Json", "guarded"]
+
+EXIT_INTERRUPTED = 130
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="The home directory; $OVERWINTER_HOME, else .overwinter", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine")]
+
+P = ParamSpec("P")
+
+
+def guarded(function: Callable[P, None]) -> Callable[P, None]:
+    """Return the command with its operating errors as one sentence and an exit code."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except OverwinterError as error:
+            _fail(error, is_json=bool(kwargs.get("is_json")))
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing more
+            raise typer.Exit(0) from None
+
+    return called
+
+
+def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:
+    if is_json:
+        from overwinter.faces import wire  # noqa: PLC0415 - `--version` and `--help` need no words of the API
+
+        print_json(wire.error(error))
+    else:
+        typer.echo(f"overwinter: {safe_lines(str(error))}", err=True)
+    raise typer.Exit(error.exit_code)
