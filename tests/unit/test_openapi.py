@@ -187,6 +187,21 @@ async def test_a_write_that_fails_in_the_service_is_unknown_and_not_repeated(pro
     assert "unknown" in [event.kind for event in events]
 
 
+async def test_arguments_that_the_types_could_not_judge_are_judged_by_their_schema_at_the_call(project):
+    source = """
+given = {"amount": "3"}
+try:
+    await tools.call("api.create_order", given)
+except ValueError as error:
+    said = str(error)
+said
+"""
+    run, seen, _ = await ran(project, source)
+    assert "amount" in run.result
+    assert '"3" is not of type "integer"' in run.result
+    assert seen == []
+
+
 @pytest.mark.parametrize(("status", "kind"), [(404, "LookupError"), (403, "PermissionError"), (422, "RuntimeError")])
 async def test_an_error_of_the_service_has_its_status_code_and_words(project, status, kind):
     source = f"try:\n    await api.get_order(order_id='1')\nexcept {kind} as error:\n    e = await tools.error(error)\n[e['status'], e['code'], e['message']]"

@@ -5,10 +5,11 @@ Pins are the only thing in it that cannot be made anew from the sources.
 """
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +48,7 @@ create table source (
 create table function (
     id integer primary key, name text not null unique, service text not null, origin text not null, effect text not null,
     parameters text not null, stub text not null, summary text not null, result text not null, tags text not null,
-    is_listed integer not null, plan text not null, schemas blob not null, digest text not null) strict;
+    is_listed integer not null, plan text not null, schema blob not null, digest text not null) strict;
 create index function_service on function (service);
 create table pin (
     service text not null, name text not null, origin text not null, digest text not null, at integer not null,
@@ -105,6 +106,8 @@ def open_catalog_file(path: Path) -> "Generator[CatalogFile]":
         HomeTooNew: a newer version wrote it.
         HomeDamaged: it cannot be read.
     """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         with closing(apsw.Connection(str(path))) as db:
             db.execute("pragma journal_mode=wal")
@@ -191,7 +194,7 @@ class CatalogFile:
                         function.name, service, each.origin, function.effect,
                         json.dumps([[row.name, row.is_required] for row in function.parameters]), function.stub,
                         function.summary, function.result, json.dumps(function.tags), function.is_listed,
-                        json.dumps(each.plan), zlib.compress(json.dumps(each.schemas).encode(), 1), each.digest,
+                        json.dumps(each.plan), zlib.compress(json.dumps(each.schema).encode(), 1), each.digest,
                     ),
                 )  # fmt: skip
                 if function.is_listed:
@@ -249,9 +252,9 @@ class CatalogFile:
             return zlib.decompress(raw).decode("utf-8", "surrogatepass")
         return ""
 
-    def schemas(self, name: str) -> Mapping[str, Any]:
-        """Return the schemas of a function's parameters."""
-        ((raw,),) = self._db.execute("select schemas from function where name = ?", (name,))
+    def schema(self, name: str) -> Mapping[str, Any]:
+        """Return the JSON Schema of a function's arguments."""
+        ((raw,),) = self._db.execute("select schema from function where name = ?", (name,))
         return json.loads(zlib.decompress(raw))
 
     def search(

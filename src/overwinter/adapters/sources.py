@@ -113,7 +113,7 @@ def _index(file: CatalogFile, modules: Mapping[str, Module], now_us: int) -> Non
         if known.get(name) == stamp:
             continue
         functions = [
-            BuiltFunction(function=each, origin=each.name, plan={}, schemas={}, digest="")
+            BuiltFunction(function=each, origin=each.name, plan={}, schema={}, digest="")
             for each in module.functions.values()
         ]
         built = Built(stub=module.stub, functions=functions, faults=())

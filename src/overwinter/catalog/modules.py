@@ -10,6 +10,7 @@ from typing import Any
 from overwinter.catalog import Function, Parameter
 from overwinter.catalog.naming import distinct, identifier, snake
 from overwinter.catalog.operations import Argument, Fault, Operation
+from overwinter.catalog.schemas import arguments_schema
 from overwinter.catalog.shapes import Shapes, optional
 from overwinter.events import Effect
 from overwinter.stubs import HEADER, doc
@@ -33,8 +34,8 @@ class BuiltFunction:
     origin: str
     plan: Mapping[str, Any]
     """The operation's plan; `arguments` has for each parameter its name, wire name, place, style, explode, nullable."""
-    schemas: Mapping[str, Any]
-    """Parameter to schema, for the check at the call."""
+    schema: Mapping[str, Any]
+    """JSON Schema of the arguments, for the check at the call; `{}` takes any."""
     description: str = ""
     """The source's own words, whole: untrusted."""
     digest: str
@@ -155,12 +156,13 @@ def _function(  # noqa: PLR0913 - an operation under its name
     plan = {**operation.plan, "arguments": arguments}
     if not pages:
         plan.pop("pages", None)
-    schemas = {word: each.schema for word, each, _ in rows}
+    required = frozenset(word for word, each, _ in rows if each.is_required)
+    schema = arguments_schema({word: each.schema for word, each, _ in rows}, required, shapes.resolve)
     return BuiltFunction(
         function=function,
         origin=operation.origin,
         plan=plan,
-        schemas=schemas,
+        schema=schema,
         description=operation.description,
         digest="",
     )

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urljoin
 
 import anyio
@@ -29,6 +30,8 @@ __all__ = ["Apis", "load_apis"]
 IMPORTER = 1
 """Grows when the same description would be read in another way: every service is imported anew then."""
 FETCH_S_MAX = 60.0
+VALIDATORS_REMEMBERED = 500
+FAULT_CHARACTERS_MAX = 300
 
 
 @asynccontextmanager
@@ -62,6 +65,7 @@ class Apis:
         self._services, self._file, self._client, self._clock = services, file, client, clock
         self._directory = directory
         self._connections: dict[str, Connection] = {}
+        self._fault = lru_cache(VALIDATORS_REMEMBERED)(self._validator)
 
     @property
     def catalog(self) -> Catalog:
@@ -73,6 +77,8 @@ class Apis:
         function, plan = self._file.function(call.function), self._file.plan(call.function)
         if function is None or plan is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
+        if fault := self._fault(call.function)(call.arguments):
+            return Raised(kind="ValueError", message=f"{call.function}: {fault}", code="arguments")
         try:
             connection = self._connection(call.function.partition(".")[0])
         except ConfigInvalid as error:
@@ -99,6 +105,7 @@ class Apis:
             else:
                 imported.append(name)
         self._connections.clear()
+        self._fault.cache_clear()
         return imported
 
     async def _import(self, name: str, service: Service, stamp: str) -> None:
@@ -115,6 +122,23 @@ class Apis:
 
         await anyio.to_thread.run_sync(work)
         self._file.forget()
+
+    def _validator(self, name: str) -> Callable[[Mapping[str, Any]], str]:
+        """Return what says what is wrong with the arguments of a function; "" if nothing is."""
+        import jsonschema_rs  # noqa: PLC0415 - many homes ask no API
+
+        try:
+            validator = jsonschema_rs.validator_for(dict(self._file.schema(name)))
+        except ValueError:  # the source's schema is broken where ours cannot mend it: the service judges
+            return lambda _: ""
+
+        def fault(arguments: Mapping[str, Any]) -> str:
+            error = next(validator.iter_errors(_plain(dict(arguments))), None)
+            if error is None:
+                return ""
+            return f"{'.'.join(map(str, error.instance_path)) or 'arguments'}: {error.message[:FAULT_CHARACTERS_MAX]}"
+
+        return fault
 
     def _connection(self, name: str) -> Connection:
         if name not in self._connections:
@@ -164,6 +188,19 @@ class _Functions(Mapping[str, Function]):
 
     def __len__(self) -> int:
         return len(self.file.names().get(self.module, ()))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it will be written: what JSON lacks is a text there."""
+    match value:
+        case dict():
+            return {str(key): _plain(each) for key, each in cast("dict[Any, Any]", value).items()}
+        case list() | tuple():
+            return [_plain(each) for each in cast("list[Any]", value)]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
 
 
 def _is_url(place: str) -> bool:
