@@ -16,6 +16,9 @@ NAMES = {
     "crash": "crash",
     "jail": "jail",
     "import": "imports",
+    "load": "load",
+    "retrieval": "retrieval",
+    "check": "check",
 }
 """Bench name to file."""
 

@@ -50,7 +50,7 @@ class World:
 
     async def parked(self, *, effect: Effect = "write", due_us=None, person=None, function="shop.pay", **rest):
         run_id = await self.run()
-        call = Call(run_id=run_id, index=0, function=function, arguments={"a": 1}, effect=effect)
+        call = Call(run_id=run_id, index=0, function=function, arguments={"a": 1}, effect=effect, agent="a")
         new = NewCall(call=call, due_us=due_us, person=person)
         assert await self.turn(run_id, 0, calls=[new], calls_next=1, **rest) is Verdict.COMMITTED
         return run_id, call

@@ -109,3 +109,9 @@ def test_the_names_of_standard_modules_are_those_of_the_interpreter():
             session.feed_run(f"import {module}")
             some = sorted(MODULES[module])[:3]
             assert session.feed_run(f"[hasattr({module}, name) for name in {some!r}]") == [True] * len(some), module
+
+
+@pytest.mark.claim("P2.layout")
+async def test_what_a_session_kept_of_earlier_programs_never_refuses_a_later_one():
+    programs = [f"text = '{number} {'x' * 200_000}'\nlen(text)" for number in range(700)]
+    assert not any(await verdicts(programs, "async def create() -> None: ...\n"))

@@ -17,6 +17,7 @@ from typing import Any
 
 import apsw
 
+from overwinter.adapters.ranking import Ranking, ranking
 from overwinter.catalog import Function, Parameter
 from overwinter.catalog.modules import Built
 from overwinter.catalog.operations import Fault
@@ -27,6 +28,8 @@ __all__ = ["CatalogFile", "Hit", "Pin", "Source", "open_catalog_file"]
 FORMAT = 1
 BUSY_MS = 30_000
 FUNCTIONS_REMEMBERED = 2_000
+INDEXED_MAX = 500
+"""Characters of a description that are searched besides the summary."""
 WORDS_MAX = 32
 """Words of a query that are looked for."""
 EMPTY_WORDS = frozenset(
@@ -38,8 +41,8 @@ EMPTY_WORDS = frozenset(
     )
 )
 """They are in every second summary: to look for them takes ten times as long and finds nothing better."""
-WEIGHTS = (4.0, 2.0, 1.0)
-"""Of a function's name, its summary and its parameters."""
+WEIGHTS = {"name": 2.0, "summary": 1.0, "parameters": 1.0}
+"""Of a word, by where it stands."""
 TABLES = """
 create table meta (format integer not null) strict;
 create table source (
@@ -54,6 +57,10 @@ create table pin (
     service text not null, name text not null, origin text not null, digest text not null, at integer not null,
     primary key (service, name)) strict, without rowid;
 create virtual table hit using fts5(name, summary, parameters, tokenize = 'porter unicode61');
+"""
+SCRATCH = """
+create virtual table text using fts5(words, tokenize = 'porter unicode61');
+create virtual table stem using fts5vocab(text, 'instance');
 """
 
 
@@ -121,7 +128,11 @@ def open_catalog_file(path: Path) -> "Generator[CatalogFile]":
                 raise HomeTooNew(
                     f"{path} has format {found}, this version knows up to {FORMAT}: install a newer overwinter"
                 )
-            yield CatalogFile(path, db)
+            file = CatalogFile(path, db)
+            try:
+                yield file
+            finally:
+                file.close()
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise HomeDamaged(
             f"{path} is damaged ({error}): restore it, or delete it to import every source anew"
@@ -138,8 +149,16 @@ class CatalogFile:
         """Return a function by its full name; None if there is none."""
         self.plan = lru_cache(FUNCTIONS_REMEMBERED)(self._plan)
         """Return how a function is carried out; None if there is none."""
+        self._ranking = lru_cache(1)(self._ranked)
+        db.execute("create virtual table temp.word using fts5vocab('main', 'hit', 'instance')")
+        self._scratch = apsw.Connection(":memory:")
+        self._scratch.execute(SCRATCH)
         self.names = lru_cache(1)(self._names)
         """Return the functions of each service, without its name."""
+
+    def close(self) -> None:
+        """Let go of what lies beside the file."""
+        self._scratch.close()
 
     # --- Sources -----------------------------------------------------------------------------------------------------
 
@@ -203,8 +222,8 @@ class CatalogFile:
                         "insert into hit (rowid, name, summary, parameters) values (?, ?, ?, ?)",
                         (
                             db.last_insert_rowid(),
-                            _words(f"{function.name} {each.origin}"),
-                            function.summary,
+                            _words(function.name),
+                            _words(f"{function.summary} {each.description[:INDEXED_MAX]}"),
                             _words(words),
                         ),
                     )
@@ -228,6 +247,7 @@ class CatalogFile:
         self.function.cache_clear()
         self.plan.cache_clear()
         self.names.cache_clear()
+        self._ranking.cache_clear()
 
     @contextmanager
     def _writing(self) -> Generator[apsw.Connection]:
@@ -270,17 +290,25 @@ class CatalogFile:
         """
         words = list(dict.fromkeys(_words(query).split()))
         words = ([word for word in words if word not in EMPTY_WORDS] or words)[:WORDS_MAX]
-        if not words:
-            return []
-        match = " OR ".join(f'"{word}"' for word in words)
-        where, bound = "", list[Any]()
-        if service is not None:
-            where, bound = " and function.service = ?", [service]
-        if names is not None:
-            where += " and function.name in (select value from json_each(?))"
-            bound.append(json.dumps(names))
-        sql = f"{_SEARCH} where hit match ?{where} order by bm25(hit, ?, ?, ?), function.id limit ?"
-        return [_hit(row) for row in self._db.execute(sql, (match, *bound, *WEIGHTS, limit))]
+        ranking = self._ranking()
+        among: set[int] | None = None
+        if service is not None or names is not None:
+            sql = "select id from function where (?1 is null or service = ?1) and (?2 is null or name in (select value from json_each(?2)))"
+            among = {row for (row,) in self._db.execute(sql, (service, None if names is None else json.dumps(names)))}
+        rows = ranking.best(self._stems(words), limit, among)
+        found = {row[0]: _hit(row[1:]) for row in self._db.execute(_HITS, (json.dumps(rows),))}
+        return [found[row] for row in rows]
+
+    def _stems(self, words: Sequence[str]) -> list[str]:
+        """Return words as the full-text index has them."""
+        self._scratch.execute("delete from text")
+        self._scratch.execute("insert into text values (?)", (" ".join(words),))
+        return [stem for (stem,) in self._scratch.execute("select distinct term from stem")]
+
+    def _ranked(self) -> Ranking:
+        services = dict(self._db.execute("select id, service from function where is_listed"))
+        found = self._db.execute("select term, doc, col from temp.word")
+        return ranking(((stem, row, WEIGHTS[place]) for stem, row, place in found), services)
 
     def listed(self, prefix: str, *, limit: int) -> list[Hit]:
         """Return functions whose full name begins with a text, in their order."""
@@ -354,7 +382,7 @@ update pin set digest = (select digest from function where function.name = pin.n
 where name = ? and exists (select 1 from function where function.name = pin.name and function.digest <> pin.digest)"""
 _LET_GO = "delete from pin where name = ? and not exists (select 1 from function where function.name = pin.name)"
 _HIT = "function.name, function.parameters, function.result, function.summary, function.effect"
-_SEARCH = f"select {_HIT} from hit join function on function.id = hit.rowid"
+_HITS = f"select id, {_HIT} from function where id in (select value from json_each(?))"
 _LISTED = f"select {_HIT} from function where is_listed and substr(name, 1, ?) = ? order by id limit ?"
 
 

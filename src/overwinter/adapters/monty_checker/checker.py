@@ -33,7 +33,8 @@ REQUEST_TIMEOUT_S = 20.0
 CHECKS_PER_SESSION_MAX = 2_000
 """A session keeps about 1 KB of each check."""
 REMEMBERED = 1_000
-LIMITS = monty.ResourceLimits(max_feed_duration_secs=5.0, max_turn_duration_secs=5.0, max_memory=64 << 20)
+LIMITS = monty.ResourceLimits(max_feed_duration_secs=5.0, max_turn_duration_secs=5.0, max_memory=256 << 20)
+LIMIT = re.compile(r"MemoryError: memory limit exceeded|TimeoutError: .*time limit exceeded")
 
 # Monty has these at run time; the checker it brings calls them undefined. tests/unit/test_checker.py tries every name.
 BUILTINS = """
@@ -137,6 +138,10 @@ def _lacking(source: str, modules: Mapping[str, str]) -> list[Finding]:
     ]
 
 
+class _Exhausted(Exception):
+    """The session has reached a limit."""
+
+
 class _Session:
     """The checking session, used in the worker's thread alone. One set of stubs at a time."""
 
@@ -149,8 +154,24 @@ class _Session:
     def check(
         self, desk: Desk, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
     ) -> tuple[Finding, ...]:
-        """Return what is wrong with a program."""
-        session = self._opened(desk, modules)
+        """Return what is wrong with a program.
+
+        What a session keeps of each check counts against its limits; one that has reached them is opened anew, so that no
+        program pays for those before it.
+        """
+        for is_last in (False, True):
+            try:
+                return self._judged(self._opened(desk, modules), source, modules, inputs)
+            except _Exhausted as error:
+                self.close()
+                if is_last:
+                    message = f"it cannot be checked, and what is not checked does not run: {error}"
+                    return (Finding(line=1, column=0, rule="uncheckable", message=message),)
+        raise AssertionError("the loop returns")
+
+    def _judged(
+        self, session: monty.MontySession, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
+    ) -> tuple[Finding, ...]:
         findings = _lacking(source, modules)
         # The interpreter's own words for what it cannot compile count only where ours say nothing.
         findings = findings or self._compiled(session, source)
@@ -190,6 +211,8 @@ class _Session:
         try:
             session.feed_run(f"async def compiled():\n{body}\n    pass", skip_type_check=True)
         except (monty.MontySyntaxError, monty.MontyRuntimeError) as error:
+            if LIMIT.match(str(error)):
+                raise _Exhausted(str(error)) from error
             frames = error.traceback()
             line, column = (frames[-1].line - 1, frames[-1].column - 4) if frames else (1, 1)
             message = str(error).removeprefix("NotImplementedError: The monty syntax parser does not yet support ")
@@ -223,6 +246,8 @@ def _reports(session: Any, text: str) -> list[Report]:
     """Return what the checker says. Never in the format `json`: it can crash the worker."""
     try:
         session.feed_run(text)
+    except monty.MontyRuntimeError as error:
+        raise _Exhausted(str(error)) from error
     except monty.MontyTypingError as error:
         found = re.findall(r"^main\.py:(\d+):(\d+): \w+\[([\w-]+)\] (.*)$", error.display(), re.MULTILINE)
         return [
