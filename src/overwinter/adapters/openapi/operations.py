@@ -171,6 +171,8 @@ def _fields(document: Document, schema: Any, media: str, *, is_required: bool) -
     """Return an object body as one argument for each key, any other body as one argument."""
     is_form = media.startswith(FORMS)
     record = _record(document, schema, 0) if JSON_MEDIA.match(media) or is_form else None
+    if record is None and not is_required and _is_empty(document, schema):
+        return []  # Stripe declares a body without a field for each of its reads
     if record is None:
         whole: Any = schema if JSON_MEDIA.match(media) or is_form else {"type": "string"}
         whole = (
@@ -191,6 +193,13 @@ def _fields(document: Document, schema: Any, media: str, *, is_required: bool) -
         for key, each in fields.items()
         if not document.target(each).get("readOnly") and not (is_form and key.lower() in SECRETS)
     ]
+
+
+def _is_empty(document: Document, schema: object) -> bool:
+    node = document.target(schema)
+    return node.get("type") == "object" and not any(
+        node.get(key) for key in ("properties", "additionalProperties", "allOf", "anyOf", "oneOf")
+    )
 
 
 def _record(document: Document, schema: object, depth: int) -> tuple[dict[str, Any], set[str]] | None:
