@@ -19,6 +19,7 @@ NAMES = {
     "load": "load",
     "retrieval": "retrieval",
     "check": "check",
+    "context": "context",
 }
 """Bench name to file."""
 

@@ -5,6 +5,7 @@ CLAIMS = {
     "P2.layout": "arguments in variables or by ** never decide whether a program is correct",
     "P3.subset": "what the interpreter lacks is found before the run and said with line and advice",
     "P6.real_api": "the requests of described functions satisfy the description, judged by a server that others wrote",
+    "P4.bounded": "what a model is told is bounded and byte-stable, however many functions there are",
     "D1.crash_matrix": "killed before or after any write or effect, a run ends with the value it would have had",
     "D1.kill_9": "kill -9 of the real server loses nothing and repeats nothing",
     "D1.seeds": "random faults by seed: result, effects and journal stay right",

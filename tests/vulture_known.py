@@ -18,6 +18,7 @@ _ = (
     cli.root,
     cli.show_run,
     tools.accept,
+    tools.brief,
     tools.call_function,
     tools.describe,
     tools.list_services,

@@ -18,6 +18,7 @@ from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
 from overwinter.adapters.sqlite import open_store
+from overwinter.brief import brief
 from overwinter.catalog import Catalog, Tools
 from overwinter.check import Checker, Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
@@ -447,6 +448,11 @@ class App:
     def sources(self) -> Sequence[Source]:
         """Return the services of the home, with what was wrong in their descriptions."""
         return self._parts.sources.file.sources()
+
+    def brief(self, *, agent: str = "default") -> str:
+        """Return what a model is told before its first program under an agent's identity."""
+        self._agent(agent)
+        return brief(self._parts.sources.discovery.counts(agent))
 
     def search(
         self, query: str, *, agent: str = "default", service: str | None = None, limit: int = 8

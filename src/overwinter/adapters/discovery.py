@@ -69,14 +69,16 @@ class Discovery:
 
     def services(self, agent: str) -> list[str]:
         """Return a line for each service that has something for the agent: its name and how many functions."""
+        return [f"{service} ({count:,} functions)" for service, count in self.counts(agent).items() if count]
+
+    def counts(self, agent: str) -> dict[str, int]:
+        """Return how many functions of each service an agent may call."""
         scope = self._scope(agent)
         allowed = None if scope is None else set(scope)
-        lines: list[str] = []
-        for service, names in sorted(self._file.names().items()):
-            count = sum(allowed is None or f"{service}.{name}" in allowed for name in names)
-            if count:
-                lines.append(f"{service} ({count:,} functions)")
-        return lines
+        return {
+            service: sum(allowed is None or f"{service}.{name}" in allowed for name in names)
+            for service, names in sorted(self._file.names().items())
+        }
 
     def search(
         self,

@@ -60,6 +60,7 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         Route("/v1/tools", tools.listed),
         Route("/v1/tools/search", tools.search),
         Route("/v1/tools/describe", tools.describe),
+        Route("/v1/tools/brief", tools.brief),
         Route("/v1/tools/pins", tools.pins),
         Route("/v1/tools/refresh", tools.refresh, methods=["POST"]),
         Route("/v1/tools/accept", tools.accept, methods=["POST"]),
@@ -272,6 +273,9 @@ class _Tools:
     async def describe(self, request: Request) -> Response:
         names = request.query_params.getlist("name")
         return JSONResponse({"text": self._app.describe(names, agent=_agent(request))})
+
+    async def brief(self, request: Request) -> Response:
+        return JSONResponse({"text": self._app.brief(agent=_agent(request))})
 
     async def pins(self, request: Request) -> Response:
         is_all = request.query_params.get("all") in ("1", "true")

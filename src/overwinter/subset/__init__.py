@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 from overwinter.subset.waiting import unwaited
 
-__all__ = ["SOURCE_BYTES_MAX", "Lack", "functions_named", "lacks"]
+__all__ = ["SOURCE_BYTES_MAX", "SYNTAX_MISSING", "Lack", "functions_named", "lacks"]
 
 SOURCE_BYTES_MAX = 256 << 10
 """Longest program: the parser's own memory grows with it."""
@@ -36,6 +36,8 @@ SYNTAX: Mapping[type[ast.AST], tuple[str, str]] = {
     ast.AsyncFor: ("async for", "use `while` with an awaited call per page"),
     ast.TryStar: ("except*", "catch single exceptions"),
 }
+SYNTAX_MISSING = frozenset(word for word, _ in SYNTAX.values() if " from" not in word)
+"""What a model should know of beforehand: it uses them often, and nothing but another form replaces them."""
 DUNDERS_IGNORED = frozenset(
     [
         "__len__",

@@ -89,6 +89,14 @@ def describe(
 
 
 @command
+def brief(*, agent: Agent = "default", home: Home = None, is_json: Json = False) -> None:
+    """Print what a model is told before its first program: the same few hundred tokens for any number of functions."""
+    with open_door(home_path(home)) as client:
+        found = client.get("tools", "brief", agent=agent)
+    print_json(found) if is_json else typer.echo(safe_lines(found["text"]))
+
+
+@command
 def call_function(
     name: Annotated[str, typer.Argument(help="github.pulls_list", show_default=False)],
     arguments: Annotated[list[str] | None, typer.Argument(help="NAME=VALUE; JSON if it reads as JSON")] = None,

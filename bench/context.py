@@ -1,0 +1,68 @@
+"""What a model must read before its first program, with 10, 1,000 and all functions: ours, and the same as plain definitions.
+
+Tokens are counted by a stand-in, 4.15 characters each: the tables of o200k cannot be downloaded here, and on a text of this
+kind (2,890 characters) o200k gives 696. It is the same stand-in on both sides of the comparison. Cloudflare's published
+figure for its own server over 2,594 endpoints is 1,069 tokens.
+"""
+
+import json
+from typing import Any
+
+from bench.descriptions import descriptions
+from overwinter.adapters.openapi.document import parse
+from overwinter.adapters.openapi.operations import operations
+from overwinter.brief import brief
+from overwinter.catalog.modules import BuiltFunction, built
+
+CHARACTERS_PER_TOKEN = 4.15
+OUTSIDE = (
+    "search(query, service=None, limit=8): functions that fit, a line each. "
+    "describe(names): stubs of functions and types. "
+    "execute(program): check a program and run it; returns its value, or a run to wait for."
+)
+"""The three tools outside a program, a sentence each, as a client declares them."""
+RIVAL_TOKENS = 1_069
+
+
+def measure(*, is_small: bool) -> dict[str, Any]:
+    """Return the figures."""
+    found = list(descriptions().items())[: 3 if is_small else None]
+    functions: dict[str, list[BuiltFunction]] = {}
+    for name, raw in found:
+        document = parse(raw, name)
+        made = built(name, operations(document)[0], document.resolve).functions
+        functions[name] = [each for each in made if each.function.is_listed]
+    everything = [(name, each) for name, members in functions.items() for each in members]
+    sizes: dict[str, Any] = {}
+    texts: list[str] = []
+    for count in (10, 1_000, len(everything)):
+        scope = everything[:: max(1, len(everything) // count)][:count]
+        services: dict[str, int] = {}
+        for name, _ in scope:
+            services[name] = services.get(name, 0) + 1
+        text = brief(services)
+        assert text == brief(dict(reversed(services.items()))), "the same scope gives the same bytes"
+        texts.append(text)
+        plain = sum(len(definition(each)) for _, each in scope)
+        sizes[str(count)] = {
+            "fixed_tokens": round((len(text) + len(OUTSIDE)) / CHARACTERS_PER_TOKEN),
+            "definitions_tokens": round(plain / CHARACTERS_PER_TOKEN),
+        }
+    return {
+        "functions": len(everything),
+        "sizes": sizes,
+        "identical": len({_without_services(text) for text in texts}) == 1,
+        "rival_tokens": RIVAL_TOKENS,
+    }
+
+
+def definition(each: BuiltFunction) -> str:
+    """Return a function as a client's tool definition."""
+    function = each.function
+    tool = {"name": function.name, "description": each.description or function.summary, "inputSchema": each.schema}
+    return json.dumps(tool, separators=(",", ":"), ensure_ascii=False)
+
+
+def _without_services(text: str) -> str:
+    before, _, rest = text.partition("Modules (")
+    return before + rest.partition("\n\n")[2]
