@@ -128,7 +128,7 @@ class Shapes:
             return "Any"
         texts = [self._text(each, names, depth + 1) for each in schemas]
         parts = list(dict.fromkeys(part for text in texts for part in _members(text)))
-        return "Any" if "Any" in parts else " | ".join(parts)
+        return "Any" if "Any" in parts or not parts else " | ".join(parts)
 
     def _enum(self, schema: Schema) -> str:
         values = cast("list[Any]", schema["enum"])
