@@ -447,7 +447,7 @@ class App:
 
     def sources(self) -> Sequence[Source]:
         """Return the services of the home, with what was wrong in their descriptions."""
-        return self._parts.sources.file.sources()
+        return self._parts.sources.listed()
 
     def brief(self, *, agent: str = "default") -> str:
         """Return what a model is told before its first program under an agent's identity."""

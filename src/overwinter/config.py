@@ -21,6 +21,7 @@ MOST: Mapping[str, float] = {
     "turn_cpu_s": 86_400, "run_cpu_s": 86_400, "memory_mb": 65_536, "recursion_depth": 10_000,
     "calls_per_turn": 100_000, "output_kb": 65_536, "value_kb": 65_536, "snapshot_mb": 1_024,
     "interpreters": 256, "threads": 4_096, "calls_in_flight": 1_000_000, "ended_days": 36_525,
+    "timeout_s": 86_400,
 }  # fmt: skip
 """Largest value of each number: what is above is a mistake in a unit, not a wish."""
 
@@ -88,6 +89,8 @@ class Service:
     """Where the API is, if not where its description says. Only so may it be on a private network."""
     auth: str = ""
     """Reference of its credential: `env:NAME` or `file:PATH`. It is sent as the description's security scheme asks."""
+    timeout_s: float = 60.0
+    """The longest that one attempt at a call of a described function may take, all its pages together."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     """Sent with each call: a tenant, an account."""
     effects: Mapping[str, Effect] = field(default_factory=dict[str, Effect])

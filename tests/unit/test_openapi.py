@@ -1,6 +1,8 @@
 """Described APIs: what their documents become, and what goes over the wire to a real server on loopback."""
 
+import asyncio
 import json
+import zlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -233,6 +235,78 @@ async def test_an_address_of_a_description_may_not_be_on_this_machine(project):
     assert "base_url" in run.result["message"]
 
 
+class Nasty:
+    """A service that answers as no service should."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.seen = 0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.seen += 1
+        match self.how:
+            case "no json":
+                return web.Response(text="{", content_type="application/json")
+            case "cut":
+                response = web.StreamResponse(headers={"Content-Length": "100", "Content-Type": "application/json"})
+                await response.prepare(request)
+                await response.write(b"{")
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            case "a flood":
+                return web.Response(body=b" " * (33 << 20), content_type="application/json")
+            case "packed flood":
+                packed = zlib.compress(b" " * (64 << 20), wbits=31)
+                return web.Response(
+                    body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"}
+                )
+            case "for ever":
+                await asyncio.sleep(3_600)
+                raise AssertionError("nobody waits so long")
+            case "too much":
+                return web.json_response({"id": 1, "state": "paid", "from": "x" * (2 << 20)})
+            case "round and round":
+                raise web.HTTPFound(request.path)
+            case _:
+                return web.json_response({"errors": [{"title": "\x1b[2Jno", "code": 7}]}, status=400)
+
+
+NASTY = {
+    # how: what the program of a read sees, and how often it was tried
+    "no json": ("ValueError", 1),
+    "cut": ("OSError", 5),
+    "a flood": ("ValueError", 1),
+    "packed flood": ("ValueError", 1),
+    "for ever": ("TimeoutError", 5),
+    "too much": ("ValueError", 1),
+    "round and round": ("OSError", 5),
+    "odd error": ("RuntimeError", 1),
+}
+
+
+@pytest.mark.parametrize("how", NASTY)
+async def test_whatever_a_service_answers_its_call_gets_a_typed_error_and_the_next_one_is_unharmed(project, how):
+    nasty, application, clock = Nasty(how), web.Application(), ManualClock()
+    application.router.add_route("*", "/{tail:.*}", nasty.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    config = configured(project, base_url=f"http://127.0.0.1:{runner.addresses[0][1]}/v1", timeout_s=0.5)
+    try:
+        async with opened(project, clock=clock, config=config) as app:
+            run = await finish(app, await app.start("await api.get_order(order_id='1')"), clock)
+            assert (run.result["kind"], nasty.seen) == NASTY[how], run.result
+            assert "\x1b" not in run.result["message"]
+            run = await finish(
+                app, await app.start("await api.delete_order(order_id='1')"), clock, answers={"unknown": "done null"}
+            )
+            assert run.status in (Status.FINISHED, Status.FAILED)
+            assert (await app.result(await app.start("1 + 1"))).result == 2
+    finally:
+        await runner.cleanup()
+
+
 @pytest.mark.claim("P1.checked_before")
 @pytest.mark.parametrize(
     ("source", "words"),
@@ -319,6 +393,18 @@ async def test_names_stay_when_operations_come_and_go(project):
     async with opened(project, clock=ManualClock(), config=configured(project, changed)) as app:
         names = set(app.catalog.modules["api"].functions)
     assert {"get_order", "get_order_get"} <= names
+
+
+async def test_a_service_whose_description_is_gone_goes_on_as_it_was_and_says_so(project):
+    async with opened(project, clock=ManualClock(), config=configured(project)):
+        pass
+    config = configured(project, "<html>")
+    async with opened(project, clock=ManualClock(), config=config) as app:
+        (api,) = [each for each in app.sources() if each.service == "api"]
+        assert "HTML" in api.faults[0].what
+        assert "get_order" in app.catalog.modules["api"].functions
+        with pytest.raises(ConfigInvalid, match=r"services\.api: .*HTML"):
+            await app.refresh("api")
 
 
 BROKEN = {

@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from overwinter.adapters.catalog_file import CatalogFile, open_catalog_file
+from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
 from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.openapi import Apis, load_apis
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.catalog import Catalog, Module, Tools, Unknown
 from overwinter.catalog.modules import Built, BuiltFunction
+from overwinter.catalog.operations import Fault
 from overwinter.clock import Clock
 from overwinter.config import Service
 from overwinter.events import Answer, Call, Raised
@@ -87,7 +89,20 @@ class Sources:
         part = self._by_module.get(call.function.partition(".")[0])
         if part is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
-        return await part.perform(call)
+        try:
+            return await part.perform(call)
+        except Exception as error:  # noqa: BLE001 - a fault in one call must not end the others
+            what = f"{call.function}: {type(error).__name__}: {error}"
+            return Unknown(why=what) if call.effect == "write" else Raised(kind="RuntimeError", message=what)
+
+    def listed(self) -> Sequence[Source]:
+        """Return every service; one whose description cannot be read any more says so, and goes on as it was."""
+        return [
+            replace(each, faults=(Fault(place="description", what=self.apis.stale[each.service]), *each.faults))
+            if each.service in self.apis.stale
+            else each
+            for each in self.file.sources()
+        ]
 
     async def refresh(self, only: str | None = None) -> list[str]:
         """Import every described service anew, or one; return which.

@@ -65,6 +65,8 @@ class Apis:
         self._services, self._file, self._client, self._clock = services, file, client, clock
         self._directory = directory
         self._connections: dict[str, Connection] = {}
+        self.stale: dict[str, str] = {}
+        """Services that go on with an earlier import, and why."""
         self._fault = lru_cache(VALIDATORS_REMEMBERED)(self._validator)
 
     @property
@@ -74,8 +76,8 @@ class Apis:
 
     async def perform(self, call: Call) -> Answer | Unknown:
         """Carry out one attempt of a call."""
-        function, plan = self._file.function(call.function), self._file.plan(call.function)
-        if function is None or plan is None:
+        plan = self._file.plan(call.function)
+        if plan is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
         if fault := self._fault(call.function)(call.arguments):
             return Raised(kind="ValueError", message=f"{call.function}: {fault}", code="arguments")
@@ -83,7 +85,8 @@ class Apis:
             connection = self._connection(call.function.partition(".")[0])
         except ConfigInvalid as error:
             return Raised(kind="PermissionError", message=str(error), code="connection")
-        return await self._client.perform(call, plan, connection, timeout_s=function.timeout_s)
+        timeout_s = self._services[call.function.partition(".")[0]].timeout_s
+        return await self._client.perform(call, plan, connection, timeout_s=timeout_s)
 
     async def refresh(self, only: str | None = None, *, is_forced: bool = True) -> list[str]:
         """Import services whose description changed, or all that are asked for; return which were imported.
@@ -102,7 +105,9 @@ class Apis:
             except ConfigInvalid as error:
                 if is_forced or name not in known:
                     raise ConfigInvalid(f"services.{name}: {error}") from error
+                self.stale[name] = str(error)
             else:
+                self.stale.pop(name, None)
                 imported.append(name)
         self._connections.clear()
         self._fault.cache_clear()
