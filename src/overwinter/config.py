@@ -85,6 +85,10 @@ class Service:
     """Path of a Python module, looked for beside `overwinter.toml` first."""
     openapi: str = ""
     """File or address of an OpenAPI or Swagger description, JSON or YAML; a path is relative to `overwinter.toml`."""
+    mcp: str = ""
+    """An MCP server: the command that starts it, or its address."""
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Environment of an MCP server besides PATH: name to `env:NAME`."""
     base_url: str = ""
     """Where the API is, if not where its description says. Only so may it be on a private network."""
     auth: str = ""
@@ -242,8 +246,11 @@ class _Reader:
 
     def _service(self, name: str, service: Service) -> None:
         place = ("services", name)
-        if bool(service.python) == bool(service.openapi):
-            raise self._wrong(place, "needs one source: python = 'a.module' or openapi = 'a file or an address'")
+        if sum(map(bool, (service.python, service.openapi, service.mcp))) != 1:
+            words = "needs one source: python = 'a.module', openapi = 'a file or an address' or mcp = 'a command or an address'"
+            raise self._wrong(place, words)
+        if any(not reference.startswith("env:") for reference in service.env.values()):
+            raise self._wrong((*place, "env"), "holds references, 'env:NAME': secrets stay out of here")
         if service.python and not all(part.isidentifier() for part in service.python.split(".")):
             raise self._wrong((*place, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}")
         if service.base_url and not service.base_url.startswith(("http://", "https://")):

@@ -23,7 +23,7 @@ from overwinter.catalog.modules import Built
 from overwinter.catalog.operations import Fault
 from overwinter.errors import HomeDamaged, HomeTooNew
 
-__all__ = ["CatalogFile", "Hit", "Pin", "Source", "open_catalog_file"]
+__all__ = ["CatalogFile", "Hit", "Pin", "Source", "StoredModule", "open_catalog_file"]
 
 FORMAT = 1
 BUSY_MS = 30_000
@@ -363,6 +363,42 @@ class CatalogFile:
             changed = db.total_changes()
         self.forget()
         return changed
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModule:
+    """A module that is read from the file when it is needed."""
+
+    file: CatalogFile
+    name: str
+
+    @property
+    def stub(self) -> str:
+        """Return its whole `.pyi` text."""
+        return self.file.stub(self.name)
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """Return its functions by name."""
+        return _Functions(self.file, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Functions(Mapping[str, Function]):
+    file: CatalogFile
+    module: str
+
+    def __getitem__(self, name: str) -> Function:
+        function = self.file.function(f"{self.module}.{name}")
+        if function is None:
+            raise KeyError(name)
+        return function
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.names().get(self.module, ()))
+
+    def __len__(self) -> int:
+        return len(self.file.names().get(self.module, ()))
 
 
 def _drop(db: apsw.Connection, service: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
 from overwinter.adapters.discovery import Discovery
+from overwinter.adapters.mcp_servers import McpServices, load_mcp
 from overwinter.adapters.openapi import Apis, load_apis
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.catalog import Catalog, Module, Tools, Unknown
@@ -51,6 +52,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     """
     modules = {name: service.python for name, service in services.items() if service.python}
     described = {name: service for name, service in services.items() if service.openapi}
+    servers = {name: service for name, service in services.items() if service.mcp}
     async with AsyncExitStack() as stack:
         file = stack.enter_context(open_catalog_file(path))
         for source in file.sources():
@@ -63,19 +65,22 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         apis = await stack.enter_async_context(
             load_apis(described, file, clock, directory=directory, value_bytes_max=value_bytes_max)
         )
-        yield Sources(file, python, apis, may_call)
+        mcp = await stack.enter_async_context(load_mcp(servers, file, clock, directory=directory))
+        yield Sources(file, python, apis, mcp, may_call)
 
 
 class Sources:
     """See `catalog.Tools`."""
 
-    def __init__(self, file: CatalogFile, python: Tools, apis: Apis, may_call: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self, file: CatalogFile, python: Tools, apis: Apis, mcp: McpServices, may_call: Callable[[str, str], bool]
+    ) -> None:
         self.file = file
-        self.apis = apis
+        self._imported = (apis, mcp)
         self._may_call = may_call
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
         self.discovery = Discovery(file, self._scope)
-        parts: Sequence[Tools] = (python, apis, self.discovery)
+        parts: Sequence[Tools] = (python, apis, mcp, self.discovery)
         self._by_module = {name: part for part in parts for name in part.catalog.modules}
         self._catalog = Catalog({name: module for part in parts for name, module in part.catalog.modules.items()})
 
@@ -97,9 +102,10 @@ class Sources:
 
     def listed(self) -> Sequence[Source]:
         """Return every service; one whose description cannot be read any more says so, and goes on as it was."""
+        stale = {name: why for part in self._imported for name, why in part.stale.items()}
         return [
-            replace(each, faults=(Fault(place="description", what=self.apis.stale[each.service]), *each.faults))
-            if each.service in self.apis.stale
+            replace(each, faults=(Fault(place="description", what=stale[each.service]), *each.faults))
+            if each.service in stale
             else each
             for each in self.file.sources()
         ]
@@ -110,7 +116,7 @@ class Sources:
         Raises:
             ConfigInvalid: a description cannot be read.
         """
-        imported = await self.apis.refresh(only)
+        imported = [name for part in self._imported for name in await part.refresh(only)]
         self._scope.cache_clear()
         return imported
 

@@ -3,9 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +13,11 @@ from urllib.parse import urljoin
 import anyio
 import anyio.to_thread
 
-from overwinter.adapters.catalog_file import CatalogFile
+from overwinter.adapters.catalog_file import CatalogFile, StoredModule
 from overwinter.adapters.openapi.client import Connection, HttpClient, open_client
 from overwinter.adapters.openapi.document import BYTES_MAX, Document, parse
 from overwinter.adapters.openapi.operations import operations
-from overwinter.catalog import Catalog, Function, Unknown
+from overwinter.catalog import Catalog, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
 from overwinter.config import Service
@@ -72,7 +71,7 @@ class Apis:
     @property
     def catalog(self) -> Catalog:
         """Return what can be called. Stubs and functions are read from the file when they are asked for."""
-        return Catalog({name: _Module(self._file, name) for name in self._services})
+        return Catalog({name: StoredModule(self._file, name) for name in self._services})
 
     async def perform(self, call: Call) -> Answer | Unknown:
         """Carry out one attempt of a call."""
@@ -159,40 +158,6 @@ class Apis:
                 base_url=base, headers=headers, query=query, is_trusted=bool(service.base_url)
             )
         return self._connections[name]
-
-
-@dataclass(frozen=True, slots=True)
-class _Module:
-    """A module that is read from the file when it is needed."""
-
-    file: CatalogFile
-    name: str
-
-    @property
-    def stub(self) -> str:
-        return self.file.stub(self.name)
-
-    @property
-    def functions(self) -> Mapping[str, Function]:
-        return _Functions(self.file, self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Functions(Mapping[str, Function]):
-    file: CatalogFile
-    module: str
-
-    def __getitem__(self, name: str) -> Function:
-        function = self.file.function(f"{self.module}.{name}")
-        if function is None:
-            raise KeyError(name)
-        return function
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.file.names().get(self.module, ()))
-
-    def __len__(self) -> int:
-        return len(self.file.names().get(self.module, ()))
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,100 @@
+"""Tools of an MCP server as operations, and its answers as values. Protocol 2026-07-28 and those before it: the SDK speaks both."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from overwinter.catalog.operations import Argument, Fault, Operation
+from overwinter.events import Answer, Effect, Raised, Returned
+
+__all__ = ["answer", "operations", "resolver"]
+
+DEPTH_MAX = 64
+
+
+def operations(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Operation], list[Fault]]:
+    """Return the operations of a tool list, as the protocol writes it, and what is wrong with the rest."""
+    found: list[Operation] = []
+    faults: list[Fault] = []
+    for tool in tools:
+        name, schema = str(tool.get("name") or ""), tool.get("inputSchema")
+        if not name or not isinstance(schema, Mapping):
+            faults.append(Fault(place=name or "a tool", what="it has no name, or no schema of its arguments"))
+            continue
+        found.append(_operation(name, tool, cast("Mapping[str, Any]", schema)))
+    return found, faults
+
+
+def resolver(tools: Sequence[Mapping[str, Any]]) -> Callable[[str], Any]:
+    """Return what follows references: each tool's lead into its own schemas, and bear its name."""
+    roots = {f"{tool.get('name')}/{key}": tool.get(key) for tool in tools for key in ("inputSchema", "outputSchema")}
+
+    def resolve(ref: str) -> Any:
+        place, _, path = ref.partition("#")
+        node: Any = roots.get(place)
+        for step in path.split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")  # RFC 6901, section 3
+            node = cast("Mapping[str, Any]", node).get(key) if isinstance(node, Mapping) else None
+        return _placed(node, place, 0)
+
+    return resolve
+
+
+def answer(result: Mapping[str, Any]) -> Answer:
+    """Return a tool's result: its structured content, else its text, else its parts."""
+    parts = [cast("Mapping[str, Any]", part) for part in result.get("content") or () if isinstance(part, Mapping)]
+    texts = [str(part.get("text")) for part in parts if part.get("type") == "text"]
+    if result.get("isError"):
+        return Raised(kind="RuntimeError", message="\n".join(texts) or "the tool failed and gave no reason")
+    if result.get("structuredContent") is not None:
+        return Returned(value=result["structuredContent"])
+    if len(texts) == len(parts):
+        return Returned(value="\n".join(texts))
+    return Returned(value=[dict(part) for part in parts])
+
+
+def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) -> Operation:
+    properties, required = schema.get("properties"), schema.get("required")
+    needed = {str(key) for key in cast("list[Any]", required)} if isinstance(required, list) else set[str]()
+    rows = cast("Mapping[str, Any]", properties) if isinstance(properties, Mapping) else {}
+    place = f"{name}/inputSchema"
+    arguments = tuple(
+        Argument(wire=str(key), place="field", schema=_placed(each, place, 0), is_required=key in needed)
+        for key, each in rows.items()
+    )
+    result = tool.get("outputSchema")
+    return Operation(
+        origin=name,
+        fallbacks=(),
+        effect=_effect(tool.get("annotations")),
+        summary=str(tool.get("title") or tool.get("description") or ""),
+        description=str(tool.get("description") or ""),
+        tags=(),
+        arguments=arguments,
+        result=_placed(result, f"{name}/outputSchema", 0) if isinstance(result, Mapping) else None,
+        plan={"tool": name},
+    )
+
+
+def _effect(annotations: object) -> Effect:
+    """Take the server's hints as defaults; `effects` of the configuration overrides them, and policy decides."""
+    hints = cast("Mapping[str, Any]", annotations) if isinstance(annotations, Mapping) else {}
+    if hints.get("readOnlyHint") is True:
+        return "read"
+    return "idempotent" if hints.get("idempotentHint") is True else "write"
+
+
+def _placed(node: Any, place: str, depth: int) -> Any:
+    """Return a schema whose references bear the name of the schema they lead into."""
+    if depth > DEPTH_MAX:
+        return {}
+    if isinstance(node, Mapping):
+        table = cast("Mapping[str, Any]", node)
+        return {
+            key: f"{place}{each}"
+            if key == "$ref" and isinstance(each, str) and each.startswith("#")
+            else _placed(each, place, depth + 1)
+            for key, each in table.items()
+        }
+    if isinstance(node, list):
+        return [_placed(each, place, depth + 1) for each in cast("list[Any]", node)]
+    return node

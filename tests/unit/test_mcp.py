@@ -1,0 +1,156 @@
+"""MCP servers as services: real servers over stdio, one that others wrote and one that misbehaves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import opened
+from overwinter.adapters.mcp_servers.tools import answer, operations, resolver
+from overwinter.catalog.modules import built
+from overwinter.config import Agent, Config, Service, Worker
+from overwinter.errors import CheckFailed, ConfigInvalid
+from overwinter.events import Raised, Returned, Status
+from overwinter.testing import OWNER, ManualClock, finish
+
+pytestmark = pytest.mark.anyio
+ODD = '''
+import os, sys, time
+from mcp.server import MCPServer
+from mcp_types import ToolAnnotations
+
+server = MCPServer("odd")
+READS = ToolAnnotations(read_only_hint=True)
+
+
+@server.tool(annotations=READS)
+def pid() -> int:
+    """Say who answers."""
+    return os.getpid()
+
+
+@server.tool(annotations=READS)
+def fail() -> str:
+    """Fail."""
+    raise ValueError("not today")
+
+
+@server.tool(annotations=READS)
+def die_once(path: str) -> str:
+    """Die at the first call, answer at the second."""
+    if os.path.exists(path):
+        return "alive again"
+    open(path, "w").close()
+    os._exit(1)
+
+
+@server.tool()
+def die(path: str) -> str:
+    """Carry out, and die before the answer."""
+    with open(path, "a") as file:
+        file.write("done\\n")
+    os._exit(1)
+
+
+server.run()
+'''
+
+
+def configured(**services: Service) -> Config:
+    return Config(
+        agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=1), services=services
+    )
+
+
+async def ran(project: Path, source: str, config: Config, **inputs: Any) -> Any:
+    clock = ManualClock()
+    async with opened(project, clock=clock, config=config) as app:
+        run_id = await app.start(source, inputs=inputs)
+        return await finish(app, run_id, clock, answers={"unknown": "failed nobody knows"})
+
+
+@pytest.fixture
+def odd(project: Path) -> Config:
+    (project / "odd.py").write_text(ODD)
+    return configured(odd=Service(mcp=f"{sys.executable} odd.py"))
+
+
+def repository_in(place: Path) -> Path:
+    repository = place / "repository"
+    repository.mkdir()
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first words"]):
+        subprocess.run([*git, *words], cwd=repository, check=True, env={**os.environ, "HOME": str(place)})
+    return repository
+
+
+async def test_a_server_that_others_wrote_is_a_typed_module(project):
+    repository = repository_in(project)
+    config = configured(git=Service(mcp=f"{Path(sys.executable).parent / 'mcp-server-git'}"))
+    source = "[await git.log(repo_path=path, max_count=1), await git.status(repo_path=path), (await tools.search('commit history'))[0]]"
+    run = await ran(project, source, config, path=str(repository))
+    assert run.status is Status.FINISHED, run.result
+    log, status, hit = run.result
+    assert "first words" in log
+    assert "nothing to commit" in status
+    assert hit.startswith("git.")
+    async with opened(project, clock=ManualClock(), config=config) as app:
+        with pytest.raises(CheckFailed, match="repo_pth"):
+            await app.start("await git.status(repo_pth='x')")
+
+
+async def test_an_error_of_a_tool_is_the_error_of_its_call(project, odd):
+    run = await ran(project, "await odd.fail()", odd)
+    assert (run.status, run.result["kind"]) == (Status.FAILED, "RuntimeError")
+    assert "fail" in run.result["message"]
+
+
+async def test_a_server_that_dies_is_started_again_for_the_next_attempt_of_a_read(project, odd):
+    source = "a = await odd.pid()\nb = await odd.die_once(path=path)\nc = await odd.pid()\n[a != c, b]"
+    run = await ran(project, source, odd, path=str(project / "died"))
+    assert run.status is Status.FINISHED, run.result
+    has_changed, said = run.result
+    assert has_changed
+    assert "alive again" in str(said)
+
+
+@pytest.mark.claim("D4.write_parks")
+async def test_a_write_whose_server_dies_under_it_is_unknown_and_not_repeated(project, odd):
+    run = await ran(project, "await odd.die(path=path)", odd, path=str(project / "acts"))
+    assert run.status is Status.FAILED
+    assert (project / "acts").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("command", ["no-such-command", f"{sys.executable} -c 'print(1)'"])
+async def test_a_server_that_does_not_start_is_named(project, command):
+    with pytest.raises(ConfigInvalid, match=r"services\.bad"):
+        async with opened(project, clock=ManualClock(), config=configured(bad=Service(mcp=command))):
+            pass
+
+
+def test_schemas_of_two_tools_keep_their_own_definitions():
+    def tool(name: str, kind: str) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}, "$defs": {"X": {"type": kind}}}
+        return {"name": name, "inputSchema": schema, "outputSchema": schema}
+
+    tools = [tool("a", "string"), tool("b", "integer"), {"name": "c"}, {"inputSchema": {}}]
+    found, faults = operations(tools)
+    module = built("svc", found, resolver(tools))
+    assert [each.function.stub for each in module.functions] == [
+        "async def a(*, x: str | None = ...) -> AResult: ...",
+        "async def b(*, x: int | None = ...) -> BResult: ...",
+    ]
+    assert [fault.place for fault in faults] == ["c", "a tool"]
+    assert not module.faults
+
+
+def test_a_result_is_its_structure_else_its_text_else_its_parts():
+    text = {"type": "text", "text": "t"}
+    assert answer({"content": [text], "structuredContent": {"a": 1}}) == Returned(value={"a": 1})
+    assert answer({"content": [text, text]}) == Returned(value="t\nt")
+    image = {"type": "image", "data": "x"}
+    assert answer({"content": [text, image]}) == Returned(value=[text, image])
+    assert answer({"content": [text], "isError": True}) == Raised(kind="RuntimeError", message="t")
