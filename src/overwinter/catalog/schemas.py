@@ -24,14 +24,11 @@ def arguments_schema(
 
     Args:
         schemas: parameter to schema, as the source has it.
-        required: parameters that must be given; any other may be None.
+        required: parameters that must be given. Any other that is None is left out before it is judged.
         resolve: what a `$ref` points to.
     """
     writer = _Writer(resolve)
-    properties: dict[str, Any] = {}
-    for name, schema in schemas.items():
-        clean = writer.clean(schema, 0)
-        properties[name] = clean if name in required or not clean else {"anyOf": [clean, {"type": "null"}]}
+    properties = {name: writer.clean(schema, 0) for name, schema in schemas.items()}
     whole = {"type": "object", "properties": properties, "required": sorted(required)}
     writer.settle()
     return {**whole, "$defs": writer.definitions} if writer.definitions else whole

@@ -26,7 +26,7 @@ from overwinter.events import Answer, Call, Raised
 
 __all__ = ["Apis", "load_apis"]
 
-IMPORTER = 1
+IMPORTER = 2
 """Grows when the same description would be read in another way: every service is imported anew then."""
 FETCH_S_MAX = 60.0
 VALIDATORS_REMEMBERED = 500
@@ -131,13 +131,16 @@ class Apis:
         """Return what says what is wrong with the arguments of a function; "" if nothing is."""
         import jsonschema_rs  # noqa: PLC0415 - many homes ask no API
 
+        schema = dict(self._file.schema(name))
+        required = frozenset(schema.get("required", ()))
         try:
-            validator = jsonschema_rs.validator_for(dict(self._file.schema(name)))
+            validator = jsonschema_rs.validator_for(schema)
         except ValueError:  # the source's schema is broken where ours cannot mend it: the service judges
             return lambda _: ""
 
         def fault(arguments: Mapping[str, Any]) -> str:
-            error = next(validator.iter_errors(_plain(dict(arguments))), None)
+            given = {key: value for key, value in arguments.items() if value is not None or key in required}
+            error = next(validator.iter_errors(_plain(given)), None)
             if error is None:
                 return ""
             return f"{'.'.join(map(str, error.instance_path)) or 'arguments'}: {error.message[:FAULT_CHARACTERS_MAX]}"
