@@ -186,6 +186,7 @@ class _Reader:
 
     def _value(self, place: tuple[str, ...], value: object, kind: str) -> object:
         kind = kind.removeprefix("<class '").removesuffix("'>")
+        kind = "table" if kind.startswith("collections.abc.Mapping[") else kind
         match kind, value:
             case "bool", bool():
                 return value
@@ -195,9 +196,7 @@ class _Reader:
                 return self._positive(place, float(value))
             case "str", str():
                 return value
-            case "Mapping[str, str]" | "Mapping[str, Effect]", dict() if all(
-                isinstance(each, str) for each in cast("dict[str, Any]", value).values()
-            ):
+            case "table", dict() if all(isinstance(each, str) for each in cast("dict[str, Any]", value).values()):
                 return dict(cast("dict[str, str]", value))
             case "tuple[str, ...]", list() if all(isinstance(each, str) for each in cast("list[Any]", value)):
                 return tuple(cast("list[str]", value))
@@ -207,8 +206,7 @@ class _Reader:
                     "int": "a whole number",
                     "float": "a number",
                     "str": "a text in quotes",
-                    "Mapping[str, str]": "a table of texts",
-                    "Mapping[str, Effect]": "a table of texts",
+                    "table": "a table of texts",
                 }
                 raise self._wrong(place, f"is {words.get(kind, 'a list of texts')}, not {value!r}")
 

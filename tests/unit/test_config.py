@@ -51,6 +51,28 @@ python = "shop.billing"
     assert config.services == {"billing": Service(python="shop.billing")}
 
 
+def test_each_kind_of_service_is_read(tmp_path):
+    config = loaded(tmp_path, """
+[services.api]
+openapi = "api.yaml"
+base_url = "http://10.0.0.7"
+auth = "env:KEY"
+timeout_s = 5
+headers = { X-Tenant = "t" }
+effects = { search = "read" }
+[services.git]
+mcp = "mcp-server-git --verbose"
+env = { TOKEN = "env:TOKEN" }
+""")  # fmt: skip
+    assert config.services == {
+        "api": Service(
+            openapi="api.yaml", base_url="http://10.0.0.7", auth="env:KEY", timeout_s=5.0, headers={"X-Tenant": "t"},
+            effects={"search": "read"},
+        ),
+        "git": Service(mcp="mcp-server-git --verbose", env={"TOKEN": "env:TOKEN"}),
+    }  # fmt: skip
+
+
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
     assert loaded(tmp_path, "[worker]\nthreads = 3\n", "utf-8-sig").worker.threads == 3
 
@@ -82,6 +104,12 @@ WRONG = {
     "service of Python": ("[services.json]\npython = 'a'", "is taken by Python or by overwinter"),
     "service tools": ("[services.tools]\npython = 'a'", "is taken by Python or by overwinter"),
     "service without module": ("[services.crm]", "needs one source"),
+    "two sources": ("[services.crm]\npython = 'a'\nopenapi = 'b'", "needs one source"),
+    "secret": ("[services.crm]\nopenapi = 'a'\nauth = 'hunter2'", "the secret itself stays out of here"),
+    "secret in env": ("[services.crm]\nmcp = 'a'\nenv = { A = 'hunter2' }", "secrets stay out of here"),
+    "address": ("[services.crm]\nopenapi = 'a'\nbase_url = 'ftp://x'", "begins with http:// or https://"),
+    "effect": ("[services.crm]\nopenapi = 'a'\neffects = { f = 'reads' }", "knows read, idempotent and write, not 'reads' for f"),
+    "table": ("[services.crm]\nopenapi = 'a'\nheaders = 'x'", "is a table of texts"),
     "service with file": ("[services.crm]\npython = 'shop/crm.py'", "is a module's name such as 'shop.billing'"),
     "tool without function": ("[agents.a]\ntools = ['billing']", "line 2: agents.a.tools has 'billing', which names no function: write 'billing.*'"),
     "layer": ("[jail]\nallow_missing = ['walls']", "knows no layer 'walls'; there are namespaces, landlock, seccomp"),
