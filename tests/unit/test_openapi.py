@@ -93,7 +93,13 @@ SPEC: dict[str, Any] = {
             },
             "delete": {"operationId": "deleteOrder", "responses": {"204": {"description": ""}}},
         },
-        "/moved": {"get": {"operationId": "moved", "responses": {"200": {"description": ""}}}},
+        "/moved": {
+            "get": {
+                "operationId": "moved",
+                "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in ("to", "q")],
+                "responses": {"200": {"description": ""}},
+            }
+        },
     },
 }  # fmt: skip
 
@@ -113,7 +119,7 @@ class Server:
             body = {"error": {"code": "trouble", "message": f"no {status}"}}
             return web.json_response(body, status=status, headers={"Retry-After": "2"} if status == 429 else {})
         if request.path == "/v1/moved":
-            raise web.HTTPFound("http://example.com/elsewhere")
+            raise web.HTTPFound(request.query.get("to", "http://example.com/elsewhere"))
         if request.method == "DELETE":
             return web.Response(status=204)
         if request.path == "/v1/orders" and request.method == "GET":
@@ -204,6 +210,26 @@ said
     assert seen == []
 
 
+@pytest.mark.parametrize("part", ["", ".", ".."])
+async def test_no_argument_leads_to_another_operation(project, part):
+    run, seen, _ = await ran(project, f"await api.delete_order(order_id={part!r})")
+    assert (run.result["kind"], seen) == ("ValueError", [])
+
+
+async def test_a_write_that_carries_a_key_is_unknown_too_if_the_operator_calls_it_a_write(project):
+    _, seen, events = await ran(
+        project, "await api.create_order(amount=3)", failing=(500,), effects={"create_order": "write"}
+    )
+    assert len(seen) == 1
+    assert "unknown" in [event.kind for event in events]
+
+
+@pytest.mark.parametrize("number", [0, -1, True, "5"])
+async def test_a_number_of_items_that_is_none_is_refused(project, number):
+    run, seen, _ = await ran(project, f"await tools.call('api.orders_list', {{'max_items': {number!r}}})")
+    assert (run.result["kind"], seen) == ("ValueError", [])
+
+
 @pytest.mark.parametrize(("status", "kind"), [(404, "LookupError"), (403, "PermissionError"), (422, "RuntimeError")])
 async def test_an_error_of_the_service_has_its_status_code_and_words(project, status, kind):
     source = f"try:\n    await api.get_order(order_id='1')\nexcept {kind} as error:\n    e = await tools.error(error)\n[e['status'], e['code'], e['message']]"
@@ -219,6 +245,18 @@ async def test_a_list_follows_its_pages_and_is_never_cut_in_silence(project):
     assert (run.result, len(seen)) == ([0, 1, 2], 1)
     run, _, _ = await ran(project, "len(await api.orders_list_page(page=2, per_page=10))")
     assert run.result == 10
+
+
+async def test_a_redirect_at_the_same_origin_is_followed_as_the_service_wrote_it(project):
+    run, seen, _ = await ran(project, "(await api.moved(to='/v1/orders/9?x=1', q='kept by nobody'))['id']")
+    assert (run.result, [path for _, path, _, _ in seen][1:]) == (7, ["/v1/orders/9?x=1"])
+
+
+@pytest.mark.parametrize(("status", "is_unknown"), [(302, True), (303, True), (307, False)])
+async def test_a_write_that_is_sent_elsewhere_is_not_taken_for_done(project, status, is_unknown):
+    run, seen, events = await ran(project, "await api.delete_order(order_id='1')", failing=(status,))
+    assert (run.status, len(seen)) == (Status.FAILED, 1)
+    assert ("unknown" in [event.kind for event in events]) is is_unknown
 
 
 async def test_a_redirect_to_another_place_is_not_followed(project):
@@ -458,7 +496,7 @@ STYLES = [
     ("path", "matrix", False, ["b", "c"], "/;a=b,c"),
     ("path", "matrix", True, ["b", "c"], "/;a=b;a=c"),
     ("path", "matrix", False, {"R": 1}, "/;a=R,1"),
-    ("path", "simple", False, "..", "/%2E%2E"),
+    ("path", "simple", False, "a/..", "/a%2F.."),
     ("query", "form", None, ["b", "c"], "/{a}?a=b&a=c"),
     ("query", "form", False, ["b", "c"], "/{a}?a=b%2Cc"),
     ("query", "spaceDelimited", False, ["b", "c"], "/{a}?a=b%20c"),
@@ -474,7 +512,7 @@ STYLES = [
 @pytest.mark.parametrize(("place", "style", "explode", "value", "target"), STYLES)
 def test_arguments_are_written_in_the_style_of_their_description(place, style, explode, value, target):
     plan = {"verb": "GET", "path": "/{a}", "arguments": [["x", "a", place, style, explode, False]]}
-    assert prepared(plan, {"x": value}, key="k").target == target
+    assert prepared(plan, {"x": value}, key="k").target() == target
 
 
 def test_bodies_are_written_as_json_form_and_parts():

@@ -3,8 +3,9 @@
 | what came | read, idempotent | write |
 |---|---|---|
 | 2xx | the body | the body |
-| 429, 5xx, 408 | the error, tried again | 429: the error, tried again by nobody; 5xx, 408: **unknown** unless the call carries a key |
+| 429, 5xx, 408 | the error, tried again | 429: the error; 5xx, 408: **unknown**, a person is asked |
 | other 4xx | the error | the error: nothing was carried out |
+| 3xx | followed at the same origin, else the error | 307, 308: the error; other: **unknown** |
 | no connection | the error, tried again | the error: nothing had left |
 | no answer | the error, tried again | **unknown**: a person is asked |
 """
@@ -36,6 +37,8 @@ PAGES_MAX = 1_000
 ITEMS_MAX = 1_000
 """Items of a list that a program gets when it names no number."""
 PAGE_SIZE = 100
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""RFC 6052: an address of IPv4 in disguise."""
 REDIRECTS_MAX = 5
 BODY_BYTES_MAX = 32 << 20
 ERROR_CHARACTERS_MAX = 500
@@ -85,24 +88,36 @@ class HttpClient:
         try:
             async with asyncio.timeout(timeout_s):
                 if "pages" in plan:
+                    limit = call.arguments.get("max_items", 1)
+                    if (
+                        isinstance(limit, bool)
+                        or not isinstance(limit, int | None)
+                        or (limit is not None and limit < 1)
+                    ):
+                        message = f"max_items is a number from 1 on, not {limit!r}"
+                        return Raised(kind="ValueError", message=message, code="arguments")
                     return await self._pages(call, plan, connection)
                 answer = await self._one(call, plan, dict(call.arguments), connection)
                 return answer.answer if isinstance(answer, _Got) else answer
         except TimeoutError:
             why = f"no answer came from {call.function} within {timeout_s:g} s"
-            return _lost(call, plan, why, kind="TimeoutError")
+            return _lost(call, why, kind="TimeoutError")
 
     async def _one(
         self, call: Call, plan: Mapping[str, Any], arguments: dict[str, Any], connection: Connection
     ) -> "_Got | Raised | Unknown":
-        request = prepared(plan, arguments, key=call.key)
-        url = f"{connection.base_url.rstrip('/')}{request.path}"
+        try:
+            request = prepared(plan, arguments, key=call.key)
+        except ValueError as error:
+            return Raised(kind="ValueError", message=f"{call.function}: {error}", code="arguments")
+        url = f"{connection.base_url.rstrip('/')}{request.target(connection.query)}"
         return await self._sent(call, plan, request, url, connection)
 
     async def _sent(  # noqa: PLR0911 - one outcome a line
         self, call: Call, plan: Mapping[str, Any], request: Prepared, url: str, connection: Connection
     ) -> "_Got | Raised | Unknown":
         import aiohttp  # noqa: PLC0415 - as in `_session`
+        from yarl import URL  # noqa: PLC0415 - the same
 
         session = self._session(is_trusted=connection.is_trusted)
         body: Any = request.body
@@ -116,8 +131,7 @@ class HttpClient:
             for _ in range(REDIRECTS_MAX):
                 async with session.request(
                     request.verb,
-                    url,
-                    params=[*request.query, *connection.query],
+                    URL(url, encoded=True),  # as it was written and judged: else it is normalised, and leads elsewhere
                     headers={"Accept": "application/json, */*;q=0.5", **request.headers, **connection.headers},
                     data=body,
                     allow_redirects=False,
@@ -138,35 +152,37 @@ class HttpClient:
         except aiohttp.ClientConnectorError as error:
             return Raised(kind="OSError", message=f"no connection: {error.os_error.strerror}", is_retryable=True)
         except (aiohttp.ClientError, OSError) as error:
-            return _lost(call, plan, f"the connection broke: {type(error).__name__}", kind="OSError")
+            return _lost(call, f"the connection broke: {type(error).__name__}", kind="OSError")
 
     async def _read(
         self, call: Call, plan: Mapping[str, Any], response: "aiohttp.ClientResponse"
     ) -> "_Got | Raised | Unknown":
+        done = " (it was carried out)" if call.effect == "write" and response.ok else ""
         raw = bytearray()
         async for chunk in response.content.iter_chunked(1 << 16):
             raw += chunk
             if len(raw) > BODY_BYTES_MAX:
                 return Raised(
-                    kind="ValueError", message=f"the answer has more than {BODY_BYTES_MAX >> 20} MB: ask for less"
+                    kind="ValueError", message=f"the answer has more than {BODY_BYTES_MAX >> 20} MB{done}: ask for less"
                 )
-        if response.status >= 400:  # noqa: PLR2004 - RFC 9110, 15.5
+        if response.status >= 300:  # noqa: PLR2004 - RFC 9110, 15.4 and 15.5
             return self._error(call, response, bytes(raw))
         if response.status == 204 or not raw:  # noqa: PLR2004 - RFC 9110, 15.3.5
             return _Got(value=None, answer=Returned(value=None))
         try:
             value = _value(bytes(raw), plan, response)
         except ValueError as error:
-            return Raised(kind="ValueError", message=f"the answer is not JSON as described: {error}")
+            return Raised(kind="ValueError", message=f"the answer is not JSON as described{done}: {error}")
         link = response.links.get("next", {}).get("url")
         if "pages" not in plan and len(raw) > self._value_bytes_max:
-            message = f"the result has {len(raw)} bytes, at most {self._value_bytes_max} may cross (limits.value_kb): ask for less"
+            message = f"the result has {len(raw)} bytes, at most {self._value_bytes_max} may cross (limits.value_kb){done}: ask for less"
             return _Got(value=None, answer=Raised(kind="ValueError", message=message))
         return _Got(
             value=value,
             answer=Returned(value=value),
             next_url=str(link) if link else None,
             has_links="Link" in response.headers,
+            size_bytes=len(raw),
         )
 
     def _error(self, call: Call, response: "aiohttp.ClientResponse", raw: bytes) -> Raised | Unknown:
@@ -174,7 +190,11 @@ class HttpClient:
         is_trouble = status in (408, 429) or status >= 500  # noqa: PLR2004 - RFC 9110, 15.5.9 and 15.6; RFC 6585, 4
         code, message = _words(raw)
         message = message or response.reason or "no reason given"
-        if is_trouble and status != 429 and call.effect == "write":  # noqa: PLR2004 - RFC 6585, 4: not carried out
+        is_moved = status < 400  # noqa: PLR2004 - RFC 9110, 15.4
+        if is_moved:
+            message = f"the service sends this call on to another place, {status}: it is not followed"
+        # RFC 6585, 4 and RFC 9110, 15.4.8: what was limited, or is to be sent again elsewhere, was not carried out.
+        if (is_trouble or is_moved) and status not in (307, 308, 429) and call.effect == "write":
             return Unknown(why=f"{call.function} answered {status} {message}: it may have been carried out")
         return Raised(
             kind="OSError" if status == 429 or status >= 500 else KINDS.get(status, "RuntimeError"),  # noqa: PLR2004 - as above
@@ -201,24 +221,26 @@ class HttpClient:
 
     async def _pages(self, call: Call, plan: Mapping[str, Any], connection: Connection) -> Answer | Unknown:
         """Follow the pages of a list up to `max_items`; a longer list is an error, never a part that looks whole."""
-        pages = plan["pages"]
-        limit = call.arguments.get("max_items")
-        most = ITEMS_MAX if limit is None else int(limit)
+        pages, limit = plan["pages"], call.arguments.get("max_items")
+        most = ITEMS_MAX if limit is None else limit
         arguments = {name: value for name, value in call.arguments.items() if name != "max_items"}
         size = min(PAGE_SIZE, max(1, most))
         moved: Value = {"page": 1, "offset": 0}.get(pages["kind"])
         items: list[Value] = []
         before: list[Value] = []
+        size_bytes = 0
         for _ in range(PAGES_MAX):
             answer = await self._one(
                 call, _page_plan(plan, moved, size), _page_arguments(arguments, pages, moved, size), connection
             )
             if not isinstance(answer, _Got):
                 return answer
-            if not isinstance(answer.answer, Returned):
-                return answer.answer
             found = _items(answer.value, pages["items"])
             items += found
+            size_bytes += answer.size_bytes
+            if size_bytes > BODY_BYTES_MAX:
+                message = f"the pages have more than {BODY_BYTES_MAX >> 20} MB: ask for less"
+                return Raised(kind="ValueError", message=message)
             if limit is not None and len(items) >= most:
                 return Returned(value=items[:most])
             if len(items) > most:
@@ -251,6 +273,7 @@ class _Got:
     answer: Answer
     next_url: str | None = None
     has_links: bool = False
+    size_bytes: int = 0
 
 
 class _Forbidden(Exception):
@@ -281,6 +304,8 @@ class _PublicOnly:
 def _is_public(address: str) -> bool:
     parsed = ipaddress.ip_address(address.split("%", 1)[0])
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    if parsed in NAT64:
+        mapped = ipaddress.IPv4Address(int(parsed) & 0xFFFF_FFFF)
     return (mapped or parsed).is_global and not (mapped or parsed).is_multicast
 
 
@@ -304,9 +329,9 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _lost(call: Call, plan: Mapping[str, Any], why: str, *, kind: str) -> Raised | Unknown:
+def _lost(call: Call, why: str, *, kind: str) -> Raised | Unknown:
     """A request left and no answer came: whoever may repeat it does, for a write a person is asked."""
-    if call.effect == "write" and "key" not in plan:
+    if call.effect == "write":
         return Unknown(why=why)
     return Raised(kind=kind, message=why, is_retryable=True)
 

@@ -24,10 +24,10 @@ class Prepared:
     parts: Sequence[tuple[str, Any]] = field(default=())
     """Of a multipart body: name and text or bytes."""
 
-    @property
-    def target(self) -> str:
-        """Return path and query."""
-        return f"{self.path}?{urlencode(self.query, quote_via=quote)}" if self.query else self.path
+    def target(self, more: Sequence[tuple[str, str]] = ()) -> str:
+        """Return path and query, with what the connection adds to it."""
+        query = [*self.query, *more]
+        return f"{self.path}?{urlencode(query, quote_via=quote)}" if query else self.path
 
 
 def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str) -> Prepared:
@@ -37,6 +37,9 @@ def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str)
         plan: the function's plan, see `operations` and `catalog.modules`.
         arguments: by parameter name. None stands for an optional argument that is left out, unless its schema allows null.
         key: the call's idempotency key.
+
+    Raises:
+        ValueError: a part of the path would lead to another operation.
     """
     path = str(plan["path"])
     query, headers, cookies = Pairs(), dict[str, str](), Pairs()
@@ -48,7 +51,7 @@ def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str)
             continue
         match place:
             case "path":
-                path = path.replace(f"{{{wire}}}", _path(wire, value, style or "simple", explode is True))
+                path = path.replace(f"{{{wire}}}", _segment(wire, value, style or "simple", explode is True))
             case "query":
                 query += _query(wire, value, style or "form", explode)
             case "header":
@@ -70,6 +73,21 @@ def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str)
 # --- Places ------------------------------------------------------------------------------------------------------------
 
 
+def _segment(name: str, value: Any, style: str, explode: bool) -> str:  # noqa: FBT001 - OpenAPI's own word
+    """Return a part of the path that leads nowhere but to its own operation.
+
+    `DELETE /orders/` would answer for an empty id, `DELETE /` for "..". To write the dots as %2E is no help: they mean the
+    same (RFC 3986, 6.2.2.2), and clients, proxies and servers take them so.
+
+    Raises:
+        ValueError: it is empty, or a step to another place.
+    """
+    segment = _path(name, value, style, explode)
+    if segment in ("", ".", ".."):
+        raise ValueError(f"{name} is part of the path: it may not be {_text(value)!r}")
+    return segment
+
+
 def _path(name: str, value: Any, style: str, explode: bool) -> str:  # noqa: FBT001 - OpenAPI's own word
     prefix = {"label": ".", "matrix": ";"}.get(style, "")
     match value:
@@ -89,8 +107,6 @@ def _path(name: str, value: Any, style: str, explode: bool) -> str:  # noqa: FBT
             return f";{name}={flat}" if style == "matrix" else prefix + flat
         case _:
             text = quote(_text(value), safe="")
-            # A segment of dots alone would be taken as a way up (RFC 3986, 5.2.4).
-            text = text.replace(".", "%2E") if text in (".", "..") else text
             return f";{name}={text}" if style == "matrix" else prefix + text
 
 
