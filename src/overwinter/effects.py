@@ -33,6 +33,8 @@ BY_HAND_US_MAX = 100_000
 """An answer that took longer to get is written down at once: a crash should not ask for it again."""
 BY_HAND_MAX = 256
 """Answers that may be nowhere but in memory."""
+RETRY_AFTER_S_MAX = 86_400.0
+"""Longest pause that a service may ask for: what it says is not to be trusted with a run's life."""
 STORE_RETRY_S = 1.0
 """Pause before an answer is offered again to a store that could not take it (a full disk)."""
 
@@ -58,10 +60,7 @@ class InHand:
 
 
 class Effects:
-    """The calls in flight of one worker.
-
-    Args of `has_answer`: the run that can go on with an answer in hand; it returns False if no turn will take it.
-    """
+    """The calls in flight of one worker."""
 
     def __init__(  # noqa: PLR0913 - a composition root names each part once
         self,
@@ -81,8 +80,10 @@ class Effects:
         self._calls_max = calls_max
         self._random = random
         self._has_answer = has_answer
+        """Told the run that can go on with an answer in hand; False: no turn will take it."""
         self._flying: dict[tuple[str, int], asyncio.Task[None] | None] = {}
         self._in_hand: dict[str, dict[int, InHand]] = {}
+        self._in_hand_count = 0
         self._tasks: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -125,7 +126,9 @@ class Effects:
 
     def take(self, run_id: str) -> Mapping[int, InHand]:
         """Return the answers in hand for a run's turn; after it, `settle` them."""
-        return self._in_hand.pop(run_id, {})
+        taken = self._in_hand.pop(run_id, {})
+        self._in_hand_count -= len(taken)
+        return taken
 
     def settle(self, taken: Mapping[int, InHand], answered: frozenset[int]) -> None:
         """Let go of the answers that the turn's commit holds; write the others down."""
@@ -161,7 +164,7 @@ class Effects:
 
     def _hand_over(self, attempt: Attempt, answer: Answer | Unknown) -> bool:
         call = attempt.call
-        if call.effect == "write" or isinstance(answer, Unknown) or len(self._in_hand) >= BY_HAND_MAX:
+        if call.effect == "write" or isinstance(answer, Unknown) or self._in_hand_count >= BY_HAND_MAX:
             return False
         if isinstance(answer, Raised) and answer.is_retryable and self._may_repeat(attempt):
             return False
@@ -169,6 +172,7 @@ class Effects:
             return False
         self._flying[call.run_id, call.index] = None  # what is left of it is a commit, and that is not cancelled
         self._in_hand.setdefault(call.run_id, {})[call.index] = InHand(attempt, answer)
+        self._in_hand_count += 1
         return True
 
     async def _perform(self, attempt: Attempt) -> Answer | Unknown | None:
@@ -223,4 +227,5 @@ def backoff_s(attempt: int, retry_after_s: float | None, random: Random) -> floa
     Jitter is equal jitter (half fixed, half random), so that calls which failed together do not return together.
     """
     pause = min(BACKOFF_S_MAX, 0.5 * 2**attempt)
-    return max(retry_after_s or 0.0, pause / 2 + random.random() * pause / 2)
+    asked = min(RETRY_AFTER_S_MAX, retry_after_s or 0.0)
+    return max(asked, pause / 2 + random.random() * pause / 2)

@@ -280,7 +280,7 @@ class Nasty:
         self.how = how
         self.seen = 0
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911
         self.seen += 1
         match self.how:
             case "no json":
@@ -304,6 +304,11 @@ class Nasty:
                 raise AssertionError("nobody waits so long")
             case "too much":
                 return web.json_response({"id": 1, "state": "paid", "from": "x" * (2 << 20)})
+            case "deep":
+                return web.Response(text="[" * 200 + "]" * 200, content_type="application/json")
+            case "patience":
+                headers = {"Retry-After": "9" * 30}
+                return web.json_response({"error": "later"}, status=503, headers=headers)
             case "round and round":
                 raise web.HTTPFound(request.path)
             case _:
@@ -318,6 +323,8 @@ NASTY = {
     "packed flood": ("ValueError", 1),
     "for ever": ("TimeoutError", 5),
     "too much": ("ValueError", 1),
+    "deep": ("TypeError", 1),
+    "patience": ("OSError", 5),
     "round and round": ("OSError", 5),
     "odd error": ("RuntimeError", 1),
 }

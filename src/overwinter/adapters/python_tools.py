@@ -27,7 +27,6 @@ from typing import Any, cast
 import anyio
 import anyio.to_thread
 
-from overwinter import values
 from overwinter.catalog import Catalog, Function, Module, Parameter, PlainModule, Unknown
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
@@ -53,7 +52,7 @@ class _Bound:
 
 @asynccontextmanager
 async def load_python_tools(
-    modules: Mapping[str, str], *, directory: Path, threads_max: int, value_bytes_max: int
+    modules: Mapping[str, str], *, directory: Path, threads_max: int
 ) -> "AsyncGenerator[PythonTools]":
     """Import service modules and yield their functions as tools.
 
@@ -61,7 +60,6 @@ async def load_python_tools(
         modules: service name to module path, `"shop.billing"`.
         directory: where the modules lie, absolute; it comes first on the path while they are imported, and stays on it.
         threads_max: how many sync functions may run at once.
-        value_bytes_max: largest result, encoded.
 
     A module may have an `async def _close()`: it is awaited when the block is left.
 
@@ -83,7 +81,7 @@ async def load_python_tools(
         }
         catalog[service] = PlainModule(name=service, stub=stubs.text(), functions=declared)
     try:
-        yield PythonTools(bound, Catalog(catalog), threads_max, value_bytes_max)
+        yield PythonTools(bound, Catalog(catalog), threads_max)
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S_MAX):
             for module in loaded.values():
@@ -94,11 +92,10 @@ async def load_python_tools(
 class PythonTools:
     """See `catalog.Tools`."""
 
-    def __init__(self, bound: Mapping[str, _Bound], catalog: Catalog, threads_max: int, value_bytes_max: int) -> None:
+    def __init__(self, bound: Mapping[str, _Bound], catalog: Catalog, threads_max: int) -> None:
         self._bound = bound
         self._catalog = catalog
         self._threads = anyio.CapacityLimiter(threads_max)
-        self._value_bytes_max = value_bytes_max
 
     @property
     def catalog(self) -> Catalog:
@@ -130,22 +127,7 @@ class PythonTools:
             return _error(bound.declared, RuntimeError(f"it cancelled itself: {error}"))
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is an answer, sys.exit() too
             return _error(bound.declared, error)
-        return self._result(bound.declared, value)
-
-    def _result(self, function: Function, value: Any) -> Answer:
-        done = " (it was carried out)" if function.effect == "write" else ""
-        try:
-            plain = _plain(value)
-            size = len(values.encode(plain))
-        except values.Uncrossable as error:
-            return Raised(kind="TypeError", message=f"the result of {function.name} cannot cross{done}: {error}")
-        if size > self._value_bytes_max:
-            return Raised(
-                kind="ValueError",
-                message=f"the result of {function.name} has {size} bytes, at most {self._value_bytes_max} may cross "
-                f"(limits.value_kb){done}: return less",
-            )
-        return Returned(value=plain)
+        return Returned(value=_plain(value))
 
 
 # --- Making tools of functions ---------------------------------------------------------------------------------------

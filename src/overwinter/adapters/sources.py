@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from overwinter import values
 from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
 from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
@@ -17,7 +18,7 @@ from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
 from overwinter.clock import Clock
 from overwinter.config import Service
-from overwinter.events import Answer, Call, Raised
+from overwinter.events import Answer, Call, Raised, Returned
 
 __all__ = ["Sources", "open_sources"]
 
@@ -59,23 +60,29 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
             if source.service not in services:
                 file.remove(source.service)
         python = await stack.enter_async_context(
-            load_python_tools(modules, directory=directory, threads_max=threads_max, value_bytes_max=value_bytes_max)
+            load_python_tools(modules, directory=directory, threads_max=threads_max)
         )
         _index(file, python.catalog.modules, clock.now_us())
-        apis = await stack.enter_async_context(
-            load_apis(described, file, clock, directory=directory, value_bytes_max=value_bytes_max)
-        )
+        apis = await stack.enter_async_context(load_apis(described, file, clock, directory=directory))
         mcp = await stack.enter_async_context(load_mcp(servers, file, clock, directory=directory))
-        yield Sources(file, python, apis, mcp, may_call)
+        yield Sources(file, python, apis, mcp, may_call, value_bytes_max=value_bytes_max)
 
 
 class Sources:
     """See `catalog.Tools`."""
 
-    def __init__(
-        self, file: CatalogFile, python: Tools, apis: Apis, mcp: McpServices, may_call: Callable[[str, str], bool]
+    def __init__(  # noqa: PLR0913 - every source once
+        self,
+        file: CatalogFile,
+        python: Tools,
+        apis: Apis,
+        mcp: McpServices,
+        may_call: Callable[[str, str], bool],
+        *,
+        value_bytes_max: int,
     ) -> None:
         self.file = file
+        self._value_bytes_max = value_bytes_max
         self._imported = (apis, mcp)
         self._may_call = may_call
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
@@ -95,10 +102,27 @@ class Sources:
         if part is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
         try:
-            return await part.perform(call)
+            return self._crossing(call, await part.perform(call))
         except Exception as error:  # noqa: BLE001 - a fault in one call must not end the others
             what = f"{call.function}: {type(error).__name__}: {error}"
             return Unknown(why=what) if call.effect == "write" else Raised(kind="RuntimeError", message=what)
+
+    def _crossing(self, call: Call, answer: Answer | Unknown) -> Answer | Unknown:
+        """Return an answer that can be journaled and kept, whatever came: the one place where all of them pass."""
+        if not isinstance(answer, Returned):
+            return answer
+        done = " (it was carried out)" if call.effect == "write" else ""
+        try:
+            size = len(values.encode(answer.value))
+        except values.Uncrossable as error:
+            return Raised(kind="TypeError", message=f"the result of {call.function} cannot cross{done}: {error}")
+        if size <= self._value_bytes_max:
+            return answer
+        message = (
+            f"the result of {call.function} has {size} bytes, at most {self._value_bytes_max} may cross (limits.value_kb){done}: "
+            "ask for less"
+        )
+        return Raised(kind="ValueError", message=message)
 
     def listed(self) -> Sequence[Source]:
         """Return every service; one whose description cannot be read any more says so, and goes on as it was."""

@@ -35,7 +35,7 @@ FAULT_CHARACTERS_MAX = 300
 
 @asynccontextmanager
 async def load_apis(
-    services: Mapping[str, Service], file: CatalogFile, clock: Clock, *, directory: Path, value_bytes_max: int
+    services: Mapping[str, Service], file: CatalogFile, clock: Clock, *, directory: Path
 ) -> "AsyncGenerator[Apis]":
     """Import what is new or changed of the described services, and yield their functions as tools.
 
@@ -44,12 +44,11 @@ async def load_apis(
         file: the home's catalog.
         clock: stamps imports.
         directory: paths of descriptions are relative to it.
-        value_bytes_max: largest result, encoded.
 
     Raises:
         ConfigInvalid: a description that was never imported cannot be read.
     """
-    async with open_client(clock, value_bytes_max=value_bytes_max) as client:
+    async with open_client(clock) as client:
         apis = Apis(services, file, client, clock, directory)
         await apis.refresh(is_forced=False)
         yield apis

@@ -59,9 +59,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def open_client(clock: Clock, *, value_bytes_max: int) -> "AsyncGenerator[HttpClient]":
+async def open_client(clock: Clock) -> "AsyncGenerator[HttpClient]":
     """Yield a client; its connections are made when they are needed, and closed with the block."""
-    client = HttpClient(clock, value_bytes_max)
+    client = HttpClient(clock)
     try:
         yield client
     finally:
@@ -71,9 +71,8 @@ async def open_client(clock: Clock, *, value_bytes_max: int) -> "AsyncGenerator[
 class HttpClient:
     """Sends requests, and turns what comes into answers."""
 
-    def __init__(self, clock: Clock, value_bytes_max: int) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._value_bytes_max = value_bytes_max
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -98,7 +97,7 @@ class HttpClient:
                         return Raised(kind="ValueError", message=message, code="arguments")
                     return await self._pages(call, plan, connection)
                 answer = await self._one(call, plan, dict(call.arguments), connection)
-                return answer.answer if isinstance(answer, _Got) else answer
+                return Returned(value=answer.value) if isinstance(answer, _Got) else answer
         except TimeoutError:
             why = f"no answer came from {call.function} within {timeout_s:g} s"
             return _lost(call, why, kind="TimeoutError")
@@ -168,18 +167,14 @@ class HttpClient:
         if response.status >= 300:  # noqa: PLR2004 - RFC 9110, 15.4 and 15.5
             return self._error(call, response, bytes(raw))
         if response.status == 204 or not raw:  # noqa: PLR2004 - RFC 9110, 15.3.5
-            return _Got(value=None, answer=Returned(value=None))
+            return _Got(value=None)
         try:
             value = _value(bytes(raw), plan, response)
         except ValueError as error:
             return Raised(kind="ValueError", message=f"the answer is not JSON as described{done}: {error}")
         link = response.links.get("next", {}).get("url")
-        if "pages" not in plan and len(raw) > self._value_bytes_max:
-            message = f"the result has {len(raw)} bytes, at most {self._value_bytes_max} may cross (limits.value_kb){done}: ask for less"
-            return _Got(value=None, answer=Raised(kind="ValueError", message=message))
         return _Got(
             value=value,
-            answer=Returned(value=value),
             next_url=str(link) if link else None,
             has_links="Link" in response.headers,
             size_bytes=len(raw),
@@ -270,7 +265,6 @@ class HttpClient:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Got:
     value: Value
-    answer: Answer
     next_url: str | None = None
     has_links: bool = False
     size_bytes: int = 0

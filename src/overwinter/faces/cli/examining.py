@@ -147,7 +147,7 @@ def _tools(home: Path) -> tuple[str, str]:
     services = {name: service.python for name, service in config.services.items() if service.python}
 
     async def count() -> int:
-        async with load_python_tools(services, directory=directory, threads_max=1, value_bytes_max=1 << 20) as tools:
+        async with load_python_tools(services, directory=directory, threads_max=1) as tools:
             return sum(len(module.functions) for module in tools.catalog.modules.values())
 
     described = 0
