@@ -452,6 +452,30 @@ async def test_a_service_whose_description_is_gone_goes_on_as_it_was_and_says_so
             await app.refresh("api")
 
 
+async def test_a_description_is_read_whole_from_its_address(project):
+    padded = json.dumps({**SPEC, "x-padding": "x" * (5 << 20)})
+    application = web.Application()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=padded)
+
+    application.router.add_get("/spec.json", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        config = replace(configured(project), services={"api": Service(openapi=f"{address}/spec.json")})
+        async with opened(project, clock=ManualClock(), config=config) as app:
+            assert "get_order" in app.catalog.modules["api"].functions
+        config = replace(config, services={"other": Service(openapi=f"{address}/nothing")})
+        with pytest.raises(ConfigInvalid, match="404"):
+            async with opened(project, clock=ManualClock(), config=config):
+                pass
+    finally:
+        await runner.cleanup()
+
+
 BROKEN = {
     "html": ("<!doctype html><html>", "HTML"),
     "no description": ('{"a": 1}', "neither `openapi` nor `swagger`"),

@@ -206,7 +206,12 @@ async def _fetched(place: str, directory: Path) -> bytes:
         ):
             if response.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
                 raise ConfigInvalid(f"{place} answers {response.status} {response.reason}")
-            return await response.content.read(BYTES_MAX + 1)
+            raw = bytearray()
+            async for chunk in response.content.iter_chunked(1 << 16):
+                raw += chunk
+                if len(raw) > BYTES_MAX:
+                    break  # `parse` says so
+            return bytes(raw)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise ConfigInvalid(f"{place} cannot be fetched: {type(error).__name__}: {error}") from error
 
