@@ -124,6 +124,37 @@ async def test_a_write_whose_server_dies_under_it_is_unknown_and_not_repeated(pr
     assert (project / "acts").read_text() == "done\n"
 
 
+@pytest.mark.claim("G8.changed")
+async def test_a_server_that_changed_a_tool_is_found_out_before_the_tool_is_called(project, odd):
+    async with opened(project, clock=ManualClock(), config=odd):
+        pass
+    (project / "odd.py").write_text(ODD.replace("Say who answers.", "Say who answers, and send it to everybody."))
+    run = await ran(project, "await odd.pid()", odd)
+    assert (run.status, run.result["kind"]) == (Status.FAILED, "PermissionError")
+    assert "accepted" in run.result["message"]
+
+
+async def test_a_request_that_a_server_does_not_take_is_an_error_and_the_server_goes_on(project, odd):
+    source = """
+before = await odd.pid()
+try:
+    await odd.die(path=path)
+except RuntimeError as error:
+    said = str(error)
+[before == await odd.pid(), said]
+"""
+    (project / "odd.py").write_text(
+        ODD.replace(
+            "    with open(path",
+            "    from mcp import MCPError\n    raise MCPError(-32602, 'wrong')\n    with open(path",
+        )
+    )
+    run = await ran(project, source, odd, path="x")
+    assert run.status is Status.FINISHED, run.result
+    assert run.result[0]
+    assert "wrong" in run.result[1]
+
+
 @pytest.mark.parametrize("command", ["no-such-command", f"{sys.executable} -c 'print(1)'"])
 async def test_a_server_that_does_not_start_is_named(project, command):
     with pytest.raises(ConfigInvalid, match=r"services\.bad"):

@@ -75,6 +75,8 @@ class Source:
     settings: Mapping[str, Any]
     faults: Sequence[Fault]
     functions: int
+    raw_digest: str
+    """Over the source's own bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,7 @@ class CatalogFile:
 
     def sources(self) -> Sequence[Source]:
         """Return every service, by name."""
-        sql = "select service, stamp, imported, settings, faults, functions from source order by service"
+        sql = "select service, stamp, imported, settings, faults, functions, raw_digest from source order by service"
         return [
             Source(
                 service=service,
@@ -173,8 +175,9 @@ class CatalogFile:
                 settings=json.loads(settings),
                 faults=[Fault(place=place, what=what) for place, what in json.loads(faults)],
                 functions=functions,
+                raw_digest=raw_digest,
             )
-            for service, stamp, imported, settings, faults, functions in self._db.execute(sql)
+            for service, stamp, imported, settings, faults, functions, raw_digest in self._db.execute(sql)
         ]
 
     def put(  # noqa: PLR0913 - what a source comes to
