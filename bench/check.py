@@ -1,10 +1,14 @@
 """Whether the check before a run finds mistakes and passes correct calls: each operation of five descriptions.
 
 A correct call has generated arguments that satisfy the operation's own schema, inline and in variables. Each mistake is put
-into it mechanically: no model was asked. Nothing is called: the tools raise if they are, and `host_calls` counts them.
+into it mechanically: no model was asked.
+
+A part of the mistakes is then started as a run in a home whose five services are a server on loopback that counts what it is
+asked: that is `host_calls`, beside `started`.
 """
 
 import ast
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,14 +17,18 @@ import anyio
 import jsonschema_rs
 
 from bench.descriptions import descriptions
-from bench.report import percentile
+from bench.report import percentile, project
 from overwinter.adapters.monty.launcher import open_launcher
 from overwinter.adapters.monty.posture import JailSettings
 from overwinter.adapters.monty_checker import MontyChecker, open_checker
 from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
+from overwinter.app import App
 from overwinter.catalog.modules import Built, BuiltFunction, built
+from overwinter.errors import CheckFailed
 
+STARTED = 200
+"""Mistakes that are started as runs."""
 CHOSEN = ("github", "stripe", "cloudflare", "slack", "box")
 DEPTH_MAX = 6
 Stubs = Mapping[str, str]
@@ -39,6 +47,7 @@ async def measured(every: int) -> dict[str, Any]:
     tally: dict[str, list[int]] = {}
     times: list[float] = []
     missed: list[str] = []
+    mistakes: list[str] = []
     jail = JailSettings()
     with open_launcher(jail) as launcher:
         cold_ms = await _cold(launcher, jail, {"github": stubs["github"]})
@@ -51,6 +60,8 @@ async def measured(every: int) -> dict[str, Any]:
                         began = time.perf_counter()
                         is_refused = await _refused(checker, program, stubs)
                         times.append(time.perf_counter() - began)
+                        if not kind.startswith("correct"):
+                            mistakes.append(program)
                         row = tally.setdefault(kind, [0, 0])
                         row[0] += 1
                         row[1] += is_refused
@@ -63,13 +74,38 @@ async def measured(every: int) -> dict[str, Any]:
         "found": sum(row[1] for row in wrong),
         "correct": sum(row[0] for row in correct),
         "refused": sum(row[1] for row in correct),
-        "host_calls": 0,
+        **await started(found, mistakes[:: max(1, len(mistakes) // STARTED)]),
         "warm_p50_ms": round(percentile(times, 0.5) * 1e3, 2),
         "warm_p95_ms": round(percentile(times, 0.95) * 1e3, 2),
         "cold_ms": round(cold_ms),
         "kinds": {kind: f"{row[1]} of {row[0]}" for kind, row in tally.items()},
         "missed": missed,
     }
+
+
+async def started(found: Mapping[str, bytes], mistakes: list[str]) -> dict[str, int]:
+    """Start programs as runs, and count what their services are asked before the mistake is reported."""
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += bool(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = "".join(f'[services.{name}]\nopenapi = "{name}.json"\nbase_url = "{url}"\n' for name in CHOSEN)
+    reported = 0
+    with project("", settings) as place:
+        for name in CHOSEN:
+            (place / f"{name}.json").write_bytes(found[name])
+        async with server, App.open(place / ".overwinter") as app:
+            for program in mistakes:
+                try:
+                    await app.result(await app.start(program), 5)
+                except CheckFailed:
+                    reported += 1
+    return {"host_calls": asked, "started": len(mistakes), "reported": reported}
 
 
 def programs(built_function: BuiltFunction) -> Iterator[tuple[str, str]]:
