@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from overwinter.app import App, Parts
+from overwinter.errors import WorkerCrashed
 from overwinter.testing import CrashPoints, FaultyTools, faulty_store, hibernate_always, open_test_app
 
 
@@ -28,3 +29,16 @@ def hibernating(parts: Parts) -> Parts:
 
 def crashing(points: CrashPoints) -> Callable[[Parts], Parts]:
     return lambda parts: replace(parts, store=faulty_store(parts.store, points), tools=FaultyTools(parts.tools, points))
+
+
+def sick(parts: Parts) -> Parts:
+    """Have every turn but a run's first kill its interpreter."""
+
+    class Sick:
+        engine = parts.interpreter.engine
+        start = parts.interpreter.start
+
+        async def resume(self, program: Any, snapshot: bytes, answers: Any, *, now_us: int) -> Any:
+            raise WorkerCrashed("an interpreter worker died")
+
+    return replace(parts, interpreter=Sick())

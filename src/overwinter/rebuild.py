@@ -67,7 +67,7 @@ def told(index: int, answer: Answer) -> Answer:
 
 
 def _compare(run_id: str, number: int, requests: tuple[Request, ...], past: PastTurn) -> None:
-    requests = tuple(_as_journaled(request) for request in requests)
+    requests = tuple(map(meant, requests))
     now = [request.function for request in requests]
     then = [function for _, function, _ in past.made]
     if now != then:
@@ -79,11 +79,6 @@ def _compare(run_id: str, number: int, requests: tuple[Request, ...], past: Past
             raise SnapshotRefused(
                 f"run {run_id} does not repeat its journal: call {index} of {function} has other arguments"
             )
-
-
-def _as_journaled(request: Request) -> Request:
-    called = meant(request)
-    return request if isinstance(called, str) else called
 
 
 def _are_same(request: Request, arguments: Mapping[str, object]) -> bool:

@@ -31,18 +31,8 @@ from overwinter.values import Value
 from overwinter.waits import WAITS, meant, snapshot_after, wait
 
 __all__ = [
-    "Began",
-    "Means",
-    "Standing",
-    "Turned",
-    "advance",
-    "decide",
-    "deliveries",
-    "opened",
-    "program_of",
-    "settle",
-    "turn",
-]
+    "Began", "Means", "Standing", "Turned", "advance", "decide", "deliveries", "opened", "program_of", "settle", "turn",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,16 +222,14 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
     calls: list[NewCall] = []
     answers: dict[int, Answer] = {}
     events = _opening(began, outcome)
-    for index, request in enumerate(outcome.requests, run.calls):
+    for index, request in enumerate(map(meant, outcome.requests), run.calls):
         match decide(began, index, request, means):
             case NewCall() as intent:
                 calls.append(intent)
                 events.append(journal.called(intent.call, due_us=intent.due_us, person=intent.person))
             case Raised() as refusal:
                 answers[index] = refusal
-                called = meant(request)
-                named = request if isinstance(called, str) else called
-                events.append(journal.denied(index, named, refusal.message))
+                events.append(journal.denied(index, request, refusal.message))
                 events.append(journal.answered(index, refusal))
     after = snapshot_after(means.interpreter.engine, before, outcome, run.calls)
     gone = set(before.pending.values()) - set(after.pending.values()) if before else set[int]()
@@ -265,10 +253,7 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
 
 def decide(began: Began, index: int, request: Request, means: Means) -> NewCall | Raised:
     """Return the intent of a requested call, or the error that the program gets instead of it."""
-    called = meant(request)
-    if isinstance(called, str):
-        return Raised(kind="TypeError", message=called)
-    bound = _bound(called, means)
+    bound = _bound(request, means)
     if isinstance(bound, Raised):
         return bound
     function, arguments = bound
@@ -298,6 +283,11 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
 
 def _bound(request: Request, means: Means) -> tuple[Function, Mapping[str, Value]] | Raised:
     function = WAITS.get(request.function) or means.catalog.function(request.function)
+    if request.function == "tools.call":
+        message = (
+            "tools.call takes the full name of a function and its arguments as a dict; what waits is awaited itself"
+        )
+        return Raised(kind="TypeError", message=message)
     if function is None:
         return Raised(kind="AttributeError", message=f"there is no function {request.function}")
     if function.fault:

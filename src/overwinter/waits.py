@@ -6,7 +6,8 @@ other function: named, bound, decided, journaled.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from overwinter.catalog import Function, Parameter
 from overwinter.clock import DAY_US, SECOND_US
@@ -48,20 +49,19 @@ class Wait:
     """Who must answer; None: nobody in particular."""
 
 
-def meant(request: Request) -> Request | str:
+def meant(request: Request) -> Request:
     """Return the call that a request is: `tools.call("billing.charge", {...})` is one of `billing.charge`.
 
-    It is decided, bound and journaled as that; a sentence says what is wrong with the request.
+    It is decided, bound and journaled as that. One that names no function, or a wait, stays what it is: there is no
+    function `tools.call`.
     """
     if request.function != "tools.call":
         return request
     given = dict(zip(("name", "arguments"), request.args, strict=False)) | dict(request.kwargs)
-    name, arguments = given.get("name"), given.get("arguments", {})
-    if not isinstance(name, str) or not isinstance(arguments, dict) or given.keys() - {"name", "arguments"}:
-        return "tools.call takes the full name of a function and its arguments as a dict"
-    if name in WAITS or name == "tools.call":
-        return f"tools.call cannot call {name}: await it itself"
-    return Request(ticket=request.ticket, function=name, args=(), kwargs=arguments, line=request.line)  # pyright: ignore[reportUnknownArgumentType] - bound by name below
+    name, arguments = given.get("name"), given.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, dict) or len(given) > 2 or name in WAITS:  # noqa: PLR2004 - those two
+        return request
+    return replace(request, function=name, args=(), kwargs=cast("dict[str, Value]", arguments))
 
 
 def wait(function: str, arguments: Mapping[str, Value], now_us: int) -> Wait | str:

@@ -6,9 +6,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kit import crashing, opened
+from kit import crashing, opened, sick
 from overwinter.app import Parts
-from overwinter.errors import WorkerCrashed
 from overwinter.events import Status
 from overwinter.testing import CrashPoints, ManualClock, finish, idle
 
@@ -67,16 +66,6 @@ async def test_an_answer_that_took_long_is_durable_before_the_program_sees_it(pr
 @pytest.mark.claim("D6.quarantine")
 async def test_a_turn_that_fails_keeps_the_answer_it_was_given_and_the_run_backs_off(project, ledger):
     clock = ManualClock()
-
-    def sick(parts: Parts) -> Parts:
-        class Sick:
-            engine = parts.interpreter.engine
-            start = parts.interpreter.start
-
-            async def resume(self, program, snapshot, answers, *, now_us):
-                raise WorkerCrashed("an interpreter worker died")
-
-        return replace(parts, interpreter=Sick())
 
     async with opened(project, clock=clock, wrap=sick) as app:
         run_id = await app.start(CHARGE)

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from aiohttp import web
 
 from kit import opened
 from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
-from overwinter.adapters.openapi.request import prepared
 from overwinter.catalog.modules import built
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.errors import CheckFailed, ConfigInvalid
 from overwinter.events import Status
-from overwinter.testing import OWNER, ManualClock, finish
+from overwinter.testing import OWNER, ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
 
@@ -408,6 +408,24 @@ except PermissionError as error:
     assert "no grant" in said
 
 
+@pytest.mark.parametrize("call", ["tools.call(7, {})", "tools.call('api.moved', 7)", "tools.call('tools.receive', {})"])
+async def test_a_call_by_name_that_names_nothing_is_a_typed_error_and_can_be_rebuilt(project, call):
+    clock, config = ManualClock(), configured(project)
+    source = f"import asyncio\ntry:\n    await {call}\nexcept TypeError as error:\n    said = str(error)\nawait asyncio.sleep(9)\nsaid"
+    async with opened(project, clock=clock, config=config) as app:
+        run_id = await app.start(
+            source.replace("7", "json.loads('7')").replace("import asyncio", "import asyncio, json")
+        )
+        await idle(app)
+    database = apsw.Connection(str(project / ".overwinter" / "store.db"))
+    database.execute("delete from snapshot")
+    database.close()
+    async with opened(project, clock=clock, config=config) as app:
+        run = await finish(app, run_id, clock)
+    assert run.status is Status.FINISHED, run.result
+    assert "full name of a function" in run.result
+
+
 @pytest.mark.claim("G8.changed")
 async def test_a_changed_definition_is_not_called_until_somebody_accepts_it(project):
     clock, changed = ManualClock(), json.loads(json.dumps(SPEC))
@@ -492,92 +510,3 @@ async def test_what_is_no_description_is_named(project, name):
         async with opened(project, clock=ManualClock(), config=configured(project, text)):
             pass
     assert words in str(caught.value) or "nested too deeply" in str(caught.value)
-
-
-def test_what_is_broken_in_one_place_leaves_the_rest_usable():
-    spec = {
-        "openapi": "3.1.0",
-        "paths": {
-            "/a": {"get": {"operationId": "ok", "responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/nowhere"}}}}}}},
-            "/b": {"get": {"operationId": "ok"}},
-            "/c": {"get": {"operationId": "", "parameters": [{"in": "query"}]}},
-            "/d": {"get": {"operationId": "class"}},
-            "/e": {"$ref": "#/paths/~1zzz"},
-            "/f": {"get": {"operationId": "loop", "responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/x"}}}}}}},
-            "/g": {"get": {"operationId": "many", "parameters": [{"name": "p", "in": "query", "schema": {"enum": list(map(str, range(40_000)))}}]}},
-            "no slash": {},
-        },
-        "x": {"allOf": [{"$ref": "#/x"}, {"type": "object", "properties": {"a": {"$ref": "#/x"}}}]},
-    }  # fmt: skip
-    document = parse(json.dumps(spec).encode(), "x")
-    found, faults = operations(document)
-    result = built("svc", found, document.resolve)
-    assert [each.function.name for each in result.functions] == ["svc.ok", "svc.class_", "svc.loop", "svc.many"]
-    places = [fault.place for fault in (*faults, *result.faults)]
-    assert places == ["GET /c", "/e", "no slash", "ok", "#/nowhere"]
-    assert len(result.stub) < 3_000
-
-
-STYLES = [
-    # OpenAPI 3.1.1, 4.8.12.4: a list and an object in each place and style.
-    ("path", "simple", False, ["b", "c"], "/b,c"),
-    ("path", "simple", False, {"R": 1, "G": 2}, "/R,1,G,2"),
-    ("path", "simple", True, {"R": 1, "G": 2}, "/R=1,G=2"),
-    ("path", "label", True, ["b", "c"], "/.b.c"),
-    ("path", "matrix", False, ["b", "c"], "/;a=b,c"),
-    ("path", "matrix", True, ["b", "c"], "/;a=b;a=c"),
-    ("path", "matrix", False, {"R": 1}, "/;a=R,1"),
-    ("path", "simple", False, "a/..", "/a%2F.."),
-    ("query", "form", None, ["b", "c"], "/{a}?a=b&a=c"),
-    ("query", "form", False, ["b", "c"], "/{a}?a=b%2Cc"),
-    ("query", "spaceDelimited", False, ["b", "c"], "/{a}?a=b%20c"),
-    ("query", "pipeDelimited", False, ["b", "c"], "/{a}?a=b%7Cc"),
-    ("query", "form", None, {"R": 1, "G": 2}, "/{a}?R=1&G=2"),
-    ("query", "deepObject", True, {"R": 1, "G": [2]}, "/{a}?a%5BR%5D=1&a%5BG%5D%5B0%5D=2"),
-    ("query", "json", None, {"R": [1]}, "/{a}?a=%7B%22R%22%3A%5B1%5D%7D"),
-    ("query", "", None, True, "/{a}?a=true"),
-    ("query", "", None, None, "/{a}"),
-]
-
-
-@pytest.mark.parametrize(("place", "style", "explode", "value", "target"), STYLES)
-def test_arguments_are_written_in_the_style_of_their_description(place, style, explode, value, target):
-    plan = {"verb": "GET", "path": "/{a}", "arguments": [["x", "a", place, style, explode, False]]}
-    assert prepared(plan, {"x": value}, key="k").target() == target
-
-
-def test_bodies_are_written_as_json_form_and_parts():
-    def sent(media: str, value: Any) -> Any:
-        plan = {"verb": "POST", "path": "/", "media": media, "arguments": [["a", "a[]", "field", "", None, False]]}
-        return prepared(plan, {"a": value}, key="k")
-
-    assert sent("application/json", [1]).body == b'{"a[]":[1]}'
-    assert sent("application/x-www-form-urlencoded", {"b": [True]}).body == b"a%5B%5D%5Bb%5D%5B0%5D=true"
-    assert sent("multipart/form-data", b"raw").parts == [("a[]", b"raw")]
-    assert sent("application/json", None).body is None
-
-
-def test_yaml_is_read_by_the_rules_of_1_2():
-    text = "openapi: 3.0.0\npaths:\n  /x:\n    get:\n      operationId: no\n      deprecated: true\n      tags: [on, 2020-01-01, 010]\n"
-    (found,), faults = operations(parse(text.encode(), "x.yaml"))
-    assert (found.origin, found.tags, faults) == ("no", ("on", "2020-01-01", "10"), [])
-
-
-async def test_swagger_2_is_read_as_its_successor(project):
-    spec = {
-        "swagger": "2.0", "host": "api.example.com", "basePath": "/v2", "schemes": ["https"],
-        "definitions": {"Pet": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}},
-        "paths": {
-            "/pets": {
-                "post": {"operationId": "addPet", "parameters": [{"in": "body", "name": "body", "schema": {"$ref": "#/definitions/Pet"}}], "responses": {"200": {"schema": {"$ref": "#/definitions/Pet"}}}},
-                "get": {"operationId": "find", "parameters": [{"in": "query", "name": "ids", "type": "array", "items": {"type": "integer"}, "collectionFormat": "csv"}], "responses": {"200": {"schema": {"type": "file"}}}},
-            }
-        },
-    }  # fmt: skip
-    document = parse(json.dumps(spec).encode(), "x")
-    result = built("pets", operations(document)[0], document.resolve)
-    assert [each.function.stub for each in result.functions] == [
-        "async def find(*, ids: list[int] | None = ...) -> bytes: ...",
-        "async def add_pet(*, name: str | None = ...) -> Pet: ...",
-    ]
-    assert result.functions[0].plan["arguments"] == [["ids", "ids", "query", "form", False, False]]

@@ -5,9 +5,8 @@ from dataclasses import replace
 import apsw
 import pytest
 
-from kit import opened
+from kit import opened, sick
 from overwinter.app import Parts
-from overwinter.errors import WorkerCrashed
 from overwinter.events import Status
 from overwinter.interpreter import Blocked
 from overwinter.testing import ManualClock, finish, idle
@@ -107,16 +106,6 @@ async def test_a_run_that_cannot_be_rebuilt_stops_and_says_so(project):
 async def test_a_run_whose_turns_keep_failing_backs_off_and_keeps_its_mail(project):
     clock = ManualClock()
     run_id = await parked(project, clock, "await tools.receive()")
-
-    def sick(parts: Parts) -> Parts:
-        class Sick:
-            engine = parts.interpreter.engine
-            start = parts.interpreter.start
-
-            async def resume(self, program, snapshot, answers, *, now_us):
-                raise WorkerCrashed("an interpreter worker died")
-
-        return replace(parts, interpreter=Sick())
 
     async with opened(project, clock=clock, wrap=sick) as app:
         await app.send(run_id, "kept")
