@@ -68,6 +68,54 @@ class Parts:
     key: bytes
 
 
+@asynccontextmanager
+async def open_parts(
+    place: Home, config: Config, clock: Clock, *, directory: Path, is_eager: bool = True
+) -> "AsyncGenerator[Parts]":
+    """Open everything that an App works with, until the block is left.
+
+    Args:
+        place: the home, held by this process.
+        config: what it runs with.
+        clock: its time.
+        directory: where modules and descriptions of services lie.
+        is_eager: False: start interpreters when they are needed, for a home that only looks.
+
+    Raises:
+        HomeError: the store or the catalog is too new, damaged or full.
+        ConfigInvalid: a service cannot be loaded.
+        JailUnavailable: the interpreter's workers cannot be jailed.
+    """
+    ids, limits = Ids(clock.now_us), limits_of(config)
+    jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
+    async with (
+        open_store(place.database_path, clock, ids, key=place.key) as store,
+        open_sources(
+            config.services,
+            place.catalog_path,
+            clock,
+            directory=directory,
+            threads_max=config.worker.threads,
+            value_bytes_max=limits.value_bytes,
+            may_call=partial(may_call, grants_of(config)),
+        ) as sources,
+        open_interpreter(
+            limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
+        ) as interpreter,
+        open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_eager) as checker,
+    ):
+        yield Parts(
+            store=store,
+            interpreter=interpreter,
+            checker=checker,
+            tools=sources,
+            sources=sources,
+            clock=clock,
+            ids=ids,
+            key=place.key,
+        )
+
+
 class App:
     """A home at work: start programs, watch them, answer their questions, stop them.
 
@@ -119,40 +167,11 @@ class App:
             JailUnavailable: the interpreter's workers cannot be jailed.
         """
         clock = clock or SystemClock()
-        ids = Ids(clock.now_us)
         async with AsyncExitStack() as stack:
             place: Home = stack.enter_context(open_home(home))
             config = load(place.config_path)
-            store = await stack.enter_async_context(open_store(place.database_path, clock, ids, key=place.key))
-            sources = await stack.enter_async_context(
-                open_sources(
-                    config.services,
-                    place.catalog_path,
-                    clock,
-                    directory=place.config_path.parent,
-                    threads_max=config.worker.threads,
-                    value_bytes_max=limits_of(config).value_bytes,
-                    may_call=partial(may_call, grants_of(config)),
-                )
-            )
-            jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
-            interpreter = await stack.enter_async_context(
-                open_interpreter(
-                    limits=limits_of(config), workers=config.worker.interpreters, jail=jail, is_eager=is_worker
-                )
-            )
-            checker = await stack.enter_async_context(
-                open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_worker)
-            )
-            parts = Parts(
-                store=store,
-                interpreter=interpreter,
-                checker=checker,
-                tools=sources,
-                sources=sources,
-                clock=clock,
-                ids=ids,
-                key=place.key,
+            parts = await stack.enter_async_context(
+                open_parts(place, config, clock, directory=place.config_path.parent, is_eager=is_worker)
             )
             async with cls(config, parts).at_work(is_worker=is_worker) as app:
                 yield app

@@ -14,23 +14,17 @@ import heapq
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from overwinter.adapters.home import open_home
-from overwinter.adapters.monty import JailSettings, open_interpreter
-from overwinter.adapters.monty_checker import open_checker
-from overwinter.adapters.sources import open_sources
-from overwinter.adapters.sqlite import open_store
-from overwinter.app import App, Parts, grants_of, limits_of, may_call
+from overwinter.app import App, Parts, open_parts
 from overwinter.catalog import Catalog, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
-from overwinter.ids import Ids
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
 from overwinter.store import RunRecord, Store
 
@@ -101,38 +95,12 @@ async def open_test_app(  # noqa: PLR0913 - each part may be replaced
         is_worker: False: nothing runs.
     """
     clock = clock or SystemClock()
-    ids = Ids(clock.now_us)
     config = config or Config(agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=2))
-    limits = limits_of(config)
+    python = {name: Service(python=module) for name, module in services.items()}
+    config = replace(config, services={**python, **config.services})
     async with AsyncExitStack() as stack:
         place = stack.enter_context(open_home(home))
-        jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
-        store = await stack.enter_async_context(open_store(place.database_path, clock, ids, key=place.key))
-        sources = await stack.enter_async_context(
-            open_sources(
-                {name: Service(python=module) for name, module in services.items()} | dict(config.services),
-                place.catalog_path,
-                clock,
-                directory=directory,
-                threads_max=8,
-                value_bytes_max=limits.value_bytes,
-                may_call=partial(may_call, grants_of(config)),
-            )
-        )
-        interpreter = await stack.enter_async_context(
-            open_interpreter(limits=limits, workers=config.worker.interpreters, jail=jail)
-        )
-        checker = await stack.enter_async_context(open_checker(launcher=interpreter.launcher, jail=jail))
-        parts = Parts(
-            store=store,
-            interpreter=interpreter,
-            checker=checker,
-            tools=sources,
-            sources=sources,
-            clock=clock,
-            ids=ids,
-            key=place.key,
-        )
+        parts = await stack.enter_async_context(open_parts(place, config, clock, directory=directory))
         async with App(config, wrap(parts)).at_work(is_worker=is_worker, drain_s=drain_s) as app:
             yield app
 

@@ -17,7 +17,7 @@ import typer
 from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, guarded
+from overwinter.faces.cli.guard import Home, Json, guarded, once
 from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
 from overwinter.faces.cli.tools import tools_cli
 
@@ -128,7 +128,7 @@ def run(  # noqa: PLR0913 - a command's options
             _print_check(checked, is_json=is_json)
             return
         name = name or file.stem
-        body = {"source": source, "agent": agent, "inputs": given, "name": name, "dedup": dedup or _once()}
+        body = {"source": source, "agent": agent, "inputs": given, "name": name, "dedup": dedup or once()}
         run_id = client.post("runs", **body)["id"]
         if is_detached:
             print_json({"id": run_id}) if is_json else typer.echo(run_id)
@@ -177,11 +177,6 @@ def _say_detached(run_id: str, home: Path) -> None:
 def _home_option(home: Path) -> str:
     """Return what a command that is shown needs to mean the same home."""
     return "" if home == home_path(None) else f" --home {shlex.quote(str(home))}"
-
-
-def _once() -> str:
-    """Return a key under which this command may repeat its request when a server goes away before it has answered."""
-    return f"command-{os.urandom(16).hex()}"
 
 
 def _source(file: Path) -> str:
@@ -300,7 +295,7 @@ def send(  # noqa: PLR0913 - a command's options
     """Send a message that the run's `tools.receive` returns."""
     value = _strict_json(message, "the message") if is_strict else _json_or_text(message)
     with open_door(home_path(home)) as client:
-        sent = client.post("runs", run, "messages", message=value, dedup=dedup or _once())
+        sent = client.post("runs", run, "messages", message=value, dedup=dedup or once())
     print_json(sent) if is_json else typer.echo("sent" if sent["is_new"] else "it was sent before: nothing done")
 
 
