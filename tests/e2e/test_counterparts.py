@@ -55,8 +55,7 @@ await asyncio.gather(github.repos_get(**me), github.users_get_by_username(userna
 
 @pytest.fixture
 def prism(tmp_path: Path) -> Iterator[str]:
-    if not PRISM.exists():
-        pytest.skip("`make test` installs Prism; pytest alone does not")
+    assert PRISM.exists(), "`make test` installs Prism; so does `make .venv/.counterparts`"
     (tmp_path / "github.json").write_bytes(lzma.decompress((ROOT / "bench/data/github.json.xz").read_bytes()))
     served = subprocess.Popen(
         [NODE, PRISM, "mock", tmp_path / "github.json", "--port", "0"],

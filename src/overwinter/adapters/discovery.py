@@ -128,6 +128,8 @@ class Discovery:
             shown = [types[word] for word in dict.fromkeys(_WORD.findall(function.stub)) if word in types]
             head = f"# {name}" + (f" - {function.summary}" if function.summary else "") + f"  [{function.effect}]"
             return "\n".join([head, function.stub, *map(_short, shown[:TYPES_SHOWN_MAX])])
+        if allowed is not None and not any(each.startswith(f"{service}.") for each in allowed):
+            return f"# there is no {name}"
         types = self._types(service)
         kind, _, field = rest.partition(".")
         if kind in types and not field:

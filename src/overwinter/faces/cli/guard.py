@@ -12,7 +12,7 @@ import typer
 from overwinter.errors import OverwinterError
 from overwinter.faces.cli.render import print_json, safe_lines
 
-__all__ = ["Home", "Json", "guarded"]
+__all__ = ["Home", "Json", "guarded", "once"]
 
 EXIT_INTERRUPTED = 130
 Home = Annotated[
@@ -40,6 +40,11 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(0) from None
 
     return called
+
+
+def once() -> str:
+    """Return a key under which this command may repeat its request when a server goes away before it has answered."""
+    return f"command-{os.urandom(16).hex()}"
 
 
 def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:

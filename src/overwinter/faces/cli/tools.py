@@ -8,7 +8,7 @@ import typer
 
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, guarded
+from overwinter.faces.cli.guard import Home, Json, guarded, once
 from overwinter.faces.cli.render import TAIL, print_json, safe, safe_lines, table
 
 __all__ = ["tools_cli"]
@@ -109,7 +109,8 @@ def call_function(
     given = dict(_argument(word) for word in arguments or [])
     with open_door(home_path(home), is_worker=True) as client:
         source = f"await tools.call({name!r}, arguments)"
-        run_id = client.post("runs", source=source, agent=agent, name=f"call {name}", inputs={"arguments": given})["id"]
+        body = {"source": source, "agent": agent, "name": f"call {name}", "inputs": {"arguments": given}}
+        run_id = client.post("runs", **body, dedup=once())["id"]
         ended = client.get("runs", run_id, "result", wait_s=60)
     if is_json:
         print_json(ended)
