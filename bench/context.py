@@ -1,24 +1,21 @@
 """What a model must read before its first program, with 10, 1,000 and all functions: ours, and the same as plain definitions.
 
-Tokens are counted by a stand-in, 4.15 characters each: the tables of o200k cannot be downloaded here, and on a text of this
-kind (2,890 characters) o200k gives 696. It is the same stand-in on both sides of the comparison. Cloudflare's published
-figure for its own server over 2,594 endpoints is 1,069 tokens.
+Tokens are those of o200k. Cloudflare's published figure for its own server over 2,594 endpoints is 1,069 of them.
 """
 
 import json
 from typing import Any
 
 from bench.descriptions import descriptions
+from bench.tokens import tokens
 from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
 from overwinter.brief import brief
 from overwinter.catalog.modules import BuiltFunction, built
 
-CHARACTERS_PER_TOKEN = 4.15
 OUTSIDE = (
-    "search(query, service=None, limit=8): functions that fit, a line each. "
-    "describe(names): stubs of functions and types. "
-    "execute(program): check a program and run it; returns its value, or a run to wait for."
+    "search(query, service=None, limit=8): functions that fit, a line each. describe(names): their stubs. "
+    "execute(program): check and run it; its value, or a run to wait for."
 )
 """The three tools outside a program, a sentence each, as a client declares them."""
 RIVAL_TOKENS = 1_069
@@ -43,11 +40,8 @@ def measure(*, is_small: bool) -> dict[str, Any]:
         text = brief(services)
         assert text == brief(dict(reversed(services.items()))), "the same scope gives the same bytes"
         texts.append(text)
-        plain = sum(len(definition(each)) for _, each in scope)
-        sizes[str(count)] = {
-            "fixed_tokens": round((len(text) + len(OUTSIDE)) / CHARACTERS_PER_TOKEN),
-            "definitions_tokens": round(plain / CHARACTERS_PER_TOKEN),
-        }
+        fixed, outside, *plain = tokens([text, OUTSIDE, *(definition(each) for _, each in scope)])
+        sizes[str(count)] = {"fixed_tokens": fixed + outside, "definitions_tokens": sum(plain)}
     return {
         "functions": len(everything),
         "sizes": sizes,

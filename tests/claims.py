@@ -6,6 +6,7 @@ CLAIMS = {
     "P3.subset": "what the interpreter lacks is found before the run and said with line and advice",
     "P6.real_api": "the requests of described functions satisfy the description, judged by a server that others wrote",
     "P4.bounded": "what a model is told is bounded and byte-stable, however many functions there are",
+    "P5.kept": "what is too large for a program or a journal is kept under a handle and read a part at a time",
     "D1.crash_matrix": "killed before or after any write or effect, a run ends with the value it would have had",
     "D1.kill_9": "kill -9 of the real server loses nothing and repeats nothing",
     "D1.seeds": "random faults by seed: result, effects and journal stay right",

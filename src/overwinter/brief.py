@@ -4,17 +4,19 @@ The text is the same, byte for byte, for one scope in every turn, so that provid
 of services differ. docs/architecture.md, P4.
 """
 
+import re
 from collections.abc import Mapping
 
 from overwinter.subset import SYNTAX_MISSING
 
 __all__ = ["CHARACTERS_MAX", "SERVICES_MAX", "brief"]
 
-CHARACTERS_MAX = 2_800
-"""About 680 tokens: English with code has 4.15 characters to a token of o200k, measured on a text of the same kind."""
+CHARACTERS_MAX = 2_480
+"""At most 640 tokens of o200k, also with names of services that are unlike words: with the tools outside, 700."""
 SERVICES_MAX = 20
-NAMES_CHARACTERS_MAX = 700
-"""Of the lines of services together."""
+PIECES_MAX = 135
+"""Of the names of services together: a tokeniser cuts what it does not know into pieces of about three letters."""
+_PIECE = re.compile(r"[A-Za-z]{1,3}|\d{1,3}|[^A-Za-z\d]")
 
 _TEXT = """\
 You act by writing Python programs. A program is checked against the types of every function first: on an error nothing of it
@@ -33,7 +35,8 @@ Await each call and name its arguments: for p in await github.pulls_list(owner="
 Several at once: await asyncio.gather(a(), b()); if some may fail: await tools.settle(a(), b()).
 - Results are plain dicts and lists. A list function follows every page, up to max_items (1,000 if not given, then it fails).
   name_page() gives a single page as the service sends it.
-- Filter and count in the program. Only print() and the value of its last expression come back to you: keep both small.
+- Filter and count in the program: only print() and the value of its last expression come back, and what is long is cut.
+  What was cut says how to read on: await tools.read("RUN", "items[20:40].name"). A file is a handle: pass it on, or read it.
 - A failed call raises a built-in exception; await tools.error(e) gives status, code, message, retryable, retry_after.
   Reads are tried again for 429 and 5xx by themselves. PermissionError: policy says no; report it, try no way round.
 - Credentials are added outside. await tools.ask(person, question, options=[...]) asks a person, await tools.receive() takes a
@@ -51,10 +54,11 @@ def brief(services: Mapping[str, int]) -> str:
         services: name to how many functions of it are in scope; those with none are left out.
     """
     shown = sorted(((name, count) for name, count in services.items() if count), key=lambda each: (-each[1], each[0]))
-    words: list[str] = []
+    words, pieces = list[str](), 0
     for name, count in shown[:SERVICES_MAX]:
         word = f"{name} ({count:,})"
-        if sum(map(len, words)) + len(word) > NAMES_CHARACTERS_MAX:
+        pieces += len(_PIECE.findall(word))
+        if pieces > PIECES_MAX:
             break
         words.append(word)
     more = len(shown) - len(words)

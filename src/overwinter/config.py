@@ -19,7 +19,7 @@ __all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker"
 LAYERS = ("namespaces", "landlock", "seccomp")
 MOST: Mapping[str, float] = {
     "turn_cpu_s": 86_400, "run_cpu_s": 86_400, "memory_mb": 65_536, "recursion_depth": 10_000,
-    "calls_per_turn": 100_000, "output_kb": 65_536, "value_kb": 65_536, "snapshot_mb": 1_024,
+    "calls_per_turn": 100_000, "output_kb": 65_536, "value_kb": 65_536, "snapshot_mb": 1_024, "kept_mb": 1_024,
     "interpreters": 256, "threads": 4_096, "calls_in_flight": 1_000_000, "ended_days": 36_525,
     "timeout_s": 86_400,
 }  # fmt: skip
@@ -38,6 +38,8 @@ class Limits:
     output_kb: int = 1_024
     value_kb: int = 1_024
     snapshot_mb: int = 8
+    kept_mb: int = 32
+    """Largest file, or answer of a service, that is kept beside the journal under a handle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

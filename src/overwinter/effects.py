@@ -19,10 +19,10 @@ from random import Random
 import anyio
 
 from overwinter import journal
-from overwinter.catalog import Tools, Unknown
+from overwinter.catalog import Asks, Later, Performed, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError
-from overwinter.events import Answer, Call, CallState, Event, Raised
+from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
 from overwinter.store import Lease, Store
 
 __all__ = ["BACKOFF_S_MAX", "BY_HAND_US_MAX", "Attempt", "Effects", "InHand", "backoff_s"]
@@ -33,6 +33,11 @@ BY_HAND_US_MAX = 100_000
 """An answer that took longer to get is written down at once: a crash should not ask for it again."""
 BY_HAND_MAX = 256
 """Answers that may be nowhere but in memory."""
+POLL_S_MIN = 0.2
+"""Shortest pause before a service that works on is asked again."""
+NEVER_US = 1 << 62
+POLL = "is_poll"
+"""Key in what is left of a call: see `_is_poll`."""
 RETRY_AFTER_S_MAX = 86_400.0
 """Longest pause that a service may ask for: what it says is not to be trusted with a run's life."""
 STORE_RETRY_S = 1.0
@@ -162,9 +167,9 @@ class Effects:
             if not is_in_hand:
                 del self._flying[place]
 
-    def _hand_over(self, attempt: Attempt, answer: Answer | Unknown) -> bool:
+    def _hand_over(self, attempt: Attempt, answer: Performed) -> bool:
         call = attempt.call
-        if call.effect == "write" or isinstance(answer, Unknown) or self._in_hand_count >= BY_HAND_MAX:
+        if call.effect == "write" or not isinstance(answer, Returned | Raised) or self._in_hand_count >= BY_HAND_MAX:
             return False
         if isinstance(answer, Raised) and answer.is_retryable and self._may_repeat(attempt):
             return False
@@ -175,16 +180,20 @@ class Effects:
         self._in_hand_count += 1
         return True
 
-    async def _perform(self, attempt: Attempt) -> Answer | Unknown | None:
+    async def _perform(self, attempt: Attempt) -> Performed | None:
         """Return what became of the act; None: it was not begun, for it is fenced, ended or somebody else's by now."""
         if attempt.state is CallState.STARTED:
             # A write that an earlier holder started: it may be on the wire, carried out, or lost.
             return Unknown(why="the process that had started it ended before it wrote down what came of it")
-        if attempt.call.effect == "write" and not await self._store.start(attempt.call, attempt.lease):
+        if (
+            attempt.call.effect == "write"
+            and not _is_poll(attempt.call)
+            and not await self._store.start(attempt.call, attempt.lease)
+        ):
             return None
         return await self._tools.perform(attempt.call)
 
-    async def _record_surely(self, attempt: Attempt, answer: Answer | Unknown) -> None:
+    async def _record_surely(self, attempt: Attempt, answer: Performed) -> None:
         """Write down what became of an attempt. The act has happened, so this is repeated until the store takes it."""
         while True:
             try:
@@ -194,13 +203,30 @@ class Effects:
             else:
                 return
 
-    async def _record(self, attempt: Attempt, answer: Answer | Unknown) -> None:
+    async def _record(self, attempt: Attempt, answer: Performed) -> None:
         call = attempt.call
         match answer:
             case Unknown(why=why):
-                body = {"index": call.index, "function": call.function, "why": why}
+                await self._park(attempt, why)
+            case Later(more=more, after_s=after_s):
+                pause_s = min(BACKOFF_S_MAX, max(POLL_S_MIN, after_s))
+                at_us = self._clock.now_us() + round(pause_s * SECOND_US)
+                body = {"index": call.index, "function": call.function, "why": answer.why, "at_us": at_us}
+                event = Event(kind="continued", body=body)
+                left = {**more, POLL: not answer.is_repeat}
+                await self._store.postpone(call, attempt.lease, not_before_us=at_us, event=event, more=left)
+            case Asks(question=question):
                 owner = self._owners.get(attempt.agent, "owner")
-                await self._store.park(call, person=owner, event=Event(kind="unknown", body=body))
+                body = {"index": call.index, "function": call.function, "person": owner, "question": question}
+                more = {**answer.more, "question": question, "options": answer.options and list(answer.options)}
+                await self._store.postpone(
+                    call,
+                    attempt.lease,
+                    not_before_us=NEVER_US,
+                    event=Event(kind="asked", body=body),
+                    more=more,
+                    person=owner,
+                )
             case Raised(is_retryable=True) if self._may_repeat(attempt):
                 pause_s = backoff_s(attempt.number, answer.retry_after_s, self._random)
                 at_us = self._clock.now_us() + round(pause_s * SECOND_US)
@@ -213,12 +239,25 @@ class Effects:
                 }
                 event = Event(kind="retried", body=body)
                 await self._store.postpone(call, attempt.lease, not_before_us=at_us, event=event)
-            case _:
+            case Raised(is_retryable=True) if call.effect == "write" and _is_poll(call):
+                await self._park(attempt, f"it was taken, and what came of it cannot be learnt: {answer.message}")
+            case Returned() | Raised():
                 await self._store.finish(call.run_id, call.index, answer, journal.answered(call.index, answer))
+
+    async def _park(self, attempt: Attempt, why: str) -> None:
+        body = {"index": attempt.call.index, "function": attempt.call.function, "why": why}
+        owner = self._owners.get(attempt.agent, "owner")
+        await self._store.park(attempt.call, person=owner, event=Event(kind="unknown", body=body))
 
     def _may_repeat(self, attempt: Attempt) -> bool:
         function = self._tools.catalog.function(attempt.call.function)
-        return function is not None and function.effect != "write" and attempt.number + 1 < function.attempts_max
+        is_safe = attempt.call.effect != "write" or _is_poll(attempt.call)
+        return function is not None and is_safe and attempt.number + 1 < function.attempts_max
+
+
+def _is_poll(call: Call) -> bool:
+    """Whether the next attempt only asks what became of an act that its service has taken: as often as need be."""
+    return call.more is not None and bool(call.more.get(POLL))
 
 
 def backoff_s(attempt: int, retry_after_s: float | None, random: Random) -> float:

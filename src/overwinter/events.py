@@ -57,6 +57,8 @@ class Call:
     """Where in the program it was made; 0 if unknown."""
     agent: str = ""
     """Under which identity it was made."""
+    more: Value = None
+    """What its service left at an earlier attempt, to go on from there; None: it has not taken it yet."""
 
     @property
     def key(self) -> str:
@@ -115,6 +117,8 @@ EventKind = Literal[
     "denied",     # index, function, reason
     "started",    # index, attempt: a write is about to leave
     "retried",    # index, attempt, error, at: it will be tried again
+    "continued",  # index, function, why, at: its service took it, and is asked again then
+    "asked",      # index, function, person, question: its service waits for a person's word
     "answered",   # index, result or error
     "unknown",    # index, why: the outcome of a write cannot be told; a person is asked
     "message",    # a message arrived for the run

@@ -25,7 +25,7 @@ class Deny:
 
 Decision = Allow | Deny
 
-LOOKUPS = frozenset({"tools.services", "tools.search", "tools.browse", "tools.describe"})
+LOOKUPS = frozenset({"tools.services", "tools.search", "tools.browse", "tools.describe", "tools.read"})
 """Whoever may do anything may look up what: these show an agent only what it may call."""
 
 

@@ -35,12 +35,16 @@ from overwinter.events import Answer, Call, CallState, Event, Status
 from overwinter.values import Value
 
 __all__ = [
-    "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
+    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
     "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict",
 ]  # fmt: skip
 
 MAIL_PENDING_MAX = 10_000
 """Messages a run may have pending: a loop of sends fails, it does not fill the disk."""
+PART_BYTES_MAX = 1 << 20
+"""Bytes of a part of what is kept: as long as others wait for its commit."""
+FILE_PARTS = 1 << 20
+"""Numbers of parts that belong to one file of a call."""
 MESSAGE_BYTES_MAX = 1 << 20
 """Largest message or answer, encoded."""
 
@@ -318,8 +322,33 @@ class Store(Protocol):
         """Bring a call's answer: DONE, mail and `answered` event in one commit. False: it was answered or is gone."""
         ...
 
-    async def postpone(self, call: Call, lease: Lease, *, not_before_us: int, event: Event) -> bool:
-        """Set a call back to INTENDED, to be tried again at `not_before_us`, attempt + 1. False: fenced or gone."""
+    async def keep(self, run_id: str, index: int, part: int, body: bytes) -> bool:
+        """Keep a part of what an open call brought and no journal should hold. False: the call was answered or is gone.
+
+        Parts are numbered from a multiple of `FILE_PARTS` on, one multiple for each file. The first of a file takes away what
+        an earlier attempt left of it.
+        """
+        ...
+
+    async def kept(self, run_id: str, index: int, part: int) -> bytes | None:
+        """Return a part of what was kept for a call; None after the last one."""
+        ...
+
+    async def postpone(  # noqa: PLR0913 - what is known of a call that waits
+        self,
+        call: Call,
+        lease: Lease,
+        *,
+        not_before_us: int,
+        event: Event,
+        more: Value = None,
+        person: str | None = None,
+    ) -> bool:
+        """Set a call back to INTENDED, to be tried again at `not_before_us`. False: fenced or gone.
+
+        With `more` its service has taken it and its attempts are counted from 0; without, it is one attempt more. With a
+        `person` it is a question to them until then.
+        """
         ...
 
     async def park(self, call: Call, *, person: str, event: Event) -> bool:

@@ -20,6 +20,11 @@ from decimal import Decimal
 from typing import Any, Literal, NotRequired, TypedDict
 """
 TOOLS = """from typing import Any, Awaitable, TypedDict
+class FileHandle(TypedDict):
+    file: str
+    name: str
+    type: str
+    size_bytes: int
 class ErrorDetail(TypedDict):
     type: str
     status: int | None
@@ -40,6 +45,8 @@ async def describe(name: str, *, names: list[str] = ...) -> str:
     \"\"\"The stub of a function with its types, or of a type.\"\"\"
 async def call(name: str, arguments: dict[str, Any]) -> Any:
     \"\"\"Call a function by its full name; checked only as it happens.\"\"\"
+async def read(handle: str | FileHandle, path: str = ...) -> Any:
+    \"\"\"What was cut, by its handle: `await tools.read("RUN", "items[20:40]")`; of a file its bytes.\"\"\"
 async def receive(*, timeout: float | None = ...) -> Any:
     \"\"\"The next message for this run.\"\"\"
 async def settle(*awaitables: Awaitable[Any]) -> list[Any]:

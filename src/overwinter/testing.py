@@ -21,7 +21,7 @@ import anyio
 
 from overwinter.adapters.home import open_home
 from overwinter.app import App, Parts, open_parts
-from overwinter.catalog import Catalog, Tools, Unknown
+from overwinter.catalog import Catalog, Performed, Tools
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
@@ -229,7 +229,7 @@ class FaultyTools:
         """Return what can be called."""
         return self._tools.catalog
 
-    async def perform(self, call: Call) -> Answer | Unknown:
+    async def perform(self, call: Call) -> Performed:
         """Carry out one attempt, if no crash comes first."""
         await self._points.cross("perform.before")
         answer = await self._tools.perform(call)

@@ -57,7 +57,7 @@ MUTATIONS = {
     ),
     "the answer of a write goes by hand": (
         "src/overwinter/effects.py",
-        'if call.effect == "write" or isinstance(answer, Unknown)',
+        'if call.effect == "write" or not isinstance(answer, Returned | Raised)',
         "if isinstance(answer, Unknown)",
         BY_HAND,
     ),
@@ -92,7 +92,7 @@ MUTATIONS = {
         TURNS,
     ),
     "a program is not checked": (
-        "src/overwinter/app.py",
+        "src/overwinter/app/__init__.py",
         "if any(finding.is_certain for finding in findings):",
         "if False:",
         TURNS,

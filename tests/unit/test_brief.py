@@ -5,6 +5,8 @@ import re
 import textwrap
 
 import pytest
+from bench.context import OUTSIDE
+from bench.tokens import tokens
 
 from overwinter.brief import CHARACTERS_MAX, brief
 from overwinter.subset import SYNTAX_MISSING, lacks
@@ -25,6 +27,15 @@ def test_the_text_is_bounded_whatever_there_is(count):
     text = brief(services)
     assert len(text) <= CHARACTERS_MAX
     assert text == brief(dict(reversed(services.items())))
+
+
+@pytest.mark.claim("P4.bounded")
+def test_with_the_tools_outside_it_has_at_most_700_tokens_of_o200k():
+    odd = {f"{'xq_zk_wv_' * 3}{number}": 98_765 + number for number in range(40)}
+    long = {f"service_with_a_long_name_{number}": 12_345 for number in range(200)}
+    short = {f"s{number}": 1 for number in range(200)}
+    *texts, outside = tokens([*map(brief, (odd, long, short)), OUTSIDE])
+    assert max(texts) + outside <= 700
 
 
 @pytest.mark.claim("P4.bounded")

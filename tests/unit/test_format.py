@@ -31,6 +31,8 @@ async def test_a_home_of_a_released_format_goes_on(project, number):
             await app.runs(Page(statuses=[Status.LIVE])), key=lambda run: run.name
         )  # one sleeps a day, one waits for a message
         assert (await finish(app, asleep.run_id, clock)).result == [4, "slept"]
+        if number >= 2:
+            assert await app.read(f"{waiting.run_id}:0:1", characters_max=None) == b"a file"
         await app.send(waiting.run_id, "hello")
         assert (await finish(app, waiting.run_id, clock)).result == {"kept": [1, 2], "got": "hello"}
         (ended,) = await app.runs(Page(statuses=[Status.FINISHED], name="c-ended"))

@@ -12,15 +12,16 @@ from kit import opened
 from overwinter.adapters.mcp_servers.tools import answer, operations, resolver
 from overwinter.catalog.modules import built
 from overwinter.config import Agent, Config, Service, Worker
-from overwinter.errors import CheckFailed, ConfigInvalid
+from overwinter.errors import CheckFailed, ConfigInvalid, UsageError
 from overwinter.events import Raised, Returned, Status
-from overwinter.testing import OWNER, ManualClock, finish
+from overwinter.testing import OWNER, ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
 ODD = '''
 import os, sys, time
 from mcp.server import MCPServer
-from mcp_types import ToolAnnotations
+from mcp.server.mcpserver import Context
+from mcp_types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult, ToolAnnotations
 
 server = MCPServer("odd")
 READS = ToolAnnotations(read_only_hint=True)
@@ -53,6 +54,23 @@ def die(path: str) -> str:
     with open(path, "a") as file:
         file.write("done\\n")
     os._exit(1)
+
+
+@server.tool()
+def pay(ctx: Context, path: str) -> str | InputRequiredResult:
+    """Ask whether, and how much; then carry out, once."""
+    said = ctx.input_responses
+    if said is None:
+        ask = lambda message, **fields: ElicitRequest(params=ElicitRequestFormParams(
+            message=message, requested_schema={"type": "object", "properties": fields, "required": list(fields)}))
+        wanted = {"sure": ask("Sure?", sure={"type": "boolean"}), "cents": ask("How much?", cents={"type": "integer"})}
+        return InputRequiredResult(input_requests=wanted, request_state="state of the server")
+    assert ctx.request_state == "state of the server"
+    if said["sure"].action != "accept":
+        return "declined"
+    with open(path, "a") as file:
+        file.write(f"paid {said['cents'].content['cents']}\\n")
+    return "paid"
 
 
 server.run()
@@ -100,6 +118,32 @@ async def test_a_server_that_others_wrote_is_a_typed_module(project):
     async with opened(project, clock=ManualClock(), config=config) as app:
         with pytest.raises(CheckFailed, match="repo_pth"):
             await app.start("await git.status(repo_pth='x')")
+
+
+async def test_what_a_server_asks_is_a_question_to_a_person_and_outlives_the_process(project, odd):
+    clock = ManualClock()
+    async with opened(project, clock=clock, config=odd) as app:
+        run_id = await app.start("await odd.pay(path=path)", inputs={"path": str(project / "acts")})
+        await idle(app)
+        (question,) = await app.questions(run_id)
+        assert (question.person, question.call.more["question"]) == (OWNER, "Sure?")
+        with pytest.raises(UsageError, match="not an option"):
+            await app.answer(f"{run_id}:0", "perhaps", by="p")
+        await app.answer(f"{run_id}:0", "yes", by="p")
+        await idle(app)
+    async with opened(project, clock=clock, config=odd) as app:  # in another process the server has no memory of it
+        (question,) = await app.questions(run_id)
+        assert question.call.more["question"].startswith("How much?")
+        await app.answer(f"{run_id}:0", "a lot", by="p")
+        await idle(app)
+        (question,) = await app.questions(run_id)
+        assert "'a lot' does not do" in question.call.more["question"]
+        await app.answer(f"{run_id}:0", "17", by="p")
+        run = await finish(app, run_id, clock)
+        journal = [event.kind async for event in app.events(run_id)]
+    assert run.result == {"result": "paid"}
+    assert (project / "acts").read_text() == "paid 17\n"
+    assert journal.count("asked") == 3
 
 
 async def test_an_error_of_a_tool_is_the_error_of_its_call(project, odd):

@@ -94,7 +94,7 @@ def test_swagger_2_is_read_as_its_successor():
     document = parse(json.dumps(spec).encode(), "x")
     result = built("pets", operations(document)[0], document.resolve)
     assert [each.function.stub for each in result.functions] == [
-        "async def find(*, ids: list[int] | None = ...) -> bytes: ...",
+        "async def find(*, ids: list[int] | None = ...) -> FileHandle: ...",
         "async def add_pet(*, name: str | None = ...) -> Pet: ...",
     ]
     assert result.functions[0].plan["arguments"] == [["ids", "ids", "query", "form", False, False]]

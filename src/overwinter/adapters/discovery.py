@@ -1,4 +1,4 @@
-"""The look-ups of the module `tools`: search, browse, describe. They show an agent only what it may call."""
+"""The look-ups of the module `tools`: search, browse, describe, read. They show an agent only what is its own."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,8 @@ from typing import Any, cast
 from overwinter.adapters.catalog_file import CatalogFile, Hit
 from overwinter.catalog import Catalog, Function, Parameter, PlainModule, Unknown
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.handles import Handles, handle_of
+from overwinter.values import Value
 
 __all__ = ["Discovery"]
 
@@ -31,14 +33,16 @@ LOOKUPS: Mapping[str, Function] = {
     "search": _lookup("search", "query", "service?", "limit?"),
     "browse": _lookup("browse", "prefix", "limit?"),
     "describe": _lookup("describe", "name", "names?"),
+    "read": _lookup("read", "handle", "path?"),
 }
 
 
 class Discovery:
     """See `catalog.Tools`."""
 
-    def __init__(self, file: CatalogFile, scope: Callable[[str], Sequence[str] | None]) -> None:
+    def __init__(self, file: CatalogFile, scope: Callable[[str], Sequence[str] | None], handles: Handles) -> None:
         self._file = file
+        self._handles = handles
         self._scope = scope
         """Agent to the functions it may call, by full name; None: every one."""
         self._types = lru_cache(MODULES_REMEMBERED)(self._cut)
@@ -48,7 +52,7 @@ class Discovery:
         """Return the look-ups."""
         return Catalog({"tools": PlainModule(name="tools", stub="", functions=LOOKUPS)})
 
-    async def perform(self, call: Call) -> Answer | Unknown:
+    async def perform(self, call: Call) -> Answer | Unknown:  # noqa: PLR0911 - a look-up each
         """Answer a look-up."""
         arguments: dict[str, Any] = dict(call.arguments)
         try:
@@ -58,14 +62,24 @@ class Discovery:
                 case "tools.search":
                     found = self.search(call.agent, **arguments)
                     return Returned(value=[hit.line() for hit in found])
+                case "tools.read":
+                    return Returned(value=await self._read(call.agent, **arguments))
                 case "tools.browse":
                     return Returned(value=[hit.line() for hit in self.browse(call.agent, **arguments)])
                 case _:
                     return Returned(
                         value=self.describe(call.agent, [arguments["name"], *(arguments.get("names") or [])])
                     )
+        except LookupError as error:
+            return Raised(kind="LookupError", message=str(error), code="not_found")
         except (TypeError, ValueError) as error:
             return Raised(kind=type(error).__name__, message=f"{call.function}: {error}")
+
+    async def _read(self, agent: str, handle: Any, path: Any = None) -> Value:
+        name = handle_of(handle) or handle
+        if not isinstance(name, str) or not isinstance(path, str | None):
+            raise TypeError("it takes a handle and a path, both texts")
+        return await self._handles.read(name, path or "", agent=agent)
 
     def services(self, agent: str) -> list[str]:
         """Return a line for each service that has something for the agent: its name and how many functions."""

@@ -13,12 +13,13 @@ from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
 from overwinter.adapters.openapi import Apis, load_apis
 from overwinter.adapters.python_tools import load_python_tools
-from overwinter.catalog import Catalog, Module, Tools, Unknown
+from overwinter.catalog import Catalog, Module, Performed, Tools, Unknown
 from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
 from overwinter.clock import Clock
 from overwinter.config import Service
-from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.events import Call, Raised, Returned
+from overwinter.handles import TOO_LARGE, Handles
 
 __all__ = ["Sources", "open_sources"]
 
@@ -35,6 +36,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     threads_max: int,
     value_bytes_max: int,
     may_call: Callable[[str, str], bool],
+    handles: Handles,
 ) -> "AsyncGenerator[Sources]":
     """Import what is new, and yield all functions of a home's services.
 
@@ -46,6 +48,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         threads_max: how many sync functions may run at once.
         value_bytes_max: largest result, encoded.
         may_call: whether an agent may call a function.
+        handles: keeps files, and values that are too large.
 
     Raises:
         ConfigInvalid: a service cannot be loaded.
@@ -63,30 +66,32 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
             load_python_tools(modules, directory=directory, threads_max=threads_max)
         )
         _index(file, python.catalog.modules, clock.now_us())
-        apis = await stack.enter_async_context(load_apis(described, file, clock, directory=directory))
-        mcp = await stack.enter_async_context(load_mcp(servers, file, clock, directory=directory))
-        yield Sources(file, python, apis, mcp, may_call, value_bytes_max=value_bytes_max)
+        apis = await stack.enter_async_context(load_apis(described, file, clock, handles, directory=directory))
+        mcp = await stack.enter_async_context(load_mcp(servers, file, clock, handles, directory=directory))
+        yield Sources(file, python, apis, mcp, may_call, handles, value_bytes_max=value_bytes_max)
 
 
 class Sources:
     """See `catalog.Tools`."""
 
-    def __init__(  # noqa: PLR0913 - every source once
+    def __init__(  # noqa: PLR0913, PLR0917 - every source once
         self,
         file: CatalogFile,
         python: Tools,
         apis: Apis,
         mcp: McpServices,
         may_call: Callable[[str, str], bool],
+        handles: Handles,
         *,
         value_bytes_max: int,
     ) -> None:
         self.file = file
+        self._handles = handles
         self._value_bytes_max = value_bytes_max
         self._imported = (apis, mcp)
         self._may_call = may_call
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
-        self.discovery = Discovery(file, self._scope)
+        self.discovery = Discovery(file, self._scope, handles)
         parts: Sequence[Tools] = (python, apis, mcp, self.discovery)
         self._by_module = {name: part for part in parts for name in part.catalog.modules}
         self._catalog = Catalog({name: module for part in parts for name, module in part.catalog.modules.items()})
@@ -96,33 +101,37 @@ class Sources:
         """Return what can be called. Its modules stay the same objects and show each import."""
         return self._catalog
 
-    async def perform(self, call: Call) -> Answer | Unknown:
+    async def perform(self, call: Call) -> Performed:
         """Carry out one attempt of a call."""
         part = self._by_module.get(call.function.partition(".")[0])
         if part is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
         try:
-            return self._crossing(call, await part.perform(call))
+            return await self._crossing(call, await part.perform(call))
         except Exception as error:  # noqa: BLE001 - a fault in one call must not end the others
             what = f"{call.function}: {type(error).__name__}: {error}"
             return Unknown(why=what) if call.effect == "write" else Raised(kind="RuntimeError", message=what)
 
-    def _crossing(self, call: Call, answer: Answer | Unknown) -> Answer | Unknown:
+    async def _crossing(self, call: Call, answer: Performed) -> Performed:
         """Return an answer that can be journaled and kept, whatever came: the one place where all of them pass."""
         if not isinstance(answer, Returned):
             return answer
         done = " (it was carried out)" if call.effect == "write" else ""
         try:
-            size = len(values.encode(answer.value))
+            encoded = values.encode(answer.value)
         except values.Uncrossable as error:
             return Raised(kind="TypeError", message=f"the result of {call.function} cannot cross{done}: {error}")
-        if size <= self._value_bytes_max:
+        if len(encoded) <= self._value_bytes_max:
             return answer
-        message = (
-            f"the result of {call.function} has {size} bytes, at most {self._value_bytes_max} may cross (limits.value_kb){done}: "
-            "ask for less"
-        )
-        return Raised(kind="ValueError", message=message)
+        what = f"the result of {call.function} has {len(encoded)} bytes, at most {self._value_bytes_max} may cross (limits.value_kb){done}"
+        if call.function == "tools.read":
+            return Raised(kind="ValueError", message=f"{what}: name a smaller part by its path")
+        try:
+            handle = await self._handles.keep_value(call.run_id, call.index, encoded)
+        except ValueError as error:
+            return Raised(kind="ValueError", message=f"{what}, and it is not kept: {error}")
+        message = f"{what}: it is kept, read it in parts: await tools.read({handle!r}, '[0:100]')"
+        return Raised(kind="ValueError", message=message, code=TOO_LARGE)
 
     def listed(self) -> Sequence[Source]:
         """Return every service; one whose description cannot be read any more says so, and goes on as it was."""

@@ -1,13 +1,15 @@
 """Which functions there are: names, effects, parameters and stubs. Pure values; sources that perform calls are adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from overwinter.events import Answer, Call, Effect
 from overwinter.values import Value
 
-__all__ = ["Catalog", "Function", "Module", "Parameter", "PlainModule", "Tools", "Unknown", "bind"]
+__all__ = [
+    "Asks", "Catalog", "Function", "Later", "Module", "Parameter", "Performed", "PlainModule", "Tools", "Unknown", "bind",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,30 @@ class Unknown:
     why: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """The service took the call and works on it: it is asked again, with what it said in `Call.more`."""
+
+    more: Mapping[str, Value]
+    after_s: float
+    why: str
+    """In its own words, for people."""
+    is_repeat: bool = False
+    """Whether the next attempt is the act itself and no question after it: for a write it may not be lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asks:
+    """The service took the call and wants a person's word: with it in `Call.more["answer"]` it is asked again."""
+
+    more: Mapping[str, Value]
+    question: str
+    options: Sequence[str] | None = None
+
+
+Performed: TypeAlias = Answer | Unknown | Later | Asks
+
+
 class Tools(Protocol):
     """Performs calls of the functions in its catalog."""
 
@@ -99,7 +125,7 @@ class Tools(Protocol):
         """Return what can be called."""
         ...
 
-    async def perform(self, call: Call) -> Answer | Unknown:
+    async def perform(self, call: Call) -> Performed:
         """Carry out one attempt of a call. Errors of the function are `Raised`; nothing is raised but cancellation.
 
         The function's own time-out is enforced here. `Unknown` is answered only for a write.

@@ -11,7 +11,7 @@ from overwinter.catalog import Function, Parameter
 from overwinter.catalog.naming import distinct, identifier, snake
 from overwinter.catalog.operations import Argument, Fault, Operation
 from overwinter.catalog.schemas import arguments_schema
-from overwinter.catalog.shapes import Shapes, optional
+from overwinter.catalog.shapes import BINARY, FILE_HANDLE, Shapes, optional
 from overwinter.events import Effect
 from overwinter.stubs import HEADER, doc
 
@@ -20,7 +20,7 @@ __all__ = ["Built", "BuiltFunction", "built"]
 SUMMARY_LENGTH_MAX = 100
 RESERVED = frozenset({
     "Any", "Literal", "NotRequired", "TypedDict", "Decimal", "date", "datetime", "timedelta", "list", "dict", "str", "int",
-    "float", "bool", "bytes", "type",
+    "float", "bool", "bytes", "type", "FileHandle",
 })  # fmt: skip
 """What stubs speak of: a function called `list` would stand for it in all that follows."""
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -79,6 +79,8 @@ def built(
             functions.append(_function(service, f"{name}_page", operation, shapes, is_listed=False))
     faults += [Fault(place=ref, what="this reference points nowhere") for ref in sorted(shapes.broken)]
     definitions = shapes.definitions()
+    if any("FileHandle" in each.function.stub for each in functions) or "FileHandle" in definitions:
+        definitions = FILE_HANDLE + definitions
     closures = _Closures(definitions)
     functions = [replace(each, digest=closures.digest(each)) for each in functions]
     stub = "\n".join([HEADER, definitions, *(_text(each.function) for each in functions), ""])
@@ -132,6 +134,8 @@ def _function(  # noqa: PLR0913 - an operation under its name
         rows.append((parameter, argument, shapes.text(argument.schema, name, argument.wire)))
     words = [f"{word}: {text}" if each.is_required else f"{word}: {optional(text)} = ..." for word, each, text in rows]
     result = shapes.text(operation.result, name, "result") if operation.result is not None else "Any"
+    if result == BINARY:
+        result = "FileHandle"
     if pages:
         words.append("max_items: int = ...")
         result = _item_list(operation.result, pages["items"], shapes, name)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from overwinter.catalog.naming import class_name
 
-__all__ = ["Schema", "Shapes", "optional"]
+__all__ = ["BINARY", "FILE_HANDLE", "Schema", "Shapes", "optional"]
 
 Schema = Mapping[str, Any]
 """A JSON Schema as its source wrote it, of any draft, or an OpenAPI 3.0 or Swagger 2 schema."""
@@ -23,8 +23,17 @@ ALIAS_LENGTH_MIN = 120
 DEPTH_MAX = 24
 PARTS_MAX = 200
 """Members of a union, and parts of an `allOf`."""
+FILE_HANDLE = """class FileHandle(TypedDict):
+    file: str
+    name: str
+    type: str
+    size_bytes: int
+"""
+"""What a program holds in place of a file: it is kept outside, `await tools.read(handle)` gives its bytes."""
+BINARY = "FileHandle | bytes"
+"""Type of what is sent as it is."""
 SIMPLE: Mapping[str, str] = {
-    "string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None", "file": "bytes",
+    "string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None", "file": BINARY,
 }  # fmt: skip
 
 
@@ -105,7 +114,7 @@ class Shapes:
         if kind == "object" or (kind is None and ("properties" in schema or "additionalProperties" in schema)):
             return self._object(schema, names, depth)
         if schema.get("format") == "binary" and kind == "string":
-            return "bytes"
+            return BINARY
         return SIMPLE.get(str(kind), "Any")
 
     def _object(self, schema: Schema, names: tuple[str, ...], depth: int) -> str:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from overwinter.app import App
 from overwinter.errors import NotFound, OverwinterError, UsageError
 from overwinter.events import Status
+from overwinter.excerpt import CHARACTERS_MAX, CHARACTERS_MIN
 from overwinter.faces import wire
 from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Page
@@ -24,6 +25,7 @@ from overwinter.store import Page
 __all__ = ["api"]
 
 BODY_BYTES_MAX = 4 << 20
+CHARACTERS_LIMIT = 1_000_000
 FUNCTIONS_MAX = 100
 PAGE_MAX = 1_000
 SECONDS_MAX = 100 * 365 * 86_400.0
@@ -64,6 +66,7 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         Route("/v1/tools/pins", tools.pins),
         Route("/v1/tools/refresh", tools.refresh, methods=["POST"]),
         Route("/v1/tools/accept", tools.accept, methods=["POST"]),
+        Route("/v1/values/{handle}", face.value),
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
     ]
@@ -221,6 +224,19 @@ class _Api:
         body = await _body(request)
         await self._app.release(await self._run_id(request), by=_field(body, "by", str, "unknown"))
         return JSONResponse({"is_released": True})
+
+    async def value(self, request: Request) -> Response:
+        """Return a value by its handle, as JSON cut to a budget; `whole=1`: itself and uncut, a file as its bytes."""
+        query, handle = request.query_params, request.path_params["handle"]
+        path = query.get("path", "")
+        if query.get("whole") != "1":
+            most = _number(query.get("characters", str(CHARACTERS_MAX)), CHARACTERS_LIMIT, least=CHARACTERS_MIN)
+            return JSONResponse({"value": await self._app.read(handle, path, characters_max=most)})
+        value = await self._app.read(handle, path, characters_max=None)
+        body = value if isinstance(value, bytes) else json.dumps(wire.readable(value)).encode()
+        # Never as what its service says it is: a browser would show, or run, what it is told to.
+        headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
+        return Response(body, media_type="application/octet-stream", headers=headers)
 
     async def questions(self, request: Request) -> Response:
         run = request.query_params.get("run")

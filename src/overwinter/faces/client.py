@@ -86,10 +86,14 @@ class Client:
 
     def text(self, *place: str) -> str:
         """Return a text, as it is."""
-        status, raw = self._answer("GET", _url(place, {}), None, is_repeatable=True)
+        return self.raw(*place).decode()
+
+    def raw(self, *place: str, **query: str | None) -> bytes:
+        """Return what lies at `/v1/place/...`, as it is."""
+        status, raw = self._answer("GET", _url(place, query), None, is_repeatable=True)
         if status >= http.client.BAD_REQUEST:
             raise wire.raised(_json(status, raw))
-        return raw.decode()
+        return raw
 
     def follow(self, *place: str, since: int) -> Iterator[dict[str, Any]]:
         """Yield events as they come, until the run ends. A dropped connection is taken up where it broke."""

@@ -117,19 +117,20 @@ def call(record: CallRecord) -> dict[str, Value]:
         "state": record.state.name.lower(),
         "attempt": record.attempt,
         "since": instant(record.made_us),
-        "not_before": instant(record.not_before_us or None),
+        "not_before": None if record.person else instant(record.not_before_us or None),
         "due": instant(record.due_us),
     }
     if record.person is not None:
         is_unknown = record.state is CallState.UNKNOWN
+        asked = made.arguments if made.more is None else made.more
         shown |= {
             "question": question_id(record),
             "run": made.run_id,
             "run_name": record.run_name,
             "agent": record.agent,
             "person": record.person,
-            "text": f"Was {made.function} carried out?" if is_unknown else made.arguments.get("question"),
-            "options": ["done", "failed", "repeat"] if is_unknown else made.arguments.get("options"),
+            "text": f"Was {made.function} carried out?" if is_unknown else asked.get("question"),
+            "options": ["done", "failed", "repeat"] if is_unknown else asked.get("options"),
         }
     return shown
 

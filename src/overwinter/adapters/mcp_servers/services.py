@@ -7,39 +7,31 @@ a server has is asked at each new connection, before it is asked for anything el
 import asyncio
 import hashlib
 import json
-import os
-import shlex
-import shutil
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from overwinter.adapters.catalog_file import CatalogFile, StoredModule
-from overwinter.adapters.mcp_servers.tools import answer, operations, resolver
-from overwinter.catalog import Catalog, Unknown
+from overwinter.adapters.mcp_servers.server import BROKEN, Refused, Server
+from overwinter.adapters.mcp_servers.tools import answer, file_of, operations, resolver
+from overwinter.catalog import Asks, Catalog, Later, Performed, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
-from overwinter.events import Answer, Call, Raised
+from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.handles import Handles
 
 __all__ = ["McpServices", "load_mcp"]
 
-IMPORTER = 1
-NOT_TAKEN = (-32_600, -32_601, -32_602)
-CLOSED = -32_000
-"""JSON-RPC 2.0, 5.1: no valid request, no such method, wrong parameters; and the SDK's own for an end of the connection."""
-START_S_MAX = 30.0
-STOP_S_MAX = 5.0
-TOOLS_MAX = 10_000
-PAGES_MAX = 100
+IMPORTER = 2
 
 
 @asynccontextmanager
 async def load_mcp(
-    services: Mapping[str, Service], file: CatalogFile, clock: Clock, *, directory: Path
+    services: Mapping[str, Service], file: CatalogFile, clock: Clock, handles: Handles, *, directory: Path
 ) -> "AsyncGenerator[McpServices]":
     """Import what is new of the MCP servers, and yield their tools; stop every server with the block.
 
@@ -48,7 +40,7 @@ async def load_mcp(
     """
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        made = McpServices(services, file, clock, directory, tasks)
+        made = McpServices(services, file, clock=clock, handles=handles, directory=directory, tasks=tasks)
         try:
             await made.refresh(is_forced=False)
             yield made
@@ -63,17 +55,19 @@ async def load_mcp(
 class McpServices:
     """See `catalog.Tools`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made by `load_mcp` alone
         self,
         services: Mapping[str, Service],
         file: CatalogFile,
+        *,
         clock: Clock,
+        handles: Handles,
         directory: Path,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._services, self._file, self._clock = services, file, clock
+        self._services, self._file, self._clock, self._handles = services, file, clock, handles
         self._servers = {
-            name: _Server(service, directory, tasks, partial(self._seen, name)) for name, service in services.items()
+            name: Server(service, directory, tasks, partial(self._seen, name)) for name, service in services.items()
         }
         self.stale: dict[str, str] = {}
         """Services that go on with an earlier import, and why."""
@@ -83,7 +77,7 @@ class McpServices:
         """Return what can be called."""
         return Catalog({name: StoredModule(self._file, name) for name in self._services})
 
-    async def perform(self, call: Call) -> Answer | Unknown:
+    async def perform(self, call: Call) -> Performed:
         """Carry out one attempt of a call."""
         service = call.function.partition(".")[0]
         try:
@@ -99,23 +93,63 @@ class McpServices:
             )
         return await self._performed(call, plan)
 
-    async def _performed(self, call: Call, plan: Mapping[str, Any]) -> Answer | Unknown:
-        service = call.function.partition(".")[0]
+    async def _performed(self, call: Call, plan: Mapping[str, Any]) -> Performed:
         wires = {name: wire for name, wire, *_ in plan["arguments"]}
         nullable = {name for name, *_, is_nullable in plan["arguments"] if is_nullable}
         arguments = {
             wires[name]: value for name, value in call.arguments.items() if value is not None or name in nullable
         }
         try:
-            result = await self._servers[service].call(plan["tool"], arguments, self._services[service].timeout_s)
-        except _Refused as error:
+            result = await self._asked(call, plan["tool"], arguments, is_task=bool(plan.get("is_task")))
+        except ValueError as error:  # a person's answer is not what was asked for
+            return Asks(
+                more={key: each for key, each in call.more.items() if key != "answer"},
+                question=f"{call.more['question']}\n({call.more['answer']!r} does not do: {error})",
+                options=call.more.get("options"),
+            )
+        except Refused as error:
+            if call.effect == "write" and "task" in (call.more or {}):
+                return Unknown(why=f"it had been taken, and its server does not know it any more: {error}")
             return Raised(kind="RuntimeError", message=str(error), code="protocol")
         except (ConfigInvalid, *BROKEN) as error:
             why = f"no answer came from {call.function}: {str(error) or type(error).__name__}"
             if call.effect == "write":
                 return Unknown(why=why)
             return Raised(kind="OSError", message=why, is_retryable=True)
-        return answer(result)
+        return result if isinstance(result, Later | Asks) else await self._with_files_kept(call, answer(result))
+
+    async def _asked(
+        self, call: Call, tool: str, arguments: Mapping[str, Any], *, is_task: bool
+    ) -> Mapping[str, Any] | Later | Asks:
+        service = call.function.partition(".")[0]
+        server, timeout_s = self._servers[service], self._services[service].timeout_s
+        match tool:
+            case "resources/list":
+                return {"structuredContent": await server.list_resources(timeout_s)}
+            case "resources/read":
+                contents = await server.read_resource(str(arguments["uri"]), timeout_s)
+                return {"content": [{"type": "resource", "resource": each} for each in contents]}
+            case _:
+                return await server.call(tool, arguments, timeout_s, more=call.more, is_task=is_task)
+
+    async def _with_files_kept(self, call: Call, answered: Answer) -> Answer:
+        """Return an answer with the handles of files in the places of their bytes."""
+        if not isinstance(answered, Returned) or not isinstance(answered.value, list):
+            return answered
+        parts = list[Any]()
+        try:
+            for number, part in enumerate(cast("list[Any]", answered.value), 1):
+                rest, file = file_of(part)
+                kept = (
+                    None
+                    if file is None
+                    else await self._handles.keep_file(call.run_id, call.index, file, number=number)
+                )
+                parts.append(rest if kept is None else {**rest, "file": kept})
+        except ValueError as error:
+            done = " (it was carried out)" if call.effect == "write" else ""
+            return Raised(kind="ValueError", message=f"a file that {call.function} answers is not kept{done}: {error}")
+        return Returned(value=parts)
 
     async def refresh(self, only: str | None = None, *, is_forced: bool = True) -> list[str]:
         """Import the tools of servers whose configuration changed, or of all that are asked for; return which.
@@ -158,144 +192,3 @@ class McpServices:
 
 def _stamp(service: Service) -> str:
     return json.dumps([IMPORTER, service.mcp, sorted(service.effects.items())])
-
-
-class _Refused(Exception):
-    """The server did not take the request: nothing was carried out."""
-
-
-class _Lost(Exception):
-    """The server went away, or broke the protocol, while it was asked."""
-
-
-BROKEN = (TimeoutError, OSError, _Lost)
-
-
-class _Server:
-    """One server: its connection lives in a task of its own, for as long as it works."""
-
-    def __init__(
-        self,
-        service: Service,
-        directory: Path,
-        tasks: asyncio.TaskGroup,
-        seen: Callable[[Sequence[Mapping[str, Any]]], None],
-    ) -> None:
-        self._service, self._directory, self._tasks, self._seen = service, directory, tasks, seen
-        self._client: Any = None
-        self._task: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
-
-    async def connect(self) -> bool:
-        """Return whether a new connection had to be made; then its tools were looked at.
-
-        Raises:
-            ConfigInvalid: the server does not start.
-            TimeoutError: it does not say what it has.
-        """
-        async with self._starting:
-            if self._client is not None and self._task is not None and not self._task.done():
-                return False
-            client = await self._started()
-            try:
-                self._seen(await self._tools(client))
-            except _Refused as error:
-                await self.stop()
-                raise ConfigInvalid(f"{self._service.mcp}: it does not say what tools it has: {error}") from error
-            except BROKEN:
-                await self.stop()
-                raise
-            self._client = client
-            return True
-
-    async def look(self) -> None:
-        """Look at the tools that the server has now."""
-        if not await self.connect():
-            self._seen(await self._tools(self._client))
-
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
-        """Return a tool's result as the protocol writes it. `connect` comes before."""
-        if self._client is None:
-            raise _Lost("the server ended")
-        result = await self._asked(self._client.call_tool(tool, dict(arguments)), timeout_s)
-        return result.model_dump(by_alias=True, exclude_none=True, mode="json")
-
-    async def stop(self) -> None:
-        """End the connection, and the child with it."""
-        task, self._task, self._client = self._task, None, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=STOP_S_MAX)
-
-    async def _tools(self, client: Any) -> Sequence[Mapping[str, Any]]:
-        tools, cursor = list[Mapping[str, Any]](), None
-        for _ in range(PAGES_MAX):
-            page = await self._asked(client.list_tools(cursor=cursor), START_S_MAX)
-            tools += [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in page.tools]
-            cursor = page.next_cursor
-            if not cursor or len(tools) > TOOLS_MAX:
-                break
-        return tools[:TOOLS_MAX]
-
-    async def _asked(self, request: Any, timeout_s: float) -> Any:
-        import mcp  # noqa: PLC0415 - as in `_client`
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await request
-        except TimeoutError:
-            raise
-        except mcp.MCPError as error:
-            if error.code in NOT_TAKEN:
-                raise _Refused(error.message) from error
-            if error.code == CLOSED:
-                await self.stop()
-            raise _Lost(error.message) from error
-        except Exception as error:
-            await self.stop()  # what state it is in nobody knows: the next call starts it anew
-            raise _Lost(f"{type(error).__name__}: {error}") from error
-
-    async def _started(self) -> Any:
-        ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._task = self._tasks.create_task(self._live(ready))
-        await asyncio.wait([ready], timeout=START_S_MAX)
-        if not ready.done():
-            await self.stop()
-            raise ConfigInvalid(f"{self._service.mcp}: it did not answer within {START_S_MAX:g} s")
-        return ready.result()
-
-    async def _live(self, ready: "asyncio.Future[Any]") -> None:
-        """Hold the connection open; the SDK wants it opened and closed in one task."""
-        try:
-            async with _client(self._service, self._directory) as client:
-                ready.set_result(client)
-                await asyncio.Event().wait()
-        except Exception as error:  # noqa: BLE001 - a server's end is not ours
-            if not ready.done():
-                ready.set_exception(ConfigInvalid(f"{self._service.mcp}: it does not start: {_root(error)}"))
-        finally:
-            if not ready.done():
-                ready.cancel()
-
-
-def _client(service: Service, directory: Path) -> Any:
-    try:
-        import mcp  # noqa: PLC0415 - it takes half a second, and many homes have no server
-    except ImportError as error:
-        raise ConfigInvalid("the MCP client is not installed: pip install 'overwinter[mcp]'") from error
-    if service.mcp.startswith(("http://", "https://")):
-        return mcp.Client(service.mcp)
-    words = shlex.split(service.mcp)
-    if setpriv := shutil.which("setpriv"):  # the kernel ends the child with us, also when we are killed
-        words = [setpriv, "--pdeathsig", "KILL", *words]
-    environment = {name: os.environ.get(value.removeprefix("env:"), "") for name, value in service.env.items()}
-    server = mcp.StdioServerParameters(
-        command=words[0], args=words[1:], env={"PATH": os.environ.get("PATH", ""), **environment}, cwd=str(directory)
-    )
-    return mcp.Client(server)
-
-
-def _root(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"

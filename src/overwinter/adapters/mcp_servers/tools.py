@@ -1,12 +1,14 @@
 """Tools of an MCP server as operations, and its answers as values. Protocol 2026-07-28 and those before it: the SDK speaks both."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from overwinter.catalog.operations import Argument, Fault, Operation
 from overwinter.events import Answer, Effect, Raised, Returned
+from overwinter.handles import File
 
-__all__ = ["answer", "operations", "resolver"]
+__all__ = ["answer", "file_of", "operations", "resolver"]
 
 DEPTH_MAX = 64
 
@@ -47,9 +49,29 @@ def answer(result: Mapping[str, Any]) -> Answer:
         return Raised(kind="RuntimeError", message="\n".join(texts) or "the tool failed and gave no reason")
     if result.get("structuredContent") is not None:
         return Returned(value=result["structuredContent"])
+    texts += [str(part["resource"]["text"]) for part in parts if "text" in _table(part.get("resource"))]
     if len(texts) == len(parts):
         return Returned(value="\n".join(texts))
     return Returned(value=[dict(part) for part in parts])
+
+
+def file_of(part: object) -> tuple[dict[str, Any], File | None]:
+    """Return a part of an answer without its bytes, and them as a file, if it has any.
+
+    Raises:
+        ValueError: they are not base64.
+    """
+    rest = dict(_table(part))
+    inner = dict(_table(rest.get("resource")))
+    written = inner.pop("blob", None) or rest.pop("data", None)
+    if not isinstance(written, str):
+        return rest, None
+    uri = str(inner.get("uri") or "")
+    media = str(rest.get("mimeType") or inner.get("mimeType") or "application/octet-stream")
+    if inner:
+        rest["resource"] = inner
+    name = uri.rpartition("/")[2] or str(rest.get("type"))
+    return rest, File(body=base64.b64decode(written, validate=True), name=name, media=media)
 
 
 def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) -> Operation:
@@ -62,6 +84,7 @@ def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) ->
         for key, each in rows.items()
     )
     result = tool.get("outputSchema")
+    support = _table(tool.get("execution")).get("taskSupport")
     return Operation(
         origin=name,
         fallbacks=(),
@@ -71,8 +94,12 @@ def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) ->
         tags=(),
         arguments=arguments,
         result=_placed(result, f"{name}/outputSchema", 0) if isinstance(result, Mapping) else None,
-        plan={"tool": name},
+        plan={"tool": name, "is_task": support in ("required", "optional")},
     )
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def _effect(annotations: object) -> Effect:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +23,12 @@ from overwinter.catalog.modules import built
 from overwinter.clock import Clock
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
-from overwinter.events import Answer, Call, Raised
+from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.handles import File, Handles, handle_of
 
 __all__ = ["Apis", "load_apis"]
 
-IMPORTER = 2
+IMPORTER = 3
 """Grows when the same description would be read in another way: every service is imported anew then."""
 FETCH_S_MAX = 60.0
 VALIDATORS_REMEMBERED = 500
@@ -35,7 +37,7 @@ FAULT_CHARACTERS_MAX = 300
 
 @asynccontextmanager
 async def load_apis(
-    services: Mapping[str, Service], file: CatalogFile, clock: Clock, *, directory: Path
+    services: Mapping[str, Service], file: CatalogFile, clock: Clock, handles: Handles, *, directory: Path
 ) -> "AsyncGenerator[Apis]":
     """Import what is new or changed of the described services, and yield their functions as tools.
 
@@ -43,13 +45,14 @@ async def load_apis(
         services: those of the configuration that have a description.
         file: the home's catalog.
         clock: stamps imports.
+        handles: keeps files.
         directory: paths of descriptions are relative to it.
 
     Raises:
         ConfigInvalid: a description that was never imported cannot be read.
     """
-    async with open_client(clock) as client:
-        apis = Apis(services, file, client, clock, directory)
+    async with open_client(clock, bytes_max=handles.kept_bytes_max) as client:
+        apis = Apis(services, file, client=client, clock=clock, handles=handles, directory=directory)
         await apis.refresh(is_forced=False)
         yield apis
 
@@ -57,10 +60,18 @@ async def load_apis(
 class Apis:
     """See `catalog.Tools`."""
 
-    def __init__(
-        self, services: Mapping[str, Service], file: CatalogFile, client: HttpClient, clock: Clock, directory: Path
+    def __init__(  # noqa: PLR0913 - made by `load_apis` alone
+        self,
+        services: Mapping[str, Service],
+        file: CatalogFile,
+        *,
+        client: HttpClient,
+        clock: Clock,
+        handles: Handles,
+        directory: Path,
     ) -> None:
         self._services, self._file, self._client, self._clock = services, file, client, clock
+        self._handles = handles
         self._directory = directory
         self._connections: dict[str, Connection] = {}
         self.stale: dict[str, str] = {}
@@ -77,6 +88,11 @@ class Apis:
         plan = self._file.plan(call.function)
         if plan is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
+        try:
+            call = replace(call, arguments=await self._with_files(call, plan))
+        except (LookupError, ValueError) as error:
+            kind = "LookupError" if isinstance(error, LookupError) else "ValueError"
+            return Raised(kind=kind, message=f"{call.function}: {error}", code="arguments")
         if fault := self._fault(call.function)(call.arguments):
             return Raised(kind="ValueError", message=f"{call.function}: {fault}", code="arguments")
         try:
@@ -84,7 +100,35 @@ class Apis:
         except ConfigInvalid as error:
             return Raised(kind="PermissionError", message=str(error), code="connection")
         timeout_s = self._services[call.function.partition(".")[0]].timeout_s
-        return await self._client.perform(call, plan, connection, timeout_s=timeout_s)
+        answer = await self._client.perform(call, plan, connection, timeout_s=timeout_s)
+        if isinstance(answer, Returned) and isinstance(answer.value, File):
+            return await self._kept(call, answer.value)
+        return answer
+
+    async def _with_files(self, call: Call, plan: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the arguments of a call with files in the places of their handles, where the API takes any."""
+        if "json" in (media := plan.get("media") or "json") or media.startswith("application/x-www-form"):
+            return call.arguments
+        return {name: await self._file_of(value, call.agent) for name, value in call.arguments.items()}
+
+    async def _file_of(self, value: Any, agent: str) -> Any:
+        if isinstance(value, list):
+            return [await self._file_of(each, agent) for each in cast("list[Any]", value)]
+        if (handle := handle_of(value)) is None:
+            return value
+        return File(
+            body=await self._handles.body(handle, agent=agent), name=str(value["name"]), media=str(value["type"])
+        )
+
+    async def _kept(self, call: Call, file: File) -> Answer:
+        try:
+            kept = await self._handles.keep_file(call.run_id, call.index, file)
+        except ValueError as error:
+            done = " (it was carried out)" if call.effect == "write" else ""
+            return Raised(
+                kind="ValueError", message=f"the file that {call.function} answers is not kept{done}: {error}"
+            )
+        return Returned(value=kept)
 
     async def refresh(self, only: str | None = None, *, is_forced: bool = True) -> list[str]:
         """Import services whose description changed, or all that are asked for; return which were imported.

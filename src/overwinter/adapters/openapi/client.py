@@ -15,9 +15,10 @@ import ipaddress
 import json
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -25,6 +26,7 @@ from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.handles import File
 from overwinter.values import Value
 
 if TYPE_CHECKING:
@@ -40,7 +42,10 @@ PAGE_SIZE = 100
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """RFC 6052: an address of IPv4 in disguise."""
 REDIRECTS_MAX = 5
-BODY_BYTES_MAX = 32 << 20
+LARGE_BYTES_MIN = 1 << 20
+LARGE_AT_ONCE_MAX = 4
+"""Answers above that size which are in memory at once: the others wait."""
+NAME_CHARACTERS_MAX = 200
 ERROR_CHARACTERS_MAX = 500
 KINDS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError", 408: "TimeoutError"}
 
@@ -59,9 +64,14 @@ class Connection:
 
 
 @asynccontextmanager
-async def open_client(clock: Clock) -> "AsyncGenerator[HttpClient]":
-    """Yield a client; its connections are made when they are needed, and closed with the block."""
-    client = HttpClient(clock)
+async def open_client(clock: Clock, *, bytes_max: int) -> "AsyncGenerator[HttpClient]":
+    """Yield a client; its connections are made when they are needed, and closed with the block.
+
+    Args:
+        clock: reads dates in `Retry-After`.
+        bytes_max: largest answer, all pages of a list together.
+    """
+    client = HttpClient(clock, bytes_max)
     try:
         yield client
     finally:
@@ -71,8 +81,10 @@ async def open_client(clock: Clock) -> "AsyncGenerator[HttpClient]":
 class HttpClient:
     """Sends requests, and turns what comes into answers."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, bytes_max: int) -> None:
         self._clock = clock
+        self._bytes_max = bytes_max
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE_MAX)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -119,11 +131,7 @@ class HttpClient:
         from yarl import URL  # noqa: PLC0415 - the same
 
         session = self._session(is_trusted=connection.is_trusted)
-        body: Any = request.body
-        if request.parts:
-            body = aiohttp.FormData(default_to_multipart=True)
-            for name, value in request.parts:
-                body.add_field(name, value, filename=name if isinstance(value, bytes) else None)
+        body: Any = _form(request.parts) if request.parts else request.body and BytesIO(request.body)
         try:
             if fault := _refused(url, is_trusted=connection.is_trusted):
                 return Raised(kind="PermissionError", message=fault, code="address")
@@ -157,19 +165,16 @@ class HttpClient:
         self, call: Call, plan: Mapping[str, Any], response: "aiohttp.ClientResponse"
     ) -> "_Got | Raised | Unknown":
         done = " (it was carried out)" if call.effect == "write" and response.ok else ""
-        raw = bytearray()
-        async for chunk in response.content.iter_chunked(1 << 16):
-            raw += chunk
-            if len(raw) > BODY_BYTES_MAX:
-                return Raised(
-                    kind="ValueError", message=f"the answer has more than {BODY_BYTES_MAX >> 20} MB{done}: ask for less"
-                )
+        raw = await self._body(response)
+        if raw is None:
+            message = f"the answer has more than {self._bytes_max >> 20} MB (limits.kept_mb){done}: ask for less"
+            return Raised(kind="ValueError", message=message)
         if response.status >= 300:  # noqa: PLR2004 - RFC 9110, 15.4 and 15.5
-            return self._error(call, response, bytes(raw))
+            return self._error(call, response, raw)
         if response.status == 204 or not raw:  # noqa: PLR2004 - RFC 9110, 15.3.5
             return _Got(value=None)
         try:
-            value = _value(bytes(raw), plan, response)
+            value = _value(raw, plan, response)
         except ValueError as error:
             return Raised(kind="ValueError", message=f"the answer is not JSON as described{done}: {error}")
         link = response.links.get("next", {}).get("url")
@@ -179,6 +184,18 @@ class HttpClient:
             has_links="Link" in response.headers,
             size_bytes=len(raw),
         )
+
+    async def _body(self, response: "aiohttp.ClientResponse") -> bytes | None:
+        """Return a body; None if it is too large."""
+        raw = bytearray()
+        async with AsyncExitStack() as stack:
+            async for chunk in response.content.iter_chunked(1 << 16):
+                if len(raw) <= LARGE_BYTES_MIN < len(raw) + len(chunk):
+                    await stack.enter_async_context(self._large)
+                raw += chunk
+                if len(raw) > self._bytes_max:
+                    return None
+        return bytes(raw)
 
     def _error(self, call: Call, response: "aiohttp.ClientResponse", raw: bytes) -> Raised | Unknown:
         status = response.status
@@ -233,8 +250,8 @@ class HttpClient:
             found = _items(answer.value, pages["items"])
             items += found
             size_bytes += answer.size_bytes
-            if size_bytes > BODY_BYTES_MAX:
-                message = f"the pages have more than {BODY_BYTES_MAX >> 20} MB: ask for less"
+            if size_bytes > self._bytes_max:
+                message = f"the pages have more than {self._bytes_max >> 20} MB (limits.kept_mb): ask for less"
                 return Raised(kind="ValueError", message=message)
             if limit is not None and len(items) >= most:
                 return Returned(value=items[:most])
@@ -330,11 +347,29 @@ def _lost(call: Call, why: str, *, kind: str) -> Raised | Unknown:
     return Raised(kind=kind, message=why, is_retryable=True)
 
 
+def _form(parts: Sequence[tuple[str, Any]]) -> "aiohttp.FormData":
+    import aiohttp  # noqa: PLC0415 - as in `_session`
+
+    form = aiohttp.FormData(default_to_multipart=True)
+    for name, value in parts:
+        if isinstance(value, File):
+            form.add_field(name, BytesIO(value.body), filename=value.name or name, content_type=value.media)
+        else:
+            is_file = isinstance(value, bytes)
+            form.add_field(name, BytesIO(value) if is_file else value, filename=name if is_file else None)
+    return form
+
+
 def _value(raw: bytes, plan: Mapping[str, Any], response: "aiohttp.ClientResponse") -> Value:
-    kind = response.content_type
-    if "json" in kind or plan.get("answer") == "json":
+    kind, answer = response.content_type, plan.get("answer")
+    if answer != "bytes" and ("json" in kind or answer == "json"):
         return json.loads(raw)
-    return raw.decode(errors="replace") if plan.get("answer") == "text" or kind.startswith("text/") else raw
+    if answer == "text" or (answer != "bytes" and kind.startswith("text/")):
+        return raw.decode(errors="replace")
+    disposition = response.content_disposition
+    name = (disposition.filename if disposition else None) or response.url.name or "file"
+    name = "".join(each for each in name if each.isprintable())[:NAME_CHARACTERS_MAX]
+    return File(body=raw, name=name, media=kind)
 
 
 def _words(raw: bytes) -> tuple[str | None, str]:

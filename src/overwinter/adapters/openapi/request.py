@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
+from overwinter.handles import File
+
 __all__ = ["Prepared", "prepared"]
 
 Pairs = list[tuple[str, str]]
@@ -22,7 +24,7 @@ class Prepared:
     headers: Mapping[str, str]
     body: bytes | None
     parts: Sequence[tuple[str, Any]] = field(default=())
-    """Of a multipart body: name and text or bytes."""
+    """Of a multipart body: name and text, bytes or file."""
 
     def target(self, more: Sequence[tuple[str, str]] = ()) -> str:
         """Return path and query, with what the connection adds to it."""
@@ -165,7 +167,8 @@ def _body(
         return None, ()
     if media.startswith("multipart/"):
         rows = fields if whole is None else cast("Mapping[str, Any]", whole)
-        return None, [(name, value if isinstance(value, bytes) else _text(value)) for name, value in rows.items()]
+        parts = [(name, each) for name, value in rows.items() for each in _files(value)]
+        return None, [(name, value if isinstance(value, bytes | File) else _text(value)) for name, value in parts]
     headers["Content-Type"] = media
     if media.startswith("application/x-www-form-urlencoded"):
         rows = fields if whole is None else cast("Mapping[str, Any]", whole)
@@ -173,7 +176,14 @@ def _body(
         return urlencode(pairs, quote_via=quote).encode(), ()
     if "json" in media:
         return _json(fields if whole is None else whole).encode(), ()
+    whole = whole.body if isinstance(whole, File) else whole
     return (whole if isinstance(whole, bytes) else _text(whole).encode()), ()
+
+
+def _files(value: Any) -> list[Any]:
+    """Return the files of a list as parts of one name (OpenAPI 3.1, 4.8.14.4); what holds none is one part."""
+    rows = cast("list[Any]", value) if isinstance(value, list) else []
+    return rows if rows and all(isinstance(each, bytes | File) for each in rows) else [value]
 
 
 def _text(value: Any) -> str:

@@ -50,7 +50,7 @@ select run.id, agent, name, digest, status, seq, events, calls, failures, not_be
 from run join program on program.id = run.program"""
 CALLS = """
 select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
-    call.not_before, call.due, call.person, call.made, run.agent, run.name
+    call.not_before, call.due, call.person, call.made, run.agent, run.name, call.more
 from call join run using (n)"""
 INSERTS_MAX = 16
 """Events written by one statement."""
@@ -132,6 +132,11 @@ def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
     ):
         return RunRow(n, Status(status), seq, events, bool(listens), bool(has_mail), epoch)
     return None
+
+
+def is_open(db: apsw.Connection, n: int, index: int) -> bool:
+    """Whether a call waits for its answer."""
+    return bool(list(db.execute("select 1 from call where n = ? and position = ? and state <> 2", (n, index))))
 
 
 def program_number(db: apsw.Connection, digest: bytes, source: str) -> int:
@@ -310,6 +315,7 @@ def call_record(row: tuple[Any, ...]) -> CallRecord:
         effect=EFFECTS[row[4]],
         line=row[7],
         agent=row[12],
+        more=None if row[14] is None else values.decode(row[14]),
     )
     return CallRecord(
         call=call,
@@ -389,6 +395,7 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
     for n in old:
         db.execute("delete from journal where n = ?", (n,))
         events += db.changes()
+        db.execute("delete from kept where n = ?", (n,))
         db.execute("delete from run where n = ?", (n,))
     return Collected(runs=len(old), events=events, programs=0, dedups=0)
 

@@ -11,7 +11,7 @@ from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTo
 
 __all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
 
-FORMAT = 1
+FORMAT = 2
 """The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""
 SQLITE_MIN = (3, 51, 3)
 """Up to 3.51.2, two connections that write or do WAL checkpoints at once can corrupt the file
@@ -55,12 +55,21 @@ create table journal (
     n integer not null, position integer not null, epoch integer not null, at integer not null, kind text not null,
     body blob not null, primary key (n, position)) strict, without rowid;
 """
+# `kept`: bodies that are too large for a journal, a part a row: a commit that holds one must not keep the others waiting.
+# `run.checked`: digest of the types that its program was checked against. `call.more`: what a service that took a call is asked with again.
+FORMAT_2 = """
+create table kept (
+    n integer not null, position integer not null, part integer not null, body blob not null,
+    primary key (n, position, part)) strict;
+alter table call add column more blob;
+alter table run add column checked blob;
+"""
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.
 INDICES = "create index if not exists mail_waiting on mail (n, position, id, sent)"
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[apsw.Connection], object]] = {1: lambda db: db.execute(FORMAT_2)}
 """Format to the step that leads to the next one."""
 
 
@@ -110,7 +119,7 @@ def make(path: Path, home: bytes, key_id: bytes) -> None:
         connection.execute("pragma synchronous=full")
         connection.execute(f"pragma page_size={PAGE_BYTES}")
         with connection:
-            connection.execute(TABLES)
+            connection.execute(TABLES + FORMAT_2)
             connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
     draft.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)

@@ -21,6 +21,7 @@ from overwinter.events import Answer, Call, CallState, Event, Returned, Status
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.snapshot import key_id
 from overwinter.store import (
+    FILE_PARTS,
     MAIL_PENDING_MAX,
     MESSAGE_BYTES_MAX,
     CallRecord,
@@ -327,8 +328,39 @@ class SqliteStore:
 
         return await self._writer.submit(act)
 
-    async def postpone(self, call: Call, lease: Lease, *, not_before_us: int, event: Event) -> bool:
+    async def keep(self, run_id: str, index: int, part: int, body: bytes) -> bool:
+        """Keep a part of what an open call brought."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, run_id)
+            if row is None or not rows.is_open(db, row.n, index):
+                return Wrote(result=False)
+            if part % FILE_PARTS == 0:
+                after = "delete from kept where n = ? and position = ? and part >= ? and part < ?"
+                db.execute(after, (row.n, index, part, part + FILE_PARTS))
+            db.execute("insert or replace into kept values (?, ?, ?, ?)", (row.n, index, part, body))
+            return Wrote(result=True)
+
+        return await self._writer.submit(act)
+
+    async def kept(self, run_id: str, index: int, part: int) -> bytes | None:
+        """Return a part of what was kept for a call."""
+        sql = "select body from kept join run using (n) where run.id = ? and position = ? and part = ?"
+        row = self._one(sql, to_bytes(run_id), index, part)
+        return None if row is None else bytes(row[0])
+
+    async def postpone(  # noqa: PLR0913 - as in the Protocol
+        self,
+        call: Call,
+        lease: Lease,
+        *,
+        not_before_us: int,
+        event: Event,
+        more: Value = None,
+        person: str | None = None,
+    ) -> bool:
         """Set a call back, to be tried again."""
+        left = None if more is None else values.encode(more)
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             row = rows.run_row(db, call.run_id)
@@ -336,9 +368,9 @@ class SqliteStore:
                 return Wrote(result=False)
             counted = 0 if call.effect == "write" else 1  # a write's attempts are counted when they start
             db.execute(
-                "update call set state = 0, person = null, not_before = ?, attempt = attempt + ? "
-                "where n = ? and position = ? and state <> 2",
-                (not_before_us, counted, row.n, call.index),
+                "update call set state = 0, person = ?2, not_before = ?3, more = coalesce(?1, more), "
+                "attempt = iif(?1 is null, attempt + ?4, 0) where n = ?5 and position = ?6 and state <> 2",
+                (left, person, not_before_us, counted, row.n, call.index),
             )
             if not db.changes():
                 return Wrote(result=False)

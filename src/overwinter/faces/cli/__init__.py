@@ -283,6 +283,40 @@ def logs(
 
 
 @command
+def read(  # noqa: PLR0913 - a command's options
+    handle: Annotated[
+        str,
+        typer.Argument(
+            help="RUN: its result; RUN:out: what it printed; RUN:3: what call 3 was answered", show_default=False
+        ),
+    ],
+    path: Annotated[str, typer.Argument(help="A part of it: items[20:40].name")] = "",
+    *,
+    characters: Annotated[
+        int, typer.Option("--characters", "-n", help="Of JSON at most", min=400, max=1_000_000)
+    ] = 16_000,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write it whole to a file: a file as it is, else JSON", show_default=False),
+    ] = None,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Read a value by its handle, cut to a budget; what was cut says how the rest is read."""
+    del is_json  # it is JSON in any case
+    with open_door(home_path(home)) as client:
+        if output is None:
+            print_json(client.get("values", handle, path=path, characters=characters)["value"])
+            return
+        whole = client.raw("values", handle, path=path, whole="1")
+    try:
+        output.write_bytes(whole)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    typer.echo(f"{len(whole):,} bytes written to {output}", err=True)
+
+
+@command
 def send(  # noqa: PLR0913 - a command's options
     run: Run,
     message: Annotated[str, typer.Argument(help="JSON if it reads as JSON, else text", show_default=False)],

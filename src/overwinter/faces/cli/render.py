@@ -149,6 +149,10 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
         case "retried":
             error = body.get("error", {}).get("message", "")
             return f"~  {call} will be tried again, attempt {body.get('attempt', 0) + 1} {safe(error)}".rstrip()
+        case "continued":
+            return f"~  {call} goes on: {safe(body['why'])}"
+        case "asked":
+            return f"?  {call} asks {safe(body['person'])}: {safe(body['question'])}"
         case "unknown":
             return f"?  {call}: outcome unknown: {safe(body['why'])}"
         case "message":

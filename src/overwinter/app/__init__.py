@@ -4,8 +4,7 @@ import json
 import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from random import SystemRandom
 
@@ -14,29 +13,24 @@ import anyio
 from overwinter import journal
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.adapters.home import Home, open_home
-from overwinter.adapters.monty import JailSettings, open_interpreter
-from overwinter.adapters.monty_checker import open_checker
-from overwinter.adapters.sources import Sources, open_sources
-from overwinter.adapters.sqlite import open_store
+from overwinter.app.parts import Parts, grants_of, limits_of, open_parts
 from overwinter.brief import brief
-from overwinter.catalog import Catalog, Tools
-from overwinter.check import Checker, Finding, render
+from overwinter.catalog import Catalog
+from overwinter.check import Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, UsageError
 from overwinter.events import CallState, Event, Raised, Returned, Status
-from overwinter.ids import ALPHABET, ID_LENGTH, Ids
-from overwinter.interpreter import Interpreter, Limits
-from overwinter.policy import Allow, Grants
-from overwinter.principal import Principal
-from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent, Store
+from overwinter.excerpt import CHARACTERS_MAX, excerpt
+from overwinter.ids import ALPHABET, ID_LENGTH
+from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent
 from overwinter.subset import functions_named
 from overwinter.turn import Means
 from overwinter.values import Value
 from overwinter.waits import WAITS
 from overwinter.worker import Pulse, Worker
 
-__all__ = ["App", "Parts"]
+__all__ = ["App", "Parts", "open_parts"]
 
 TAIL_MIN = 4
 """Shortest tail of a run id that is looked up."""
@@ -51,69 +45,6 @@ COLLECT_PAUSE_US = 3_600 * SECOND_US
 PROGRAMS_REMEMBERED = 1_000
 """Parsed programs kept, so that ten thousand runs of one program parse it once."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What an App is made of; a test puts its own in."""
-
-    store: Store
-    interpreter: Interpreter
-    checker: Checker
-    tools: Tools
-    sources: Sources
-    """What the tools come from; `tools` may be a wrapping of it."""
-    clock: Clock
-    ids: Ids
-    key: bytes
-
-
-@asynccontextmanager
-async def open_parts(
-    place: Home, config: Config, clock: Clock, *, directory: Path, is_eager: bool = True
-) -> "AsyncGenerator[Parts]":
-    """Open everything that an App works with, until the block is left.
-
-    Args:
-        place: the home, held by this process.
-        config: what it runs with.
-        clock: its time.
-        directory: where modules and descriptions of services lie.
-        is_eager: False: start interpreters when they are needed, for a home that only looks.
-
-    Raises:
-        HomeError: the store or the catalog is too new, damaged or full.
-        ConfigInvalid: a service cannot be loaded.
-        JailUnavailable: the interpreter's workers cannot be jailed.
-    """
-    ids, limits = Ids(clock.now_us), limits_of(config)
-    jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
-    async with (
-        open_store(place.database_path, clock, ids, key=place.key) as store,
-        open_sources(
-            config.services,
-            place.catalog_path,
-            clock,
-            directory=directory,
-            threads_max=config.worker.threads,
-            value_bytes_max=limits.value_bytes,
-            may_call=partial(may_call, grants_of(config)),
-        ) as sources,
-        open_interpreter(
-            limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
-        ) as interpreter,
-        open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_eager) as checker,
-    ):
-        yield Parts(
-            store=store,
-            interpreter=interpreter,
-            checker=checker,
-            tools=sources,
-            sources=sources,
-            clock=clock,
-            ids=ids,
-            key=place.key,
-        )
 
 
 class App:
@@ -344,6 +275,31 @@ class App:
         run = await self.run(run_id)
         return await self._store.program(run.program_digest) or ""
 
+    async def read(self, handle: str, path: str = "", *, characters_max: int | None = CHARACTERS_MAX) -> Value:
+        """Return a value by its handle, or the part of it that a path names, cut to a budget; see `excerpt`.
+
+        Args:
+            handle: `RUN` for a run's result, `RUN:out` for what it printed, `RUN:3` for a call's answer; also the last
+                letters of the run's id.
+            path: such as `items[20:40].name`.
+            characters_max: of its JSON text; None: whole, as a program would get it.
+
+        Raises:
+            NotFound: there is no such value.
+            UsageError: the handle or the path is none.
+        """
+        tail, colon, place = handle.partition(":")
+        handle = f"{await self.resolve(tail)}{colon}{place}"
+        try:
+            value = await self._parts.handles.read(handle, path)
+        except LookupError as error:
+            raise NotFound(str(error)) from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return (
+            value if characters_max is None else excerpt(value, handle=handle, path=path, characters_max=characters_max)
+        )
+
     async def questions(self, run_id: str | None = None) -> Sequence[CallRecord]:
         """Return what people are asked, oldest first."""
         return await self._store.questions(run_id)
@@ -397,6 +353,8 @@ class App:
             raise NotFound(f"run {run_id} has no question {index}: `overwinter questions` lists the open ones")
         if record.state is CallState.UNKNOWN:
             await self._settle_unknown(record, answer, by)
+        elif record.call.more is not None:
+            await self._settle_service(record, answer, by)
         else:
             await self._settle_ask(record, answer, by)
 
@@ -405,6 +363,18 @@ class App:
         if options and answer not in options:
             raise UsageError(f"{answer!r} is not an option: {', '.join(map(repr, options))}")
         await self._finish(record, Returned(value=answer), by)
+
+    async def _settle_service(self, record: CallRecord, answer: str, by: str) -> None:
+        """Give a service the word that it asked for."""
+        call, options = record.call, record.call.more.get("options")
+        if options and answer not in options:
+            raise UsageError(f"{answer!r} is not an option: {', '.join(map(repr, options))}")
+        body = {"index": call.index, "function": call.function, "by": by, "why": f"answered {answer!r}", "at_us": 0}
+        (lease, *_) = await self._store.claim()
+        event, more = Event(kind="continued", body=body), {**call.more, "answer": answer}
+        if not await self._store.postpone(call, lease, not_before_us=0, event=event, more=more):
+            raise Conflict(f"question {call.key} is not open any more")
+        self._worker.ring(0)
 
     async def _settle_unknown(self, record: CallRecord, answer: str, by: str) -> None:
         verb, _, rest = answer.strip().partition(" ")
@@ -544,31 +514,6 @@ class App:
         if name not in self.config.agents:
             known = ", ".join(sorted(self.config.agents))
             raise NotFound(f"there is no agent {name!r} in overwinter.toml; there are: {known}")
-
-
-def grants_of(config: Config) -> Grants:
-    """Return the policy of a configuration."""
-    return Grants({name: agent.tools for name, agent in config.agents.items()})
-
-
-def may_call(grants: Grants, agent: str, function: str) -> bool:
-    """Return whether an agent may call a function at all."""
-    return isinstance(grants.decide(Principal(agent=agent, run_id="", owner=""), function, {}), Allow)
-
-
-def limits_of(config: Config) -> Limits:
-    """Return the limits of a configuration in the units of the interpreter."""
-    limits = config.limits
-    return Limits(
-        turn_cpu_s=limits.turn_cpu_s,
-        run_cpu_s=limits.run_cpu_s,
-        memory_bytes=limits.memory_mb << 20,
-        recursion_depth=limits.recursion_depth,
-        calls_per_turn=limits.calls_per_turn,
-        output_bytes=limits.output_kb << 10,
-        value_bytes=limits.value_kb << 10,
-        snapshot_bytes=limits.snapshot_mb << 20,
-    )
 
 
 def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:
