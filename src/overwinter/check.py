@@ -1,13 +1,17 @@
 """What is wrong with a program, found before any of it runs."""
 
+import ast
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from overwinter.values import Value
 
-__all__ = ["FINDINGS_MAX", "Checker", "Finding", "render"]
+__all__ = ["FINDINGS_MAX", "Checker", "Finding", "remaining", "render", "report"]
 
+REPORT_CHARACTERS_MAX = 1_600
+MESSAGE_CHARACTERS_MAX = 240
 FINDINGS_MAX = 10
 """Findings shown: more do not help to mend a program, and cost a model tokens."""
 
@@ -26,6 +30,14 @@ class Finding:
     """What is wrong and what it should be."""
     is_certain: bool = True
     """Refuse the program. False: a warning, shown only if the run then fails."""
+    at: str = ""
+    """The function that it is about, `service.function`; "" if none."""
+    got: str = ""
+    """The name or value that is wrong."""
+    did_you_mean: tuple[str, ...] = ()
+    """What is there in its place, nearest first."""
+    stub: str = ""
+    """The signature of `at`, parameters that do not matter left out of a long one."""
 
 
 class Checker(Protocol):
@@ -46,11 +58,76 @@ class Checker(Protocol):
 def render(findings: Sequence[Finding], source: str) -> str:
     """Return findings as a person or a model reads them: place, words, the line itself."""
     lines = source.split("\n")
-    shown = [finding for finding in findings if finding.is_certain][:FINDINGS_MAX]
+    certain = [finding for finding in findings if finding.is_certain]
     texts: list[str] = []
-    for finding in shown:
+    for finding in certain[:FINDINGS_MAX]:
         text = lines[finding.line - 1].strip() if 0 < finding.line <= len(lines) else ""
         texts.append(f"line {finding.line}: {finding.message}" + (f"\n    {text}" if text else ""))
-    more = len([finding for finding in findings if finding.is_certain]) - len(shown)
-    tail = [f"and {more} more"] if more else []
-    return "\n".join(["the program was refused; nothing of it ran", *texts, *tail])
+    stubs = {finding.at: finding.stub.removeprefix("async def ") for finding in certain[:FINDINGS_MAX] if finding.stub}
+    signatures = [f"{at.partition('.')[0]}.{stub}" for at, stub in stubs.items()]
+    more = len(certain) - FINDINGS_MAX
+    tail = [f"and {more} more"] if more > 0 else []
+    return "\n".join(["the program was refused; nothing of it ran", *texts, *tail, *signatures])
+
+
+def report(findings: Sequence[Finding]) -> dict[str, Value]:
+    """Return findings as a model gets them: at most 600 tokens, each signature once."""
+    certain = [finding for finding in findings if finding.is_certain]
+    errors, stubs, left = list[Value](), dict[str, str](), REPORT_CHARACTERS_MAX
+    for finding in certain[:FINDINGS_MAX]:
+        row = {
+            "line": finding.line, "kind": finding.rule.replace("-", "_"), "at": finding.at, "got": _cut(finding.got, 60),
+            "did_you_mean": list(finding.did_you_mean), "message": _cut(finding.message, MESSAGE_CHARACTERS_MAX),
+        }  # fmt: skip
+        row = {name: value for name, value in row.items() if value}
+        stub = finding.stub if finding.at not in stubs else ""
+        cost = len(json.dumps(row)) + len(stub)
+        if errors and cost > left:
+            break
+        errors.append(row)
+        left -= cost
+        if stub:
+            stubs[finding.at] = f"{finding.at.partition('.')[0]}: {stub}"
+    made: dict[str, Value] = {"status": "check_failed", "ran": False, "errors": errors}
+    if len(certain) > len(errors):
+        made["more"] = len(certain) - len(errors)
+    return {**made, "stubs": "\n".join(stubs.values())} if stubs else made
+
+
+def remaining(findings: Sequence[Finding], source: str, lines: Sequence[int]) -> list[Finding]:
+    """Return the certain findings in what is left of a program that waits at some of its lines.
+
+    What is left is every function, and at the top each statement from the first on that waits: one that holds such a line,
+    or that names the function which holds it.
+    """
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [finding for finding in findings if finding.is_certain]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    inside = {node.name for node in functions if any(_holds(node, line) for line in lines)}
+    first = next(
+        (
+            node.lineno
+            for node in body
+            if node not in functions and (any(_holds(node, line) for line in lines) or _names(node) & inside)
+        ),
+        0,
+    )
+    return [
+        finding
+        for finding in findings
+        if finding.is_certain and (finding.line >= first or any(_holds(node, finding.line) for node in functions))
+    ]
+
+
+def _holds(node: ast.stmt, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
+
+
+def _names(node: ast.stmt) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

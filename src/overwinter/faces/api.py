@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from overwinter.app import App
+from overwinter.check import report
 from overwinter.errors import NotFound, OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, CHARACTERS_MIN
@@ -114,12 +115,11 @@ class _Api:
             agent=_field(body, "agent", str, "default"),
             inputs=_field(body, "inputs", dict, {}),
         )
-        rows = [
-            {"line": each.line, "column": each.column, "rule": each.rule, "message": each.message,
-             "is_certain": each.is_certain}
-            for each in findings
-        ]  # fmt: skip
-        return JSONResponse({"is_accepted": not any(each.is_certain for each in findings), "findings": rows})
+        is_accepted = not any(each.is_certain for each in findings)
+        rows = [wire.finding(each) for each in findings]
+        return JSONResponse(
+            {"is_accepted": is_accepted, "findings": rows, **({} if is_accepted else {"report": report(findings)})}
+        )
 
     async def runs(self, request: Request) -> Response:
         query = request.query_params

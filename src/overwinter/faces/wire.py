@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
 from overwinter.adapters.catalog_file import Hit, Pin, Source
-from overwinter.check import Finding
+from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
 from overwinter.errors import (
     CheckFailed,
@@ -29,7 +30,7 @@ from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
 __all__ = [
-    "call", "error", "event", "hit", "instant", "pin", "question_id", "raised", "readable", "run", "source", "status_of",
+    "call", "error", "event", "finding", "hit", "instant", "pin", "question_id", "raised", "readable", "run", "source", "status_of",
     "unreachable",
 ]  # fmt: skip
 
@@ -181,8 +182,29 @@ def error(failure: OverwinterError) -> dict[str, Value]:
     """Return an error as JSON."""
     body: dict[str, Value] = {"type": type(failure).__name__, "message": str(failure), "exit_code": failure.exit_code}
     if isinstance(failure, CheckFailed):
-        body["findings"] = [{"line": each.line, "message": each.message} for each in failure.findings]
+        findings = cast("Sequence[Finding]", failure.findings)
+        body["findings"] = [finding(each) for each in findings]
+        body["report"] = report(findings)
     return {"error": body}
+
+
+def finding(found: Finding) -> dict[str, Value]:
+    """Return one thing that is wrong with a program as JSON."""
+    return {**asdict(found), "did_you_mean": list(found.did_you_mean)}
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    return Finding(
+        line=row["line"],
+        column=row["column"],
+        rule=row["rule"],
+        message=row["message"],
+        is_certain=row["is_certain"],
+        at=row["at"],
+        got=row["got"],
+        did_you_mean=tuple(row["did_you_mean"]),
+        stub=row["stub"],
+    )
 
 
 def raised(body: Mapping[str, Value]) -> OverwinterError:
@@ -190,7 +212,7 @@ def raised(body: Mapping[str, Value]) -> OverwinterError:
     found = body.get("error", {})
     if found.get("type") == "CheckFailed":
         rows = found.get("findings", ())
-        findings = [Finding(line=row["line"], column=0, rule="", message=row["message"]) for row in rows]
+        findings = [_finding(row) for row in rows]
         return CheckFailed(findings, found["message"])
     kind = KINDS.get(found.get("type", ""), OverwinterError)
     return kind(found.get("message", "the server answered an error without a message"))

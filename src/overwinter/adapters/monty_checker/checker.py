@@ -258,14 +258,22 @@ def _reports(session: Any, text: str) -> list[Report]:
 
 def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) -> list[Finding]:
     tree = parsed(checked.text)
-    return [
-        Finding(
-            line=report.row - checked.first + 1,
-            column=0 if report.row in checked.touched else report.column,
-            rule=report.rule,
-            message=explained(report, checked.text, modules),
-            is_certain=is_certain(report, checked.text, tree),
+    findings: list[Finding] = []
+    for report in reports:
+        if report.row < checked.first:
+            continue
+        said = explained(report, tree, modules)
+        findings.append(
+            Finding(
+                line=report.row - checked.first + 1,
+                column=0 if report.row in checked.touched else report.column,
+                rule=report.rule,
+                message=said.message,
+                is_certain=is_certain(report, checked.text, tree),
+                at=said.at,
+                got=said.got,
+                did_you_mean=said.did_you_mean,
+                stub=said.stub,
+            )
         )
-        for report in reports
-        if report.row >= checked.first
-    ]
+    return findings

@@ -1,66 +1,124 @@
 """The checker's words, made such that a person or a model can act on them: what it should be, and the signature."""
 
+import ast
 import difflib
 import heapq
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from overwinter.adapters.monty_checker.text import Report
 
-__all__ = ["explained"]
+__all__ = ["Words", "explained"]
 
 ALIKE_MAX = 100
 MODULES_REMEMBERED = 256
+STUB_CHARACTERS_MAX = 400
+"""Of the parameters in a signature that helps to mend a call: some have two hundred."""
 NEAR = 0.6
 """Similarity from which a name is offered instead of another."""
 
 
-def explained(report: Report, text: str, modules: Mapping[str, str]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What is said of a report; see `check.Finding`."""
+
+    message: str
+    at: str = ""
+    got: str = ""
+    did_you_mean: tuple[str, ...] = ()
+    stub: str = ""
+
+
+def explained(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words:
     """Return a report's message with what helps to mend it."""
-    message = report.message
-    line = text.split("\n")[report.row - 1]
     match report.rule:
         case "unresolved-reference":
-            return _undefined(message, modules)
+            return _undefined(report.message, modules)
         case "unknown-argument" | "missing-argument" | "invalid-argument-type" | "too-many-positional-arguments":
-            return _with_signature(message, line, modules)
+            return _wrongly_called(report, tree, modules)
         case "unresolved-attribute" | "unresolved-import":
-            return _with_near(message, line, modules)
+            return _unknown(report, tree, modules)
         case _:
-            return message
+            return Words(message=report.message)
 
 
-def _undefined(message: str, modules: Mapping[str, str]) -> str:
+def _undefined(message: str, modules: Mapping[str, str]) -> Words:
     name = _quoted(message)
     if name is None:
-        return message
+        return Words(message=message)
     if name in modules:
-        return f"`{name}` is not imported: add `import {name}`"
-    return f"`{name}` is not defined: is it misspelt, or an input? An input is passed with --input {name}=VALUE"
+        return Words(message=f"`{name}` is not imported: add `import {name}`", got=name)
+    text = f"`{name}` is not defined: is it misspelt, or an input? An input is passed with --input {name}=VALUE"
+    return Words(message=text, got=name, did_you_mean=tuple(difflib.get_close_matches(name, modules, n=1, cutoff=NEAR)))
 
 
-def _with_signature(message: str, line: str, modules: Mapping[str, str]) -> str:
-    for module, function in re.findall(r"\b(\w+)\.(\w+)\(", line):
+def _wrongly_called(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words:
+    message = report.message
+    for module, function in _named(tree, report.row):
         found = _functions(modules.get(module, "")).get(function)
         if found is None:
             continue
-        names = re.findall(r"(\w+):", found[0])
-        wrong = _quoted(message)
-        near = difflib.get_close_matches(wrong or "", names, n=1, cutoff=NEAR) if "not match" in message else []
+        names = re.findall(r"(\w+): ", found[0])
+        got = _quoted(message) or ""
+        if report.rule == "invalid-argument-type":
+            got, near = _near_value(message)
+        else:
+            near = difflib.get_close_matches(got, names, n=1, cutoff=NEAR) if "not match" in message else []
         hint = f"; did you mean `{near[0]}`?" if near else ""
-        return f"{message}{hint}; it is {module}.{function}({found[0].removeprefix('*, ')}) -> {found[1]}"
-    return message
+        stub = f"async def {function}({_shortened(found[0], [got, *near])}) -> {found[1]}"
+        at = f"{module}.{function}"
+        return Words(message=f"{message}{hint}", at=at, got=got, did_you_mean=tuple(near), stub=stub)
+    return Words(message=message)
 
 
-def _with_near(message: str, line: str, modules: Mapping[str, str]) -> str:
-    for module, name in re.findall(r"\b(\w+)\.(\w+)", line):
+def _near_value(message: str) -> tuple[str, list[str]]:
+    """Return the value that was given where one of several is expected, and the nearest of those."""
+    expected, _, found = message.partition(", found ")
+    given = re.search(r"Literal\[\"([^\"]*)\"\]", found)
+    if given is None:
+        return "", []
+    return given[1], difflib.get_close_matches(given[1], re.findall(r"\"([^\"]*)\"", expected), n=1, cutoff=NEAR)
+
+
+def _shortened(parameters: str, wanted: Collection[str]) -> str:
+    """Return parameters, those left out that may be and are not asked about, if they are too many to read."""
+    if len(parameters) <= STUB_CHARACTERS_MAX:
+        return parameters
+    rows = re.split(r", (?=\w+: )", parameters.removeprefix("*, "))
+    kept, left = list[str](), STUB_CHARACTERS_MAX
+    for row in sorted(rows, key=lambda each: (each.partition(":")[0] not in wanted, each.endswith("= ..."))):
+        text = row if len(row) <= STUB_CHARACTERS_MAX // 2 else f"{row.partition(':')[0]}: ..."
+        if len(text) > left:
+            break
+        kept.append(text)
+        left -= len(text) + 2
+    more = len(rows) - len(kept)
+    return "*, " + ", ".join(kept) + (f", and {more} more" if more else "")
+
+
+def _unknown(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words:
+    for module, name in _named(tree, report.row):
         functions = _functions(modules.get(module, ""))
         if functions and name not in functions:
             near = difflib.get_close_matches(name, _alike(name, functions), n=3, cutoff=NEAR)
             hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(list(functions)[:10])}"
-            return f"{module} has no function `{name}`: {hint}"
-    return message
+            message = f"{module} has no function `{name}`: {hint}"
+            return Words(message=message, at=f"{module}.{name}", got=name, did_you_mean=tuple(near))
+    return Words(message=report.message, got=_quoted(report.message) or "")
+
+
+def _named(tree: ast.AST, row: int) -> list[tuple[str, str]]:
+    """Return the functions that are named around a row, those of the smallest piece of text first."""
+    found: list[tuple[int, int, str, str]] = []
+    for node in ast.walk(tree):
+        named = node.func if isinstance(node, ast.Call) else node
+        if isinstance(named, ast.Attribute) and isinstance(named.value, ast.Name) and isinstance(node, ast.expr):
+            last = node.end_lineno or node.lineno
+            if node.lineno <= row <= last:
+                found.append((last - node.lineno, not isinstance(node, ast.Call), named.value.id, named.attr))
+    return [(module, name) for *_, module, name in sorted(found)]
 
 
 @lru_cache(maxsize=MODULES_REMEMBERED)
