@@ -85,6 +85,13 @@ class CheckFailed(UsageError):
         self.findings = tuple(findings)
 
 
+class ProgramOutdated(OverwinterError):
+    """What a program speaks of changed while it slept, and what is left of it does not fit. A person must look.
+
+    Take the change back, or cancel the run and start a mended program.
+    """
+
+
 class NotFound(UsageError):
     """No run, question or agent has this name."""
 

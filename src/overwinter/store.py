@@ -92,6 +92,8 @@ class NewRun:
     program: str
     """Source. Stored once per digest, however many runs share it."""
     inputs: Mapping[str, Value]
+    checked: bytes | None = None
+    """Digest of the types that it was checked against; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,8 @@ class Loaded:
     """In order of id: the order in which one sender sent them. Of messages, only as many as `receives` can take."""
     due: Sequence[int]
     """Calls whose timer has passed, ascending. A call may have mail as well; then the mail is its answer."""
+    checked: bytes | None = None
+    """Digest of the types that its program was checked against; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

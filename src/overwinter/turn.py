@@ -13,11 +13,12 @@ Nothing outside happens in a turn. If the process dies before the commit, the tu
 intents are found in the store. So a crash can only repeat a call under the key it had, `(run, index)`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from overwinter import journal
 from overwinter.catalog import Catalog, Function, bind
+from overwinter.check import Finding
 from overwinter.errors import SnapshotRefused
 from overwinter.events import Answer, Call, Event, Raised, Status
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
@@ -25,6 +26,7 @@ from overwinter.journal import Given
 from overwinter.policy import Allow, Deny, Policy
 from overwinter.principal import Principal
 from overwinter.rebuild import rebuild, told
+from overwinter.recheck import recheck
 from overwinter.snapshot import Snapshot, seal, unseal
 from overwinter.store import Lease, Loaded, NewCall, Store, Turn, Verdict
 from overwinter.values import Value
@@ -49,6 +51,10 @@ class Means:
     limits: Limits
     owners: Mapping[str, str]
     """Agent name to the person who answers for it."""
+    types: Callable[[str], bytes]
+    """Digest of the types that a source speaks of, as they are now; remembered."""
+    check: Callable[[Loaded], Awaitable[Sequence[Finding]]]
+    """What is wrong with a run's program, by those types; remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +118,7 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
     Raises:
         WorkerCrashed: the interpreter died under it; nothing was committed and the turn may be taken again.
         SnapshotRefused: the snapshot cannot be trusted and the journal cannot rebuild it; a person must look.
+        ProgramOutdated: what it calls has changed, and what is left of it does not fit; a person must look.
     """
     run, snapshot = standing.run, standing.state
     refused: tuple[Event, ...] = ()
@@ -123,6 +130,8 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
     given = deliveries(snapshot, run, in_hand) if snapshot else ()
     if snapshot and not given:
         return None
+    if snapshot and run.checked and run.checked != means.types(run.program):
+        await recheck(run, means.check, store)
     began = Began(run=run, lease=lease, snapshot=snapshot, given=given, now_us=now_us)
     outcome = await advance(began, means)
     commit, state = settle(began, outcome, means)

@@ -152,6 +152,8 @@ class CatalogFile:
         self.plan = lru_cache(FUNCTIONS_REMEMBERED)(self._plan)
         """Return how a function is carried out; None if there is none."""
         self._ranking = lru_cache(1)(self._ranked)
+        self.changes = 0
+        """How often the catalog has changed since it was opened; whoever remembers something of it compares."""
         db.execute("create virtual table temp.word using fts5vocab('main', 'hit', 'instance')")
         self._scratch = apsw.Connection(":memory:")
         self._scratch.execute(SCRATCH)
@@ -246,7 +248,8 @@ class CatalogFile:
         self.forget()
 
     def forget(self) -> None:
-        """Drop what is remembered of the file."""
+        """Drop what is remembered of the file: it has changed."""
+        self.changes += 1
         self.function.cache_clear()
         self.plan.cache_clear()
         self.names.cache_clear()

@@ -1,5 +1,6 @@
 """The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
 
+import hashlib
 import json
 import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, Overwi
 from overwinter.events import CallState, Event, Raised, Returned, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
-from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent
+from overwinter.store import CallRecord, Collected, Loaded, NewRun, Page, RunRecord, Sent
 from overwinter.subset import functions_named
 from overwinter.turn import Means
 from overwinter.values import Value
@@ -63,7 +64,10 @@ class App:
         self._store = parts.store
         self._clock = parts.clock
         self._named = lru_cache(PROGRAMS_REMEMBERED)(self._functions_named)
+        self._types = lru_cache(PROGRAMS_REMEMBERED)(self._types_of)
+        self._digest = lru_cache(maxsize=None)(self._digest_of)
         self._stubs: Mapping[str, str] | None = None
+        self._catalog_changes = 0
         self._worker = Worker(
             parts.store,
             Means(
@@ -74,6 +78,8 @@ class App:
                 key=parts.key,
                 limits=limits_of(config),
                 owners={name: agent.owner for name, agent in config.agents.items()},
+                types=self._types_now,
+                check=self._checked_again,
             ),
             parts.tools,
             parts.clock,
@@ -147,10 +153,7 @@ class App:
     ) -> Sequence[Finding]:
         """Return what is wrong with a program, and run nothing."""
         self._agent(agent)
-        if self._stubs is None:
-            modules = self._parts.tools.catalog.modules
-            self._stubs = {name: module.stub for name, module in modules.items() if name != "tools"}
-        return await self._parts.checker.check(source, self._stubs, inputs or {})
+        return await self._parts.checker.check(source, self._stubs_now(), inputs or {})
 
     async def start(
         self,
@@ -180,7 +183,14 @@ class App:
         findings = await self.check(source, agent=agent, inputs=inputs)
         if any(finding.is_certain for finding in findings):
             raise CheckFailed(findings, render(findings, source))
-        new = NewRun(run_id=self._parts.ids.new(), agent=agent, name=name, program=source, inputs=inputs or {})
+        new = NewRun(
+            run_id=self._parts.ids.new(),
+            agent=agent,
+            name=name,
+            program=source,
+            inputs=inputs or {},
+            checked=self._types_now(source),
+        )
         return (await self._store.create(new, dedup=dedup)).run_id
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
@@ -469,9 +479,7 @@ class App:
         """
         if service is not None and service not in self.config.services:
             raise NotFound(f"there is no service {service!r} in overwinter.toml")
-        imported = await self._parts.sources.refresh(service)
-        self._forget()
-        return imported
+        return await self._parts.sources.refresh(service)
 
     def pins(self, *, is_different: bool = True) -> Iterator[Pin]:
         """Yield the names that functions were given; only those whose definition changed or went, if not told otherwise."""
@@ -479,13 +487,35 @@ class App:
 
     def accept(self, names: Sequence[str]) -> int:
         """Accept the present definitions of functions; return how many had changed or gone."""
-        accepted = self._parts.sources.file.accept(names, self._clock.now_us())
-        self._forget()
-        return accepted
+        return self._parts.sources.file.accept(names, self._clock.now_us())
 
-    def _forget(self) -> None:
-        self._stubs = None
-        self._named.cache_clear()
+    def _stubs_now(self) -> Mapping[str, str]:
+        """Return the stubs of every service; the same object until the catalog changes."""
+        changes = self._parts.sources.file.changes
+        if self._stubs is None or self._catalog_changes != changes:
+            modules = self._parts.tools.catalog.modules
+            self._stubs = {name: module.stub for name, module in modules.items() if name != "tools"}
+            self._catalog_changes = changes
+            self._named.cache_clear()
+            self._types.cache_clear()
+            self._digest.cache_clear()
+        return self._stubs
+
+    def _types_now(self, source: str) -> bytes:
+        if self._stubs is None or self._catalog_changes != self._parts.sources.file.changes:
+            self._stubs_now()
+        return self._types(source)
+
+    def _types_of(self, source: str) -> bytes:
+        names = sorted(self._named(source).keys() & self._stubs_now().keys())
+        return hashlib.sha256(b"".join(map(self._digest, names))).digest()
+
+    def _digest_of(self, service: str) -> bytes:
+        stub = self._stubs_now()[service]
+        return hashlib.sha256(f"{service}\0{stub}".encode("utf-8", "surrogatepass")).digest()
+
+    async def _checked_again(self, run: Loaded) -> Sequence[Finding]:
+        return await self.check(run.program, agent=run.agent, inputs=run.inputs)
 
     async def health(self) -> Mapping[str, Value]:
         """Return what `doctor` shows: what this home is and how it does."""

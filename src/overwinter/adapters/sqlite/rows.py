@@ -269,6 +269,7 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
         snapshot=row[11],
         mail=mail,
         due=due,
+        checked=row[13],
     )
 
 
@@ -279,7 +280,7 @@ union all select * from (select id, position, body from mail where n = ?1 and po
 order by id"""
 _LOAD = """
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
-    (select min(due) from call where call.n = run.n)
+    (select min(due) from call where call.n = run.n), checked
 from run left join snapshot using (n) where id = ? and not_before <= ?"""
 
 

@@ -157,8 +157,9 @@ class SqliteStore:
                 db.execute("insert into started values (?, ?, ?)", (dedup, to_bytes(run.run_id), now))
             program = rows.program_number(db, digest, run.program)
             db.execute(
-                "insert into run (id, agent, name, program, inputs, events, created, changed) values (?, ?, ?, ?, ?, 1, ?, ?)",
-                (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now),
+                "insert into run (id, agent, name, program, inputs, events, created, changed, checked) "
+                "values (?, ?, ?, ?, ?, 1, ?, ?, ?)",
+                (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked),
             )
             rows.append(db, db.last_insert_rowid(), 0, rows.epoch_held(db), now, (event,))
             return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True)
