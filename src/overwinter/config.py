@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
 
-__all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "load"]
+__all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "is_secret", "load"]
 
 LAYERS = ("namespaces", "landlock", "seccomp")
 MOST: Mapping[str, float] = {
@@ -88,9 +88,12 @@ class Service:
     openapi: str = ""
     """File or address of an OpenAPI or Swagger description, JSON or YAML; a path is relative to `overwinter.toml`."""
     mcp: str = ""
-    """An MCP server: the command that starts it, or its address."""
+    """An MCP server: the command that starts it, or its address (`sse+https://...` if it speaks the older transport).
+    `${NAME}`, `${NAME:-default}` and `${file:PATH}` in it are filled in when it starts."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Environment of an MCP server besides PATH: name to `env:NAME`."""
+    """Environment of an MCP server besides PATH, HOME and locale: name to `env:NAME`, `file:PATH` or a text."""
+    cwd: str = ""
+    """Directory in which an MCP server works, relative to `overwinter.toml`."""
     base_url: str = ""
     """Where the API is, if not where its description says. Only so may it be on a private network."""
     auth: str = ""
@@ -98,7 +101,7 @@ class Service:
     timeout_s: float = 60.0
     """The longest that one attempt at a call of a described function may take, all its pages together."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Sent with each call: a tenant, an account."""
+    """Sent with each call: a tenant, an account; `env:NAME`, `file:PATH` or a text with `${NAME}`."""
     effects: Mapping[str, Effect] = field(default_factory=dict[str, Effect])
     """Function name to `read`, `idempotent` or `write`, where the description is wrong."""
 
@@ -136,6 +139,11 @@ def load(path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{path}: {error}") from error
     return _Reader(path, text).config(document)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a variable or a header of this name holds a secret, as a rule."""
+    return re.search(r"(?i)token|secret|passw|credential|api_?-?key|authorization|private", name) is not None
 
 
 class _Reader:
@@ -249,8 +257,13 @@ class _Reader:
         if sum(map(bool, (service.python, service.openapi, service.mcp))) != 1:
             words = "needs one source: python = 'a.module', openapi = 'a file or an address' or mcp = 'a command or an address'"
             raise self._wrong(place, words)
-        if any(not reference.startswith("env:") for reference in service.env.values()):
-            raise self._wrong((*place, "env"), "holds references, 'env:NAME': secrets stay out of here")
+        for group, table in (("env", service.env), ("headers", service.headers)):
+            for key, value in table.items():
+                if is_secret(key) and not re.search(r"^(env|file):.|\$\{", value):
+                    words = (
+                        f"holds references to secrets, {key} = 'env:NAME' or 'file:PATH': itself it stays out of here"
+                    )
+                    raise self._wrong((*place, group), words)
         if service.python and not all(part.isidentifier() for part in service.python.split(".")):
             raise self._wrong((*place, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}")
         if service.base_url and not service.base_url.startswith(("http://", "https://")):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from overwinter.adapters.mcp_servers.forms import answered, asked
+from overwinter.adapters.references import expanded, resolved
 from overwinter.catalog import Asks, Later
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
@@ -391,24 +392,54 @@ class Server:
             import mcp  # noqa: PLC0415 - it takes half a second, and many homes have no server
         except ImportError as error:
             raise ConfigInvalid("the MCP client is not installed: pip install 'overwinter[mcp]'") from error
-        service = self._service
+        service, place = self._service, self._service.mcp
         if service.mcp.startswith(("http://", "https://")):
-            return mcp.Client(service.mcp, elicitation_callback=self._elicited)
-        command = shlex.split(service.mcp)
+            from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as above
+
+            transport: Any = streamable_http_client(self._filled(place), http_client=self._http())
+        elif service.mcp.startswith("sse+"):
+            from mcp.client.sse import sse_client  # noqa: PLC0415 - as above
+
+            transport = sse_client(self._filled(place.removeprefix("sse+")), headers=self._headers())
+        else:
+            from mcp.client.stdio import stdio_client  # noqa: PLC0415 - as above
+
+            transport = stdio_client(self._process(mcp), errlog=words.file)
+        return mcp.Client(transport, elicitation_callback=self._elicited)
+
+    def _process(self, mcp: Any) -> Any:
+        """Return how the server is started. Its variables are filled in word by word: what they hold is never split."""
+        service = self._service
+        command = [self._filled(word) for word in shlex.split(service.mcp)]
         if setpriv := shutil.which("setpriv"):  # the kernel ends the child with us, also when we are killed
             command = [setpriv, "--pdeathsig", "KILL", *command]
-        environment = {name: os.environ.get(value.removeprefix("env:"), "") for name, value in service.env.items()}
-        parameters = mcp.StdioServerParameters(
-            command=command[0],
-            args=command[1:],
-            env={"PATH": os.environ.get("PATH", ""), **environment},
-            cwd=str(self._directory),
-        )
-        from mcp.client.stdio import stdio_client  # noqa: PLC0415 - as above
+        environment = {
+            name: resolved(value, self._directory, f"env of {service.mcp}") for name, value in service.env.items()
+        }
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | environment
+        place = self._directory / service.cwd
+        return mcp.StdioServerParameters(command=command[0], args=command[1:], env=environment, cwd=str(place))
 
-        return mcp.Client(stdio_client(parameters, errlog=words.file), elicitation_callback=self._elicited)
+    def _http(self) -> Any:
+        import httpx2  # noqa: PLC0415 - the SDK's, as in `_opened`
+
+        # A redirect would take the headers along to wherever it leads.
+        timeout = httpx2.Timeout(START_S_MAX, read=PROGRESS_S_MAX)
+        return httpx2.AsyncClient(headers=self._headers(), timeout=timeout, follow_redirects=False)
+
+    def _headers(self) -> dict[str, str]:
+        service, place = self._service, f"headers of {self._service.mcp}"
+        headers = {name: resolved(value, self._directory, place) for name, value in service.headers.items()}
+        if service.auth:
+            headers["Authorization"] = f"Bearer {resolved(service.auth, self._directory, f'auth of {service.mcp}')}"
+        return headers
+
+    def _filled(self, text: str) -> str:
+        return expanded(text, self._directory, self._service.mcp)
 
 
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+"""What a server has of our environment; the rest, where secrets are, only if it is named."""
 RESOURCES: Sequence[Mapping[str, Any]] = (
     {
         "name": "resources/list",

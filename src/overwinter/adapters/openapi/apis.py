@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from overwinter.adapters.catalog_file import CatalogFile, StoredModule
 from overwinter.adapters.openapi.client import Connection, HttpClient, open_client
 from overwinter.adapters.openapi.document import BYTES_MAX, Document, parse
 from overwinter.adapters.openapi.operations import operations
+from overwinter.adapters.references import resolved
 from overwinter.catalog import Catalog, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
@@ -197,9 +197,13 @@ class Apis:
             base = service.base_url or settings["server"]
             if not base:
                 raise ConfigInvalid(f"the description of {name} names no server: set services.{name}.base_url")
-            headers, query = dict(service.headers), list[tuple[str, str]]()
+            place = f"services.{name}.headers"
+            headers = {key: resolved(value, self._directory, place) for key, value in service.headers.items()}
+            query = list[tuple[str, str]]()
             if service.auth:
-                _authorise(settings["scheme"], _secret(service.auth, self._directory, name), headers, query)
+                _authorise(
+                    settings["scheme"], resolved(service.auth, self._directory, f"services.{name}.auth"), headers, query
+                )
             self._connections[name] = Connection(
                 base_url=base, headers=headers, query=query, is_trusted=bool(service.base_url)
             )
@@ -312,22 +316,3 @@ def _authorise(scheme: Mapping[str, str], secret: str, headers: dict[str, str], 
             headers["Cookie"] = f"{scheme['name']}={secret}"
         case _:
             headers[scheme["name"]] = scheme.get("prefix", "") + secret
-
-
-def _secret(reference: str, directory: Path, service: str) -> str:
-    """Return a credential by its reference: `env:NAME` or `file:PATH`.
-
-    Raises:
-        ConfigInvalid: it is not there.
-    """
-    kind, _, place = reference.partition(":")
-    if kind == "env":
-        secret = os.environ.get(place, "")
-    else:
-        try:
-            secret = (directory / place).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigInvalid(f"services.{service}.auth: {place} cannot be read: {error.strerror}") from error
-    if not secret:
-        raise ConfigInvalid(f"services.{service}.auth: {reference} is empty or not set")
-    return secret

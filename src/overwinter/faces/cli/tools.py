@@ -9,6 +9,7 @@ import typer
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, once
+from overwinter.faces.cli.importing import import_servers
 from overwinter.faces.cli.render import TAIL, print_json, safe, safe_lines, table
 
 __all__ = ["tools_cli"]
@@ -141,6 +142,9 @@ def refresh(
         typer.echo(f"  and {len(done['different']) - DIFFERENT_SHOWN} more: overwinter tools pins")
     if done["different"]:
         typer.echo("what changed is not called until it is accepted: overwinter tools accept NAME ...")
+
+
+tools_cli.command("import")(guarded(import_servers))
 
 
 @command
