@@ -22,6 +22,12 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# What `bench retrieval` is compared with, in an environment of its own.
+$(VENV)/.rivals: $(VENV)/.ready bench/rivals/requirements.txt
+	$(PYTHON) -m venv $(VENV)/rivals
+	$(VENV)/rivals/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bench/rivals/requirements.txt
+	@touch $@
+
 # Servers that others wrote, for the tests. Node comes from PyPI; scripts of the packages are not run.
 $(VENV)/.counterparts: $(VENV)/.ready tests/counterparts/package-lock.json
 	mkdir -p $(VENV)/counterparts && cp tests/counterparts/package.json tests/counterparts/package-lock.json $(VENV)/counterparts
