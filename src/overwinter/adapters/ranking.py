@@ -19,7 +19,7 @@ from dataclasses import dataclass
 __all__ = ["Ranking", "ranking"]
 
 K1 = 1.3
-B = 0.8
+B = 0.75
 COMMON_SHARE = 0.25
 """A word that stands in more of the functions than this says nothing, unless all words of a request are so."""
 SERVICE_SHARE = 0.7
