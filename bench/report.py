@@ -20,6 +20,7 @@ NAMES = {
     "retrieval": "retrieval",
     "check": "check",
     "context": "context",
+    "revoke": "revoke",
 }
 """Bench name to file."""
 

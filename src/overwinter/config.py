@@ -8,9 +8,11 @@ import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from overwinter.clock import SECOND_US
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
 
@@ -77,6 +79,18 @@ class Agent:
     tools: tuple[str, ...] = ()
     """Patterns of the functions it may call: `"billing.*"`."""
     purpose: str = ""
+    parent: str = ""
+    """The agent under whose authority it stands: it can never do what that one cannot."""
+    expires: str = ""
+    """When its authority ends by itself: a date, or an instant with its zone, as ISO 8601 writes it."""
+    models: tuple[str, ...] = ()
+    """Patterns of the models that it may use."""
+
+    @property
+    def expires_us(self) -> int | None:
+        """Return when its authority ends, microseconds UTC; a date is its beginning."""
+        instant = _instant(self.expires)
+        return None if instant is None else round(instant.timestamp() * SECOND_US)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +158,14 @@ def load(path: Path) -> Config:
 def is_secret(name: str) -> bool:
     """Return whether a variable or a header of this name holds a secret, as a rule."""
     return re.search(r"(?i)token|secret|passw|credential|api_?-?key|authorization|private", name) is not None
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 class _Reader:
@@ -245,6 +267,12 @@ class _Reader:
     def _names(self, config: Config) -> None:
         """Refuse what would silently name nothing."""
         for name, agent in config.agents.items():
+            if agent.parent and agent.parent not in config.agents:
+                raise self._wrong(("agents", name, "parent"), f"names no agent of this file: {agent.parent!r}")
+            if agent.expires and _instant(agent.expires) is None:
+                raise self._wrong(
+                    ("agents", name, "expires"), f"is no date such as 2027-01-31, unlike {agent.expires!r}"
+                )
             for pattern in agent.tools:
                 if not re.search(r"[.*?\[]", pattern):
                     hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"

@@ -11,7 +11,7 @@ writes it down. A crash before that repeats the call, as it would have a moment 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -25,7 +25,7 @@ from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
 from overwinter.store import Lease, Store
 
-__all__ = ["BACKOFF_S_MAX", "BY_HAND_US_MAX", "Attempt", "Effects", "InHand", "backoff_s"]
+__all__ = ["BACKOFF_S_MAX", "BY_HAND_US_MAX", "Attempt", "Cut", "Effects", "InHand", "backoff_s"]
 
 BACKOFF_S_MAX = 60.0
 """Longest pause between two attempts, unless the service itself asked for a longer one."""
@@ -40,6 +40,8 @@ POLL = "is_poll"
 """Key in what is left of a call: see `_is_poll`."""
 RETRY_AFTER_S_MAX = 86_400.0
 """Longest pause that a service may ask for: what it says is not to be trusted with a run's life."""
+CUT_S_MAX = 1.0
+"""How long to wait for cancelled calls: one that does not stop is a thread of the operator's own, and is left alone."""
 STORE_RETRY_S = 1.0
 """Pause before an answer is offered again to a store that could not take it (a full disk)."""
 
@@ -64,6 +66,22 @@ class InHand:
     answer: Answer
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A call in flight that was cancelled."""
+
+    call: Call
+    has_left: bool
+    """Whether it may have been on the wire: what has left cannot be called back."""
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    attempt: Attempt
+    task: asyncio.Task[None]
+    has_left: bool = False
+
+
 class Effects:
     """The calls in flight of one worker."""
 
@@ -86,7 +104,7 @@ class Effects:
         self._random = random
         self._has_answer = has_answer
         """Told the run that can go on with an answer in hand; False: no turn will take it."""
-        self._flying: dict[tuple[str, int], asyncio.Task[None] | None] = {}
+        self._flying: dict[tuple[str, int], _Flight | None] = {}
         self._in_hand: dict[str, dict[int, InHand]] = {}
         self._in_hand_count = 0
         self._tasks: asyncio.TaskGroup | None = None
@@ -116,14 +134,25 @@ class Effects:
         """Perform a call in a task of its own, unless it is under way already, there is no room, or no call may begin."""
         place = (attempt.call.run_id, attempt.call.index)
         if self._tasks is not None and place not in self._flying and self.room > 0:
-            self._flying[place] = self._tasks.create_task(self._fly(attempt))
+            self._flying[place] = _Flight(attempt, self._tasks.create_task(self._fly(attempt)))
 
-    def cancel(self, run_id: str) -> int:
-        """Cancel the calls in flight of a run; return how many."""
-        tasks = [task for (run, _), task in self._flying.items() if run == run_id and task is not None]
-        for task in tasks:
-            task.cancel()
-        return len(tasks)
+    async def cut(self, concerns: Callable[[Attempt], bool]) -> list[Cut]:
+        """Cancel the calls in flight that this concerns, and return them when they have stopped.
+
+        A write that may have left is of unknown outcome from now on.
+        """
+        flights = [each for each in self._flying.values() if each is not None and concerns(each.attempt)]
+        for flight in flights:
+            flight.task.cancel()
+        if flights:
+            await asyncio.wait([each.task for each in flights], timeout=CUT_S_MAX)
+        return [Cut(each.attempt.call, each.has_left) for each in flights]
+
+    async def park(self, cut: Iterable[Cut], why: str) -> None:
+        """Have a person say what became of the writes among these that had left."""
+        for each in cut:
+            if each.has_left and each.call.effect == "write":
+                await self._park(each.call, why)
 
     def has_in_hand(self, run_id: str) -> bool:
         """Return whether a run can go on with an answer in hand."""
@@ -154,7 +183,7 @@ class Effects:
         is_in_hand = False
         try:
             began_us = self._clock.now_us()
-            answer = await self._perform(attempt)
+            answer = await self._perform(attempt, place)
             if answer is None:
                 return
             took_us = self._clock.now_us() - began_us
@@ -180,11 +209,13 @@ class Effects:
         self._in_hand_count += 1
         return True
 
-    async def _perform(self, attempt: Attempt) -> Performed | None:
+    async def _perform(self, attempt: Attempt, place: tuple[str, int]) -> Performed | None:
         """Return what became of the act; None: it was not begun, for it is fenced, ended or somebody else's by now."""
         if attempt.state is CallState.STARTED:
             # A write that an earlier holder started: it may be on the wire, carried out, or lost.
             return Unknown(why="the process that had started it ended before it wrote down what came of it")
+        if (flight := self._flying[place]) is not None:
+            flight.has_left = True  # said before it is so: cancelled in between, nobody could tell any more
         if (
             attempt.call.effect == "write"
             and not _is_poll(attempt.call)
@@ -207,7 +238,7 @@ class Effects:
         call = attempt.call
         match answer:
             case Unknown(why=why):
-                await self._park(attempt, why)
+                await self._park(call, why)
             case Later(more=more, after_s=after_s):
                 pause_s = min(BACKOFF_S_MAX, max(POLL_S_MIN, after_s))
                 at_us = self._clock.now_us() + round(pause_s * SECOND_US)
@@ -240,14 +271,14 @@ class Effects:
                 event = Event(kind="retried", body=body)
                 await self._store.postpone(call, attempt.lease, not_before_us=at_us, event=event)
             case Raised(is_retryable=True) if call.effect == "write" and _is_poll(call):
-                await self._park(attempt, f"it was taken, and what came of it cannot be learnt: {answer.message}")
+                await self._park(call, f"it was taken, and what came of it cannot be learnt: {answer.message}")
             case Returned() | Raised():
                 await self._store.finish(call.run_id, call.index, answer, journal.answered(call.index, answer))
 
-    async def _park(self, attempt: Attempt, why: str) -> None:
-        body = {"index": attempt.call.index, "function": attempt.call.function, "why": why}
-        owner = self._owners.get(attempt.agent, "owner")
-        await self._store.park(attempt.call, person=owner, event=Event(kind="unknown", body=body))
+    async def _park(self, call: Call, why: str) -> None:
+        body = {"index": call.index, "function": call.function, "why": why}
+        owner = self._owners.get(call.agent, "owner")
+        await self._store.park(call, person=owner, event=Event(kind="unknown", body=body))
 
     def _may_repeat(self, attempt: Attempt) -> bool:
         function = self._tools.catalog.function(attempt.call.function)

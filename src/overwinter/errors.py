@@ -10,6 +10,7 @@ classes below. *Our bugs* are assertions.
     │   ├── CheckFailed       the program was refused before anything ran
     │   ├── NotFound          no such run, question or agent
     │   └── Conflict          the state of the thing forbids it (already answered, already ended)
+    │       └── Revoked       its agent may not act any more
     ├── HomeError             the home cannot be opened
     │   ├── HomeHeld          another process holds it
     │   ├── HomeTooNew        written by a newer version
@@ -37,6 +38,7 @@ __all__ = [
     "JailUnavailable",
     "NotFound",
     "OverwinterError",
+    "Revoked",
     "ServerUnreachable",
     "SnapshotRefused",
     "UsageError",
@@ -102,6 +104,12 @@ class Conflict(UsageError):
     """The state of the thing forbids the request: already answered, already ended. Never retry."""
 
     exit_code = 5
+
+
+class Revoked(Conflict):
+    """The agent was revoked. Never retry: a person may restore it."""
+
+    exit_code = 6
 
 
 class HomeError(OverwinterError):

@@ -197,6 +197,8 @@ def timer_answer(*, is_sleep: bool) -> Answer:
 def reason(run: RunRecord, calls: Sequence[CallRecord], now_us: int) -> str:
     """Return one sentence that says why a run stands where it stands."""
     ago = span(now_us - run.changed_us)
+    if run.is_revoked and run.status in (Status.LIVE, Status.QUARANTINED):
+        return f"stopped: its agent {run.agent} was revoked; `overwinter restore {run.agent} --runs` lets it go on"
     match run.status:
         case Status.LIVE:
             return _live(run, calls, now_us)

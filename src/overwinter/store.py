@@ -8,30 +8,35 @@ Rules that every store keeps:
 
 1. *One commit, all or nothing.* `commit` applies snapshot, calls, consumed mail, timers and journal together. A method
    that returns has made its change durable: `kill -9` or power loss afterwards does not undo it.
-2. *Fenced twice.* A turn applies only if the lease's epoch is the present one **and** the run's `seq` is the one the turn
-   was loaded with **and** the run is live. The three refusals are values, in this order: `FENCED`, `ENDED`, `STALE`.
+2. *Fenced three times.* A turn applies only if the lease's epoch is the present one **and** the run's agent is active in
+   the epoch in which the run was made **and** the run's `seq` is the one the turn was loaded with **and** the run is live.
+   The refusals are values, in this order: `FENCED`, `ENDED`, `REVOKED`, `STALE`.
 3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays, unless
    it answers a call that the turn closed (its time-out came first): nobody can receive it any more.
 4. *A repeat is recognised after the first copy is gone.* `dedup` keys are remembered apart from pending mail.
 5. *Ready is derived.* A live run past `not_before_us` is ready when it was never advanced, or it has mail for an open
    call, or a message while a `receive` is open, or a due timer. If `first` is set, only mail or a timer for that call
    counts. Senders never touch the run's row, so no wake-up is lost.
-6. *A started effect is marked before it leaves.* `start` moves INTENDED to STARTED, fenced and only for a live run.
+6. *A started effect is marked before it leaves.* `start` moves INTENDED to STARTED, fenced as a turn is, and only for a
+   live run.
    `finish` is not fenced, for a result is true whoever brings it; it moves INTENDED, STARTED or UNKNOWN to DONE and adds
    the answer as mail, in one commit, once: a second one returns False and changes nothing.
 7. *A run that has ended keeps nothing but its row and its journal*: snapshot, mail, timers and calls go with the commit
    that ends it. Quarantine is no end: it keeps all.
 8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
+9. *Revoking is one commit.* After `revoke` returns, no turn of the agent's runs or of those below it is committed, none of
+   their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
 from overwinter.events import Answer, Call, CallState, Event, Status
+from overwinter.identity import Identity
 from overwinter.values import Value
 
 __all__ = [
@@ -59,6 +64,8 @@ class Verdict(Enum):
     """Somebody advanced the run since it was loaded: drop this turn and load again."""
     ENDED = auto()
     """The run was cancelled or has ended: drop it."""
+    REVOKED = auto()
+    """The run's agent may not act any more: drop it."""
 
 
 class Sent(Enum):
@@ -71,6 +78,8 @@ class Sent(Enum):
     """The run has `MAIL_PENDING_MAX` messages pending; nothing was added."""
     GONE = auto()
     """The run has ended, or does not exist."""
+    REVOKED = auto()
+    """The run's agent was revoked; nothing was added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +130,8 @@ class Loaded:
 
     run_id: str
     agent: str
+    agent_epoch: int
+    """The agent's epoch in which the run was made."""
     name: str
     program: str
     inputs: Mapping[str, Value]
@@ -208,6 +219,8 @@ class RunRecord:
     result: Value
     """FINISHED: the value. FAILED, QUARANTINED: `{"kind", "message", "line", "traceback"}`. CANCELLED: `{"by", "reason"}`."""
     snapshot_bytes: int
+    is_revoked: bool
+    """Whether its agent was revoked since it was made: it keeps what it had, and never goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,8 +280,31 @@ class Store(Protocol):
         """Return the leases that this process holds, taking free ones; the epoch of a newly taken one is new."""
         ...
 
+    async def enrol(self, identities: Sequence[Identity]) -> None:
+        """Write agents down, new ones active in epoch 1. Of a known one neither epoch nor whether it is revoked changes."""
+        ...
+
+    async def identities(self) -> Sequence[Identity]:
+        """Return every agent, by name."""
+        ...
+
+    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Sequence[Identity]:
+        """Revoke an agent and all below it; return them as they are now, those that were revoked before left out."""
+        ...
+
+    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
+        """Make a revoked agent active in a new epoch; None: it is not revoked, or one above it is.
+
+        Its earlier runs stay stopped, unless `has_runs` takes them along into the new epoch.
+        """
+        ...
+
     async def create(self, run: NewRun, *, dedup: str | None = None) -> Created:
-        """Add a run, ready for its first turn, with its `created` event."""
+        """Add a run, ready for its first turn, with its `created` event. An agent that is not known is enrolled.
+
+        Raises:
+            Revoked: the agent may not act.
+        """
         ...
 
     async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> Sent:
@@ -371,8 +407,8 @@ class Store(Protocol):
         """Return ids of runs whose id ends with `text`, at most 10, newest first."""
         ...
 
-    async def counts(self) -> Mapping[Status, int]:
-        """Return how many runs stand where."""
+    async def counts(self, agents: Collection[str] | None = None) -> Mapping[Status, int]:
+        """Return how many runs stand where: of these agents, or all."""
         ...
 
     async def calls(self, run_id: str) -> Sequence[CallRecord]:

@@ -166,8 +166,10 @@ async def _answer(app: App, run_id: str, answers: Mapping[str, str]) -> bool:
 
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
-WRITES = ("create", "send", "commit", "stumble", "start", "finish", "postpone", "park", "end", "release")
-"""Store methods that change something: before and after each, a process may die."""
+WRITES = (
+    "create", "send", "commit", "stumble", "start", "finish", "postpone", "park", "end", "release", "revoke", "restore",
+)  # fmt: skip
+"""Store methods that change something: before and after each, a process may die. (`enrol` comes before any work.)"""
 
 
 class CrashPoints:

@@ -5,7 +5,7 @@ interpreter workers take turns. A run is in the hands of at most one of them.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -13,14 +13,14 @@ import anyio
 
 from overwinter.catalog import Tools
 from overwinter.clock import SECOND_US, Clock
-from overwinter.effects import Attempt, Effects, InHand
+from overwinter.effects import Attempt, Cut, Effects, InHand
 from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutdated, SnapshotRefused
 from overwinter.events import Event
 from overwinter.store import Lease, Loaded, Store, Verdict
 from overwinter.turn import Means, Standing, Turned, turn
 from overwinter.values import Value
 
-__all__ = ["FAILURES_MAX", "Pulse", "Worker"]
+__all__ = ["FAILURES_MAX", "Pulse", "Stopped", "Worker"]
 
 FAILURES_MAX = 5
 """Turns of one run that may fail in a row before it is quarantined."""
@@ -36,6 +36,8 @@ LEFT_BYTES_MAX = 64 << 10
 """Runs whose state stays in memory while a call of theirs is in flight, and how large it may be: the answer of a quick
 call need not read back what was written a moment ago."""
 DRAIN_LOOK_S = 0.02
+STOP_S_MAX = 1.0
+STOP_LOOK_S = 0.001
 STORE_PAUSE_S = 1.0
 """How long to leave a store alone that could not be read or written (a full disk)."""
 
@@ -49,6 +51,16 @@ class Pulse:
     busy: int
     in_flight: int
     epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What was stopped in mid-task."""
+
+    turns: Sequence[str]
+    """Runs whose program was computing: its interpreter was killed."""
+    cut: Sequence[Cut]
+    """Calls in flight."""
 
 
 class Worker:
@@ -68,6 +80,8 @@ class Worker:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._busy: dict[str, anyio.CancelScope] = {}
+        self._agents: dict[str, str] = {}
+        """Agent of each run that is in a turn."""
         self._again: set[str] = set()
         self._left: dict[str, Standing] = {}
         self._scope = anyio.CancelScope()
@@ -92,12 +106,26 @@ class Worker:
         """Whether so many runs are at it that a turn waits longer for an interpreter than for its commit."""
         return len(self._busy) + len(self._queued) >= CROWD
 
-    def interrupt(self, run_id: str) -> None:
+    async def interrupt(self, run_id: str) -> Stopped:
         """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
-        if (scope := self._busy.get(run_id)) is not None:
-            scope.cancel()
-        self._left.pop(run_id, None)
-        self._effects.cancel(run_id)
+        turns = [run_id] if run_id in self._busy else []
+        return await self._stop(turns, lambda attempt: attempt.call.run_id == run_id)
+
+    async def revoked(self, agents: Collection[str]) -> Stopped:
+        """Stop every run of agents that were revoked, and return when all have stopped."""
+        turns = [run_id for run_id, agent in self._agents.items() if agent in agents]
+        return await self._stop(turns, lambda attempt: attempt.agent in agents)
+
+    async def _stop(self, turns: Sequence[str], concerns: Callable[[Attempt], bool]) -> Stopped:
+        for run_id in turns:
+            self._busy[run_id].cancel()
+            self._left.pop(run_id, None)
+        cut = await self._effects.cut(concerns)
+        with anyio.move_on_after(STOP_S_MAX):
+            while any(run_id in self._busy for run_id in turns):  # noqa: ASYNC110 - each ends within a millisecond or two
+                await anyio.sleep(STOP_LOOK_S)
+        await self._effects.park(cut, "its agent was stopped while it was on the wire")
+        return Stopped(turns=turns, cut=cut)
 
     def ring(self, at_us: int) -> None:
         """Have the worker look for work at `at_us`, if it would not have before."""
@@ -210,6 +238,7 @@ class Worker:
                     await self._advance(run_id)
                 finally:
                     del self._busy[run_id]
+                    self._agents.pop(run_id, None)
             if run_id in self._again:
                 self._again.discard(run_id)
                 self._enqueue(run_id)
@@ -223,6 +252,7 @@ class Worker:
         try:
             standing = self._left.pop(run_id, None) or await self._load(run_id)
             if standing is not None:
+                self._agents[run_id] = standing.run.agent
                 answered = await self._take_turn(standing, lease, in_hand)
         except HomeError:
             # The store's trouble, not the run's: leave it as it is, the safety poll finds it again.
@@ -270,7 +300,7 @@ class Worker:
                 # Another process holds the home now. Whatever this one still does, no store will take it.
                 self._leases = {}
                 self._scope.cancel()
-            case Verdict.STALE | Verdict.ENDED:
+            case Verdict.STALE | Verdict.ENDED | Verdict.REVOKED:
                 pass
         return nothing
 

@@ -14,13 +14,14 @@ import anyio
 from overwinter import journal
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.adapters.home import Home, open_home
+from overwinter.app.governance import Governance
 from overwinter.app.parts import Parts, grants_of, limits_of, open_parts
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
 from overwinter.check import Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, UsageError
+from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
 from overwinter.events import CallState, Event, Raised, Returned, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
@@ -87,6 +88,8 @@ class App:
             calls_max=config.worker.calls_in_flight,
             random=SystemRandom(),
         )
+        self.governance = Governance(config, parts.store, self._worker, parts.clock)
+        """Who may act here, and what stops them."""
 
     @classmethod
     @asynccontextmanager
@@ -122,6 +125,7 @@ class App:
             drain_s: how long to wait for turns and calls under way; what is left is found again at the next start.
         """
         failure: Exception | None = None
+        await self.governance.enrol()
         try:
             async with anyio.create_task_group() as group:
                 if is_worker:
@@ -194,10 +198,10 @@ class App:
         return (await self._store.create(new, dedup=dedup)).run_id
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
-        """Wait until a run has ended or is quarantined, and return it; after `timeout_s` return it as it stands."""
+        """Wait until a run has ended, is quarantined or its agent is revoked, and return it; after `timeout_s` as it stands."""
         run = await self.run(run_id)
         with anyio.move_on_after(timeout_s):
-            while run.status is Status.LIVE:
+            while run.status is Status.LIVE and not run.is_revoked:
                 await self._store.watch(run_id, run.events)
                 run = await self.run(run_id)
         return run
@@ -220,7 +224,7 @@ class App:
                 yield event
             if page:
                 continue
-            if not is_following or run.status is not Status.LIVE:
+            if not is_following or run.status is not Status.LIVE or run.is_revoked:
                 return
             await self._store.watch(run_id, since)
 
@@ -337,6 +341,8 @@ class App:
             case Sent.GONE:
                 run = await self.run(run_id)
                 raise Conflict(f"run {run_id} has ended ({run.status.name.lower()}): nothing reads its messages")
+            case Sent.REVOKED:
+                raise Revoked(f"the agent of run {run_id} was revoked: no message reaches it")
 
     async def answer(self, question: str, answer: str, *, by: str) -> None:
         """Answer a question, `RUN:INDEX`.
@@ -425,7 +431,7 @@ class App:
         await self.run(run_id)
         event = Event(kind="cancelled", body={"by": by, "reason": reason})
         is_ended = await self._store.end(run_id, Status.CANCELLED, event)
-        self._worker.interrupt(run_id)
+        await self._worker.interrupt(run_id)
         return is_ended
 
     async def release(self, run_id: str, *, by: str) -> None:

@@ -46,7 +46,7 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         app: what it speaks for.
         stop: set when the server ends: requests that only wait are answered at once.
     """
-    face, tools = _Api(app, stop or anyio.Event()), _Tools(app)
+    face, tools, agents = _Api(app, stop or anyio.Event()), _Tools(app), _Agents(app)
     routes = [
         Route("/v1/runs", face.start, methods=["POST"]),
         Route("/v1/runs", face.runs),
@@ -68,6 +68,9 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         Route("/v1/tools/refresh", tools.refresh, methods=["POST"]),
         Route("/v1/tools/accept", tools.accept, methods=["POST"]),
         Route("/v1/values/{handle}", face.value),
+        Route("/v1/agents", agents.listed),
+        Route("/v1/revoke", agents.revoke, methods=["POST"]),
+        Route("/v1/restore", agents.restore, methods=["POST"]),
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
     ]
@@ -307,6 +310,42 @@ class _Tools:
         names = _field(await _body(request), "names", list)
         wanted = [each.name for each in self._app.pins() if any(fnmatchcase(each.name, str(name)) for name in names)]
         return JSONResponse({"accepted": wanted, "changed": self._app.accept(wanted)})
+
+
+class _Agents:
+    """Who may act here."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def listed(self, request: Request) -> Response:
+        del request
+        return JSONResponse({"agents": [wire.identity(each) for each in await self._app.governance.identities()]})
+
+    async def revoke(self, request: Request) -> Response:
+        """Revoke an agent with all below it, or a run: whichever has this name."""
+        body = await _body(request)
+        subject, governance = _field(body, "subject", str), self._app.governance
+        said = {"by": _field(body, "by", str, "unknown"), "reason": _field(body, "reason", str, "")}
+        if any(each.name == subject for each in await governance.identities()):
+            revocation = await governance.revoke(subject, **said)
+        else:
+            try:
+                run_id = await self._app.resolve(subject)
+            except UsageError as error:
+                raise NotFound(f"there is no agent and no run {subject!r}: see `overwinter agents` and `ps`") from error
+            revocation = await governance.revoke_run(run_id, **said)
+        return JSONResponse(wire.revocation(revocation))
+
+    async def restore(self, request: Request) -> Response:
+        body = await _body(request)
+        restored = await self._app.governance.restore(
+            _field(body, "agent", str),
+            by=_field(body, "by", str, "unknown"),
+            reason=_field(body, "reason", str, ""),
+            has_runs=_field(body, "has_runs", bool, default=False),
+        )
+        return JSONResponse(wire.identity(restored))
 
 
 def _agent(request: Request) -> str:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from overwinter.adapters.catalog_file import Hit, Pin, Source
+from overwinter.app.governance import Revocation
 from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
 from overwinter.errors import (
@@ -22,15 +23,17 @@ from overwinter.errors import (
     JailUnavailable,
     NotFound,
     OverwinterError,
+    Revoked,
     ServerUnreachable,
     UsageError,
 )  # fmt: skip
 from overwinter.events import CallState, Event
+from overwinter.identity import Identity, name_of
 from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
 __all__ = [
-    "call", "error", "event", "finding", "hit", "instant", "pin", "question_id", "raised", "readable", "run", "source", "status_of",
+    "call", "error", "event", "finding", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "run", "source", "status_of",
     "unreachable",
 ]  # fmt: skip
 
@@ -45,7 +48,7 @@ STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
 )
 KINDS: Mapping[str, Callable[[str], OverwinterError]] = {
     "UsageError": UsageError, "ConfigInvalid": ConfigInvalid, "Uncrossable": UsageError, "HTTPError": UsageError,
-    "NotFound": NotFound, "Conflict": Conflict, "HomeError": HomeError, "HomeHeld": HomeHeld,
+    "NotFound": NotFound, "Conflict": Conflict, "Revoked": Revoked, "HomeError": HomeError, "HomeHeld": HomeHeld,
     "HomeTooNew": HomeTooNew, "HomeDamaged": HomeDamaged, "HomeFull": HomeFull, "JailUnavailable": JailUnavailable,
 }  # fmt: skip
 """What a server may answer; `HTTPError` is a request that no route takes, or a body that is too large."""
@@ -99,6 +102,7 @@ def run(record: RunRecord, reason: str | None = None) -> dict[str, Value]:
         "changed": instant(record.changed_us),
         "due": instant(record.due_us),
         "is_ready": record.is_ready,
+        "is_revoked": record.is_revoked,
         "snapshot_bytes": record.snapshot_bytes,
         "program": record.program_digest,
         "result": readable(record.result),
@@ -150,6 +154,38 @@ def hit(found: Hit) -> dict[str, Value]:
         "summary": found.summary,
         "effect": found.effect,
         "line": found.line(),
+    }
+
+
+def identity(agent: Identity) -> dict[str, Value]:
+    """Return an agent as JSON."""
+    return {
+        "name": agent.name,
+        "id": name_of(agent),
+        "owner": agent.owner,
+        "purpose": agent.purpose,
+        "parent": agent.parent,
+        "expires": instant(agent.expires_us),
+        "epoch": agent.epoch,
+        "state": "revoked" if agent.is_revoked else "active",
+        "changed": instant(agent.changed_us or None),
+        "by": agent.by,
+        "reason": agent.reason,
+    }
+
+
+def revocation(done: Revocation) -> dict[str, Value]:
+    """Return what a revocation stopped as JSON."""
+    return {
+        "agents": [identity(each) for each in done.identities],
+        "runs": done.runs,
+        "turns": done.turns,
+        "calls": done.calls,
+        "on_the_wire": [
+            {"key": each.key, "function": each.function, "effect": each.effect} for each in done.on_the_wire
+        ],
+        "fenced_ms": done.fenced_us / 1_000,
+        "stopped_ms": done.stopped_us / 1_000,
     }
 
 

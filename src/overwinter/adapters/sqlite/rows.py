@@ -28,13 +28,17 @@ _HAS_MAIL = """exists (select 1 from mail where mail.n = run.n and (
     or (mail.position is null and run.receives > 0 and run.first is null)))"""
 _IS_DUE = """exists (select 1 from call where call.n = run.n and call.due <= ?1
     and (run.first is null or run.first = call.position))"""
+# Rule 9: what an agent's run may do ends with the epoch of the agent.
+_IS_ACTIVE = (
+    "exists (select 1 from agent where agent.name = run.agent and agent.state = 0 and agent.epoch = run.agent_epoch)"
+)
 # CROSS JOIN keeps the planner from walking all runs: candidates first, each looked up by its key.
 READY = f"""
 select id from (
     select n, 0 as since from run where status = 0 and seq = 0
     union all select n, min(sent) from mail group by n
     union all select n, due from call where due <= ?1) cross join run using (n)
-where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE})
+where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE}
 group by n order by min(since), n limit ?3"""
 # A scalar subquery each: only so is a minimum one step into its index. `not_before > 0` is the condition of the partial
 # index, said again because the planner cannot tell it from a parameter; without it every run is looked at.
@@ -45,8 +49,9 @@ select min(at) from (
     union all select (select min(not_before) from run where status = 0 and not_before > 0 and not_before > ?1))"""
 RUNS = f"""
 select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
-    status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}),
-    (select min(due) from call where call.n = run.n), result, (select length(body) from snapshot where snapshot.n = run.n)
+    status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE},
+    (select min(due) from call where call.n = run.n), result, (select length(body) from snapshot where snapshot.n = run.n),
+    not {_IS_ACTIVE}
 from run join program on program.id = run.program"""
 CALLS = """
 select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
@@ -61,7 +66,7 @@ STATE = 2
 """Column of `CALLS`."""
 PERFORMABLE = f"""
 select * from (
-    {CALLS} where call.state = 0 and call.effect < 3 and call.not_before <= ?1 and run.status = 0
+    {CALLS} where call.state = 0 and call.effect < 3 and call.not_before <= ?1 and run.status = 0 and {_IS_ACTIVE}
     order by call.not_before)
 union all select * from ({CALLS} where call.state = 1 and call.epoch < ?2 and run.status = 0)
 limit ?3"""
@@ -80,6 +85,8 @@ class RunRow:
     has_mail: bool
     epoch: int
     """The file's present one. What is not fenced is written under it: so the epochs of a journal never fall."""
+    is_active: bool
+    """Whether its agent may act, in the epoch in which the run was made."""
 
     def is_held(self, epoch: int) -> bool:
         """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
@@ -125,13 +132,14 @@ def epoch_held(db: apsw.Connection) -> int:
 
 def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
     """Return what a write must know of a run."""
-    for n, status, seq, events, listens, has_mail, epoch in db.execute(
-        "select n, status, seq, events, receives > 0 and first is null, "
-        "exists (select 1 from mail where mail.n = run.n), (select epoch from meta) from run where id = ?",
-        (to_bytes(run_id),),
-    ):
-        return RunRow(n, Status(status), seq, events, bool(listens), bool(has_mail), epoch)
+    for n, status, seq, events, listens, has_mail, epoch, is_active in db.execute(_RUN_ROW, (to_bytes(run_id),)):
+        return RunRow(n, Status(status), seq, events, bool(listens), bool(has_mail), epoch, bool(is_active))
     return None
+
+
+_RUN_ROW = f"""
+select n, status, seq, events, receives > 0 and first is null, exists (select 1 from mail where mail.n = run.n),
+    (select epoch from meta), {_IS_ACTIVE} from run where id = ?"""
 
 
 def is_open(db: apsw.Connection, n: int, index: int) -> bool:
@@ -270,6 +278,7 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
         mail=mail,
         due=due,
         checked=row[13],
+        agent_epoch=row[14],
     )
 
 
@@ -278,10 +287,10 @@ _LOAD_MAIL = """
 select id, position, body from mail where n = ?1 and position is not null
 union all select * from (select id, position, body from mail where n = ?1 and position is null order by id limit ?2)
 order by id"""
-_LOAD = """
+_LOAD = f"""
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
-    (select min(due) from call where call.n = run.n), checked
-from run left join snapshot using (n) where id = ? and not_before <= ?"""
+    (select min(due) from call where call.n = run.n), checked, agent_epoch
+from run left join snapshot using (n) where id = ? and not_before <= ? and {_IS_ACTIVE}"""
 
 
 def run_record(row: tuple[Any, ...]) -> RunRecord:
@@ -303,6 +312,7 @@ def run_record(row: tuple[Any, ...]) -> RunRecord:
         due_us=row[13],
         result=None if row[14] is None else values.decode(row[14]),
         snapshot_bytes=row[15] or 0,
+        is_revoked=bool(row[16]),
     )
 
 

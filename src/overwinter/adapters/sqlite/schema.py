@@ -11,7 +11,7 @@ from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTo
 
 __all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
 
-FORMAT = 2
+FORMAT = 3
 """The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""
 SQLITE_MIN = (3, 51, 3)
 """Up to 3.51.2, two connections that write or do WAL checkpoints at once can corrupt the file
@@ -65,11 +65,25 @@ alter table call add column more blob;
 alter table run add column checked blob;
 """
 
+# `agent`: governed identities. What a run may do ends with the epoch of its agent in which it was made.
+FORMAT_3 = """
+create table agent (
+    name text primary key, owner text not null, purpose text not null default '', parent text, expires integer,
+    models text not null default '[]', epoch integer not null default 1, state integer not null default 0,
+    changed integer not null default 0, by text not null default '', reason text not null default '') strict, without rowid;
+create index agent_below on agent (parent) where parent is not null;
+alter table run add column agent_epoch integer not null default 1;
+insert into agent (name, owner) select distinct agent, 'owner' from run;
+"""
+
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.
 INDICES = "create index if not exists mail_waiting on mail (n, position, id, sent)"
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], object]] = {1: lambda db: db.execute(FORMAT_2)}
+MIGRATIONS: dict[int, Callable[[apsw.Connection], object]] = {
+    1: lambda db: db.execute(FORMAT_2),
+    2: lambda db: db.execute(FORMAT_3),
+}
 """Format to the step that leads to the next one."""
 
 
@@ -119,7 +133,7 @@ def make(path: Path, home: bytes, key_id: bytes) -> None:
         connection.execute("pragma synchronous=full")
         connection.execute(f"pragma page_size={PAGE_BYTES}")
         with connection:
-            connection.execute(TABLES + FORMAT_2)
+            connection.execute(TABLES + FORMAT_2 + FORMAT_3)
             connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
     draft.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)

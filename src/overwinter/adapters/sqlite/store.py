@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import lru_cache
 from pathlib import Path
@@ -12,12 +13,13 @@ import anyio.to_thread
 import apsw
 
 from overwinter import values
-from overwinter.adapters.sqlite import rows
+from overwinter.adapters.sqlite import agents, rows
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
 from overwinter.clock import DAY_US, Clock
-from overwinter.errors import UsageError
+from overwinter.errors import Revoked, UsageError
 from overwinter.events import Answer, Call, CallState, Event, Returned, Status
+from overwinter.identity import Identity
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.snapshot import key_id
 from overwinter.store import (
@@ -125,6 +127,8 @@ class SqliteStore:
     def _tell(self, group: list[Job]) -> None:
         """On the event loop: hand a group's results out, wake who waits for them."""
         for job in group:
+            if job.wrote is not None and job.wrote.is_revoked:
+                self._tell_all()
             if job.wrote is not None and job.wrote.grown is not None:
                 for future in self._watchers.pop(job.wrote.grown, ()):
                     if not future.done():
@@ -140,6 +144,44 @@ class SqliteStore:
                 assert job.wrote is not None
                 job.future.set_result(job.wrote.result)
 
+    def _tell_all(self) -> None:
+        for futures in self._watchers.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+
+    # --- Agents ------------------------------------------------------------------------------------------------------
+
+    async def enrol(self, identities: Sequence[Identity]) -> None:
+        """Write agents down."""
+
+        def act(db: apsw.Connection) -> Wrote[None]:
+            agents.enrol(db, identities)
+            return Wrote(None)
+
+        await self._writer.submit(act)
+
+    async def identities(self) -> Sequence[Identity]:
+        """Return every agent, by name."""
+        with guarded(self._path):
+            return agents.identities(self._reading)
+
+    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Sequence[Identity]:
+        """Revoke an agent and all below it, in one commit."""
+
+        def act(db: apsw.Connection) -> Wrote[Sequence[Identity]]:
+            return Wrote(agents.revoke(db, agent, by, reason, self._clock.now_us()), is_revoked=True)
+
+        return await self._writer.submit(act)
+
+    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
+        """Make a revoked agent active in a new epoch."""
+
+        def act(db: apsw.Connection) -> Wrote[Identity | None]:
+            return Wrote(agents.restore(db, agent, by, reason, self._clock.now_us(), has_runs=has_runs))
+
+        return await self._writer.submit(act)
+
     # --- Turns -------------------------------------------------------------------------------------------------------
 
     async def create(self, run: NewRun, *, dedup: str | None = None) -> Created:
@@ -149,22 +191,28 @@ class SqliteStore:
         body = {"program": digest.hex(), "inputs": dict(run.inputs), "agent": run.agent, "name": run.name}
         event = Event(kind="created", body=body)
 
-        def act(db: apsw.Connection) -> Wrote[Created]:
+        def act(db: apsw.Connection) -> Wrote[Created | None]:
             now = self._clock.now_us()
+            agent_epoch = agents.enrolled(db, run.agent)
+            if agent_epoch is None:
+                return Wrote(None)
             if dedup is not None:
                 for (earlier,) in db.execute("select run from started where dedup = ?", (dedup,)):
                     return Wrote(Created(run_id=from_bytes(earlier), is_new=False))
                 db.execute("insert into started values (?, ?, ?)", (dedup, to_bytes(run.run_id), now))
             program = rows.program_number(db, digest, run.program)
             db.execute(
-                "insert into run (id, agent, name, program, inputs, events, created, changed, checked) "
-                "values (?, ?, ?, ?, ?, 1, ?, ?, ?)",
-                (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked),
+                "insert into run (id, agent, name, program, inputs, events, created, changed, checked, agent_epoch) "
+                "values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
+                (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked, agent_epoch),
             )
             rows.append(db, db.last_insert_rowid(), 0, rows.epoch_held(db), now, (event,))
             return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True)
 
-        return await self._writer.submit(act)
+        created = await self._writer.submit(act)
+        if created is None:
+            raise Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it")
+        return created
 
     async def ready(self, leases: Sequence[Lease], limit: int) -> Ready:
         """Return ready runs and the next instant at which time makes one ready."""
@@ -194,6 +242,8 @@ class SqliteStore:
                 return Wrote(Verdict.FENCED)
             if row.status is not Status.LIVE:
                 return Wrote(Verdict.ENDED)
+            if not row.is_active:
+                return Wrote(Verdict.REVOKED)
             if row.seq != turn.seq:
                 return Wrote(Verdict.STALE)
             has_mail = rows.apply(db, row, turn, batch, now, self._ids)
@@ -262,6 +312,8 @@ class SqliteStore:
             row = rows.run_row(db, run_id)
             if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
                 return Wrote(Sent.GONE)
+            if not row.is_active:
+                return Wrote(Sent.REVOKED)
             if dedup is not None and rows.has_seen(db, row.n, dedup):
                 return Wrote(Sent.DUPLICATE)
             ((pending,),) = db.execute("select count(*) from mail where n = ? and position is null", (row.n,))
@@ -290,7 +342,7 @@ class SqliteStore:
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             row = rows.run_row(db, call.run_id)
-            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
+            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch) or not row.is_active:
                 return Wrote(result=False)
             marked = list(
                 db.execute(
@@ -365,7 +417,7 @@ class SqliteStore:
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             row = rows.run_row(db, call.run_id)
-            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
+            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch) or not row.is_active:
                 return Wrote(result=False)
             counted = 0 if call.effect == "write" else 1  # a write's attempts are counted when they start
             db.execute(
@@ -417,14 +469,15 @@ class SqliteStore:
         """Return ids of runs whose id ends with `text`."""
         return await self._listed(lambda db: rows.ids_ending(db, text))
 
-    async def counts(self) -> Mapping[Status, int]:
-        """Return how many runs stand where."""
+    async def counts(self, agents: Collection[str] | None = None) -> Mapping[Status, int]:
+        """Return how many runs stand where: of these agents, or all."""
+        wanted = None if agents is None else json.dumps(sorted(agents))
+        only = "" if agents is None else "where agent in (select value from json_each(?1))"
+        sql = f"select status, count(*) from run {only} group by status"
 
         def read(db: apsw.Connection) -> dict[Status, int]:
-            return {
-                Status(status): count
-                for status, count in db.execute("select status, count(*) from run group by status")
-            }
+            found = db.execute(sql, () if wanted is None else (wanted,))
+            return {Status(status): count for status, count in found}
 
         return await self._listed(read)
 

@@ -49,6 +49,8 @@ class Wrote(Generic[T]):
     """The run whose journal grew."""
     is_woken: bool = False
     """Whether that run may have become ready."""
+    is_revoked: bool = False
+    """Whether runs may have been stopped, whichever: all who watch one look again."""
 
 
 @dataclass(slots=True)

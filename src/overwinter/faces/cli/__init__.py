@@ -1,6 +1,5 @@
 """The command line. Every command takes `--json`; exit codes are listed in docs/errors.md."""
 
-import getpass
 import io
 import json
 import os
@@ -17,7 +16,8 @@ import typer
 from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, guarded, once
+from overwinter.faces.cli.governing import agents, restore, revoke
+from overwinter.faces.cli.guard import Home, Json, guarded, me, once
 from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
 from overwinter.faces.cli.tools import tools_cli
 
@@ -39,6 +39,9 @@ cli = typer.Typer(
     "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on.",
 )
 cli.add_typer(tools_cli, name="tools")
+cli.command()(guarded(agents))
+cli.command()(guarded(revoke))
+cli.command()(guarded(restore))
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")
@@ -343,7 +346,7 @@ def cancel(
 ) -> None:
     """End a run now; its program is stopped and its calls in flight are cancelled."""
     with open_door(home_path(home)) as client:
-        done = client.post("runs", run, "cancel", by=_me(), reason=reason)
+        done = client.post("runs", run, "cancel", by=me(), reason=reason)
     print_json(done) if is_json else typer.echo("cancelled" if done["is_cancelled"] else "it had ended before")
 
 
@@ -351,7 +354,7 @@ def cancel(
 def release(run: Run, *, home: Home = None, is_json: Json = False) -> None:
     """Let a quarantined run go on."""
     with open_door(home_path(home)) as client:
-        done = client.post("runs", run, "release", by=_me())
+        done = client.post("runs", run, "release", by=me())
     print_json(done) if is_json else typer.echo("released")
 
 
@@ -380,7 +383,7 @@ def answer(
 ) -> None:
     """Answer a question of a run, or say what became of a call of unknown outcome."""
     with open_door(home_path(home)) as client:
-        done = client.post("questions", question, "answer", answer=value, by=_me())
+        done = client.post("questions", question, "answer", answer=value, by=me())
     print_json(done) if is_json else typer.echo("answered")
 
 
@@ -460,10 +463,3 @@ def demo(
     from overwinter.faces.cli.demo import run_demo  # noqa: PLC0415 - not needed by other commands
 
     raise typer.Exit(run_demo(is_small=is_small, is_kept=is_kept, is_json=is_json))
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

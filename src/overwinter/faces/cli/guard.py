@@ -1,5 +1,6 @@
 """What every command shares: where its home is, JSON or text, and errors as one sentence with an exit code."""
 
+import getpass
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import typer
 from overwinter.errors import OverwinterError
 from overwinter.faces.cli.render import print_json, safe_lines
 
-__all__ = ["Home", "Json", "guarded", "once"]
+__all__ = ["Home", "Json", "guarded", "me", "once"]
 
 EXIT_INTERRUPTED = 130
 Home = Annotated[
@@ -45,6 +46,14 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
 def once() -> str:
     """Return a key under which this command may repeat its request when a server goes away before it has answered."""
     return f"command-{os.urandom(16).hex()}"
+
+
+def me() -> str:
+    """Return who uses this command, as the operating system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:

@@ -1,0 +1,130 @@
+"""Who may act in a home, and what stops them: agents, revocation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overwinter.clock import Clock
+from overwinter.config import Config
+from overwinter.errors import Conflict, NotFound
+from overwinter.events import Call, Event, Status
+from overwinter.identity import Identity
+from overwinter.store import Store
+from overwinter.worker import Worker
+
+__all__ = ["Governance", "Revocation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """What a revocation stopped."""
+
+    identities: Sequence[Identity]
+    """The agents that were active, as they are now."""
+    runs: int
+    """Their runs that had not ended: none of them goes on, wakes or is tried again."""
+    turns: int
+    """Programs that were computing; their interpreters were killed."""
+    calls: int
+    """Calls in flight that were cancelled."""
+    on_the_wire: Sequence[Call]
+    """Calls that may have left before: what has left cannot be called back. Each has its key."""
+    fenced_us: int
+    """From the request to the commit after which no effect starts."""
+    stopped_us: int
+    """From the request to the end of everything that was under way."""
+
+
+class Governance:
+    """The agents of a home."""
+
+    def __init__(self, config: Config, store: Store, worker: Worker, clock: Clock) -> None:
+        self._config, self._store, self._worker, self._clock = config, store, worker, clock
+
+    async def enrol(self) -> None:
+        """Write down the agents of `overwinter.toml`."""
+        await self._store.enrol([
+            Identity(
+                name=name, owner=agent.owner, purpose=agent.purpose, parent=agent.parent or None,
+                expires_us=agent.expires_us, models=agent.models,
+            )
+            for name, agent in self._config.agents.items()
+        ])  # fmt: skip
+
+    async def identities(self) -> Sequence[Identity]:
+        """Return every agent, by name."""
+        return await self._store.identities()
+
+    async def identity(self, agent: str) -> Identity:
+        """Return one agent.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = next((each for each in await self._store.identities() if each.name == agent), None)
+        if found is None:
+            raise NotFound(f"there is no agent {agent!r}: `overwinter agents` lists them")
+        return found
+
+    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Revocation:
+        """Revoke an agent and all below it: one commit, then whatever is under way is stopped.
+
+        No effect of theirs starts after the commit, anywhere, because starting one is a commit that it refuses. Revoking
+        again stops what is left and changes nothing.
+
+        Raises:
+            NotFound: there is no such agent.
+        """
+        await self.identity(agent)
+        began_us = self._clock.now_us()
+        revoked = await self._store.revoke(agent, by=by, reason=reason)
+        fenced_us = self._clock.now_us() - began_us
+        names = {each.name for each in revoked} | {agent}
+        stopped = await self._worker.revoked(names)
+        stopped_us = self._clock.now_us() - began_us
+        counts = await self._store.counts(names)
+        return Revocation(
+            identities=revoked,
+            runs=counts.get(Status.LIVE, 0) + counts.get(Status.QUARANTINED, 0),
+            turns=len(stopped.turns),
+            calls=len(stopped.cut),
+            on_the_wire=[each.call for each in stopped.cut if each.has_left],
+            fenced_us=fenced_us,
+            stopped_us=stopped_us,
+        )
+
+    async def revoke_run(self, run_id: str, *, by: str, reason: str = "") -> Revocation:
+        """End one run as a revocation does: one commit, then whatever of it is under way is stopped.
+
+        Raises:
+            Conflict: it had ended.
+        """
+        began_us = self._clock.now_us()
+        event = Event(kind="cancelled", body={"by": by, "reason": reason or "revoked"})
+        is_ended = await self._store.end(run_id, Status.CANCELLED, event)
+        fenced_us = self._clock.now_us() - began_us
+        stopped = await self._worker.interrupt(run_id)
+        if not is_ended:
+            raise Conflict(f"run {run_id} had ended before")
+        return Revocation(
+            identities=(),
+            runs=1,
+            turns=len(stopped.turns),
+            calls=len(stopped.cut),
+            on_the_wire=[each.call for each in stopped.cut if each.has_left],
+            fenced_us=fenced_us,
+            stopped_us=self._clock.now_us() - began_us,
+        )
+
+    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity:
+        """Make a revoked agent active in a new epoch; its earlier runs go on only with `has_runs`.
+
+        Raises:
+            NotFound: there is no such agent.
+            Conflict: it is not revoked, or one above it is.
+        """
+        await self.identity(agent)
+        restored = await self._store.restore(agent, by=by, reason=reason, has_runs=has_runs)
+        if restored is None:
+            raise Conflict(f"agent {agent!r} is not revoked, or one above it is: restore that one first")
+        self._worker.ring(0)
+        return restored
