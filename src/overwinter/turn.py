@@ -23,7 +23,7 @@ from overwinter.errors import SnapshotRefused
 from overwinter.events import Answer, Call, Event, Raised, Status
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
-from overwinter.policy import Allow, Deny, Policy
+from overwinter.policy import Allow, Ask, Deny, Policy, Resource
 from overwinter.principal import Principal
 from overwinter.rebuild import rebuild, told
 from overwinter.recheck import recheck
@@ -283,9 +283,13 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
     principal = Principal(
         agent=began.run.agent, run_id=began.run.run_id, owner=means.owners.get(began.run.agent, "owner")
     )
-    match means.policy.decide(principal, function.name, arguments):
+    resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
+    match means.policy.decide(principal, "call", resource, arguments):
         case Allow():
             return NewCall(call=call)
+        case Ask(reason=reason):
+            # Until a person can be asked at this place, who must be asked first is told no.
+            return Raised(kind="PermissionError", message=reason, status=403, code="unapproved")
         case Deny(reason=reason):
             return Raised(kind="PermissionError", message=reason, status=403, code="denied")
 

@@ -87,8 +87,8 @@ MUTATIONS = {
     ),
     "a call is not decided": (
         "src/overwinter/policy.py",
-        "if any(fnmatchcase(action, pattern) for pattern in patterns):",
-        "if True:",
+        "any(fnmatchcase(resource.name, pattern) for pattern in patterns)",
+        "True",
         TURNS,
     ),
     "a program is not checked": (

@@ -18,7 +18,7 @@ from overwinter.config import Config
 from overwinter.handles import Handles
 from overwinter.ids import Ids
 from overwinter.interpreter import Interpreter, Limits
-from overwinter.policy import Allow, Grants
+from overwinter.policy import Deny, Grants, Resource
 from overwinter.principal import Principal
 from overwinter.store import Store
 
@@ -98,8 +98,9 @@ def grants_of(config: Config) -> Grants:
 
 
 def may_call(grants: Grants, agent: str, function: str) -> bool:
-    """Return whether an agent may call a function at all."""
-    return isinstance(grants.decide(Principal(agent=agent, run_id="", owner=""), function, {}), Allow)
+    """Return whether an agent may find a function: some call of it might be allowed."""
+    principal = Principal(agent=agent, run_id="", owner="")
+    return not isinstance(grants.decide(principal, "see", Resource(name=function), {}), Deny)
 
 
 def limits_of(config: Config) -> Limits:
