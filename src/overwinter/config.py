@@ -269,6 +269,12 @@ class _Reader:
         for name, agent in config.agents.items():
             if agent.parent and agent.parent not in config.agents:
                 raise self._wrong(("agents", name, "parent"), f"names no agent of this file: {agent.parent!r}")
+            above, seen = agent.parent, {name}
+            while above and above not in seen:
+                seen.add(above)
+                above = config.agents[above].parent if above in config.agents else ""
+            if above:
+                raise self._wrong(("agents", name, "parent"), f"leads back to {above!r}: nobody is above themselves")
             if agent.expires and _instant(agent.expires) is None:
                 raise self._wrong(
                     ("agents", name, "expires"), f"is no date such as 2027-01-31, unlike {agent.expires!r}"

@@ -19,11 +19,13 @@ from random import Random
 import anyio
 
 from overwinter import journal
+from overwinter.approval import Gate
 from overwinter.catalog import Asks, Later, Performed, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
 from overwinter.store import Lease, Store
+from overwinter.turn import Means, permitted
 
 __all__ = ["BACKOFF_S_MAX", "BY_HAND_US_MAX", "Attempt", "Cut", "Effects", "InHand", "backoff_s"]
 
@@ -56,6 +58,12 @@ class Attempt:
     number: int = 0
     """Attempts before this one."""
     state: CallState = CallState.INTENDED
+    agent_epoch: int = 1
+    """Of the agent, as the run has it."""
+    rules: str = ""
+    """Version of the rules by which it was decided a moment ago; "" if it must be decided now."""
+    is_approved: bool = False
+    """Whether people have said yes to exactly this call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ class Effects:
         store: Store,
         tools: Tools,
         clock: Clock,
-        owners: Mapping[str, str],
+        means: Means,
         *,
         calls_max: int,
         random: Random,
@@ -99,7 +107,8 @@ class Effects:
         self._store = store
         self._tools = tools
         self._clock = clock
-        self._owners = owners
+        self._means = means
+        self._owners = means.owners
         self._calls_max = calls_max
         self._random = random
         self._has_answer = has_answer
@@ -214,6 +223,15 @@ class Effects:
         if attempt.state is CallState.STARTED:
             # A write that an earlier holder started: it may be on the wire, carried out, or lost.
             return Unknown(why="the process that had started it ended before it wrote down what came of it")
+        if attempt.rules != self._means.policy.version and not _is_poll(attempt.call):
+            match permitted(attempt.call, attempt.agent_epoch, self._means, approved=attempt.is_approved):
+                case None:
+                    pass
+                case Raised() as refusal:
+                    return refusal
+                case Gate() as gate:
+                    await self._store.gate(attempt.call, attempt.lease, gate, journal.gated(attempt.call, gate))
+                    return None
         if (flight := self._flying[place]) is not None:
             flight.has_left = True  # said before it is so: cancelled in between, nobody could tell any more
         if (

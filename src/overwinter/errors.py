@@ -9,8 +9,9 @@ classes below. *Our bugs* are assertions.
     │   ├── ConfigInvalid     overwinter.toml: line, key, remedy
     │   ├── CheckFailed       the program was refused before anything ran
     │   ├── NotFound          no such run, question or agent
-    │   └── Conflict          the state of the thing forbids it (already answered, already ended)
-    │       └── Revoked       its agent may not act any more
+    │   ├── Conflict          the state of the thing forbids it (already answered, already ended)
+    │   │   └── Revoked       its agent may not act any more
+    │   └── Denied            this person may not do it
     ├── HomeError             the home cannot be opened
     │   ├── HomeHeld          another process holds it
     │   ├── HomeTooNew        written by a newer version
@@ -29,6 +30,7 @@ __all__ = [
     "CheckFailed",
     "ConfigInvalid",
     "Conflict",
+    "Denied",
     "Finding",
     "HomeDamaged",
     "HomeError",
@@ -110,6 +112,12 @@ class Revoked(Conflict):
     """The agent was revoked. Never retry: a person may restore it."""
 
     exit_code = 6
+
+
+class Denied(UsageError):
+    """This person may not do it. Never retry: ask somebody who may."""
+
+    exit_code = 7
 
 
 class HomeError(OverwinterError):

@@ -119,6 +119,9 @@ EventKind = Literal[
     "retried",    # index, attempt, error, at: it will be tried again
     "continued",  # index, function, why, at: its service took it, and is asked again then
     "asked",      # index, function, person, question: its service waits for a person's word
+    "gated",      # index, function, person, digest, reason, policies: it waits for people's approval
+    "approved",   # index, by, reason, digest, is_enough: a person said yes
+    "rejected",   # index, by, reason, digest: a person said no; its `answered` event follows
     "answered",   # index, result or error
     "unknown",    # index, why: the outcome of a write cannot be told; a person is asked
     "message",    # a message arrived for the run

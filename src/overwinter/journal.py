@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from overwinter.approval import Gate, Vote
 from overwinter.clock import SECOND_US
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
 from overwinter.interpreter import Failed, Finished, Request
@@ -12,8 +13,23 @@ from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
 __all__ = [
-    "Given", "PastTurn", "answer_in", "answered", "called", "denied", "error_body", "failed", "finished", "history",
-    "printed", "reason", "span", "timer_answer", "turn",
+    "Given",
+    "PastTurn",
+    "answer_in",
+    "answered",
+    "called",
+    "denied",
+    "error_body",
+    "failed",
+    "finished",
+    "gated",
+    "history",
+    "printed",
+    "reason",
+    "span",
+    "timer_answer",
+    "turn",
+    "voted",
 ]  # fmt: skip
 
 
@@ -79,6 +95,27 @@ def answered(index: int, answer: Answer, *, by: str | None = None) -> Event:
     if by is not None:
         body["by"] = by
     return Event(kind="answered", body=body)
+
+
+def gated(call: Call, gate: Gate) -> Event:
+    """Return the fact that a call waits for approval."""
+    body = {
+        "index": call.index,
+        "function": call.function,
+        "person": gate.approver,
+        "digest": gate.digest.hex(),
+        "reason": gate.reason,
+        "policies": list(gate.policies),
+    }
+    return Event(kind="gated", body=body)
+
+
+def voted(call: Call, digest: bytes, vote: Vote, *, is_enough: bool) -> Event:
+    """Return what a person said of a gated call."""
+    body: dict[str, Value] = {"index": call.index, "by": vote.person, "reason": vote.reason, "digest": digest.hex()}
+    if vote.is_yes:
+        return Event(kind="approved", body={**body, "is_enough": is_enough})
+    return Event(kind="rejected", body=body)
 
 
 def error_body(raised: Raised) -> dict[str, Value]:
@@ -234,7 +271,8 @@ def _wait(record: CallRecord, now_us: int) -> str:
     if record.state is CallState.UNKNOWN:
         return f"waits for {record.person} to say whether {call.function} was carried out, since {since}"
     if record.person is not None:
-        return f"waits for {record.person} to answer since {since}"
+        what = f"approve {call.function}" if record.gate is not None and not record.gate.is_used else "answer"
+        return f"waits for {record.person} to {what} since {since}"
     if call.function.endswith(".sleep") and record.due_us is not None:
         return f"sleeps until {_instant(record.due_us)}, {span(record.due_us - now_us)} from now"
     if call.function == "tools.receive":

@@ -1,7 +1,8 @@
 """Whether a principal may do a thing. No rule means no; an error while deciding means no."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
@@ -72,6 +73,11 @@ class Resource:
 class Policy(Protocol):
     """Decides each act of each principal, at the moment it is about to happen."""
 
+    @property
+    def version(self) -> str:
+        """Return what tells the rules of this moment from any others."""
+        ...
+
     def decide(
         self,
         principal: Principal,
@@ -99,6 +105,11 @@ class Grants:
 
     by_agent: Mapping[str, tuple[str, ...]]
     """Agent name to patterns such as `"billing.*"`."""
+    version: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        version = hashlib.sha256(repr(sorted(self.by_agent.items())).encode()).hexdigest()
+        object.__setattr__(self, "version", version)
 
     def decide(
         self,

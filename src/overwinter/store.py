@@ -24,7 +24,9 @@ Rules that every store keeps:
 7. *A run that has ended keeps nothing but its row and its journal*: snapshot, mail, timers and calls go with the commit
    that ends it. Quarantine is no end: it keeps all.
 8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
-9. *Revoking is one commit.* After `revoke` returns, no turn of the agent's runs or of those below it is committed, none of
+9. *A gate is passed once.* A gated call is not performable until enough people have said yes to its digest, in the commit
+   that counts the last of them; no second vote, call or restart lets it through again.
+10. *Revoking is one commit.* After `revoke` returns, no turn of the agent's runs or of those below it is committed, none of
    their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
@@ -35,13 +37,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from overwinter.approval import Gate, Vote
 from overwinter.events import Answer, Call, CallState, Event, Status
 from overwinter.identity import Identity
 from overwinter.values import Value
 
 __all__ = [
     "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
-    "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict",
+    "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict", "Voted",
 ]  # fmt: skip
 
 MAIL_PENDING_MAX = 10_000
@@ -80,6 +83,23 @@ class Sent(Enum):
     """The run has ended, or does not exist."""
     REVOKED = auto()
     """The run's agent was revoked; nothing was added."""
+
+
+class Voted(Enum):
+    """What became of a person's yes or no."""
+
+    LET_THROUGH = auto()
+    """Enough people have said yes: the call is performed now, once."""
+    COUNTED = auto()
+    """More people must say yes."""
+    REJECTED = auto()
+    """The program gets a PermissionError."""
+    OTHER = auto()
+    """The call is gated under another digest by now; nothing was counted."""
+    EXPIRED = auto()
+    """It is too late for a yes; nothing was counted."""
+    GONE = auto()
+    """It was let through, rejected or ended before, or its agent was revoked; nothing was counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +183,8 @@ class NewCall:
     """Its timer: the end of a sleep, or the time-out of a question or a receive."""
     person: str | None = None
     """Who must answer; makes it a question."""
+    gate: Gate | None = None
+    """Who must say yes before it is performed; `person` names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +260,10 @@ class CallRecord:
     made_us: int
     agent: str
     run_name: str
+    agent_epoch: int
+    """Of the agent, in which the run was made."""
+    gate: Gate | None = None
+    """The approval that it waits for, or had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,6 +414,21 @@ class Store(Protocol):
 
         With `more` its service has taken it and its attempts are counted from 0; without, it is one attempt more. With a
         `person` it is a question to them until then.
+        """
+        ...
+
+    async def gate(self, call: Call, lease: Lease, gate: Gate, event: Event) -> bool:
+        """Have an INTENDED call wait for approval, in place of what it waited for before. False: fenced, or not INTENDED."""
+        ...
+
+    async def vote(self, call: Call, digest: bytes, vote: Vote, answer: Answer) -> Voted:
+        """Count what a person says of a gated call, once for each person, and let it through when that is enough.
+
+        Args:
+            call: gated, see `CallRecord.gate`.
+            digest: what the person looked at; another one than the gate's counts for nothing.
+            vote: theirs.
+            answer: what the program gets if it is a no.
         """
         ...
 

@@ -13,10 +13,12 @@ Nothing outside happens in a turn. If the process dies before the commit, the tu
 intents are found in the store. So a crash can only repeat a call under the key it had, `(run, index)`.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from overwinter import journal
+from overwinter.approval import Gate, digest
 from overwinter.catalog import Catalog, Function, bind
 from overwinter.check import Finding
 from overwinter.errors import SnapshotRefused
@@ -33,7 +35,8 @@ from overwinter.values import Value
 from overwinter.waits import WAITS, meant, snapshot_after, wait
 
 __all__ = [
-    "Began", "Means", "Standing", "Turned", "advance", "decide", "deliveries", "opened", "program_of", "settle", "turn",
+    "Began", "Means", "Standing", "Turned", "advance", "decide", "deliveries", "opened", "permitted", "principal_of",
+    "program_of", "settle", "turn",
 ]  # fmt: skip
 
 
@@ -51,6 +54,8 @@ class Means:
     limits: Limits
     owners: Mapping[str, str]
     """Agent name to the person who answers for it."""
+    parents: Mapping[str, tuple[str, ...]]
+    """Agent name to those above it, the highest first."""
     types: Callable[[str], bytes]
     """Digest of the types that a source speaks of, as they are now; remembered."""
     check: Callable[[Loaded], Awaitable[Sequence[Finding]]]
@@ -76,6 +81,8 @@ class Turned:
     status: Status = Status.LIVE
     answered: frozenset[int] = frozenset()
     """Calls whose answers the program got: with the commit they are durable."""
+    rules: str = ""
+    """Version of the rules by which its calls were decided."""
     left: Standing | None = None
     """What the commit left, without what came meanwhile; None if the run has ended."""
 
@@ -134,6 +141,7 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
         await recheck(run, means.check, store)
     began = Began(run=run, lease=lease, snapshot=snapshot, given=given, now_us=now_us)
     outcome = await advance(began, means)
+    rules = means.policy.version
     commit, state = settle(began, outcome, means)
     if refused:
         commit = replace(commit, events=(*refused, *commit.events))
@@ -142,6 +150,7 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
         verdict=verdict,
         calls=commit.calls,
         status=commit.status,
+        rules=rules,
         answered=frozenset([each.index for each in given]),
         left=None if state is None else Standing(run=_after(run, commit), state=state),
     )
@@ -236,6 +245,8 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
             case NewCall() as intent:
                 calls.append(intent)
                 events.append(journal.called(intent.call, due_us=intent.due_us, person=intent.person))
+                if intent.gate is not None:
+                    events.append(journal.gated(intent.call, intent.gate))
             case Raised() as refusal:
                 answers[index] = refusal
                 events.append(journal.denied(index, request, refusal.message))
@@ -280,18 +291,51 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
         if isinstance(waits, str):
             return Raised(kind="ValueError", message=waits)
         return NewCall(call=call, due_us=waits.due_us, person=waits.person)
-    principal = Principal(
-        agent=began.run.agent, run_id=began.run.run_id, owner=means.owners.get(began.run.agent, "owner")
-    )
-    resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
-    match means.policy.decide(principal, "call", resource, arguments):
-        case Allow():
+    match permitted(call, began.run.agent_epoch, means):
+        case None:
             return NewCall(call=call)
-        case Ask(reason=reason):
-            # Until a person can be asked at this place, who must be asked first is told no.
-            return Raised(kind="PermissionError", message=reason, status=403, code="unapproved")
+        case Gate() as gate:
+            return NewCall(call=call, person=gate.approver, gate=gate)
+        case Raised() as refusal:
+            return refusal
+
+
+def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bool = False) -> Gate | Raised | None:
+    """Decide a call at this moment: None if it may be performed, else who must approve it first, or why it may not be.
+
+    Args:
+        call: about to be intended, or about to be performed.
+        agent_epoch: of its agent, as its run has it.
+        means: the policy, and what it must know.
+        approved: whether people have said yes to exactly this.
+    """
+    function = WAITS.get(call.function) or means.catalog.function(call.function)
+    if function is None or function.fault:
+        return Raised(
+            kind="PermissionError",
+            message=f"{call.function}: {function.fault if function else 'it is gone'}",
+            status=403,
+            code="changed",
+        )
+    resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
+    match means.policy.decide(
+        principal_of(call.agent, call.run_id, means), "call", resource, call.arguments, approved=approved
+    ):
+        case Allow():
+            return None
         case Deny(reason=reason):
             return Raised(kind="PermissionError", message=reason, status=403, code="denied")
+        case Ask(approver=approver, reason=reason, policies=policies):
+            pin = hashlib.sha256(function.stub.encode("utf-8", "surrogatepass")).hexdigest()
+            bound = digest(call, agent_epoch=agent_epoch, pin=pin, rules=means.policy.version, expires_us=None)
+            return Gate(digest=bound, approver=approver, reason=reason, policies=policies)
+
+
+def principal_of(agent: str, run_id: str, means: Means) -> Principal:
+    """Return who acts in a run, with those on whose behalf."""
+    return Principal(
+        agent=agent, run_id=run_id, owner=means.owners.get(agent, "owner"), parents=means.parents.get(agent, ())
+    )
 
 
 def _bound(request: Request, means: Means) -> tuple[Function, Mapping[str, Value]] | Raised:

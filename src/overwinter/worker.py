@@ -73,9 +73,7 @@ class Worker:
         self._means = means
         self._clock = clock
         self._slots = slots
-        self._effects = Effects(
-            store, tools, clock, means.owners, calls_max=calls_max, random=random, has_answer=self._go_on
-        )
+        self._effects = Effects(store, tools, clock, means, calls_max=calls_max, random=random, has_answer=self._go_on)
         self._leases: Mapping[int, Lease] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
@@ -186,8 +184,9 @@ class Worker:
         if self._effects.room and not self._is_draining:
             for record in await self._store.performable(leases, self._effects.room):
                 attempt = Attempt(
-                    call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state
-                )
+                    call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state,
+                    agent_epoch=record.agent_epoch, is_approved=record.gate is not None and record.gate.is_used,
+                )  # fmt: skip
                 self._effects.begin(attempt)
         is_full = len(ready.run_ids) >= room or not self._effects.room
         next_us = ready.next_due_us or now_us + SAFETY_POLL_US
@@ -310,9 +309,12 @@ class Worker:
         for intent in turned.calls:
             if intent.due_us is not None:
                 self.ring(intent.due_us)
-            if intent.call.effect != "wait" and not self._is_draining:
+            if intent.call.effect != "wait" and intent.gate is None and not self._is_draining:
                 has_effect = True
-                self._effects.begin(Attempt(call=intent.call, agent=run.agent, lease=lease))
+                attempt = Attempt(
+                    call=intent.call, agent=run.agent, lease=lease, agent_epoch=run.agent_epoch, rules=turned.rules
+                )
+                self._effects.begin(attempt)
         if has_effect and turned.left is not None:
             self._keep(turned.left)
 

@@ -7,10 +7,12 @@ import apsw
 import pytest
 
 from overwinter.adapters.sqlite import open_store
-from overwinter.errors import HomeDamaged, HomeFull, HomeTooNew, UsageError
+from overwinter.approval import Gate, Vote
+from overwinter.errors import HomeDamaged, HomeFull, HomeTooNew, Revoked, UsageError
 from overwinter.events import Call, CallState, Effect, Event, Raised, Returned, Status
+from overwinter.identity import Identity
 from overwinter.ids import Ids
-from overwinter.store import MESSAGE_BYTES_MAX, Lease, NewCall, NewRun, Page, Sent, Turn, Verdict
+from overwinter.store import MESSAGE_BYTES_MAX, Lease, NewCall, NewRun, Page, Sent, Turn, Verdict, Voted
 from overwinter.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -408,3 +410,131 @@ async def test_a_damaged_file_and_a_foreign_key_are_named(tmp_path):
 
 def test_a_lease_is_a_value():
     assert Lease(shard=0, epoch=1) == Lease(shard=0, epoch=1)
+
+
+# --- Rules 9 and 10: gates and revocation ------------------------------------------------------------------------------
+
+
+def gate(digest=b"d" * 32, **options):
+    return Gate(digest=digest, approver="owner", reason="it is a write", **options)
+
+
+def yes(person="owner"):
+    return Vote(person=person, is_yes=True, reason="")
+
+
+NO = Raised(kind="PermissionError", message="owner rejected it", status=403, code="rejected")
+
+
+async def gated(world, **options):
+    run_id = await world.run()
+    call = Call(run_id=run_id, index=0, function="shop.pay", arguments={"a": 1}, effect="write", agent="a")
+    new = NewCall(call=call, person="owner", gate=gate(**options))
+    assert await world.turn(run_id, 0, calls=[new], calls_next=1) is Verdict.COMMITTED
+    return run_id, call
+
+
+async def performable(world):
+    return [each.call.key for each in await world.store.performable([await world.lease()], 10)]
+
+
+async def test_a_gated_call_is_performable_only_after_a_yes_and_once(world):
+    run_id, call = await gated(world)
+    assert await performable(world) == []
+    (asked,) = await world.store.questions()
+    assert asked.gate is not None
+    assert (asked.gate.digest, asked.gate.is_used, asked.person) == (b"d" * 32, False, "owner")
+    assert await world.store.vote(call, b"d" * 32, yes(), NO) is Voted.LET_THROUGH
+    assert await performable(world) == [call.key]
+    assert await world.store.vote(call, b"d" * 32, yes(), NO) is Voted.GONE
+    assert await world.store.questions() == []
+    kinds = [event.kind for event in await world.store.journal(run_id)]
+    assert kinds.count("approved") == 1
+
+
+async def test_a_yes_to_another_digest_counts_for_nothing(world):
+    _, call = await gated(world)
+    assert await world.store.vote(call, b"e" * 32, yes(), NO) is Voted.OTHER
+    assert await performable(world) == []
+
+
+async def test_a_no_is_the_programs_error(world):
+    run_id, call = await gated(world)
+    vote = Vote(person="owner", is_yes=False, reason="no")
+    assert await world.store.vote(call, b"d" * 32, vote, NO) is Voted.REJECTED
+    (mail,) = (await world.store.load(run_id)).mail
+    assert mail.answer == NO
+    assert await world.store.vote(call, b"d" * 32, yes(), NO) is Voted.GONE
+
+
+async def test_two_people_are_two_people(world):
+    _, call = await gated(world, needed=2)
+    assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
+    assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
+    assert await performable(world) == []
+    assert await world.store.vote(call, b"d" * 32, yes("b"), NO) is Voted.LET_THROUGH
+
+
+async def test_a_late_yes_counts_for_nothing_and_a_late_no_does(world):
+    _, call = await gated(world, expires_us=world.clock.now_us() + 1_000_000)
+    world.clock.advance(2)
+    assert await world.store.vote(call, b"d" * 32, yes(), NO) is Voted.EXPIRED
+    vote = Vote(person="owner", is_yes=False, reason="too late")
+    assert await world.store.vote(call, b"d" * 32, vote, NO) is Voted.REJECTED
+
+
+async def test_a_call_that_is_gated_anew_forgets_what_was_said_before(world):
+    _, call = await gated(world, needed=2)
+    assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
+    event = Event(kind="gated", body={"index": 0})
+    assert await world.store.gate(call, await world.lease(), gate(b"f" * 32, needed=2), event)
+    assert await world.store.vote(call, b"f" * 32, yes("b"), NO) is Voted.COUNTED
+    assert await world.store.vote(call, b"f" * 32, yes("c"), NO) is Voted.LET_THROUGH
+
+
+async def test_nothing_of_a_revoked_agent_is_committed_started_or_found(world):
+    run_id, call = await world.parked(due_us=world.clock.now_us() + 1)
+    waiting, gated_call = await gated(world)
+    assert await world.store.send(run_id, 1) is Sent.SENT
+    (revoked,) = await world.store.revoke("a", by="lead", reason="odd")
+    assert (revoked.name, revoked.epoch, revoked.is_revoked, revoked.by) == ("a", 2, True, "lead")
+    world.clock.advance(1)
+    lease = await world.lease()
+    assert await world.turn(run_id, 1) is Verdict.REVOKED
+    assert not await world.store.start(call, lease)
+    assert not await world.store.postpone(call, lease, not_before_us=0, event=done())
+    assert not await world.store.gate(gated_call, lease, gate(), done())
+    assert await world.store.vote(gated_call, b"d" * 32, yes(), NO) is Voted.GONE
+    assert await world.store.send(run_id, 2) is Sent.REVOKED
+    assert (await world.ready(), await performable(world)) == ([], [])
+    assert await world.store.load(run_id) is None
+    assert (await world.store.run(run_id)).is_revoked
+    with pytest.raises(Revoked):
+        await world.run()
+    assert await world.store.finish(run_id, 0, Returned(value=1), done())  # a result is true whoever brings it
+    assert await world.store.revoke("a", by="lead") == []
+    del waiting
+
+
+async def test_what_was_revoked_stays_so_until_it_is_restored_with_its_runs(world):
+    run_id, call = await world.parked()
+    await world.store.revoke("a", by="lead")
+    await world.store.enrol([Identity(name="a", owner="other", purpose="p")])
+    (identity,) = await world.store.identities()
+    assert (identity.is_revoked, identity.epoch, identity.owner) == (True, 2, "other")
+    restored = await world.store.restore("a", by="lead")
+    assert (restored.epoch, restored.is_revoked) == (3, False)
+    assert not await world.store.start(call, await world.lease())
+    assert await world.store.restore("a", by="lead") is None
+    await world.store.revoke("a", by="lead")
+    await world.store.restore("a", by="lead", has_runs=True)
+    assert await world.store.start(call, await world.lease())
+    assert not (await world.store.run(run_id)).is_revoked
+
+
+async def test_an_agent_below_a_revoked_one_is_not_restored_alone(world):
+    await world.store.enrol([Identity(name="b", owner="o"), Identity(name="c", owner="o", parent="b")])
+    assert [each.name for each in await world.store.revoke("b", by="lead")] == ["b", "c"]
+    assert await world.store.restore("c", by="lead") is None
+    assert await world.store.restore("b", by="lead") is not None
+    assert await world.store.restore("c", by="lead") is not None

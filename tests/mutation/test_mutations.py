@@ -39,12 +39,16 @@ MUTATIONS = {
     ),
     "a start does not ask whether the run has ended": (
         STORE,
-        """if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
+        """if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch) or not row.is_active:
                 return Wrote(result=False)
             marked""",
         "if row is None:\n                return Wrote(result=False)\n            marked",
         CONFORMANCE,
     ),
+    "a revoked agent's turn is committed": (STORE, "if not row.is_active:\n                return Wrote(Verdict.REVOKED)", "if False:\n                return Wrote(Verdict.REVOKED)", CONFORMANCE),
+    "a gate is passed twice": ("src/overwinter/adapters/sqlite/gates.py", "and used is null and state = 0", "", CONFORMANCE),
+    "a yes to another digest counts": ("src/overwinter/adapters/sqlite/gates.py", "if row[0] != digest:", "if False:", CONFORMANCE),
+    "a gated call is performed": ("src/overwinter/worker.py", "and intent.gate is None and", "and", ["tests/unit/test_approvals.py"]),
     "an answer is taken twice": (STORE, 'and position = ? and state <> 2", (row.n, index)', 'and position = ?", (row.n, index)', CONFORMANCE),
     "an intent is acted on before it is committed": (
         "src/overwinter/turn.py",

@@ -15,7 +15,7 @@ from overwinter import journal
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.adapters.home import Home, open_home
 from overwinter.app.governance import Governance
-from overwinter.app.parts import Parts, grants_of, limits_of, open_parts
+from overwinter.app.parts import Parts, grants_of, limits_of, open_parts, parents_of
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
 from overwinter.check import Finding, render
@@ -69,26 +69,28 @@ class App:
         self._digest = lru_cache(maxsize=None)(self._digest_of)
         self._stubs: Mapping[str, str] | None = None
         self._catalog_changes = 0
+        means = Means(
+            interpreter=parts.interpreter,
+            policy=grants_of(config),
+            catalog=parts.tools.catalog,
+            named=self._named,
+            key=parts.key,
+            limits=limits_of(config),
+            owners={name: agent.owner for name, agent in config.agents.items()},
+            parents=parents_of(config),
+            types=self._types_now,
+            check=self._checked_again,
+        )
         self._worker = Worker(
             parts.store,
-            Means(
-                interpreter=parts.interpreter,
-                policy=grants_of(config),
-                catalog=parts.tools.catalog,
-                named=self._named,
-                key=parts.key,
-                limits=limits_of(config),
-                owners={name: agent.owner for name, agent in config.agents.items()},
-                types=self._types_now,
-                check=self._checked_again,
-            ),
+            means,
             parts.tools,
             parts.clock,
             slots=TURNS_PER_INTERPRETER * config.worker.interpreters,
             calls_max=config.worker.calls_in_flight,
             random=SystemRandom(),
         )
-        self.governance = Governance(config, parts.store, self._worker, parts.clock)
+        self.governance = Governance(config, parts.store, self._worker, means, parts.clock)
         """Who may act here, and what stops them."""
 
     @classmethod
@@ -344,16 +346,12 @@ class App:
             case Sent.REVOKED:
                 raise Revoked(f"the agent of run {run_id} was revoked: no message reaches it")
 
-    async def answer(self, question: str, answer: str, *, by: str) -> None:
-        """Answer a question, `RUN:INDEX`.
-
-        A call of unknown outcome takes `done`, `done VALUE` with the call's result as JSON, `failed` or `failed WHY`,
-        and `repeat`, which performs it once more at the risk of doing it twice.
+    async def question(self, question: str) -> CallRecord:
+        """Return what a person is asked, by its name `RUN:INDEX`.
 
         Raises:
             NotFound: there is no such question.
             Conflict: it was answered before.
-            UsageError: the answer is not among its options.
         """
         tail, _, number = question.rpartition(":")
         if not tail or not number.isdigit():
@@ -367,6 +365,22 @@ class App:
             if index < run.calls:
                 raise Conflict(f"question {question} is not open: it was answered, or its run went on without it")
             raise NotFound(f"run {run_id} has no question {index}: `overwinter questions` lists the open ones")
+        return record
+
+    async def answer(self, question: str, answer: str, *, by: str) -> None:
+        """Answer a question, `RUN:INDEX`.
+
+        A call of unknown outcome takes `done`, `done VALUE` with the call's result as JSON, `failed` or `failed WHY`,
+        and `repeat`, which performs it once more at the risk of doing it twice.
+
+        Raises:
+            NotFound: there is no such question.
+            Conflict: it was answered before.
+            UsageError: the answer is not among its options.
+        """
+        record = await self.question(question)
+        if record.gate is not None and not record.gate.is_used:
+            raise UsageError(f"{question} is a call to approve: `overwinter approve {question}`, or `reject`")
         if record.state is CallState.UNKNOWN:
             await self._settle_unknown(record, answer, by)
         elif record.call.more is not None:

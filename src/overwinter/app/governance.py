@@ -1,14 +1,17 @@
-"""Who may act in a home, and what stops them: agents, revocation."""
+"""Who may act in a home, and what stops them: agents, approvals, revocation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from overwinter import journal
+from overwinter.approval import Gate, Vote, approvers
 from overwinter.clock import Clock
 from overwinter.config import Config
-from overwinter.errors import Conflict, NotFound
-from overwinter.events import Call, Event, Status
+from overwinter.errors import Conflict, Denied, NotFound
+from overwinter.events import Call, Event, Raised, Status
 from overwinter.identity import Identity
-from overwinter.store import Store
+from overwinter.store import CallRecord, Store, Voted
+from overwinter.turn import Means, permitted
 from overwinter.worker import Worker
 
 __all__ = ["Governance", "Revocation"]
@@ -37,8 +40,8 @@ class Revocation:
 class Governance:
     """The agents of a home."""
 
-    def __init__(self, config: Config, store: Store, worker: Worker, clock: Clock) -> None:
-        self._config, self._store, self._worker, self._clock = config, store, worker, clock
+    def __init__(self, config: Config, store: Store, worker: Worker, means: Means, clock: Clock) -> None:
+        self._config, self._store, self._worker, self._means, self._clock = config, store, worker, means, clock
 
     async def enrol(self) -> None:
         """Write down the agents of `overwinter.toml`."""
@@ -114,6 +117,51 @@ class Governance:
             fenced_us=fenced_us,
             stopped_us=self._clock.now_us() - began_us,
         )
+
+    async def vote(
+        self, record: CallRecord, *, is_yes: bool, by: str, reason: str = "", shown: bytes | None = None
+    ) -> Voted:
+        """Approve a gated call, or reject it. The rules are asked again: what they say now decides.
+
+        Args:
+            record: the call, as the store has it now.
+            is_yes: approve; else reject.
+            by: the person who says so.
+            reason: for the record, and for the program if it is a no.
+            shown: digest of what the person looked at; None: of what the call waits for now.
+
+        Raises:
+            Denied: this person is not asked.
+            Conflict: it was let through or rejected before, has changed since it was shown, or it is too late for a yes.
+        """
+        gate, call = record.gate, record.call
+        if gate is None or gate.is_used:
+            raise Conflict(f"call {call.key} waits for no approval")
+        if by not in approvers(gate):
+            raise Denied(f"{gate.approver} must approve call {call.key}, not {by}: --as says for whom you act")
+        asked = permitted(call, record.agent_epoch, self._means)
+        if is_yes and isinstance(asked, Raised):
+            is_yes, reason = False, f"the rules forbid it by now: {asked.message}"
+        elif isinstance(asked, Gate) and asked.digest != gate.digest:
+            (lease, *_) = await self._store.claim()
+            await self._store.gate(call, lease, asked, journal.gated(call, asked))
+            raise Conflict(f"call {call.key} is asked under other rules or definitions by now: look at it again")
+        vote = Vote(person=by, is_yes=is_yes, reason=reason)
+        words = f"{by} rejected {call.function}" + (f": {reason}" if reason else "")
+        answer = Raised(kind="PermissionError", message=words, status=403, code="rejected")
+        voted = await self._store.vote(call, gate.digest if shown is None else shown, vote, answer)
+        match voted:
+            case Voted.LET_THROUGH:
+                self._worker.ring(0)
+            case Voted.OTHER:
+                raise Conflict(f"call {call.key} has changed since it was shown: look at it again")
+            case Voted.EXPIRED:
+                raise Conflict(f"it is too late to approve call {call.key}: reject it, or let the run be")
+            case Voted.GONE:
+                raise Conflict(f"call {call.key} was let through, rejected or stopped before")
+            case Voted.COUNTED | Voted.REJECTED:
+                pass
+        return voted
 
     async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity:
         """Make a revoked agent active in a new epoch; its earlier runs go on only with `has_runs`.

@@ -1,6 +1,6 @@
 """What an App works with, opened in one place."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +16,14 @@ from overwinter.check import Checker
 from overwinter.clock import Clock
 from overwinter.config import Config
 from overwinter.handles import Handles
+from overwinter.identity import Identity, chain
 from overwinter.ids import Ids
 from overwinter.interpreter import Interpreter, Limits
 from overwinter.policy import Deny, Grants, Resource
 from overwinter.principal import Principal
 from overwinter.store import Store
 
-__all__ = ["Parts", "grants_of", "limits_of", "may_call", "open_parts"]
+__all__ = ["Parts", "grants_of", "limits_of", "may_call", "open_parts", "parents_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,14 @@ async def open_parts(
 def grants_of(config: Config) -> Grants:
     """Return the policy of a configuration."""
     return Grants({name: agent.tools for name, agent in config.agents.items()})
+
+
+def parents_of(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Return the agents above each, the highest first."""
+    declared = [
+        Identity(name=name, owner=agent.owner, parent=agent.parent or None) for name, agent in config.agents.items()
+    ]
+    return {each.name: tuple(upper.name for upper in reversed(chain(each.name, declared)[1:])) for each in declared}
 
 
 def may_call(grants: Grants, agent: str, function: str) -> bool:

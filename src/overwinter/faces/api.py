@@ -68,6 +68,8 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         Route("/v1/tools/refresh", tools.refresh, methods=["POST"]),
         Route("/v1/tools/accept", tools.accept, methods=["POST"]),
         Route("/v1/values/{handle}", face.value),
+        Route("/v1/questions/{question}/approve", agents.approve, methods=["POST"]),
+        Route("/v1/questions/{question}/reject", agents.reject, methods=["POST"]),
         Route("/v1/agents", agents.listed),
         Route("/v1/revoke", agents.revoke, methods=["POST"]),
         Route("/v1/restore", agents.restore, methods=["POST"]),
@@ -336,6 +338,25 @@ class _Agents:
                 raise NotFound(f"there is no agent and no run {subject!r}: see `overwinter agents` and `ps`") from error
             revocation = await governance.revoke_run(run_id, **said)
         return JSONResponse(wire.revocation(revocation))
+
+    async def approve(self, request: Request) -> Response:
+        return await self._vote(request, is_yes=True)
+
+    async def reject(self, request: Request) -> Response:
+        return await self._vote(request, is_yes=False)
+
+    async def _vote(self, request: Request, *, is_yes: bool) -> Response:
+        body = await _body(request)
+        shown = _field(body, "digest", str, None)
+        try:
+            digest = None if shown is None else bytes.fromhex(shown)
+        except ValueError as error:
+            raise UsageError(f"{shown!r} is no digest: it is written in hex, as /v1/questions shows it") from error
+        record = await self._app.question(request.path_params["question"])
+        voted = await self._app.governance.vote(
+            record, is_yes=is_yes, by=_field(body, "by", str), reason=_field(body, "reason", str, ""), shown=digest
+        )
+        return JSONResponse({"became": voted.name.lower()})
 
     async def restore(self, request: Request) -> Response:
         body = await _body(request)

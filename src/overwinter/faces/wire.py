@@ -15,6 +15,7 @@ from overwinter.errors import (
     CheckFailed,
     ConfigInvalid,
     Conflict,
+    Denied,
     HomeDamaged,
     HomeError,
     HomeFull,
@@ -41,6 +42,7 @@ STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
     (CheckFailed, 422),
     (NotFound, 404),
     (Conflict, 409),
+    (Denied, 403),
     (UsageError, 400),
     (HomeFull, 507),
     (HomeError, 500),
@@ -48,7 +50,7 @@ STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
 )
 KINDS: Mapping[str, Callable[[str], OverwinterError]] = {
     "UsageError": UsageError, "ConfigInvalid": ConfigInvalid, "Uncrossable": UsageError, "HTTPError": UsageError,
-    "NotFound": NotFound, "Conflict": Conflict, "Revoked": Revoked, "HomeError": HomeError, "HomeHeld": HomeHeld,
+    "NotFound": NotFound, "Conflict": Conflict, "Revoked": Revoked, "Denied": Denied, "HomeError": HomeError, "HomeHeld": HomeHeld,
     "HomeTooNew": HomeTooNew, "HomeDamaged": HomeDamaged, "HomeFull": HomeFull, "JailUnavailable": JailUnavailable,
 }  # fmt: skip
 """What a server may answer; `HTTPError` is a request that no route takes, or a body that is too large."""
@@ -125,6 +127,19 @@ def call(record: CallRecord) -> dict[str, Value]:
         "not_before": None if record.person else instant(record.not_before_us or None),
         "due": instant(record.due_us),
     }
+    gate = record.gate
+    if gate is not None:
+        shown["approval"] = {
+            "digest": gate.digest.hex(),
+            "approver": gate.approver,
+            "reason": gate.reason,
+            "policies": list(gate.policies),
+            "needed": gate.needed,
+            "expires": instant(gate.expires_us),
+            "is_used": gate.is_used,
+            "votes": [{"person": each.person, "reason": each.reason, "at": instant(each.at_us)} for each in gate.votes],
+        }
+    is_gated = gate is not None and not gate.is_used
     if record.person is not None:
         is_unknown = record.state is CallState.UNKNOWN
         asked = made.arguments if made.more is None else made.more
@@ -137,6 +152,8 @@ def call(record: CallRecord) -> dict[str, Value]:
             "text": f"Was {made.function} carried out?" if is_unknown else asked.get("question"),
             "options": ["done", "failed", "repeat"] if is_unknown else asked.get("options"),
         }
+        if is_gated and gate is not None:
+            shown |= {"text": f"May it call {made.function}? {gate.reason}", "options": ["approve", "reject"]}
     return shown
 
 

@@ -9,6 +9,7 @@ import apsw
 
 from overwinter import journal as facts
 from overwinter import values
+from overwinter.adapters.sqlite import gates
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
@@ -55,8 +56,11 @@ select run.id, agent, name, digest, status, seq, events, calls, failures, not_be
 from run join program on program.id = run.program"""
 CALLS = """
 select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
-    call.not_before, call.due, call.person, call.made, run.agent, run.name, call.more
-from call join run using (n)"""
+    call.not_before, call.due, call.person, call.made, run.agent, run.name, call.more, run.agent_epoch, gate.digest,
+    gate.approver, gate.reason, gate.policies, gate.needed, gate.expires, gate.used,
+    iif(gate.digest is null, null, (select json_group_array(json_array(person, yes, reason, at)) from vote
+        where vote.n = call.n and vote.position = call.position))
+from call join run using (n) left join gate using (n, position)"""
 INSERTS_MAX = 16
 """Events written by one statement."""
 _INSERT_EVENTS = [
@@ -185,13 +189,15 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
     for new, arguments in batch.calls:
         call = new.call
         db.execute(
-            "insert into call (n, position, effect, function, arguments, line, due, person, made) "
-            "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into call (n, position, effect, function, arguments, line, due, person, made, not_before) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.n, call.index, EFFECTS.index(call.effect), call.function, arguments, call.line, new.due_us, new.person,
-                now,
+                now, gates.NEVER_US if new.gate else 0,
             ),
         )  # fmt: skip
+        if new.gate is not None:
+            gates.put(db, row.n, call.index, new.gate)
     for index, body in batch.answers:
         post(db, row.n, ids.new(), index, body, now)
     return bool(batch.answers) or (row.has_mail and has_mail(db, row.n))
@@ -203,7 +209,7 @@ def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None,
         "update run set status = ?, result = ?, changed = ?, not_before = 0, first = null, receives = 0 where n = ?",
         (status, result, now, n),
     )
-    for table in ("snapshot", "mail", "call", "seen"):
+    for table in ("snapshot", "mail", "call", "seen", "gate", "vote"):
         db.execute(f"delete from {table} where n = ?", (n,))
 
 
@@ -338,6 +344,8 @@ def call_record(row: tuple[Any, ...]) -> CallRecord:
         made_us=row[11],
         agent=row[12],
         run_name=row[13],
+        agent_epoch=row[15],
+        gate=None if row[16] is None else gates.gate_of(row[16:]),
     )
 
 

@@ -65,6 +65,7 @@ alter table call add column more blob;
 alter table run add column checked blob;
 """
 
+# `gate`, `vote`: calls that wait for people's approval, and what they said.
 # `agent`: governed identities. What a run may do ends with the epoch of its agent in which it was made.
 FORMAT_3 = """
 create table agent (
@@ -73,6 +74,13 @@ create table agent (
     changed integer not null default 0, by text not null default '', reason text not null default '') strict, without rowid;
 create index agent_below on agent (parent) where parent is not null;
 alter table run add column agent_epoch integer not null default 1;
+create table gate (
+    n integer not null, position integer not null, digest blob not null, approver text not null, reason text not null,
+    policies text not null, needed integer not null, expires integer, used integer, primary key (n, position))
+    strict, without rowid;
+create table vote (
+    n integer not null, position integer not null, person text not null, yes integer not null, reason text not null,
+    at integer not null, primary key (n, position, person)) strict, without rowid;
 insert into agent (name, owner) select distinct agent, 'owner' from run;
 """
 

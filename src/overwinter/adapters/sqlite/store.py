@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +13,12 @@ from typing import Any, TypeVar
 import anyio.to_thread
 import apsw
 
+from overwinter import journal as facts
 from overwinter import values
-from overwinter.adapters.sqlite import agents, rows
+from overwinter.adapters.sqlite import agents, gates, rows
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
+from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
 from overwinter.errors import Revoked, UsageError
 from overwinter.events import Answer, Call, CallState, Event, Returned, Status
@@ -38,6 +41,7 @@ from overwinter.store import (
     Sent,
     Turn,
     Verdict,
+    Voted,
 )  # fmt: skip
 from overwinter.values import Value
 
@@ -429,6 +433,49 @@ class SqliteStore:
                 return Wrote(result=False)
             rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
             return Wrote(result=True, grown=call.run_id)
+
+        return await self._writer.submit(act)
+
+    async def gate(self, call: Call, lease: Lease, gate: Gate, event: Event) -> bool:
+        """Have an INTENDED call wait for approval."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            row = rows.run_row(db, call.run_id)
+            if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch) or not row.is_active:
+                return Wrote(result=False)
+            if not gates.close(db, row.n, call.index, gate):
+                return Wrote(result=False)
+            rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
+            return Wrote(result=True, grown=call.run_id)
+
+        return await self._writer.submit(act)
+
+    async def vote(self, call: Call, digest: bytes, vote: Vote, answer: Answer) -> Voted:
+        """Count what a person says of a gated call."""
+        body = rows.encode_answer(answer)
+
+        def act(db: apsw.Connection) -> Wrote[Voted]:
+            now = self._clock.now_us()
+            row = rows.run_row(db, call.run_id)
+            if row is None or row.status is not Status.LIVE or not row.is_active:
+                return Wrote(Voted.GONE)
+            voted = gates.vote(db, row.n, call.index, digest, replace(vote, at_us=now))
+            events = facts.voted(call, digest, vote, is_enough=voted is Voted.LET_THROUGH)
+            match voted:
+                case Voted.LET_THROUGH | Voted.COUNTED:
+                    rows.append_to(db, row, row.epoch, now, (events,))
+                    return Wrote(voted, grown=call.run_id)
+                case Voted.REJECTED:
+                    db.execute(
+                        "update call set state = 2, due = null where n = ? and position = ?", (row.n, call.index)
+                    )
+                    rows.post(db, row.n, self._ids.new(), call.index, body, now)
+                    rows.append_to(
+                        db, row, row.epoch, now, (events, facts.answered(call.index, answer, by=vote.person))
+                    )
+                    return Wrote(voted, grown=call.run_id, is_woken=True)
+                case _:
+                    return Wrote(voted)
 
         return await self._writer.submit(act)
 

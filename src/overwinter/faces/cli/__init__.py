@@ -16,7 +16,7 @@ import typer
 from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.governing import agents, restore, revoke
+from overwinter.faces.cli.governing import agents, approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once
 from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
 from overwinter.faces.cli.tools import tools_cli
@@ -42,6 +42,9 @@ cli.add_typer(tools_cli, name="tools")
 cli.command()(guarded(agents))
 cli.command()(guarded(revoke))
 cli.command()(guarded(restore))
+cli.command()(guarded(inbox))
+cli.command()(guarded(approve))
+cli.command()(guarded(reject))
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")

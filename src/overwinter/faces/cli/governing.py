@@ -1,17 +1,26 @@
-"""`overwinter agents`, `revoke`, `restore`: who may act in a home, and what stops them."""
+"""`overwinter agents`, `inbox`, `approve`, `reject`, `revoke`, `restore`: who may act in a home, and what stops them."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, me
-from overwinter.faces.cli.render import print_json, safe, table
+from overwinter.faces.cli.render import TAIL, print_json, safe, table
 
-__all__ = ["agents", "restore", "revoke"]
+__all__ = ["agents", "approve", "inbox", "reject", "restore", "revoke"]
 
 ON_THE_WIRE_SHOWN = 20
+Question = Annotated[str, typer.Argument(help="RUN:INDEX, as `inbox` and `show` print it", show_default=False)]
+Person = Annotated[
+    str | None,
+    typer.Option(
+        "--as", envvar="OVERWINTER_AS", help="The person for whom you act; you, if not given", show_default=False
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="For the record")]
 
 
@@ -24,6 +33,69 @@ def agents(*, home: Home = None, is_json: Json = False) -> None:
         return
     rows = [{**each, "parent": each["parent"] or "-", "expires": each["expires"] or "-"} for each in found["agents"]]
     typer.echo(table(rows, ("name", "state", "epoch", "owner", "parent", "expires", "purpose")))
+
+
+def inbox(*, home: Home = None, is_json: Json = False) -> None:
+    """Show what people are asked: calls to approve, with all their arguments, and questions."""
+    with open_door(home_path(home)) as client:
+        found = client.get("questions")["questions"]
+    if is_json:
+        print_json({"questions": found})
+        return
+    for each in found:
+        run_id, _, index = each["question"].rpartition(":")
+        place = f"{run_id[-TAIL:]}:{index}"
+        typer.echo(
+            f"{place}  {safe(each['person'])}, since {each['since']}, run {safe(each['run_name'])} of {each['agent']}"
+        )
+        typer.echo(f"  {safe(str(each['text']))}")
+        approval = each.get("approval")
+        if approval is None or approval["is_used"]:
+            typer.echo(f"  overwinter answer {place} {'|'.join(each['options'] or ['TEXT'])}")
+            continue
+        for name, value in each["arguments"].items():
+            typer.echo(f"    {safe(name)} = {safe(json.dumps(value, ensure_ascii=False))}")
+        votes = [f"{safe(vote['person'])} said yes" for vote in approval["votes"]]
+        if approval["needed"] > 1:
+            typer.echo(f"  {approval['needed']} people must say yes; {', '.join(votes) or 'nobody has yet'}")
+        typer.echo(f"  overwinter approve {place}  |  overwinter reject {place} --reason WHY")
+    if not found:
+        typer.echo("nobody is asked anything")
+
+
+def approve(
+    question: Question, *, person: Person = None, reason: Reason = "", home: Home = None, is_json: Json = False
+) -> None:
+    """Let a call through, once: exactly the call that `inbox` shows."""
+    _vote(question, "approve", person, reason, home, is_json=is_json)
+
+
+def reject(
+    question: Question, *, person: Person = None, reason: Reason = "", home: Home = None, is_json: Json = False
+) -> None:
+    """Refuse a call; the program gets a PermissionError with your reason."""
+    _vote(question, "reject", person, reason, home, is_json=is_json)
+
+
+def _vote(question: str, verb: str, person: str | None, reason: str, home: Path | None, *, is_json: bool) -> None:  # noqa: PLR0913 - a command's options
+    with open_door(home_path(home)) as client:
+        shown = [
+            each
+            for each in client.get("questions", run=question.rpartition(":")[0])["questions"]
+            if _is(each, question)
+        ]
+        digest = shown[0]["approval"]["digest"] if shown and shown[0].get("approval") else None
+        done = client.post("questions", question, verb, by=person or me(), reason=reason, digest=digest)
+    words = {
+        "let_through": "approved: it is performed now",
+        "counted": "counted: more people must say yes",
+        "rejected": "rejected",
+    }
+    print_json(done) if is_json else typer.echo(words.get(done["became"], done["became"]))
+
+
+def _is(shown: Mapping[str, Any], question: str) -> bool:
+    return str(shown["question"]).endswith(f":{question.rpartition(':')[2]}")
 
 
 def revoke(

@@ -1,0 +1,86 @@
+"""Calls that wait for people's approval, as rows. Each function is part of one commit."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apsw
+
+from overwinter.approval import Gate, Vote
+from overwinter.store import Voted
+
+__all__ = ["NEVER_US", "clear", "close", "gate_of", "put", "vote"]
+
+NEVER_US = 1 << 62
+"""`call.not_before` of a gated call: time alone does not open it."""
+
+
+def put(db: apsw.Connection, n: int, position: int, gate: Gate) -> None:
+    """Gate a call; what was said of another gate of it counts no more."""
+    clear(db, n, (position,))
+    db.execute(
+        "insert into gate values (?, ?, ?, ?, ?, ?, ?, ?, null)",
+        (n, position, gate.digest, gate.approver, gate.reason, json.dumps(gate.policies), gate.needed, gate.expires_us),
+    )
+
+
+def clear(db: apsw.Connection, n: int, positions: Iterable[int]) -> None:
+    """Forget gates and votes of calls that are answered."""
+    gone = [(n, each) for each in positions]
+    db.executemany("delete from gate where n = ? and position = ?", gone)
+    db.executemany("delete from vote where n = ? and position = ?", gone)
+
+
+def close(db: apsw.Connection, n: int, position: int, gate: Gate) -> bool:
+    """Gate a call that is INTENDED; return whether it is."""
+    db.execute(
+        "update call set person = ?, not_before = ? where n = ? and position = ? and state = 0",
+        (gate.approver, NEVER_US, n, position),
+    )
+    is_intended = bool(db.changes())
+    if is_intended:
+        put(db, n, position, gate)
+    return is_intended
+
+
+def vote(db: apsw.Connection, n: int, position: int, digest: bytes, given: Vote) -> Voted:
+    """Count a vote; open the gate with the last that is needed."""
+    sql = """select digest, needed, expires from gate join call using (n, position)
+        where n = ? and position = ? and used is null and state = 0"""
+    row: tuple[Any, ...] | None = next(iter(db.execute(sql, (n, position))), None)
+    if row is None:
+        return Voted.GONE
+    if row[0] != digest:
+        return Voted.OTHER
+    if not given.is_yes:
+        return Voted.REJECTED
+    if row[2] is not None and row[2] <= given.at_us:
+        return Voted.EXPIRED
+    db.execute(
+        "insert into vote values (?, ?, ?, 1, ?, ?) on conflict do nothing",
+        (n, position, given.person, given.reason, given.at_us),
+    )
+    ((yes,),) = db.execute("select count(*) from vote where n = ? and position = ? and yes = 1", (n, position))
+    if yes < row[1]:
+        return Voted.COUNTED
+    db.execute("update gate set used = ? where n = ? and position = ? and used is null", (given.at_us, n, position))
+    assert db.changes() == 1, "a gate is passed once"
+    db.execute("update call set person = null, not_before = 0 where n = ? and position = ?", (n, position))
+    return Voted.LET_THROUGH
+
+
+def gate_of(row: Sequence[Any]) -> Gate:
+    """Return the gate in the last columns of `rows.CALLS`."""
+    digest, approver, reason, policies, needed, expires, used, votes = row
+    return Gate(
+        digest=bytes(digest),
+        approver=approver,
+        reason=reason,
+        policies=tuple(json.loads(policies)),
+        needed=needed,
+        expires_us=expires,
+        is_used=used is not None,
+        votes=tuple(
+            Vote(person=person, is_yes=bool(yes), reason=why, at_us=at) for person, yes, why, at in json.loads(votes)
+        ),
+    )
