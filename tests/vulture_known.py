@@ -5,13 +5,9 @@ from overwinter.config import Agent
 from overwinter.faces import cli
 from overwinter.faces.cli import tools
 from overwinter.faces.server import _Server
-from overwinter.policy import Ask, Resource
 
 _ = (
     Agent.purpose,
-    Ask.approver,
-    Ask.policies,
-    Resource.pin_ok,
     _Server.capture_signals,
     _Server.should_exit,  # pyright: ignore[reportAttributeAccessIssue] - set by uvicorn in its constructor
     cli.doctor,

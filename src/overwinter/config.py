@@ -78,6 +78,10 @@ class Agent:
     """The person who answers for it: an address or a name."""
     tools: tuple[str, ...] = ()
     """Patterns of the functions it may call: `"billing.*"`."""
+    reads: tuple[str, ...] = ()
+    """Patterns of the functions it may call as far as they change nothing."""
+    asks: tuple[str, ...] = ()
+    """Patterns of the functions it may call once its owner has said yes to that very call."""
     purpose: str = ""
     parent: str = ""
     """The agent under whose authority it stands: it can never do what that one cannot."""
@@ -276,13 +280,13 @@ class _Reader:
             if above:
                 raise self._wrong(("agents", name, "parent"), f"leads back to {above!r}: nobody is above themselves")
             if agent.expires and _instant(agent.expires) is None:
-                raise self._wrong(
-                    ("agents", name, "expires"), f"is no date such as 2027-01-31, unlike {agent.expires!r}"
-                )
-            for pattern in agent.tools:
-                if not re.search(r"[.*?\[]", pattern):
-                    hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"
-                    raise self._wrong(("agents", name, "tools"), f"has {pattern!r}, which names no function{hint}")
+                words = f"is no date such as 2027-01-31, unlike {agent.expires!r}"
+                raise self._wrong(("agents", name, "expires"), words)
+            for key, patterns in (("tools", agent.tools), ("reads", agent.reads), ("asks", agent.asks)):
+                for pattern in patterns:
+                    if not re.search(r"[.*?\[]", pattern):
+                        hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"
+                        raise self._wrong(("agents", name, key), f"has {pattern!r}, which names no function{hint}")
         for name, service in config.services.items():
             self._service(name, service)
 

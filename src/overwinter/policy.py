@@ -63,6 +63,8 @@ class Resource:
     """Whether its definition is the one that somebody accepted."""
     stub: str = ""
     """Its `async def` line, for the types of its arguments; classes that it speaks of may stand before it."""
+    approver: str = ""
+    """Who was asked, for `approve`."""
 
     @property
     def service(self) -> str:

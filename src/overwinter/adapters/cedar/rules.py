@@ -1,0 +1,311 @@
+"""Rules: what stands in `policies/*.cedar`, and permits made of grants, each with its id and its place."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cedarpy
+
+from overwinter.config import Agent
+from overwinter.errors import ConfigInvalid
+from overwinter.policy import LOOKUPS, Action
+
+__all__ = ["Grant", "Rule", "Rules", "Statement", "fits", "grants_of_agents", "read_policies", "rules_of", "statements"]
+
+ACTIONS = frozenset({"call", "wake", "approve", "think"})
+TYPES = frozenset({"Agent", "Person", "Function", "Service", "Run", "Model", "Action"})
+FILE_BYTES_MAX = 1 << 20
+RULES_MAX = 100_000
+Entity = tuple[str, str]
+"""Type and id."""
+
+BUILT_IN = """
+@id("overwinter.wake")
+permit(principal is Agent, action == Action::"wake", resource);
+@id("overwinter.approve")
+permit(principal is Person, action == Action::"approve", resource) when { context.approver == principal.name };
+""" + "".join(
+    f'@id("overwinter.{name}") permit(principal is Agent, action == Action::"call", resource == Function::"{name}");'
+    for name in sorted(LOOKUPS)
+)
+"""What holds where no policy forbids it: an agent may look up what it may call, go on with its runs, and who is asked
+may answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A row that permits: generated into a rule of its own."""
+
+    id: str
+    agent: str
+    pattern: str
+    """A function, or a pattern of functions as in `overwinter.toml`; for `think` of models."""
+    action: Action = "call"
+    reads_only: bool = False
+    """Only functions that change nothing."""
+    is_asked: bool = False
+    """Only once a person has said yes."""
+    approver: str = ""
+    """That person; "" for the agent's owner."""
+    expires_s: int | None = None
+    """Second since 1970 from which it permits nothing; None: never."""
+    place: str = ""
+    """Where it was made, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One policy of Cedar."""
+
+    id: str
+    effect: Literal["permit", "forbid"]
+    body: Mapping[str, Any]
+    """Cedar's JSON form."""
+    place: str
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    names: frozenset[str] | None = frozenset()
+    """Arguments that it mentions; None: it may look at any."""
+    attributes: frozenset[str] | None = frozenset()
+    """What else of the context it mentions; None: it may look at any."""
+    glob: str = ""
+    """A pattern that Cedar cannot say: the rule is written anew for each function that it matches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """All rules of a home at one moment."""
+
+    agents: Mapping[str, str]
+    """Agent name to its owner."""
+    rules: tuple[Rule, ...]
+    digest: str
+    """Over all of it: the version that an approval is bound to. Hex."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One policy as it is written."""
+
+    text: str
+    line: int
+
+
+def read_policies(directory: Path) -> Mapping[str, str]:
+    """Return the texts of `*.cedar` in a directory by file name; none if there is no such directory.
+
+    Raises:
+        ConfigInvalid: one cannot be read.
+    """
+    texts: dict[str, str] = {}
+    for path in sorted(directory.glob("*.cedar")):
+        try:
+            if path.stat().st_size > FILE_BYTES_MAX:
+                raise ConfigInvalid(f"{path} is larger than {FILE_BYTES_MAX >> 20} MiB: split it")
+            texts[f"{directory.name}/{path.name}"] = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigInvalid(f"{path} cannot be read: {error}") from error
+    return texts
+
+
+def grants_of_agents(agents: Mapping[str, Agent]) -> Sequence[Grant]:
+    """Return the permits that the patterns in `overwinter.toml` stand for."""
+    return [
+        Grant(
+            id=f"agents.{name}.{key}: {pattern}",
+            agent=name,
+            pattern=pattern,
+            reads_only=key == "reads",
+            is_asked=key == "asks",
+            place="overwinter.toml",
+        )
+        for name, agent in agents.items()
+        for key, patterns in (("tools", agent.tools), ("reads", agent.reads), ("asks", agent.asks))
+        for pattern in dict.fromkeys(patterns)
+    ]
+
+
+def rules_of(agents: Mapping[str, str], texts: Mapping[str, str], grants: Iterable[Grant]) -> Rules:
+    """Return all rules of a home.
+
+    Args:
+        agents: agent name to its owner.
+        texts: policies by the name of their file.
+        grants: what rows and `overwinter.toml` permit.
+
+    Raises:
+        ConfigInvalid: a policy is no Cedar, speaks of an action or a type that there is not, or an id is taken.
+    """
+    made: dict[str, Rule] = {}
+    for rule in (*_parsed("overwinter", BUILT_IN), *_written(texts), *map(_granted, grants)):
+        if rule.id in made:
+            raise ConfigInvalid(f"{rule.place}: a policy with the id {rule.id!r} is at {made[rule.id].place} too")
+        made[rule.id] = rule
+    if len(made) > RULES_MAX:
+        raise ConfigInvalid(f"{len(made)} policies and grants are more than {RULES_MAX}")
+    whole = [dict(agents), [[each.id, each.body, each.glob] for each in made.values()]]
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return Rules(agents=dict(agents), rules=tuple(made.values()), digest=digest)
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """Yield the policies of a file, each with the line on which it begins. Comments between them are dropped."""
+    begin, line, line_of = 0, 1, 0
+    for token in re.finditer(r'//[^\n]*|"(?:\\.|[^"\\])*"|\n|;|\S', text):
+        word = token[0]
+        if word == "\n":
+            line += 1
+        elif not word.startswith("//"):
+            if not line_of:
+                begin, line_of = token.start(), line
+            if word == ";":
+                yield Statement(text=text[begin : token.end()], line=line_of)
+                line_of = 0
+            line += word.count("\n")
+    if line_of:
+        yield Statement(text=text[begin:], line=line_of)
+
+
+def fits(constraint: Mapping[str, Any], entity: Entity, parents: Sequence[Entity]) -> bool:
+    """Return whether a scope may hold for an entity. What is not understood may."""
+    op = constraint.get("op")
+    if op == "is" and constraint.get("entity_type") != entity[0]:
+        return False
+    if op == "is" and isinstance(constraint.get("in"), dict):
+        return fits({"op": "in", **constraint["in"]}, entity, parents)
+    named = [constraint["entity"]] if "entity" in constraint else constraint.get("entities")
+    if op not in ("==", "in") or named is None:
+        return True
+    entities = {_entity(each) for each in named}
+    return entity in entities if op == "==" else not entities.isdisjoint((entity, *parents))
+
+
+def _entity(value: Mapping[str, Any]) -> Entity:
+    plain = value.get("__entity", value)
+    return plain["type"], plain["id"]
+
+
+def _written(texts: Mapping[str, str]) -> Iterator[Rule]:
+    for file, text in texts.items():
+        yield from _parsed(file, text)
+
+
+def _parsed(file: str, text: str) -> Iterator[Rule]:
+    on_line: Counter[int] = Counter()
+    for statement in statements(text):
+        on_line[statement.line] += 1
+        nth = f".{on_line[statement.line]}" if on_line[statement.line] > 1 else ""
+        place = f"{file}, line {statement.line}"
+        try:
+            document = json.loads(cedarpy.policies_to_json_str(statement.text))
+        except ValueError as error:
+            raise ConfigInvalid(f"{place}: {error}") from error
+        if document["templates"]:
+            raise ConfigInvalid(f"{place}: a template permits nothing by itself; write the principal, or make a grant")
+        for body in document["staticPolicies"].values():
+            annotations = {key: value or "" for key, value in body.get("annotations", {}).items()}
+            if wrong := _wrong(body):
+                raise ConfigInvalid(f"{place}: {wrong}")
+            yield _rule(annotations.get("id") or f"{file}:{statement.line}{nth}", body, place)
+
+
+def _wrong(body: Mapping[str, Any]) -> str:
+    """Say what in a scope names nothing: a `forbid` that can never hold would fail open."""
+    for part in ("principal", "action", "resource"):
+        scope = body[part]
+        named = [*scope.get("entities", []), *([scope["entity"]] if "entity" in scope else [])]
+        types = [_entity(each)[0] for each in named]
+        types += [scope["entity_type"]] if "entity_type" in scope else []
+        if strange := [each for each in types if each not in TYPES]:
+            return f"there is no type {strange[0]}; there are {', '.join(sorted(TYPES))}"
+        if part == "action" and (unknown := [_entity(each)[1] for each in named if _entity(each)[1] not in ACTIONS]):
+            return f"there is no action {unknown[0]!r}; there are {', '.join(sorted(ACTIONS))}"
+    return ""
+
+
+def _rule(name: str, body: Mapping[str, Any], place: str, glob: str = "") -> Rule:
+    names, attributes = _mentions(body["conditions"])
+    annotations = {key: value or "" for key, value in body.get("annotations", {}).items()}
+    return Rule(
+        id=name,
+        effect=body["effect"],
+        body=body,
+        place=place,
+        annotations=annotations,
+        names=names,
+        attributes=attributes,
+        glob=glob,
+    )
+
+
+def _mentions(conditions: Any) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+    """Return which arguments, and which other attributes of the context, a rule can look at; None for any.
+
+    `context.args.NAME` and `context.args has NAME` mention one. Wherever else `context` or `context.args` stands, it
+    may be passed on, compared or indexed: all is mentioned.
+    """
+    names: set[str] = set()
+    attributes: set[str] = set()
+
+    def walk(node: Any) -> None:
+        match node:
+            case {".": {"left": left, "attr": str() as name}} | {"has": {"left": left, "attr": str() as name}}:
+                if left == {".": {"left": {"Var": "context"}, "attr": "args"}}:
+                    names.add(name)
+                elif left == {"Var": "context"}:
+                    attributes.add(name if name != "args" or "." in node else "")
+                else:
+                    walk(left)
+            case {"Var": "context"}:
+                attributes.update(("args", "*"))
+            case dict():
+                for each in node.values():
+                    walk(each)
+            case list():
+                for each in node:
+                    walk(each)
+            case _:
+                pass
+
+    walk(conditions)
+    is_any = "*" in attributes
+    return None if "args" in attributes else frozenset(names), None if is_any else frozenset(attributes - {"", "args"})
+
+
+def _granted(grant: Grant) -> Rule:
+    """Return the permit that a grant stands for. No text is put together: a name cannot become a rule."""
+    kind = "Model" if grant.action == "think" else "Function"
+    service, _, rest = grant.pattern.partition(".")
+    resource: dict[str, Any] = {"op": "is", "entity_type": kind}
+    when: list[dict[str, Any]] = []
+    glob = grant.pattern if re.search(r"[?\[]", grant.pattern) else ""
+    if "*" not in grant.pattern and not glob:
+        resource = {"op": "==", "entity": {"type": kind, "id": grant.pattern}}
+    elif kind == "Function" and rest == "*" and "*" not in service and not glob:
+        resource = {"op": "in", "entity": {"type": "Service", "id": service}}
+    elif grant.pattern != "*" and not glob:
+        literals = [[{"Literal": each}] if each else [] for each in grant.pattern.split("*")]
+        pattern = [item for each in literals for item in (*each, "Wildcard")][:-1]
+        when.append({"like": {"left": {".": {"left": {"Var": "resource"}, "attr": "name"}}, "pattern": pattern}})
+    if grant.reads_only:
+        when.append(
+            {"==": {"left": {".": {"left": {"Var": "resource"}, "attr": "effect"}}, "right": {"Value": "read"}}}
+        )
+    if grant.expires_s is not None:
+        now = {".": {"left": {"Var": "context"}, "attr": "now"}}
+        when.append({"<": {"left": now, "right": {"Value": grant.expires_s}}})
+    if grant.is_asked:
+        when.append({".": {"left": {"Var": "context"}, "attr": "approved"}})
+    body: dict[str, Any] = {
+        "effect": "permit",
+        "principal": {"op": "==", "entity": {"type": "Agent", "id": grant.agent}},
+        "action": {"op": "==", "entity": {"type": "Action", "id": grant.action}},
+        "resource": resource,
+        "conditions": [{"kind": "when", "body": each} for each in when],
+        "annotations": {"id": grant.id} | ({"approver": grant.approver} if grant.approver else {}),
+    }
+    return _rule(grant.id, body, grant.place or f"grant {grant.id}", glob)
