@@ -2,13 +2,14 @@
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from overwinter.values import Value
 
-__all__ = ["FINDINGS_MAX", "Checker", "Finding", "remaining", "render", "report"]
+__all__ = ["FINDINGS_MAX", "Checker", "Finding", "line_of", "remaining", "render", "report"]
 
 REPORT_CHARACTERS_MAX = 1_600
 MESSAGE_CHARACTERS_MAX = 240
@@ -119,6 +120,12 @@ def remaining(findings: Sequence[Finding], source: str, lines: Sequence[int]) ->
         for finding in findings
         if finding.is_certain and (finding.line >= first or any(_holds(node, finding.line) for node in functions))
     ]
+
+
+def line_of(source: str, function: str) -> int:
+    """Return the first line that names a function, `service.function`; 1 if none does in one piece."""
+    name = re.compile(rf"\b{re.escape(function)}\b|\b{re.escape(function.rpartition('.')[2])}\b")
+    return next((number for number, line in enumerate(source.split("\n"), 1) if name.search(line)), 1)
 
 
 def _holds(node: ast.stmt, line: int) -> bool:

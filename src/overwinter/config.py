@@ -126,13 +126,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole file. Without one: a single agent `default` that may call everything, and no services."""
+    """The whole file. Without one: a single agent `default` that may read everything and asks its owner for all else, and no services."""
 
     limits: Limits = Limits()
     worker: Worker = Worker()
     jail: Jail = Jail()
     retention: Retention = Retention()
-    agents: Mapping[str, Agent] = field(default_factory=lambda: {"default": Agent(tools=("*",))})
+    agents: Mapping[str, Agent] = field(default_factory=lambda: {"default": Agent(reads=("*",), asks=("*",))})
     services: Mapping[str, Service] = field(default_factory=dict[str, Service])
 
 

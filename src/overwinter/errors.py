@@ -18,6 +18,8 @@ classes below. *Our bugs* are assertions.
     │   ├── HomeDamaged       the database or a key is damaged or missing
     │   └── HomeFull          no space is left on the disk
     ├── SnapshotRefused       authentication failed: altered, swapped, stale or sealed with another key
+    ├── ProgramOutdated       what a sleeping program calls has changed, and the rest of it does not fit
+    ├── WakeDenied            the rules do not let the run go on
     ├── WorkerCrashed         an interpreter worker died under a turn
     ├── JailUnavailable       a layer of the worker's jail cannot be had
     └── ServerUnreachable     nothing answers on the home's socket
@@ -40,10 +42,12 @@ __all__ = [
     "JailUnavailable",
     "NotFound",
     "OverwinterError",
+    "ProgramOutdated",
     "Revoked",
     "ServerUnreachable",
     "SnapshotRefused",
     "UsageError",
+    "WakeDenied",
     "WorkerCrashed",
 ]
 
@@ -94,6 +98,10 @@ class ProgramOutdated(OverwinterError):
 
     Take the change back, or cancel the run and start a mended program.
     """
+
+
+class WakeDenied(OverwinterError):
+    """No rule lets the agent's run go on, or one forbids it. A person must look: change the rules and release it."""
 
 
 class NotFound(UsageError):

@@ -1,16 +1,14 @@
 """Whether a principal may do a thing. No rule means no; an error while deciding means no."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from overwinter.events import Effect
 from overwinter.principal import Principal
 from overwinter.values import Value
 
-__all__ = ["LOOKUPS", "Action", "Allow", "Ask", "Decision", "Deny", "Grants", "Policy", "Resource"]
+__all__ = ["LOOKUPS", "Action", "Allow", "Ask", "Decision", "Deny", "Policy", "Resource"]
 
 Action = Literal["call", "see", "wake", "approve", "think"]
 """Call a function; find it in a search; go on with a run; say yes to a call; call a model."""
@@ -57,7 +55,7 @@ class Resource:
     """What is acted on, and what a rule may know about it. The caller says it; a policy looks nothing up."""
 
     name: str
-    """`service.function`; the id of a run for `wake`, the name of a model for `think`."""
+    """`service.function`; the name of a run for `wake`, of a model for `think`."""
     effect: Effect = "write"
     pin_ok: bool = True
     """Whether its definition is the one that somebody accepted."""
@@ -99,40 +97,3 @@ class Policy(Protocol):
             approved: whether the person who must be asked has said yes to exactly this.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Grants:
-    """The policy of `overwinter.toml`: each agent may call the functions that its `tools` patterns name, and no other."""
-
-    by_agent: Mapping[str, tuple[str, ...]]
-    """Agent name to patterns such as `"billing.*"`."""
-    version: str = field(init=False, default="")
-
-    def __post_init__(self) -> None:
-        version = hashlib.sha256(repr(sorted(self.by_agent.items())).encode()).hexdigest()
-        object.__setattr__(self, "version", version)
-
-    def decide(
-        self,
-        principal: Principal,
-        action: Action,
-        resource: Resource,
-        arguments: Mapping[str, Value],
-        *,
-        approved: bool = False,
-    ) -> Decision:
-        """Allow what a pattern of each agent of the chain names."""
-        del arguments, approved
-        for agent in principal.chain:
-            patterns = self.by_agent.get(agent)
-            if patterns is None:
-                return Deny(f"there is no agent {agent!r}")
-            if action == "wake":
-                continue
-            if action not in ("call", "see"):
-                return Deny(f"overwinter.toml grants functions only: nobody may {action} {resource.name}")
-            if resource.name in LOOKUPS or any(fnmatchcase(resource.name, pattern) for pattern in patterns):
-                continue
-            return Deny(f"agent {agent!r} has no grant for {resource.name}: add it to its `tools` in overwinter.toml")
-        return Allow()

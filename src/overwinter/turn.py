@@ -14,14 +14,16 @@ intents are found in the store. So a crash can only repeat a call under the key 
 """
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from overwinter import journal
 from overwinter.approval import Gate, digest
 from overwinter.catalog import Catalog, Function, bind
 from overwinter.check import Finding
-from overwinter.errors import SnapshotRefused
+from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Event, Raised, Status
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
@@ -35,9 +37,13 @@ from overwinter.values import Value
 from overwinter.waits import WAITS, meant, snapshot_after, wait
 
 __all__ = [
-    "Began", "Means", "Standing", "Turned", "advance", "decide", "deliveries", "opened", "permitted", "principal_of",
+    "Began", "Means", "Standing", "Turned", "advance", "decide", "deliveries", "may_go_on", "opened", "permitted", "principal_of",
     "program_of", "settle", "turn",
 ]  # fmt: skip
+
+
+NAME_LENGTH_MAX = 200
+NAMES_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +132,10 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
         WorkerCrashed: the interpreter died under it; nothing was committed and the turn may be taken again.
         SnapshotRefused: the snapshot cannot be trusted and the journal cannot rebuild it; a person must look.
         ProgramOutdated: what it calls has changed, and what is left of it does not fit; a person must look.
+        WakeDenied: the rules do not let its agent go on; a person must look.
     """
     run, snapshot = standing.run, standing.state
+    may_go_on(run, means)
     refused: tuple[Event, ...] = ()
     try:
         snapshot = snapshot or opened(run, means)
@@ -154,6 +162,20 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
         answered=frozenset([each.index for each in given]),
         left=None if state is None else Standing(run=_after(run, commit), state=state),
     )
+
+
+def may_go_on(run: Loaded, means: Means) -> None:
+    """Have the rules say whether a run may take a turn.
+
+    Raises:
+        WakeDenied: they do not let it.
+    """
+    principal, resource = principal_of(run.agent, run.run_id, means), Resource(name=_name(run.name), effect="wait")
+    match means.policy.decide(principal, "wake", resource, {}):
+        case Allow():
+            pass
+        case Deny(reason=reason) | Ask(reason=reason):
+            raise WakeDenied(reason)
 
 
 def settle(began: Began, outcome: Outcome, means: Means) -> tuple[Turn, Snapshot | None]:
@@ -370,6 +392,12 @@ def _opening(began: Began, outcome: Outcome) -> list[Event]:
     events = [journal.answered(each.index, each.answer) for each in began.given if each.by == "hand"]
     events.append(journal.turn(began.now_us, began.given))
     return [*events, journal.printed(outcome.output)] if outcome.output else events
+
+
+@lru_cache(NAMES_REMEMBERED)
+def _name(text: str) -> str:
+    """Return a run's name as a rule can speak of it."""
+    return re.sub(r"[^\w.@/-]+", "_", text)[:NAME_LENGTH_MAX] or "program"
 
 
 def _after(run: Loaded, commit: Turn) -> Loaded:

@@ -14,7 +14,7 @@ import anyio
 from overwinter.catalog import Tools
 from overwinter.clock import SECOND_US, Clock
 from overwinter.effects import Attempt, Cut, Effects, InHand
-from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutdated, SnapshotRefused
+from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutdated, SnapshotRefused, WakeDenied
 from overwinter.events import Event
 from overwinter.store import Lease, Loaded, Store, Verdict
 from overwinter.turn import Means, Standing, Turned, turn
@@ -280,7 +280,7 @@ class Worker:
             )
         except JailUnavailable:
             raise
-        except (SnapshotRefused, ProgramOutdated) as error:
+        except (SnapshotRefused, ProgramOutdated, WakeDenied) as error:
             await self._stumble(run, lease, error, is_final=True)
             return nothing
         except HomeError:

@@ -90,9 +90,9 @@ MUTATIONS = {
         ["tests/unit/test_snapshot.py"],
     ),
     "a call is not decided": (
-        "src/overwinter/policy.py",
-        "any(fnmatchcase(resource.name, pattern) for pattern in patterns)",
-        "True",
+        "src/overwinter/turn.py",
+        'return Raised(kind="PermissionError", message=reason, status=403, code="denied")',
+        "return None",
         TURNS,
     ),
     "a program is not checked": (

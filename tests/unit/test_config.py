@@ -16,8 +16,8 @@ def loaded(tmp_path, text, encoding="utf-8"):
     return load(place)
 
 
-def test_without_a_file_one_agent_may_call_everything(tmp_path):
-    assert load(tmp_path / "overwinter.toml").agents == {"default": Agent(tools=("*",))}
+def test_without_a_file_one_agent_may_read_everything_and_asks_for_the_rest(tmp_path):
+    assert load(tmp_path / "overwinter.toml").agents == {"default": Agent(reads=("*",), asks=("*",))}
 
 
 def test_an_empty_file_means_the_same_as_none(tmp_path):

@@ -207,7 +207,7 @@ async def test_a_call_without_a_grant_is_denied_and_does_nothing(project, ledger
     source = """
 reason = ""
 try:
-    await shop.pay(cents=3)
+    await tools.call("shop." + "pay", {"cents": 3})
 except PermissionError as error:
     reason = str(error)
 [await shop.double(number=1), reason]
@@ -217,6 +217,17 @@ except PermissionError as error:
     assert "no grant for shop.pay" in run.result[1]
     assert ledger.read_text() == ""
     assert any(event.kind == "denied" for event in events)
+
+
+@pytest.mark.claim("G1.check")
+async def test_a_program_that_names_a_function_its_agent_may_never_call_is_refused_before_it_runs(project, ledger):
+    config = Config(agents={"default": Agent(owner=OWNER, tools=("shop.double",))}, worker=Worker(interpreters=1))
+    async with opened(project, config=config) as app:
+        with pytest.raises(CheckFailed) as refused:
+            await app.start("x = 1\nawait shop.pay(cents=3)")
+        (finding,) = refused.value.findings
+        assert finding.line == 2
+        assert "may not call shop.pay" in finding.message
 
 
 @pytest.mark.claim("P1.checked_before")

@@ -1,11 +1,12 @@
 """Every source of a home as one set of tools: Python modules, described APIs, and the look-ups over all of them."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from overwinter import values
 from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
@@ -13,7 +14,7 @@ from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
 from overwinter.adapters.openapi import Apis, load_apis
 from overwinter.adapters.python_tools import load_python_tools
-from overwinter.catalog import Catalog, Module, Performed, Tools, Unknown
+from overwinter.catalog import Catalog, Function, Module, Performed, Tools, Unknown
 from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
 from overwinter.clock import Clock
@@ -35,7 +36,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     directory: Path,
     threads_max: int,
     value_bytes_max: int,
-    may_call: Callable[[str, str], bool],
+    sight: "Sight",
     handles: Handles,
 ) -> "AsyncGenerator[Sources]":
     """Import what is new, and yield all functions of a home's services.
@@ -47,7 +48,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         directory: where modules and descriptions lie.
         threads_max: how many sync functions may run at once.
         value_bytes_max: largest result, encoded.
-        may_call: whether an agent may call a function.
+        sight: whether an agent may find a function.
         handles: keeps files, and values that are too large.
 
     Raises:
@@ -68,7 +69,20 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         _index(file, python.catalog.modules, clock.now_us())
         apis = await stack.enter_async_context(load_apis(described, file, clock, handles, directory=directory))
         mcp = await stack.enter_async_context(load_mcp(servers, file, clock, handles, directory=directory))
-        yield Sources(file, python, apis, mcp, may_call, handles, value_bytes_max=value_bytes_max)
+        yield Sources(file, python, apis, mcp, sight, handles, value_bytes_max=value_bytes_max)
+
+
+class Sight(Protocol):
+    """Whether an agent may find a function, by the rules of one version."""
+
+    @property
+    def version(self) -> str:
+        """Return what tells the rules of this moment from any others."""
+        ...
+
+    def __call__(self, agent: str, function: Function) -> bool:
+        """Decide it."""
+        ...
 
 
 class Sources:
@@ -80,7 +94,7 @@ class Sources:
         python: Tools,
         apis: Apis,
         mcp: McpServices,
-        may_call: Callable[[str, str], bool],
+        sight: Sight,
         handles: Handles,
         *,
         value_bytes_max: int,
@@ -89,9 +103,9 @@ class Sources:
         self._handles = handles
         self._value_bytes_max = value_bytes_max
         self._imported = (apis, mcp)
-        self._may_call = may_call
+        self._sight = sight
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
-        self.discovery = Discovery(file, self._scope, handles)
+        self.discovery = Discovery(file, lambda agent: self._scope(agent, sight.version), handles)
         parts: Sequence[Tools] = (python, apis, mcp, self.discovery)
         self._by_module = {name: part for part in parts for name in part.catalog.modules}
         self._catalog = Catalog({name: module for part in parts for name, module in part.catalog.modules.items()})
@@ -153,9 +167,11 @@ class Sources:
         self._scope.cache_clear()
         return imported
 
-    def _allowed(self, agent: str) -> Sequence[str] | None:
+    def _allowed(self, agent: str, version: str) -> Sequence[str] | None:
+        del version  # it is in the key: nothing of other rules is used
         names = [f"{service}.{name}" for service, names in self.file.names().items() for name in names]
-        allowed = [name for name in names if self._may_call(agent, name)]
+        functions = [each for each in map(self._catalog.function, names) if each is not None]
+        allowed = [each.name for each in functions if self._sight(agent, each)]
         return None if len(allowed) == len(names) else allowed
 
 

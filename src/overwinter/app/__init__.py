@@ -15,10 +15,10 @@ from overwinter import journal
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.adapters.home import Home, open_home
 from overwinter.app.governance import Governance
-from overwinter.app.parts import Parts, grants_of, limits_of, open_parts, parents_of
+from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
-from overwinter.check import Finding, render
+from overwinter.check import Finding, line_of, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
@@ -67,11 +67,12 @@ class App:
         self._named = lru_cache(PROGRAMS_REMEMBERED)(self._functions_named)
         self._types = lru_cache(PROGRAMS_REMEMBERED)(self._types_of)
         self._digest = lru_cache(maxsize=None)(self._digest_of)
+        self._sight = Sight(parts.policy, parents_of(config))
         self._stubs: Mapping[str, str] | None = None
         self._catalog_changes = 0
         means = Means(
             interpreter=parts.interpreter,
-            policy=grants_of(config),
+            policy=parts.policy,
             catalog=parts.tools.catalog,
             named=self._named,
             key=parts.key,
@@ -159,7 +160,17 @@ class App:
     ) -> Sequence[Finding]:
         """Return what is wrong with a program, and run nothing."""
         self._agent(agent)
-        return await self._parts.checker.check(source, self._stubs_now(), inputs or {})
+        findings = await self._parts.checker.check(source, self._stubs_now(), inputs or {})
+        return [*findings, *self._unseen(source, agent)]
+
+    def _unseen(self, source: str, agent: str) -> Iterator[Finding]:
+        """Yield the functions of a program that its agent may never call, whatever the arguments."""
+        for service, names in self._named(source).items():
+            for function in map(self.catalog.function, (f"{service}.{name}" for name in names if service != "tools")):
+                if function is not None and not self._sight(agent, function):
+                    message = f"agent {agent!r} may not call {function.name}: no rule permits it"
+                    line = line_of(source, function.name)
+                    yield Finding(line=line, column=0, rule="not-permitted", message=message, at=function.name)
 
     async def start(
         self,

@@ -1,29 +1,33 @@
 """What an App works with, opened in one place."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of
 from overwinter.adapters.home import Home
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
 from overwinter.adapters.sqlite import open_store
-from overwinter.catalog import Tools
+from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
-from overwinter.clock import Clock
+from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
 from overwinter.handles import Handles
 from overwinter.identity import Identity, chain
 from overwinter.ids import Ids
 from overwinter.interpreter import Interpreter, Limits
-from overwinter.policy import Deny, Grants, Resource
+from overwinter.policy import Deny, Policy, Resource
 from overwinter.principal import Principal
 from overwinter.store import Store
 
-__all__ = ["Parts", "grants_of", "limits_of", "may_call", "open_parts", "parents_of"]
+__all__ = ["Parts", "Sight", "limits_of", "open_parts", "parents_of", "rules_now"]
+
+
+POLICIES = "policies"
+"""Directory of `*.cedar` files beside `overwinter.toml`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,9 @@ class Parts:
     handles: Handles
     clock: Clock
     ids: Ids
+    policy: CedarPolicy
+    directory: Path
+    """Where `overwinter.toml` lies, with `policies/` and what its services name."""
     key: bytes
 
 
@@ -61,6 +68,7 @@ async def open_parts(
         JailUnavailable: the interpreter's workers cannot be jailed.
     """
     ids, limits = Ids(clock.now_us), limits_of(config)
+    policy = CedarPolicy(rules_now(config, directory), lambda: clock.now_us() // SECOND_US)
     jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
@@ -72,7 +80,7 @@ async def open_parts(
             directory=directory,
             threads_max=config.worker.threads,
             value_bytes_max=limits.value_bytes,
-            may_call=partial(may_call, grants_of(config)),
+            sight=Sight(policy, parents_of(config)),
             handles=handles,
         ) as sources,
         open_interpreter(
@@ -89,13 +97,30 @@ async def open_parts(
             handles=handles,
             clock=clock,
             ids=ids,
+            policy=policy,
+            directory=directory,
             key=place.key,
         )
 
 
-def grants_of(config: Config) -> Grants:
-    """Return the policy of a configuration."""
-    return Grants({name: agent.tools for name, agent in config.agents.items()})
+def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = ()) -> Rules:
+    """Return the rules that hold: `policies/*.cedar` in the directory, the configuration's agents, and grants.
+
+    Raises:
+        ConfigInvalid: a policy is wrong.
+    """
+    ends = {
+        name: agent.expires_us // SECOND_US for name, agent in config.agents.items() if agent.expires_us is not None
+    }
+    texts = {
+        f"overwinter.toml, agents.{name}.expires": f'@id("agents.{name}.expires") @reason("its authority has ended")\n'
+        f'forbid(principal == Agent::"{name}", action, resource) when {{ context.now >= {end} }};'
+        for name, end in ends.items()
+    }
+    owners = {name: agent.owner for name, agent in config.agents.items()}
+    return rules_of(
+        owners, {**read_policies(directory / POLICIES), **texts}, [*grants_of_agents(config.agents), *grants]
+    )
 
 
 def parents_of(config: Config) -> Mapping[str, tuple[str, ...]]:
@@ -106,10 +131,22 @@ def parents_of(config: Config) -> Mapping[str, tuple[str, ...]]:
     return {each.name: tuple(upper.name for upper in reversed(chain(each.name, declared)[1:])) for each in declared}
 
 
-def may_call(grants: Grants, agent: str, function: str) -> bool:
-    """Return whether an agent may find a function: some call of it might be allowed."""
-    principal = Principal(agent=agent, run_id="", owner="")
-    return not isinstance(grants.decide(principal, "see", Resource(name=function), {}), Deny)
+class Sight:
+    """Whether an agent may find a function: some call of it might be allowed."""
+
+    def __init__(self, policy: Policy, parents: Mapping[str, tuple[str, ...]]) -> None:
+        self._policy, self._parents = policy, parents
+
+    @property
+    def version(self) -> str:
+        """Return what tells the rules of this moment from any others."""
+        return self._policy.version
+
+    def __call__(self, agent: str, function: Function) -> bool:
+        """Decide it."""
+        principal = Principal(agent=agent, run_id="", owner="", parents=self._parents.get(agent, ()))
+        resource = Resource(name=function.name, effect=function.effect, stub=function.stub)
+        return not isinstance(self._policy.decide(principal, "see", resource, {}), Deny)
 
 
 def limits_of(config: Config) -> Limits:

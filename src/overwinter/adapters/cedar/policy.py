@@ -97,6 +97,8 @@ class Version:
         self._signature = lru_cache(REMEMBERED_MAX)(signature)
         self.prepared = lru_cache(REMEMBERED_MAX)(self._prepared)
         self.sight = lru_cache(REMEMBERED_MAX)(self._sight)
+        self.settled: dict[object, Decision] = {}
+        """Decisions in which nothing but their key has a part, see `is_plain`."""
 
     def question(self, who: Entity, act: Act, now_s: int) -> Question | Verdict:
         """Return what is asked of Cedar for one principal of the chain, or why nothing can be asked."""
@@ -121,6 +123,14 @@ class Version:
             return Verdict(allowed=False, errors=(str(error),))
         except Exception as error:  # noqa: BLE001 - doubt means deny, and the library raises what it likes
             return Verdict(allowed=False, errors=(repr(error),))
+
+    def is_plain(self, act: Act) -> bool:
+        """Return whether no rule that concerns the act looks at its arguments, its time or its run."""
+        slices = [self._slices.of(who, act.action, act.resource) for who in asked_for(act)]
+        return all(
+            each.names == frozenset() and each.attributes is not None and each.attributes <= {"approved"}
+            for each in slices
+        )
 
     def _prepared(self, who: Entity, action: Action, resource: Resource) -> Prepared:
         for name in (who[1], resource.name):
@@ -201,7 +211,18 @@ class CedarPolicy:
         """Return the decision of the whole chain: no if one says no, asked if one asks, yes if all say yes."""
         version = self._version
         act = Act(principal=principal, action=action, resource=resource, arguments=arguments)
-        return decided(version, act, self._now_s(), approved=approved)
+        key = (principal.chain, principal.owner, action, resource, approved)
+        if (settled := version.settled.get(key)) is not None:
+            return settled
+        decision = decided(version, act, self._now_s(), approved=approved)
+        if action in ("call", "wake") and version.is_plain(act) and len(version.settled) < REMEMBERED_MAX:
+            version.settled[key] = decision
+        return decision
+
+    @property
+    def version(self) -> str:
+        """Return the digest of the rules that hold now."""
+        return self._version.rules.digest
 
 
 def decided(version: Version, act: Act, now_s: int, *, approved: bool) -> Decision:
