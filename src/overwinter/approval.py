@@ -14,7 +14,6 @@ from overwinter.values import Value
 __all__ = ["Gate", "Vote", "approvers", "digest"]
 
 VERSION = "overwinter approval 1"
-DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
