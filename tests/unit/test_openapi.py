@@ -152,8 +152,10 @@ def configured(project: Path, spec: Any = SPEC, **service: Any) -> Config:
     )
 
 
-async def ran(project: Path, source: str, *, failing: tuple[int, ...] = (), **service: Any) -> Any:
-    (project / "secret").write_text("hunter2\n")
+async def ran(
+    project: Path, source: str, *, failing: tuple[int, ...] = (), secret: str = "hunter2", **service: Any
+) -> Any:
+    (project / "secret").write_text(f"{secret}\n")
     clock = ManualClock()
     async with served() as (server, url):
         server.failing += failing
@@ -170,6 +172,17 @@ async def test_a_described_function_is_called_with_its_arguments_in_their_places
     (method, path, headers, _), *_ = seen
     assert (method, path) == ("GET", "/v1/orders/a%2Fb%20..")
     assert headers["X-Secret"] == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("secret", "sent"),
+    [("ada:love", "YWRhOmxvdmU="), ("sk_test_4242", "c2tfdGVzdF80MjQyOg=="), ("YWRhOmxvdmU=", "YWRhOmxvdmU=")],
+)
+async def test_a_secret_for_basic_authentication_is_encoded_as_its_standard_wants(project, secret, sent):
+    basic = {"type": "http", "scheme": "basic"}
+    spec = {**SPEC, "components": {**SPEC["components"], "securitySchemes": {"key": basic}}}
+    _, seen, _ = await ran(project, "await api.get_order(order_id='1')", spec=spec, secret=secret)
+    assert seen[0][2]["Authorization"] == f"Basic {sent}"
 
 
 @pytest.mark.claim("G6.no_credential")

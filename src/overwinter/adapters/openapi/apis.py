@@ -1,9 +1,10 @@
 """Services that are API descriptions: imported when they are new, looked up when they are needed, called over HTTP."""
 
+import base64
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -315,4 +316,15 @@ def _authorise(scheme: Mapping[str, str], secret: str, headers: dict[str, str], 
         case "cookie":
             headers["Cookie"] = f"{scheme['name']}={secret}"
         case _:
-            headers[scheme["name"]] = scheme.get("prefix", "") + secret
+            prefix = scheme.get("prefix", "")
+            headers[scheme["name"]] = prefix + (_basic(secret) if prefix == "Basic " else secret)
+
+
+def _basic(secret: str) -> str:
+    """Return a secret as RFC 7617, 2 wants it: `user:password`, or a key alone as the user; what is encoded already stays."""
+    if ":" not in secret:
+        with suppress(ValueError):
+            if b":" in base64.b64decode(secret, validate=True):
+                return secret
+        secret += ":"  # as Stripe, Twilio and others take a key
+    return base64.b64encode(secret.encode()).decode()
