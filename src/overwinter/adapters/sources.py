@@ -1,7 +1,7 @@
 """Every source of a home as one set of tools: Python modules, described APIs, and the look-ups over all of them."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -38,6 +38,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     value_bytes_max: int,
     sight: "Sight",
     handles: Handles,
+    importing: Callable[[str], None],
 ) -> "AsyncGenerator[Sources]":
     """Import what is new, and yield all functions of a home's services.
 
@@ -50,6 +51,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         value_bytes_max: largest result, encoded.
         sight: whether an agent may find a function.
         handles: keeps files, and values that are too large.
+        importing: told the name of each service whose import begins.
 
     Raises:
         ConfigInvalid: a service cannot be loaded.
@@ -67,8 +69,12 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
             load_python_tools(modules, directory=directory, threads_max=threads_max)
         )
         _index(file, python.catalog.modules, clock.now_us())
-        apis = await stack.enter_async_context(load_apis(described, file, clock, handles, directory=directory))
-        mcp = await stack.enter_async_context(load_mcp(servers, file, clock, handles, directory=directory))
+        apis = await stack.enter_async_context(
+            load_apis(described, file, clock, handles, directory=directory, importing=importing)
+        )
+        mcp = await stack.enter_async_context(
+            load_mcp(servers, file, clock, handles, directory=directory, importing=importing)
+        )
         yield Sources(file, python, apis, mcp, sight, handles, value_bytes_max=value_bytes_max)
 
 

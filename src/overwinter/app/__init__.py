@@ -3,7 +3,7 @@
 import hashlib
 import json
 import keyword
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -96,13 +96,21 @@ class App:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, home: Path, *, is_worker: bool = True, clock: Clock | None = None) -> "AsyncGenerator[App]":
+    async def open(
+        cls,
+        home: Path,
+        *,
+        is_worker: bool = True,
+        clock: Clock | None = None,
+        importing: Callable[[str], None] | None = None,
+    ) -> "AsyncGenerator[App]":
         """Open a home, alone, and work on its runs until the block is left.
 
         Args:
             home: the directory; made if it does not exist.
             is_worker: False: only read and write the store; programs are started but nobody runs them yet.
             clock: the machine's if None.
+            importing: told the name of each service whose import begins.
 
         Raises:
             HomeError: it is held by another process, too new, damaged or full.
@@ -114,7 +122,14 @@ class App:
             place: Home = stack.enter_context(open_home(home))
             config = load(place.config_path)
             parts = await stack.enter_async_context(
-                open_parts(place, config, clock, directory=place.config_path.parent, is_eager=is_worker)
+                open_parts(
+                    place,
+                    config,
+                    clock,
+                    directory=place.config_path.parent,
+                    is_eager=is_worker,
+                    importing=importing or (lambda _: None),
+                )
             )
             async with cls(config, parts).at_work(is_worker=is_worker) as app:
                 yield app

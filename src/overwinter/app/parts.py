@@ -1,6 +1,6 @@
 """What an App works with, opened in one place."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,19 @@ class Parts:
     key: bytes
 
 
+def _unseen(_: str) -> None:
+    """Nobody looks."""
+
+
 @asynccontextmanager
-async def open_parts(
-    place: Home, config: Config, clock: Clock, *, directory: Path, is_eager: bool = True
+async def open_parts(  # noqa: PLR0913 - what a home is opened with
+    place: Home,
+    config: Config,
+    clock: Clock,
+    *,
+    directory: Path,
+    is_eager: bool = True,
+    importing: Callable[[str], None] = _unseen,
 ) -> "AsyncGenerator[Parts]":
     """Open everything that an App works with, until the block is left.
 
@@ -61,6 +71,7 @@ async def open_parts(
         clock: its time.
         directory: where modules and descriptions of services lie.
         is_eager: False: start interpreters when they are needed, for a home that only looks.
+        importing: told the name of each service whose import begins.
 
     Raises:
         HomeError: the store or the catalog is too new, damaged or full.
@@ -82,6 +93,7 @@ async def open_parts(
             value_bytes_max=limits.value_bytes,
             sight=Sight(policy, parents_of(config)),
             handles=handles,
+            importing=importing,
         ) as sources,
         open_interpreter(
             limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager

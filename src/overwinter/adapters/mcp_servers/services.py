@@ -7,7 +7,7 @@ a server has is asked at each new connection, before it is asked for anything el
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,14 @@ IMPORTER = 2
 
 
 @asynccontextmanager
-async def load_mcp(
-    services: Mapping[str, Service], file: CatalogFile, clock: Clock, handles: Handles, *, directory: Path
+async def load_mcp(  # noqa: PLR0913 - what a source works with
+    services: Mapping[str, Service],
+    file: CatalogFile,
+    clock: Clock,
+    handles: Handles,
+    *,
+    directory: Path,
+    importing: Callable[[str], None],
 ) -> "AsyncGenerator[McpServices]":
     """Import what is new of the MCP servers, and yield their tools; stop every server with the block.
 
@@ -42,7 +48,7 @@ async def load_mcp(
     async with asyncio.TaskGroup() as tasks:
         made = McpServices(services, file, clock=clock, handles=handles, directory=directory, tasks=tasks)
         try:
-            await made.refresh(is_forced=False)
+            await made.refresh(is_forced=False, importing=importing)
             yield made
         except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
             failure = error
@@ -151,7 +157,9 @@ class McpServices:
             return Raised(kind="ValueError", message=f"a file that {call.function} answers is not kept{done}: {error}")
         return Returned(value=parts)
 
-    async def refresh(self, only: str | None = None, *, is_forced: bool = True) -> list[str]:
+    async def refresh(
+        self, only: str | None = None, *, is_forced: bool = True, importing: Callable[[str], None] = lambda _: None
+    ) -> list[str]:
         """Import the tools of servers whose configuration changed, or of all that are asked for; return which.
 
         Raises:
@@ -162,6 +170,7 @@ class McpServices:
         for name, service in self._services.items():
             if (only is not None and name != only) or (not is_forced and known.get(name) == _stamp(service)):
                 continue
+            importing(name)
             try:
                 await self._servers[name].look()
             except (ConfigInvalid, *BROKEN) as error:

@@ -37,8 +37,14 @@ FAULT_CHARACTERS_MAX = 300
 
 
 @asynccontextmanager
-async def load_apis(
-    services: Mapping[str, Service], file: CatalogFile, clock: Clock, handles: Handles, *, directory: Path
+async def load_apis(  # noqa: PLR0913 - what a source works with
+    services: Mapping[str, Service],
+    file: CatalogFile,
+    clock: Clock,
+    handles: Handles,
+    *,
+    directory: Path,
+    importing: Callable[[str], None],
 ) -> "AsyncGenerator[Apis]":
     """Import what is new or changed of the described services, and yield their functions as tools.
 
@@ -48,13 +54,14 @@ async def load_apis(
         clock: stamps imports.
         handles: keeps files.
         directory: paths of descriptions are relative to it.
+        importing: told the name of each service whose import begins.
 
     Raises:
         ConfigInvalid: a description that was never imported cannot be read.
     """
     async with open_client(clock, bytes_max=handles.kept_bytes_max) as client:
         apis = Apis(services, file, client=client, clock=clock, handles=handles, directory=directory)
-        await apis.refresh(is_forced=False)
+        await apis.refresh(is_forced=False, importing=importing)
         yield apis
 
 
@@ -131,7 +138,9 @@ class Apis:
             )
         return Returned(value=kept)
 
-    async def refresh(self, only: str | None = None, *, is_forced: bool = True) -> list[str]:
+    async def refresh(
+        self, only: str | None = None, *, is_forced: bool = True, importing: Callable[[str], None] = lambda _: None
+    ) -> list[str]:
         """Import services whose description changed, or all that are asked for; return which were imported.
 
         Raises:
@@ -143,6 +152,7 @@ class Apis:
             stamp = _stamp(service, self._directory)
             if (only is not None and name != only) or (not is_forced and known.get(name) == stamp):
                 continue
+            importing(name)
             try:
                 await self._import(name, service, stamp)
             except ConfigInvalid as error:

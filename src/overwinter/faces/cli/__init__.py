@@ -128,7 +128,7 @@ def run(  # noqa: PLR0913 - a command's options
     source, place = _source(file), home_path(home)
     given = {**_inputs_object(inputs_json), **_inputs(inputs or [])}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor that ends the command detaches it too
-    with open_door(place, is_worker=not (is_detached or is_check_only)) as client:
+    with open_door(place, is_worker=not (is_detached or is_check_only), is_json=is_json) as client:
         if is_check_only:
             checked = client.post("check", source=source, agent=agent, inputs=given)
             _print_check(checked, is_json=is_json)
@@ -240,7 +240,7 @@ def ps(
 ) -> None:
     """List runs and why they wait."""
     wanted = status or (None if is_all else "live,quarantined")
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("runs", status=wanted, limit=limit)
     if is_json:
         print_json(found)
@@ -256,7 +256,7 @@ def ps(
 def show_run(run: Run, *, home: Home = None, is_json: Json = False) -> None:
     """Say in one sentence why a run waits, and what it has open."""
     place = home_path(home)
-    with open_door(place) as client:
+    with open_door(place, is_json=is_json) as client:
         found = client.get("runs", run)
         if is_json:
             print_json(found)
@@ -275,7 +275,7 @@ def logs(
     is_json: Json = False,
 ) -> None:
     """Print a run's journal, one line an event."""
-    with open_door(home_path(home), is_worker=is_following) as client:
+    with open_door(home_path(home), is_worker=is_following, is_json=is_json) as client:
         if is_following:
             _follow(client, client.get("runs", run)["id"], is_json=is_json, since=since)
             return
@@ -309,8 +309,7 @@ def read(  # noqa: PLR0913 - a command's options
     is_json: Json = False,
 ) -> None:
     """Read a value by its handle, cut to a budget; what was cut says how the rest is read."""
-    del is_json  # it is JSON in any case
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         if output is None:
             print_json(client.get("values", handle, path=path, characters=characters)["value"])
             return
@@ -334,7 +333,7 @@ def send(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Send a message that the run's `tools.receive` returns."""
     value = _strict_json(message, "the message") if is_strict else _json_or_text(message)
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         sent = client.post("runs", run, "messages", message=value, dedup=dedup or once())
     print_json(sent) if is_json else typer.echo("sent" if sent["is_new"] else "it was sent before: nothing done")
 
@@ -348,7 +347,7 @@ def cancel(
     is_json: Json = False,
 ) -> None:
     """End a run now; its program is stopped and its calls in flight are cancelled."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("runs", run, "cancel", by=me(), reason=reason)
     print_json(done) if is_json else typer.echo("cancelled" if done["is_cancelled"] else "it had ended before")
 
@@ -356,7 +355,7 @@ def cancel(
 @command
 def release(run: Run, *, home: Home = None, is_json: Json = False) -> None:
     """Let a quarantined run go on."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("runs", run, "release", by=me())
     print_json(done) if is_json else typer.echo("released")
 
@@ -364,7 +363,7 @@ def release(run: Run, *, home: Home = None, is_json: Json = False) -> None:
 @command
 def questions(*, home: Home = None, is_json: Json = False) -> None:
     """List what people are asked."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("questions")["questions"]
     if is_json:
         print_json({"questions": found})
@@ -385,7 +384,7 @@ def answer(
     is_json: Json = False,
 ) -> None:
     """Answer a question of a run, or say what became of a call of unknown outcome."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("questions", question, "answer", answer=value, by=me())
     print_json(done) if is_json else typer.echo("answered")
 
@@ -426,7 +425,7 @@ def gc(
 
     place = home_path(home)
     seconds = _seconds(older_than) if older_than else load(config_path(place)).retention.ended_days * 86_400
-    with open_door(place) as client:
+    with open_door(place, is_json=is_json) as client:
         done = client.post("collect", older_than_s=seconds)
     print_json(done) if is_json else typer.echo(
         f"deleted {done['runs']} runs, {done['events']} events, {done['programs']} programs"

@@ -7,19 +7,21 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overwinter.errors import HomeHeld, OverwinterError
+from overwinter.faces.cli.progress import progress
 
 if TYPE_CHECKING:
     from overwinter.faces.client import Client
 
 __all__ = ["home_path", "is_served", "open_door", "served_socket"]
 
-START_S_MAX = 30.0
+START_S_MAX = 90.0
+"""How long a home may take to open after it began its last import. A source may take 60 s, an MCP server 30 s."""
 STOP_S_MAX = 30.0
 """Calls in flight may take 10 s to end, open requests 5 s."""
 HELD_S_MAX = 20.0
@@ -50,12 +52,13 @@ def is_served(home: Path) -> bool:
 
 
 @contextmanager
-def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
+def open_door(home: Path, *, is_worker: bool = False, is_json: bool = False) -> "Generator[Client]":
     """Yield a client of the home, which finds the home's next holder if the present one goes away.
 
     Args:
         home: the directory.
         is_worker: if nobody holds the home, run its programs too, for as long as the block lasts.
+        is_json: a machine reads: no line on the terminal while a home that nobody holds imports what is new.
 
     Raises:
         HomeError: it cannot be opened.
@@ -63,7 +66,7 @@ def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
     """
     from overwinter.faces.client import Client  # noqa: PLC0415 - `--version` and `--help` need no HTTP
 
-    door = _Door(home, is_worker=is_worker)
+    door = _Door(home, is_worker=is_worker, is_json=is_json)
     try:
         with closing(Client(door.reach(), door.reach)) as client:
             yield client
@@ -74,8 +77,8 @@ def open_door(home: Path, *, is_worker: bool = False) -> "Generator[Client]":
 class _Door:
     """The way to one home for one command."""
 
-    def __init__(self, home: Path, *, is_worker: bool) -> None:
-        self._home, self._is_worker = home, is_worker
+    def __init__(self, home: Path, *, is_worker: bool, is_json: bool) -> None:
+        self._home, self._is_worker, self._is_json = home, is_worker, is_json
         self._own: _OwnServer | None = None
 
     def reach(self) -> Path:
@@ -92,7 +95,8 @@ class _Door:
         while not is_served(self._home):
             own = _OwnServer(self._home, is_worker=self._is_worker)
             try:
-                own.start()
+                with progress(is_quiet=self._is_json) as importing:
+                    own.start(importing)
             except HomeHeld:
                 if time.monotonic() > deadline:
                     raise
@@ -122,12 +126,20 @@ class _OwnServer:
         self._started = threading.Event()
         self._stop = lambda: None
         self._error: BaseException | None = None
+        self._importing: Callable[[str], None] | None = None
+        self._moved_at = 0.0
         self._thread = threading.Thread(target=self._run, name="overwinter-own-server", daemon=True)
 
-    def start(self) -> None:
+    def start(self, importing: Callable[[str], None]) -> None:
+        def told(name: str) -> None:
+            self._moved_at = time.monotonic()
+            importing(name)
+
+        self._importing, self._moved_at = told, time.monotonic()
         self._thread.start()
-        if not self._started.wait(START_S_MAX):
-            raise OverwinterError(f"the home {self._home} did not open within {START_S_MAX:g} s")
+        while not self._started.wait(max(0.0, self._moved_at + START_S_MAX - time.monotonic())):
+            if time.monotonic() - self._moved_at >= START_S_MAX:
+                raise OverwinterError(f"the home {self._home} did not open within {START_S_MAX:g} s")
         if self._error is not None:
             raise self._error
 
@@ -160,7 +172,7 @@ class _OwnServer:
                     anyio.from_thread.run_sync(stop.set, token=loop)
 
             self._stop = stop_from_outside
-            async with App.open(self._home, is_worker=self._is_worker) as app:
+            async with App.open(self._home, is_worker=self._is_worker, importing=self._importing) as app:
                 await serve(app, self._home, lambda _: self._started.set(), stop)
 
         anyio.run(work)

@@ -26,7 +26,7 @@ Reason = Annotated[str, typer.Option("--reason", help="For the record")]
 
 def agents(*, home: Home = None, is_json: Json = False) -> None:
     """List the agents of this home: who answers for each, and whether it may act."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("agents")
     if is_json:
         print_json(found)
@@ -37,7 +37,7 @@ def agents(*, home: Home = None, is_json: Json = False) -> None:
 
 def inbox(*, home: Home = None, is_json: Json = False) -> None:
     """Show what people are asked: calls to approve, with all their arguments, and questions."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("questions")["questions"]
     if is_json:
         print_json({"questions": found})
@@ -78,7 +78,7 @@ def reject(
 
 
 def _vote(question: str, verb: str, person: str | None, reason: str, home: Path | None, *, is_json: bool) -> None:  # noqa: PLR0913 - a command's options
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         shown = [
             each
             for each in client.get("questions", run=question.rpartition(":")[0])["questions"]
@@ -106,7 +106,7 @@ def revoke(
     is_json: Json = False,
 ) -> None:
     """Stop an agent and all below it, or one run, in mid-task: no effect starts after this, and nothing wakes."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("revoke", subject=subject, by=me(), reason=reason)
     print_json(done) if is_json else _print(done)
 
@@ -135,6 +135,6 @@ def restore(
     is_json: Json = False,
 ) -> None:
     """Let a revoked agent act again, in a new epoch. Its earlier runs stay stopped without --runs."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("restore", agent=agent, by=me(), reason=reason, has_runs=has_runs)
     print_json(done) if is_json else typer.echo(f"{safe(done['id'])} is active")

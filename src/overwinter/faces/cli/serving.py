@@ -12,6 +12,7 @@ from anyio.abc import TaskStatus
 
 from overwinter.app import App
 from overwinter.errors import HomeHeld
+from overwinter.faces.cli.progress import progress
 from overwinter.faces.cli.render import print_json
 from overwinter.faces.server import serve
 
@@ -30,7 +31,7 @@ def serve_home(home: Path, *, is_json: bool = False) -> None:
 async def _serve(home: Path, is_json: bool) -> None:  # noqa: FBT001 - anyio.run passes no keywords
     stop = anyio.Event()
     async with AsyncExitStack() as stack:
-        app = await _opened(stack, home)
+        app = await _opened(stack, home, is_json=is_json)
         group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(_stop_on_signal, stop)  # before anybody can see that it serves, and end it
         functions = sum(len(module.functions) for module in app.catalog.modules.values())
@@ -51,12 +52,13 @@ async def _serve(home: Path, is_json: bool) -> None:  # noqa: FBT001 - anyio.run
         typer.echo("stopped")
 
 
-async def _opened(stack: AsyncExitStack, home: Path) -> App:
+async def _opened(stack: AsyncExitStack, home: Path, *, is_json: bool) -> App:
     """Open the home; a command that holds it for a moment is waited for."""
     deadline = anyio.current_time() + HELD_S_MAX
     while True:
         try:
-            return await stack.enter_async_context(App.open(home))
+            with progress(is_quiet=is_json) as importing:
+                return await stack.enter_async_context(App.open(home, importing=importing))
         except HomeHeld:
             if anyio.current_time() > deadline:
                 raise

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
@@ -10,7 +10,11 @@ from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, once
 from overwinter.faces.cli.importing import import_servers
+from overwinter.faces.cli.progress import progress
 from overwinter.faces.cli.render import TAIL, print_json, safe, safe_lines, table
+
+if TYPE_CHECKING:
+    from overwinter.faces.client import Client
 
 __all__ = ["tools_cli"]
 
@@ -43,7 +47,7 @@ def list_services(
     is_json: Json = False,
 ) -> None:
     """List services with what is wrong in their descriptions, or functions."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("tools", prefix=prefix, agent=agent, limit=limit)
     if is_json:
         print_json(found)
@@ -70,7 +74,7 @@ def search(  # noqa: PLR0913 - a command's options
     is_json: Json = False,
 ) -> None:
     """Find functions: name(required arguments), result, summary, and whether it reads or writes."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("tools", "search", query=query, service=service, agent=agent, limit=limit)
     print_json(found) if is_json else _print_hits(found["functions"])
 
@@ -84,7 +88,7 @@ def describe(
     is_json: Json = False,
 ) -> None:
     """Print the stub of functions with their types, or of types, as a program gets it."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("tools", "describe", name=names, agent=agent)
     print_json(found) if is_json else typer.echo(safe_lines(found["text"]))
 
@@ -92,7 +96,7 @@ def describe(
 @command
 def brief(*, agent: Agent = "default", home: Home = None, is_json: Json = False) -> None:
     """Print what a model is told before its first program: the same few hundred tokens for any number of functions."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("tools", "brief", agent=agent)
     print_json(found) if is_json else typer.echo(safe_lines(found["text"]))
 
@@ -108,7 +112,7 @@ def call_function(
 ) -> None:
     """Call one function, as a run like any other: decided, journaled, retried."""
     given = dict(_argument(word) for word in arguments or [])
-    with open_door(home_path(home), is_worker=True) as client:
+    with open_door(home_path(home), is_worker=True, is_json=is_json) as client:
         source = f"await tools.call({name!r}, arguments)"
         body = {"source": source, "agent": agent, "name": f"call {name}", "inputs": {"arguments": given}}
         run_id = client.post("runs", **body, dedup=once())["id"]
@@ -130,8 +134,8 @@ def refresh(
     is_json: Json = False,
 ) -> None:
     """Read descriptions anew; what changed is not called until it is accepted."""
-    with open_door(home_path(home)) as client:
-        done = client.post("tools", "refresh", service=service)
+    with open_door(home_path(home), is_json=is_json) as client:
+        done = _refreshed(client, service, is_json=is_json)
     if is_json:
         print_json(done)
         return
@@ -155,7 +159,7 @@ def pins(
     is_json: Json = False,
 ) -> None:
     """List functions whose definition changed since it was accepted, or that are gone."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("tools", "pins", all="1" if is_all else None)
     if is_json:
         print_json(found)
@@ -173,7 +177,7 @@ def accept(
     is_json: Json = False,
 ) -> None:
     """Accept the present definitions of functions, and forget those that are gone."""
-    with open_door(home_path(home)) as client:
+    with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("tools", "accept", names=names)
     if is_json:
         print_json(done)
@@ -191,6 +195,20 @@ def _argument(word: str) -> tuple[str, Any]:
         return name, json.loads(text)
     except (ValueError, RecursionError):
         return name, text
+
+
+def _refreshed(client: "Client", service: str | None, *, is_json: bool) -> dict[str, Any]:
+    """Refresh one service after the other, so that a person sees which one takes its time."""
+    if is_json:
+        return client.post("tools", "refresh", service=service)
+    services = [service] if service else [each["service"] for each in client.get("tools")["services"]]
+    imported, different = list[str](), list[dict[str, Any]]()
+    with progress() as importing:
+        for each in services:
+            importing(each)
+            done = client.post("tools", "refresh", service=each)
+            imported, different = [*imported, *done["imported"]], done["different"]
+    return {"imported": imported, "different": different}
 
 
 def _why(ended: dict[str, Any]) -> str:
