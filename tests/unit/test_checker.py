@@ -1,6 +1,7 @@
 """The check against programs with a verdict: 130 that are right, 50 that are wrong, and every built-in there is."""
 
 import ast
+import builtins
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,9 @@ from overwinter.subset import lacks
 from overwinter.subset.names import MODULES
 
 pytestmark = pytest.mark.anyio
-CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "check_cases.json").read_text())
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+CASES = json.loads((FIXTURES / "check_cases.json").read_text())
+NAMES = json.loads((FIXTURES / "monty-1.4.0-names.json").read_text())
 
 
 async def verdicts(programs, stub):
@@ -49,24 +52,48 @@ async def test_correct_programs_are_accepted_and_wrong_ones_refused():
     assert [text for (expect, text), findings in pairs if expect == "refuse" and not findings] == []
 
 
-async def test_no_built_in_that_exists_is_ever_a_reason_to_refuse():
+def existing(rows):
+    """Return the lines that run in the interpreter."""
     with monty.Monty() as pool, pool.checkout() as session:
-        names = [
-            name for name in dir(__builtins__ if not isinstance(__builtins__, dict) else object) if name.isidentifier()
-        ]
-        import builtins  # noqa: PLC0415 - the names are those of this Python
-
-        names = [name for name in dir(builtins) if not name.startswith("_")]
-        there = []
-        for name in names:
+        found = []
+        for row in rows:
             try:
-                session.feed_run(f"{name}\nNone")
+                session.feed_run(f"{row}\nNone")
             except monty.MontyError:
                 continue
-            there.append(name)
-    assert len(there) > 80
-    ((*refused,),) = await verdicts(["\n".join(f"x{i} = {name}" for i, name in enumerate(there))], "")
-    assert refused == []
+            found.append(row)
+    return found
+
+
+@pytest.mark.claim("P2.library")
+async def test_no_built_in_module_or_attribute_that_exists_is_ever_a_reason_to_refuse():
+    rows = [f"x{number} = {name}" for number, name in enumerate(sorted({*NAMES["builtins"], *dir(builtins)}))]
+    for module, names in NAMES["modules"].items():
+        rows.append(f"import {module}")
+        rows += [f"y{number} = {module}.{name}" for number, name in enumerate(names)]
+        rows += [f"from {module} import {name} as z{number}" for number, name in enumerate(names)]
+        rows += [f"from {module} import {name}" for name in names]
+    there = existing(row for row in rows if "__" not in row or "__future__" in row)
+    assert len(there) > 1_200
+    (refused,) = await verdicts(["\n".join(there)], "")
+    assert [(there[finding.line - 1], finding.message) for finding in refused] == []
+
+
+async def test_what_the_checkers_own_library_lacks_is_a_warning():
+    program = "import os\nfrom os import walk\nos.scandir"
+    with open_launcher(jail_here()) as launcher:
+        async with open_checker(launcher=launcher, jail=jail_here()) as checker:
+            findings = await checker.check(program, {}, {})
+    assert [(each.line, each.is_certain) for each in findings] == [(2, False), (3, False)]
+
+
+@pytest.mark.parametrize("first", ["", '"""What it does."""\n', "x = 1\n"])
+async def test_a_future_import_is_taken_and_what_follows_is_still_checked(first):
+    right = first + "from __future__ import (\n    annotations,\n); y: Later = 1\ny"
+    assert existing([right]) == [right]
+    found = await verdicts([right.replace("Later", "int"), right + "\nawait svc.create(nme='a')"], CASES["stub"])
+    assert found[0] == []
+    assert ("unknown-argument", right.count("\n") + 2) in {(each.rule, each.line) for each in found[1]}
 
 
 @pytest.mark.claim("P3.subset")

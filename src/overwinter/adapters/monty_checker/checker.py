@@ -17,7 +17,8 @@ from typing import Any
 import pydantic_monty as monty
 
 from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
-from overwinter.adapters.monty_checker.text import Checked, Report, checked_text, is_certain, parsed
+from overwinter.adapters.monty_checker.judge import Judge
+from overwinter.adapters.monty_checker.text import Checked, Report, checked_text, parsed
 from overwinter.adapters.monty_checker.words import explained
 from overwinter.check import Finding
 from overwinter.errors import WorkerCrashed
@@ -258,6 +259,7 @@ def _reports(session: Any, text: str) -> list[Report]:
 
 def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) -> list[Finding]:
     tree = parsed(checked.text)
+    judge = Judge(checked, tree)
     findings: list[Finding] = []
     for report in reports:
         if report.row < checked.first:
@@ -269,7 +271,7 @@ def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) 
                 column=0 if report.row in checked.touched else report.column,
                 rule=report.rule,
                 message=said.message,
-                is_certain=is_certain(report, checked.text, tree),
+                is_certain=judge.is_certain(report),
                 at=said.at,
                 got=said.got,
                 did_you_mean=said.did_you_mean,

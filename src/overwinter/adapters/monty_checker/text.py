@@ -7,28 +7,18 @@ layout of a program never decides whether it is correct.
 
 import ast
 import io
-import re
 import tokenize
 from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["Checked", "Report", "checked_text", "is_certain", "parsed"]
+__all__ = ["Checked", "Report", "checked_text", "parsed"]
 
 LITERAL_NODES_MAX = 5_000
 """Literals inside literals grow as powers: this bounds the copy."""
 DEPTH_MAX = 8
-LOOSE = ("dict[", "list[", "Any", "Unknown")
 CHANGING = frozenset(
     ["append", "extend", "insert", "update", "setdefault", "pop", "popitem", "clear", "remove", "sort", "reverse"]
 )
-ASSIGNING = frozenset({"invalid-argument-type", "invalid-assignment", "invalid-return-type"})
-# The rules about tools, names and syntax. Any other rule is about style or about plain Python: a warning.
-CERTAIN = ASSIGNING | {
-    "invalid-syntax", "unresolved-reference", "unresolved-import", "unresolved-attribute", "invalid-key",
-    "missing-typed-dict-key", "unknown-argument", "missing-argument", "too-many-positional-arguments",
-    "parameter-already-assigned", "not-subscriptable", "not-iterable", "call-non-callable", "unsupported-operator",
-    "unused-awaitable", "invalid-await",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +45,7 @@ class Checked:
 def checked_text(head: str, program: str, modules: Collection[str]) -> Checked:
     """Return the text to check: `head`, then the program."""
     first = head.count("\n") + 1
-    text = head + without_comments(program) + "\n"
+    text = head + _without_future(without_comments(program)) + "\n"
     tree, lines = parsed(text), [line.encode() for line in text.split("\n")]
     literals, tools = _Literals(tree), _tool_names(tree, modules)
     edits: list[tuple[ast.expr | ast.keyword, str]] = []
@@ -81,6 +71,19 @@ def without_comments(program: str) -> str:
                 lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
     except (tokenize.TokenError, SyntaxError):
         pass  # the interpreter refused it already, or says more of it
+    return "\n".join(lines)
+
+
+def _without_future(program: str) -> str:
+    """Blank `from __future__ import ...`, which means nothing to the interpreter, and nothing to us behind the head."""
+    if "__future__" not in program:
+        return program
+    lines = program.split("\n")
+    for node in parsed(program).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__" and node.col_offset == 0:
+            last = node.end_lineno or node.lineno
+            rest = lines[last - 1].encode()[node.end_col_offset :].decode()
+            lines[node.lineno - 1 : last] = ["pass" + rest, *[""] * (last - node.lineno)]
     return "\n".join(lines)
 
 
@@ -158,67 +161,6 @@ class _Literals:
         return ast.Dict(keys=[key for key, _ in pairs], values=[value for _, value in pairs])
 
 
-def is_certain(report: Report, text: str, tree: ast.Module) -> bool:  # noqa: PLR0911 - one rule a line
-    """Tell a mistake from a value that the checker knows too loosely to judge."""
-    if report.rule not in CERTAIN:
-        return False
-    if re.search(r"bound method `(list|dict|set)\.", report.message):
-        return False  # what a container may take is guessed from its first item
-    lines, nodes = text.split("\n"), list(ast.walk(tree))
-    place = (report.row, report.column)
-    at = {
-        (node.lineno, _character(lines[node.lineno - 1], node.col_offset) + 1): node
-        for node in nodes
-        if isinstance(node, ast.keyword) and node.lineno == report.row
-    }
-    word = at.get(place)
-    if report.rule == "invalid-argument-type" and word is not None and (word.arg is None or _is_constant(word.value)):
-        return word.arg is not None
-    if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
-        key = re.search(r'Unknown key "([^"]*)"', report.message)
-        return key is not None and key[1] not in _stored_keys(nodes)
-    if report.rule == "missing-typed-dict-key":
-        return not any(isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in nodes)
-    if report.rule in ASSIGNING:
-        return _is_certain_type(report.message)
-    # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
-    is_loose = any(part in report.message for part in LOOSE)
-    return not (report.rule in ("not-subscriptable", "unsupported-operator", "not-iterable") and is_loose)
-
-
-def _is_certain_type(message: str) -> bool:
-    """Whether both types of a mismatch are known well enough: exact, or `X | None` where `X` is needed.
-
-    A `str` may be one of the literals; a dict or list of the program's own is inferred from its first items; a typed
-    result may be kept in a plain `dict`; a generator expression with an `await` is a list here.
-    """
-    expected = re.search(r"[Ee]xpected `([^`]*)`|not assignable to (?:return type )?`([^`]*)`", message)
-    found = re.search(r"found `([^`]*)`|[Oo]bject of type `([^`]*)`|value of type `([^`]*)`", message)
-    if expected is None or found is None:
-        return False
-    wanted, got = (next(kind for kind in match.groups() if kind) for match in (expected, found))
-    if any(part in kind for part in (*LOOSE, "Generator") for kind in (wanted, got)):
-        return "list[Literal" in wanted and got.startswith("Literal")
-    if " | " in got:
-        return got == f"{wanted} | None"
-    return not (got in ("str", "LiteralString") and "Literal[" in wanted)
-
-
-def _stored_keys(nodes: list[ast.AST]) -> set[object]:
-    return {
-        node.slice.value
-        for node in nodes
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.slice, ast.Constant)
-    }
-
-
-def _is_constant(node: ast.expr) -> bool:
-    return all(
-        isinstance(each, ast.Dict | ast.List | ast.Constant | ast.UnaryOp | ast.USub | ast.expr_context)
-        for each in ast.walk(node)
-    )
-
-
 def _word(key: ast.expr | None) -> str | None:
     match key:
         case ast.Constant(value=str(word)) if word.isidentifier():
@@ -245,8 +187,3 @@ def _tool_names(tree: ast.Module, modules: Collection[str]) -> frozenset[str]:
             case _:
                 pass
     return frozenset(names)
-
-
-def _character(line: str, offset: int) -> int:
-    """Turn a byte offset, as in `ast`, into a character offset, as the checker reports."""
-    return len(line.encode()[:offset].decode(errors="ignore"))
