@@ -259,7 +259,7 @@ def _reports(session: Any, text: str) -> list[Report]:
 
 def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) -> list[Finding]:
     tree = parsed(checked.text)
-    judge = Judge(checked, tree)
+    judge = Judge(checked, tree, modules.keys())
     findings: list[Finding] = []
     for report in reports:
         if report.row < checked.first:

@@ -7,8 +7,11 @@ warning; the schema check at the call has the last word.
 import ast
 import builtins
 import re
+from collections.abc import Collection, Sequence
+from functools import cached_property
 
-from overwinter.adapters.monty_checker.text import Checked, Report
+from overwinter.adapters.monty_checker.scopes import Names
+from overwinter.adapters.monty_checker.text import Checked, Report, tool_names
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 
 __all__ = ["Judge"]
@@ -22,14 +25,20 @@ CERTAIN = ASSIGNING | {
     "parameter-already-assigned", "not-subscriptable", "not-iterable", "call-non-callable", "unsupported-operator",
     "unused-awaitable", "invalid-await",
 }  # fmt: skip
+OPERATING = frozenset({
+    "unresolved-attribute", "not-subscriptable", "unsupported-operator", "not-iterable", "call-non-callable",
+})  # fmt: skip
+WITHOUT_VALUES = frozenset({"invalid-syntax", "unresolved-reference", "unresolved-import"})
 
 
 class Judge:
     """Tells a mistake from a value that the checker knows too loosely to judge."""
 
-    def __init__(self, checked: Checked, tree: ast.Module) -> None:
+    def __init__(self, checked: Checked, tree: ast.Module, modules: Collection[str]) -> None:
         self._lines = checked.text.split("\n")
         self._nodes = list(ast.walk(tree))
+        self._tree = tree
+        self._modules = modules
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
         """Return whether a report refuses the program."""
@@ -37,6 +46,11 @@ class Judge:
             return False
         if re.search(r"bound method `(list|dict|set)\.", report.message):
             return False  # what a container may take is guessed from its first item
+        subjects = self._subjects(report)
+        if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
+            return False
+        if report.rule in OPERATING and "None" in report.message:
+            return not any(self._names.may_be_known(each) for each in subjects)
         word = self._keyword(report)
         if report.rule == "invalid-argument-type" and word and (word.arg is None or _is_constant(word.value)):
             return word.arg is not None
@@ -48,18 +62,44 @@ class Judge:
                 isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in self._nodes
             )
         if report.rule in ASSIGNING:
-            return _is_certain_type(report.message)
+            return _is_certain_type(report.message, may_be_known=any(map(self._names.may_be_known, subjects)))
         # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
-        is_loose = any(part in report.message for part in LOOSE)
-        return not (report.rule in ("not-subscriptable", "unsupported-operator", "not-iterable") and is_loose)
+        is_loose = any(part in report.message for part in (*LOOSE, "in union", " | "))
+        return not (report.rule in OPERATING and is_loose)
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self._tree, tool_names(self._tree, self._modules))
+
+    def _subjects(self, report: Report) -> list[ast.expr]:
+        """Return the expressions that a report is about: what is called and given, what is taken apart."""
+        return [each for node in self._nodes for each in self._subject(node, report)]
+
+    def _subject(self, node: ast.AST, report: Report) -> Sequence[ast.expr]:
+        match report.rule, node:
+            case "unresolved-attribute", ast.Attribute(value=value, attr=name):
+                return [value] if self._is_at(node, report) and f"`{name}`" in report.message else ()
+            case "not-subscriptable" | "invalid-key", ast.Subscript(value=value, slice=key):
+                return [value] if self._is_at(node, report) or self._is_at(key, report) else ()
+            case "unresolved-attribute" | "not-subscriptable" | "invalid-key", _:
+                return ()
+            case _, ast.Call(func=function, args=args, keywords=words):
+                given = [each for each in args if self._is_at(each, report)]
+                given += [each.value for each in words if self._is_at(each, report)]
+                return [function, *given] if given or self._is_at(node, report) else ()
+            case _, ast.expr():
+                return [node] if self._is_at(node, report) else ()
+            case _:
+                return ()
+
+    def _is_at(self, node: ast.expr | ast.keyword, report: Report) -> bool:
+        if node.lineno != report.row:
+            return False
+        return _character(self._lines[node.lineno - 1], node.col_offset) + 1 == report.column
 
     def _keyword(self, report: Report) -> ast.keyword | None:
-        for node in self._nodes:
-            if isinstance(node, ast.keyword) and node.lineno == report.row:
-                column = _character(self._lines[node.lineno - 1], node.col_offset) + 1
-                if column == report.column:
-                    return node
-        return None
+        words = (node for node in self._nodes if isinstance(node, ast.keyword))
+        return next((node for node in words if self._is_at(node, report)), None)
 
     def _stored_keys(self) -> set[object]:
         return {
@@ -87,9 +127,10 @@ def _is_there(report: Report) -> bool:
             return False
 
 
-def _is_certain_type(message: str) -> bool:
+def _is_certain_type(message: str, *, may_be_known: bool) -> bool:
     """Whether both types of a mismatch are known well enough: exact, or `X | None` where `X` is needed.
 
+    Of a None the program may know better than its type.
     A `str` may be one of the literals; a dict or list of the program's own is inferred from its first items; a typed
     result may be kept in a plain `dict`; a generator expression with an `await` is a list here.
     """
@@ -101,7 +142,7 @@ def _is_certain_type(message: str) -> bool:
     if any(part in kind for part in (*LOOSE, "Generator") for kind in (wanted, got)):
         return "list[Literal" in wanted and got.startswith("Literal")
     if " | " in got:
-        return got == f"{wanted} | None"
+        return got == f"{wanted} | None" and not may_be_known
     return not (got in ("str", "LiteralString") and "Literal[" in wanted)
 
 

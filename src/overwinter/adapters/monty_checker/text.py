@@ -11,7 +11,9 @@ import tokenize
 from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["Checked", "Report", "checked_text", "parsed"]
+from overwinter.adapters.monty_checker.scopes import root
+
+__all__ = ["Checked", "Report", "checked_text", "parsed", "tool_names"]
 
 LITERAL_NODES_MAX = 5_000
 """Literals inside literals grow as powers: this bounds the copy."""
@@ -47,10 +49,10 @@ def checked_text(head: str, program: str, modules: Collection[str]) -> Checked:
     first = head.count("\n") + 1
     text = head + _without_future(without_comments(program)) + "\n"
     tree, lines = parsed(text), [line.encode() for line in text.split("\n")]
-    literals, tools = _Literals(tree), _tool_names(tree, modules)
+    literals, tools = _Literals(tree), tool_names(tree, modules)
     edits: list[tuple[ast.expr | ast.keyword, str]] = []
     for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and call.lineno >= first and _root(call.func) in tools:
+        if isinstance(call, ast.Call) and call.lineno >= first and root(call.func) in tools:
             edits += _edits(call, literals)
     for node, new in sorted(edits, key=lambda edit: -edit[0].col_offset):
         if not any(_is_inside(node, other) for other, _ in edits):
@@ -117,21 +119,22 @@ class _Literals:
     """Which names stand for exactly one dict or list literal that nothing changes afterwards."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self._changed: set[str] = set()
         self._nodes_left = LITERAL_NODES_MAX
         self._bound: dict[str, dict[tuple[int, int], ast.expr | None]] = {}
         for node in ast.walk(tree):
             match node:
                 case ast.Assign(targets=[ast.Name(id=name) as target], value=value):
                     self._bound.setdefault(name, {})[target.lineno, target.col_offset] = value
-                case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                case (
+                    ast.Name(id=name, ctx=ast.Store())
+                    | ast.arg(arg=name)
+                    | ast.FunctionDef(name=name)
+                    | ast.AsyncFunctionDef(name=name)
+                ):
                     self._bound.setdefault(name, {}).setdefault((node.lineno, node.col_offset), None)
-                case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if method in CHANGING:
-                    self._changed.add(name)
-                case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store()):
-                    self._changed.add(name)
                 case _:
                     pass
+        self._changed = _changed(tree, self._bound.keys())
 
     def resolve(self, node: ast.expr | None, depth: int = 0) -> ast.expr | None:
         """Return the literal that `node` is or stands for, with the literals inside it resolved too."""
@@ -161,6 +164,33 @@ class _Literals:
         return ast.Dict(keys=[key for key, _ in pairs], values=[value for _, value in pairs])
 
 
+def _changed(tree: ast.Module, bound: Collection[str]) -> frozenset[str]:
+    """Return the names whose value may be another than what they were bound to.
+
+    It is changed by name, under another name, by a function of the program that is given it, or one item at a time in a loop.
+    """
+    changed, parts = set[str | None](), list[tuple[str, str | None]]()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr=method)) if method in CHANGING:
+                changed.add(root(value))
+            case ast.Subscript(ctx=ast.Store()):
+                changed.add(root(node))
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=words) if name in bound:
+                changed |= {root(each) for each in (*args, *(word.value for word in words))}
+            case (
+                ast.Assign(targets=[ast.Name(id=part)], value=each)
+                | ast.NamedExpr(target=ast.Name(id=part), value=each)
+                | ast.For(target=ast.Name(id=part), iter=each)
+            ):
+                parts.append((part, root(each)))
+            case _:
+                pass
+    while found := {name for part, name in parts if part in changed} - changed:
+        changed |= found
+    return frozenset(name for name in changed if name)
+
+
 def _word(key: ast.expr | None) -> str | None:
     match key:
         case ast.Constant(value=str(word)) if word.isidentifier():
@@ -169,13 +199,7 @@ def _word(key: ast.expr | None) -> str | None:
             return None
 
 
-def _root(node: ast.expr) -> str | None:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _tool_names(tree: ast.Module, modules: Collection[str]) -> frozenset[str]:
+def tool_names(tree: ast.Module, modules: Collection[str]) -> frozenset[str]:
     """Return the names under which the program reaches the modules or what is in them."""
     names: set[str] = set(modules)
     for node in ast.walk(tree):

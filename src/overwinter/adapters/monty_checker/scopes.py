@@ -1,0 +1,168 @@
+"""What the names of a program are bound to, and which of them the type checker cannot follow.
+
+It knows what a name holds at a place from the statements before it. A function is another place: there it takes every value
+the name is ever given, and a value that another function gives it (`global`) it does not see at all.
+"""
+
+import ast
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+
+__all__ = ["Names", "root"]
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+SCOPES = (*FUNCTIONS, ast.ClassDef)
+PASSING = frozenset({"sorted", "list", "reversed", "max", "min", "next", "iter"})
+"""Built-ins that give back what they were given, or a part of it."""
+DEPTH_MAX = 16
+
+
+class Names:
+    """The names of one text."""
+
+    def __init__(self, tree: ast.Module, tools: Collection[str]) -> None:
+        self._tools = tools
+        self._elsewhere = _set_by_functions(tree)
+        self._loose = set[int]()
+        self._given = _given(tree)
+        self._in_loops = {
+            id(node)
+            for loop in ast.walk(tree)
+            if isinstance(loop, ast.For | ast.While)
+            for node in ast.walk(loop)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        scopes: list[tuple[ast.AST, Mapping[str, int]]] = [(tree, {})]
+        while scopes:
+            scope, outer = scopes.pop()
+            own = list(_own(scope))
+            bound = Counter(name for node in own for name in binds(node))
+            bound.update(_parameters(scope))
+            for node in own:
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and self._is_loose(node, bound, outer):
+                    self._loose.add(id(node))
+            seen = outer if isinstance(scope, ast.ClassDef) else {**outer, **bound}
+            scopes += [(node, seen) for node in own if isinstance(node, SCOPES)]
+
+    def is_loose(self, node: ast.AST) -> bool:
+        """Return whether some name in an expression may hold what the checker does not know of."""
+        return any(id(each) in self._loose for each in ast.walk(node))
+
+    def is_promised(self, node: ast.expr | None, depth: int = 0) -> bool:
+        """Return whether a value is a part of what a tool answers, so that its type is the tool's own word."""
+        if depth > DEPTH_MAX:
+            return False
+        match node:
+            case ast.Await(value=ast.Call(func=function)):
+                return root(function) in self._tools
+            case ast.Subscript(value=value):
+                return self.is_promised(value, depth + 1)
+            case ast.Name(id=name):
+                given = [value for _, value in self._given.get(name, [])]
+                return bool(given) and all(self.is_promised(each, depth + 1) for each in given)
+            case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in PASSING:
+                return self.is_promised(first, depth + 1)
+            case _:
+                return False
+
+    def may_be_known(self, node: ast.expr | None) -> bool:
+        """Return whether the program may know that a value is there, though its type says that it can be None.
+
+        So it is with `best = None` that a loop sets, and with what it takes out of its own containers. It is not with a field
+        that a tool calls nullable.
+        """
+        match node:
+            case ast.Name(id=name):
+                given = self._given.get(name, [])
+                is_none = any(isinstance(value, ast.Constant) and value.value is None for _, value in given)
+                return is_none and any(id(place) in self._in_loops for place, _ in given)
+            case ast.Call(func=ast.Attribute(value=value, attr="get")) | ast.Subscript(value=value):
+                return not self.is_promised(value)
+            case ast.BinOp(left=left, right=right):
+                return self.may_be_known(left) or self.may_be_known(right)
+            case _:
+                return False
+
+    def _is_loose(self, node: ast.Name, own: Mapping[str, int], outer: Mapping[str, int]) -> bool:
+        return node.id in self._elsewhere or (node.id not in own and outer.get(node.id, 0) > 1)
+
+
+def root(node: ast.AST) -> str | None:
+    """Return the name that an expression begins with: `a` of `a.b["c"]`."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def binds(node: ast.AST) -> list[str]:
+    """Return the names that a node binds in the scope it stands in."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return [(alias.asname or alias.name).partition(".")[0] for alias in aliases]
+        case _:
+            return []
+
+
+def _own(scope: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a scope; of those inside it only themselves, and what is computed outside of them."""
+    nodes: list[ast.AST] = list(ast.iter_child_nodes(scope))
+    if isinstance(scope, SCOPES):
+        nodes = list(scope.body) if isinstance(scope.body, list) else [scope.body]
+    while nodes:
+        node = nodes.pop()
+        yield node
+        if isinstance(node, FUNCTIONS):
+            nodes += [*node.args.defaults, *(each for each in node.args.kw_defaults if each)]
+        elif not isinstance(node, ast.ClassDef):
+            nodes += ast.iter_child_nodes(node)
+        nodes += getattr(node, "decorator_list", [])
+
+
+def _parameters(scope: ast.AST) -> list[str]:
+    if not isinstance(scope, FUNCTIONS):
+        return []
+    return [node.arg for node in ast.iter_child_nodes(scope.args) if isinstance(node, ast.arg)]
+
+
+def _set_by_functions(tree: ast.Module) -> frozenset[str]:
+    """Return the names to which functions give values that are not their own. `n += 1` does not change what `n` is."""
+    found = set[str]()
+    for scope in ast.walk(tree):
+        if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        own = list(_own(scope))
+        added = {id(node.target) for node in own if isinstance(node, ast.AugAssign)}
+        names = {name for node in own if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+        found |= names & {name for node in own if id(node) not in added for name in binds(node)}
+    return frozenset(found)
+
+
+def _given(tree: ast.Module) -> dict[str, list[tuple[ast.AST, ast.expr | None]]]:
+    """Return where and to what each name is bound, in any scope; None for what is no plain assignment or loop."""
+    values: dict[int, ast.expr | None] = {}
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name() as target], value=value)
+                | ast.AnnAssign(target=ast.Name() as target, value=value)
+                | ast.NamedExpr(target=target, value=value)
+            ):
+                values[id(target)] = value
+            case (
+                ast.For(target=ast.Name() as target, iter=value)
+                | ast.comprehension(target=ast.Name() as target, iter=value)
+            ):
+                values[id(target)] = value
+            case _:
+                pass
+    given: dict[str, list[tuple[ast.AST, ast.expr | None]]] = {}
+    for node in ast.walk(tree):
+        for name in [node.arg] if isinstance(node, ast.arg) else binds(node):
+            given.setdefault(name, []).append((node, values.get(id(node))))
+    return given
