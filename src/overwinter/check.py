@@ -9,7 +9,7 @@ from typing import Protocol
 
 from overwinter.values import Value
 
-__all__ = ["FINDINGS_MAX", "Checker", "Finding", "line_of", "remaining", "render", "report"]
+__all__ = ["FINDINGS_MAX", "FIRST", "Cell", "Checker", "Finding", "Transcript", "line_of", "remaining", "render", "report"]
 
 REPORT_CHARACTERS_MAX = 1_600
 MESSAGE_CHARACTERS_MAX = 240
@@ -41,10 +41,33 @@ class Finding:
     """The signature of `at`, parameters that do not matter left out of a long one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One program that a run was fed, as far as it ran. One that was refused ran nowhere and is none."""
+
+    source: str
+    stopped_line: int | None = None
+    """The line, outside of any function, at which it failed: what stands before it is done. 0: it is not known where it
+    failed, so any of its names may be there. None: it ran to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """The programs that ran in a run before this one, in order: their variables and functions are there."""
+
+    cells: tuple[Cell, ...] = ()
+
+
+FIRST = Transcript()
+"""Of a run's first program."""
+
+
 class Checker(Protocol):
     """Judges programs against the stubs of the modules they may import. Nothing of a program runs."""
 
-    async def check(self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> Sequence[Finding]:
+    async def check(
+        self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value], transcript: Transcript = FIRST
+    ) -> Sequence[Finding]:
         """Return what is wrong, in order of line; certain findings refuse the program.
 
         Args:
@@ -52,6 +75,7 @@ class Checker(Protocol):
             stubs: module name to `.pyi` text, of every service in scope; the module `tools` is added by the checker. The
                 same object stands for the same texts.
             inputs: the variables the run starts with.
+            transcript: what ran before it.
         """
         ...
 

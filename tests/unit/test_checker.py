@@ -1,14 +1,13 @@
 """The check against programs with a verdict: 130 that are right, 50 that are wrong, and every built-in there is."""
 
-import ast
 import builtins
 import json
-import re
 from pathlib import Path
 
 import pydantic_monty as monty
 import pytest
 
+from check_cases import CASES, STUB, awaited
 from jails import jail_here
 from overwinter.adapters.monty.launcher import open_launcher
 from overwinter.adapters.monty_checker import open_checker
@@ -16,9 +15,7 @@ from overwinter.subset import lacks
 from overwinter.subset.names import MODULES
 
 pytestmark = pytest.mark.anyio
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-CASES = json.loads((FIXTURES / "check_cases.json").read_text())
-NAMES = json.loads((FIXTURES / "monty-1.4.0-names.json").read_text())
+NAMES = json.loads((Path(__file__).parents[1] / "fixtures" / "monty-1.4.0-names.json").read_text())
 
 
 async def verdicts(programs, stub):
@@ -30,22 +27,10 @@ async def verdicts(programs, stub):
             ]
 
 
-def awaited(program: str) -> str | None:
-    """The cases call a plain function; ours are awaited. None: its calls stand where nothing can be awaited."""
-    text = re.sub(r"(?<!await )\bsvc\.create\(", "await svc.create(", program)
-    text = re.sub(r"await svc\.create\(((?:[^()]|\([^()]*\))*)\)(?=[\[.])", r"(await svc.create(\1))", text)
-    try:
-        compile(text, "program", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    except SyntaxError:
-        return None
-    return text
-
-
 @pytest.mark.claim("P2.layout")
 async def test_correct_programs_are_accepted_and_wrong_ones_refused():
-    stub = re.sub(r"^def ", "async def ", CASES["stub"], flags=re.MULTILINE)
     cases = [(case["expect"], text) for case in CASES["programs"] if (text := awaited(case["program"])) is not None]
-    found = await verdicts([text for _, text in cases], stub)
+    found = await verdicts([text for _, text in cases], STUB)
     pairs = list(zip(cases, found, strict=True))
     assert len(pairs) > 120
     assert [(text, findings) for (expect, text), findings in pairs if expect == "accept" and findings] == []
@@ -91,7 +76,7 @@ async def test_what_the_checkers_own_library_lacks_is_a_warning():
 async def test_a_future_import_is_taken_and_what_follows_is_still_checked(first):
     right = first + "from __future__ import (\n    annotations,\n); y: Later = 1\ny"
     assert existing([right]) == [right]
-    found = await verdicts([right.replace("Later", "int"), right + "\nawait svc.create(nme='a')"], CASES["stub"])
+    found = await verdicts([right.replace("Later", "int"), right + "\nawait svc.create(nme='a')"], STUB)
     assert found[0] == []
     assert ("unknown-argument", right.count("\n") + 2) in {(each.rule, each.line) for each in found[1]}
 

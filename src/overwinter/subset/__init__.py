@@ -108,12 +108,13 @@ METHODS_OF_VALUES = frozenset(
 ASYNCIO_ADVICE = "use `await asyncio.gather(...)` for calls side by side; a time-out is an argument of the call"
 
 
-def lacks(source: str, modules: Collection[str]) -> list[Lack]:
+def lacks(source: str, modules: Collection[str], earlier: str = "") -> list[Lack]:
     """Return what the interpreter lacks for this program, in order of place.
 
     Args:
         source: the program; at most `SOURCE_BYTES_MAX`.
         modules: names of the service modules, with `tools`.
+        earlier: statements that ran before it, whose names are there; nothing in them is judged.
     """
     if len(source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
         return [
@@ -127,7 +128,9 @@ def lacks(source: str, modules: Collection[str]) -> list[Lack]:
         return [
             Lack(line=1, column=0, what="the program cannot be read", advice=str(error) or "it is nested too deeply")
         ]
-    judge = _Judge(bound=_bound_names(tree), standard=_standard_modules(tree), services=frozenset(modules))
+    before = ast.parse(earlier).body if earlier else []
+    whole = ast.Module(body=[*before, *tree.body], type_ignores=[])
+    judge = _Judge(bound=_bound_names(whole), standard=_standard_modules(whole), services=frozenset(modules))
     found = {
         Lack(line=getattr(node, "lineno", 1), column=getattr(node, "col_offset", -1) + 1, what=what, advice=advice)
         for node in ast.walk(tree)
@@ -135,7 +138,7 @@ def lacks(source: str, modules: Collection[str]) -> list[Lack]:
     }
     found |= {
         Lack(line=line, column=column, what=what, advice=advice)
-        for line, column, what, advice in unwaited(tree, modules)
+        for line, column, what, advice in unwaited(tree, modules, before, judge.services - judge.bound)
     }
     return sorted(found)
 

@@ -1,6 +1,6 @@
 """What exists in pydantic-monty 1.4.0: every built-in, standard module and module attribute of CPython 3.13 was tried by name.
 
-Made anew when the interpreter's version changes; `tests/unit/test_subset.py` tries a part of it in the interpreter.
+Made anew when the interpreter's version changes; `tests/unit/test_checker.py` tries all of it in the interpreter.
 """
 
 __all__ = ["BUILTINS_MISSING", "MODULES"]

@@ -6,7 +6,7 @@ that is never awaited is never performed.
 """
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 __all__ = ["unwaited"]
 
@@ -15,16 +15,26 @@ WAITING_METHODS = frozenset({"__init__", "__call__", "__enter__", "__exit__"})
 LOOP = "make the calls in a for loop, or side by side with `await asyncio.gather(*[... for ... in ...])`"
 
 
-def unwaited(tree: ast.Module, modules: Collection[str]) -> Iterator[tuple[int, int, str, str]]:
-    """Yield line, column, what and advice for each call that cannot wait or that nobody awaits."""
-    tools = _tool_names(tree, frozenset(modules))
-    yield from _driven(tree, tools)
+def unwaited(
+    tree: ast.Module, modules: Collection[str], before: Sequence[ast.stmt] = (), unbound: Collection[str] = ()
+) -> Iterator[tuple[int, int, str, str]]:
+    """Yield line, column, what and advice for each call that cannot wait or that nobody awaits.
+
+    Args:
+        tree: the program.
+        modules: names of the service modules, with `tools`.
+        before: statements that ran before it: their functions may call tools too.
+        unbound: those of the modules whose names it nowhere binds: it need not import them.
+    """
+    whole = ast.Module(body=[*before, *tree.body], type_ignores=[])
+    tools = _tool_names(whole, frozenset(modules)) | frozenset(unbound)
+    yield from _driven(tree, tools, whole)
     yield from _forgotten(tree, tools)
 
 
-def _driven(tree: ast.Module, tools: frozenset[str]) -> Iterator[tuple[int, int, str, str]]:
+def _driven(tree: ast.Module, tools: frozenset[str], whole: ast.Module) -> Iterator[tuple[int, int, str, str]]:
     waiting = set(tools)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in ast.walk(whole) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     while new := {each.name for each in functions if _calls(each, waiting)} - waiting:
         waiting |= new
     for node in ast.walk(tree):

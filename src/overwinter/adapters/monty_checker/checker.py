@@ -10,6 +10,7 @@ import textwrap
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import pydantic_monty as monty
 
 from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
+from overwinter.adapters.monty_checker.earlier import NOTHING, Earlier, earlier
 from overwinter.adapters.monty_checker.judge import Judge
 from overwinter.adapters.monty_checker.text import Checked, Report, checked_text, parsed
 from overwinter.adapters.monty_checker.words import explained
-from overwinter.check import Finding
+from overwinter.check import FIRST, Finding, Transcript
 from overwinter.errors import WorkerCrashed
 from overwinter.stubs import TOOLS
 from overwinter.subset import SOURCE_BYTES_MAX, lacks
@@ -85,15 +87,18 @@ class MontyChecker:
         self._stubs_digest = _stubs_digest({})
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
 
-    async def check(self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> Sequence[Finding]:
+    async def check(
+        self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value], transcript: Transcript = FIRST
+    ) -> Sequence[Finding]:
         """Return what is wrong, in order of line. The same program is checked once."""
         if stubs is not self._stubs:  # megabytes, as a rule the same object again
             self._stubs, self._stubs_digest = stubs, _stubs_digest(stubs)
-        key = _digest(source, self._stubs_digest, inputs)
+        before = earlier(transcript, source) if len(source) <= SOURCE_BYTES_MAX else NOTHING
+        key = _digest(f"{before.text}\0{source}", self._stubs_digest, inputs)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        findings = await self._checked(source, stubs, inputs)
+        findings = await self._checked(source, stubs, inputs, before)
         self._known[key] = findings
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -103,13 +108,19 @@ class MontyChecker:
         """End the session that is open."""
         await self._workers.run(lambda _: self._session.close())
 
-    async def _checked(self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value]) -> tuple[Finding, ...]:
+    async def _checked(
+        self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value], before: Earlier
+    ) -> tuple[Finding, ...]:
         modules = {**stubs, "tools": TOOLS}
         if len(source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
-            return tuple(_lacking(source, modules))
+            return tuple(_lacking(source, modules, ""))
         for attempt in range(2):
             try:
-                return await self._workers.run(lambda desk: self._session.check(desk, source, modules, inputs))
+                return await self._workers.run(
+                    lambda desk: self._session.check(
+                        desk, _Program(source=source, inputs=inputs, before=before), modules
+                    )
+                )
             except WorkerCrashed as error:
                 self._session = _Session()
                 if attempt:
@@ -132,11 +143,18 @@ def _digest(source: str, stubs: bytes, inputs: Mapping[str, Value]) -> bytes:
     return hashed.digest()
 
 
-def _lacking(source: str, modules: Mapping[str, str]) -> list[Finding]:
+def _lacking(source: str, modules: Mapping[str, str], earlier: str) -> list[Finding]:
     return [
         Finding(line=each.line, column=each.column, rule="unsupported", message=f"{each.what}: {each.advice}")
-        for each in lacks(source, modules.keys())
+        for each in lacks(source, modules.keys(), earlier)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Program:
+    source: str
+    inputs: Mapping[str, Value]
+    before: Earlier
 
 
 class _Exhausted(Exception):
@@ -152,9 +170,7 @@ class _Session:
         self._modules: Mapping[str, str] = {}
         self._checks = 0
 
-    def check(
-        self, desk: Desk, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
-    ) -> tuple[Finding, ...]:
+    def check(self, desk: Desk, program: _Program, modules: Mapping[str, str]) -> tuple[Finding, ...]:
         """Return what is wrong with a program.
 
         What a session keeps of each check counts against its limits; one that has reached them is opened anew, so that no
@@ -162,7 +178,7 @@ class _Session:
         """
         for is_last in (False, True):
             try:
-                return self._judged(self._opened(desk, modules), source, modules, inputs)
+                return self._judged(self._opened(desk, modules), program, modules)
             except _Exhausted as error:
                 self.close()
                 if is_last:
@@ -171,13 +187,13 @@ class _Session:
         raise AssertionError("the loop returns")
 
     def _judged(
-        self, session: monty.MontySession, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
+        self, session: monty.MontySession, program: _Program, modules: Mapping[str, str]
     ) -> tuple[Finding, ...]:
-        findings = _lacking(source, modules)
+        findings = _lacking(program.source, modules, program.before.text)
         # The interpreter's own words for what it cannot compile count only where ours say nothing.
-        findings = findings or self._compiled(session, source)
+        findings = findings or self._compiled(session, program.source)
         if not findings or all(finding.message.startswith("`") for finding in findings):
-            findings += self._typed(session, source, modules, inputs)
+            findings += self._typed(session, program, modules)
         return tuple(sorted(dict.fromkeys(findings)))
 
     def close(self) -> None:
@@ -222,16 +238,15 @@ class _Session:
         return []
 
     @staticmethod
-    def _typed(
-        session: monty.MontySession, source: str, modules: Mapping[str, str], inputs: Mapping[str, Value]
-    ) -> list[Finding]:
-        head = f"{GUARD}\n{_declared(inputs)}{PROBE}\n"
-        checked = checked_text(head, source, modules.keys())
-        reports = _reports(session, checked.text)
-        if not any(report.row == checked.first - 1 for report in reports):
-            message = "it cannot be checked: the checker did not reach it"
-            return [Finding(line=1, column=0, rule="uncheckable", message=message)]
-        return _found(reports, checked, modules)
+    def _typed(session: monty.MontySession, program: _Program, modules: Mapping[str, str]) -> list[Finding]:
+        for before in dict.fromkeys([program.before.text, program.before.loose]):
+            head = f"{GUARD}\n{_declared(program.inputs)}{before}{PROBE}\n"
+            checked = checked_text(head, program.source, modules.keys())
+            reports = _reports(session, checked.text)
+            if any(report.row == checked.first - 1 for report in reports):
+                return _found(reports, checked, modules)
+        message = "it cannot be checked: the checker did not reach it"
+        return [Finding(line=1, column=0, rule="uncheckable", message=message)]
 
 
 def _declared(inputs: Mapping[str, Value]) -> str:

@@ -8,7 +8,7 @@ import ast
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
-__all__ = ["Names", "root"]
+__all__ = ["FUNCTIONS", "Names", "binds", "own", "root"]
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ClassDef)
@@ -35,14 +35,14 @@ class Names:
         scopes: list[tuple[ast.AST, Mapping[str, int]]] = [(tree, {})]
         while scopes:
             scope, outer = scopes.pop()
-            own = list(_own(scope))
-            bound = Counter(name for node in own for name in binds(node))
+            nodes = list(own(scope))
+            bound = Counter(name for node in nodes for name in binds(node))
             bound.update(_parameters(scope))
-            for node in own:
+            for node in nodes:
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and self._is_loose(node, bound, outer):
                     self._loose.add(id(node))
             seen = outer if isinstance(scope, ast.ClassDef) else {**outer, **bound}
-            scopes += [(node, seen) for node in own if isinstance(node, SCOPES)]
+            scopes += [(node, seen) for node in nodes if isinstance(node, SCOPES)]
 
     def is_loose(self, node: ast.AST) -> bool:
         """Return whether some name in an expression may hold what the checker does not know of."""
@@ -83,8 +83,8 @@ class Names:
             case _:
                 return False
 
-    def _is_loose(self, node: ast.Name, own: Mapping[str, int], outer: Mapping[str, int]) -> bool:
-        return node.id in self._elsewhere or (node.id not in own and outer.get(node.id, 0) > 1)
+    def _is_loose(self, node: ast.Name, bound: Mapping[str, int], outer: Mapping[str, int]) -> bool:
+        return node.id in self._elsewhere or (node.id not in bound and outer.get(node.id, 0) > 1)
 
 
 def root(node: ast.AST) -> str | None:
@@ -109,7 +109,7 @@ def binds(node: ast.AST) -> list[str]:
             return []
 
 
-def _own(scope: ast.AST) -> Iterator[ast.AST]:
+def own(scope: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a scope; of those inside it only themselves, and what is computed outside of them."""
     nodes: list[ast.AST] = list(ast.iter_child_nodes(scope))
     if isinstance(scope, SCOPES):
@@ -136,10 +136,10 @@ def _set_by_functions(tree: ast.Module) -> frozenset[str]:
     for scope in ast.walk(tree):
         if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        own = list(_own(scope))
-        added = {id(node.target) for node in own if isinstance(node, ast.AugAssign)}
-        names = {name for node in own if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
-        found |= names & {name for node in own if id(node) not in added for name in binds(node)}
+        nodes = list(own(scope))
+        added = {id(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
+        names = {name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+        found |= names & {name for node in nodes if id(node) not in added for name in binds(node)}
     return frozenset(found)
 
 
