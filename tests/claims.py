@@ -2,6 +2,7 @@
 
 CLAIMS = {
     "P1.checked_before": "a program with a type error is refused before any of it runs, with line and remedy",
+    "P1.seen": "a result that no source declares is known from the first answers, by shape alone, and never a reason to refuse",
     "P1.rechecked": "a program that slept is checked again when what it calls has changed, and stops before what does not fit",
     "P2.layout": "arguments in variables or by ** never decide whether a program is correct",
     "P2.cells": "no program is refused because of the programs that ran before it in its run, however they ended",

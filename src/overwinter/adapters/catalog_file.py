@@ -1,7 +1,7 @@
 """`catalog.db` of a home: the functions of described services, ready to be looked up, and the names they were given.
 
 A start reads nothing of a source that has not changed. What is asked for is read then: a function, a module's stub, hits.
-Pins are the only thing in it that cannot be made anew from the sources.
+Pins are the only thing in it that cannot be made anew from the sources; what answers looked like is seen again.
 """
 
 import json
@@ -21,12 +21,15 @@ from overwinter.adapters.ranking import Ranking, ranking
 from overwinter.catalog import Function, Parameter
 from overwinter.catalog.modules import Built
 from overwinter.catalog.operations import Fault
+from overwinter.catalog.seen import Sighting, parse, stored
 from overwinter.errors import HomeDamaged, HomeTooNew
 
 __all__ = ["CatalogFile", "Hit", "Pin", "Source", "StoredModule", "open_catalog_file"]
 
-FORMAT = 1
+FORMAT = 2
 BUSY_MS = 30_000
+SEEN_BUSY_MS = 50
+"""An answer waits no longer for its shape to be kept: the next one is like it."""
 FUNCTIONS_REMEMBERED = 2_000
 INDEXED_MAX = 500
 """Characters of a description that are searched besides the summary."""
@@ -43,7 +46,11 @@ EMPTY_WORDS = frozenset(
 """They are in every second summary: to look for them takes ten times as long and finds nothing better."""
 WEIGHTS = {"name": 2.0, "summary": 1.0, "parameters": 1.0}
 """Of a word, by where it stands."""
-TABLES = """
+SEEN = """
+create table seen (
+    name text primary key, digest text not null, answers integer not null, shape text not null) strict, without rowid;
+"""
+TABLES = f"""{SEEN}
 create table meta (format integer not null) strict;
 create table source (
     service text primary key, stamp text not null, imported integer not null, settings text not null, faults text not null,
@@ -58,6 +65,8 @@ create table pin (
     primary key (service, name)) strict, without rowid;
 create virtual table hit using fts5(name, summary, parameters, tokenize = 'porter unicode61');
 """
+MIGRATIONS = {1: f"{SEEN} update source set stamp = '' where raw_digest = stamp;"}
+"""What makes the next format of one. 1: the results of Python functions were not kept, so these are read again."""
 SCRATCH = """
 create virtual table text using fts5(words, tokenize = 'porter unicode61');
 create virtual table stem using fts5vocab(text, 'instance');
@@ -130,6 +139,10 @@ def open_catalog_file(path: Path) -> "Generator[CatalogFile]":
                 raise HomeTooNew(
                     f"{path} has format {found}, this version knows up to {FORMAT}: install a newer overwinter"
                 )
+            with db:
+                for number in range(found, FORMAT):
+                    db.execute(MIGRATIONS[number])
+                db.execute("update meta set format = ?", (FORMAT,))
             file = CatalogFile(path, db)
             try:
                 yield file
@@ -151,6 +164,8 @@ class CatalogFile:
         """Return a function by its full name; None if there is none."""
         self.plan = lru_cache(FUNCTIONS_REMEMBERED)(self._plan)
         """Return how a function is carried out; None if there is none."""
+        self.seen = lru_cache(FUNCTIONS_REMEMBERED)(self._seen)
+        """Return what a function's answers looked like, of its present definition."""
         self._ranking = lru_cache(1)(self._ranked)
         self.changes = 0
         """How often the catalog has changed since it was opened; whoever remembers something of it compares."""
@@ -239,12 +254,14 @@ class CatalogFile:
                     )
             for name in accepted:
                 db.execute(_REPIN, (name,))
+            db.execute(_UNSEE)
         self.forget()
 
     def remove(self, service: str) -> None:
         """Delete a service; its pins stay."""
         with self._writing() as db:
             _drop(db, service)
+            db.execute(_UNSEE)
         self.forget()
 
     def forget(self) -> None:
@@ -252,14 +269,15 @@ class CatalogFile:
         self.changes += 1
         self.function.cache_clear()
         self.plan.cache_clear()
+        self.seen.cache_clear()
         self.names.cache_clear()
         self._ranking.cache_clear()
 
     @contextmanager
-    def _writing(self) -> Generator[apsw.Connection]:
+    def _writing(self, busy_ms: int = BUSY_MS) -> Generator[apsw.Connection]:
         """Yield a transaction on a connection of its own: an import writes in a thread, while others look things up."""
         with closing(apsw.Connection(str(self._path))) as db:
-            db.set_busy_timeout(BUSY_MS)
+            db.set_busy_timeout(busy_ms)
             db.execute("pragma synchronous=full")
             with db:
                 yield db
@@ -344,6 +362,20 @@ class CatalogFile:
             None,
         )
 
+    # --- What answers looked like ------------------------------------------------------------------------------------
+
+    def saw(self, name: str, sighting: Sighting) -> None:
+        """Keep what a function's answers looked like. A file that is busy or full keeps nothing: it will be seen again."""
+        written = json.dumps(stored(sighting.shape))
+        with suppress(apsw.BusyError, apsw.FullError, apsw.IOError), self._writing(SEEN_BUSY_MS) as db:
+            db.execute(_SEE, (sighting.answers, written, name))
+        self.seen.cache_clear()
+
+    def _seen(self, name: str) -> Sighting:
+        for answers, shape in self._db.execute(_SEEN, (name,)):
+            return Sighting(answers=answers, shape=parse(json.loads(shape)))
+        return Sighting()
+
     # --- Pins --------------------------------------------------------------------------------------------------------
 
     def pinned(self, service: str) -> dict[str, str]:
@@ -423,6 +455,15 @@ _ACCEPT = """
 update pin set digest = (select digest from function where function.name = pin.name), at = ?
 where name = ? and exists (select 1 from function where function.name = pin.name and function.digest <> pin.digest)"""
 _LET_GO = "delete from pin where name = ? and not exists (select 1 from function where function.name = pin.name)"
+_DEFINITION = "case function.digest when '' then function.stub else function.digest end"
+"""Python functions have no digest: nobody need accept them."""
+_SEE = f"insert or replace into seen select name, {_DEFINITION}, ?, ? from function where name = ?"
+_SEEN = f"""
+select answers, shape from seen join function on function.name = seen.name and seen.digest = {_DEFINITION}
+where seen.name = ?"""
+_UNSEE = f"""
+delete from seen where not exists (
+    select 1 from function where function.name = seen.name and seen.digest = {_DEFINITION})"""
 _HIT = "function.name, function.parameters, function.result, function.summary, function.effect"
 _HITS = f"select id, {_HIT} from function where id in (select value from json_each(?))"
 _LISTED = f"select {_HIT} from function where is_listed and substr(name, 1, ?) = ? order by id limit ?"

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from overwinter.adapters.catalog_file import CatalogFile, Hit
 from overwinter.catalog import Catalog, Function, Parameter, PlainModule, Unknown
+from overwinter.catalog.naming import class_name
+from overwinter.catalog.seen import text
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.handles import Handles, handle_of
 from overwinter.values import Value
@@ -141,7 +143,8 @@ class Discovery:
             types = self._types(service)
             shown = [types[word] for word in dict.fromkeys(_WORD.findall(function.stub)) if word in types]
             head = f"# {name}" + (f" - {function.summary}" if function.summary else "") + f"  [{function.effect}]"
-            return "\n".join([head, function.stub, *map(_short, shown[:TYPES_SHOWN_MAX])])
+            shown = [*map(_short, shown[:TYPES_SHOWN_MAX]), *self._seen(name)]
+            return "\n".join([head, function.stub, *shown])
         if allowed is not None and not any(each.startswith(f"{service}.") for each in allowed):
             return f"# there is no {name}"
         types = self._types(service)
@@ -157,6 +160,16 @@ class Discovery:
         near = [hit.name for hit in self._file.search(name, limit=3)]
         hint = f"; did you mean {', '.join(near)}?" if near and allowed is None else ""
         return f"# there is no {name}{hint}"
+
+    def _seen(self, name: str) -> list[str]:
+        """Return what is known of a result from answers alone, marked so."""
+        sighting = self._file.seen(name)
+        if not sighting.answers:
+            return []
+        definitions, kind = text(sighting.shape, class_name(name.partition(".")[2], "seen"))
+        count = "1 answer" if sighting.answers == 1 else f"{sighting.answers} answers"
+        head = f"# its result is not declared; in {count} it was {kind} (seen, not promised: any key may be missing)"
+        return [head, *map(_short, reversed(definitions[-TYPES_SHOWN_MAX:]))]
 
     def _cut(self, service: str) -> Mapping[str, str]:
         """Return the types of a module, each with its text."""

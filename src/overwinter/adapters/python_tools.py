@@ -172,6 +172,7 @@ def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
             parameters=parameters,
             stub=line,
             summary=summary,
+            result=line.rpartition(") -> ")[2].removesuffix(": ..."),
             timeout_s=mark.timeout_s,
             attempts_max=mark.attempts_max,
         ),

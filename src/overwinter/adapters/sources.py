@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from anyio import Lock, to_thread
+
 from overwinter import values
 from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
 from overwinter.adapters.discovery import Discovery
@@ -17,10 +19,12 @@ from overwinter.adapters.python_tools import load_python_tools
 from overwinter.catalog import Catalog, Function, Module, Performed, Tools, Unknown
 from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
+from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared, merged, shape_of
 from overwinter.clock import Clock
 from overwinter.config import Service
 from overwinter.events import Call, Raised, Returned
 from overwinter.handles import TOO_LARGE, Handles
+from overwinter.values import Value
 
 __all__ = ["Sources", "open_sources"]
 
@@ -110,6 +114,7 @@ class Sources:
         self._value_bytes_max = value_bytes_max
         self._imported = (apis, mcp)
         self._sight = sight
+        self._looking = Lock()
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
         self.discovery = Discovery(file, lambda agent: self._scope(agent, sight.version), handles)
         parts: Sequence[Tools] = (python, apis, mcp, self.discovery)
@@ -142,6 +147,7 @@ class Sources:
         except values.Uncrossable as error:
             return Raised(kind="TypeError", message=f"the result of {call.function} cannot cross{done}: {error}")
         if len(encoded) <= self._value_bytes_max:
+            await self._look(call.function, answer.value)
             return answer
         what = f"the result of {call.function} has {len(encoded)} bytes, at most {self._value_bytes_max} may cross (limits.value_kb){done}"
         if call.function == "tools.read":
@@ -152,6 +158,17 @@ class Sources:
             return Raised(kind="ValueError", message=f"{what}, and it is not kept: {error}")
         message = f"{what}: it is kept, read it in parts: await tools.read({handle!r}, '[0:100]')"
         return Raised(kind="ValueError", message=message, code=TOO_LARGE)
+
+    async def _look(self, name: str, value: Value) -> None:
+        """Learn what a function answers that does not say it, from its first answers."""
+        function = self.file.function(name)
+        if function is None or is_declared(function.result) or self.file.seen(name).answers >= ANSWERS_MAX:
+            return
+        async with self._looking:
+            before = self.file.seen(name)
+            shape = bounded(merged(before.shape, shape_of(value)))
+            now = Sighting(answers=before.answers + 1, shape=shape)
+            await to_thread.run_sync(self.file.saw, name, now)
 
     def listed(self) -> Sequence[Source]:
         """Return every service; one whose description cannot be read any more says so, and goes on as it was."""

@@ -1,0 +1,114 @@
+"""What a function answers that does not say it is learnt from its first answers, and shown as seen, not as promised."""
+
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from overwinter.adapters.catalog_file import CatalogFile, open_catalog_file
+from overwinter.app import App
+from overwinter.catalog.seen import ANSWERS_MAX
+from overwinter.testing import finish, open_test_app
+
+pytestmark = [pytest.mark.anyio, pytest.mark.claim("P1.seen")]
+MODULE = """
+from typing import Any
+from overwinter import read
+
+@read
+def find(number: int) -> Any:
+    "Find a person."
+    return {"id": number, "name": "Grace", "tags": ["a"], "best": {f"ann{number}@example.com": 1}, "more": None if number else 1}
+
+@read
+def named(number: int) -> dict[str, int]:
+    return {"n": number}
+"""
+OLD = Path(__file__).parents[1] / "fixtures" / "catalog-1.sql"
+
+
+@pytest.fixture
+def place(tmp_path):
+    before = list(sys.path)
+    yield tmp_path
+    sys.path[:] = before
+
+
+@asynccontextmanager
+async def people(place, text=MODULE) -> AsyncGenerator[App]:
+    name = f"people_{abs(hash((place, text)))}"
+    (place / f"{name}.py").write_text(text, encoding="utf-8")
+    async with open_test_app(place / ".overwinter", {"people": name}, directory=place) as app:
+        yield app
+
+
+async def described(app):
+    return (await finish(app, await app.start("await tools.describe('people.find')"))).result
+
+
+async def test_what_was_seen_is_described_as_such(place):
+    async with people(place) as app:
+        assert "seen" not in await described(app)
+        await finish(
+            app, await app.start("for n in [0, 1]:\n    await people.find(number=n)\n    await people.named(number=n)")
+        )
+        shown = await described(app)
+    assert "in 2 answers it was FindSeen (seen, not promised: any key may be missing)" in shown
+    assert (
+        "class FindSeen(TypedDict, total=False):\n    id: int\n    name: str\n    tags: list[str]\n    best: dict[str, int]\n"
+        in shown
+    )
+    assert "    more: int | None" in shown
+    async with people(place) as app:
+        assert "in 2 answers it was FindSeen" in await described(app)
+
+
+async def test_nothing_of_an_answer_is_stored_and_a_declared_result_is_not_looked_at(place):
+    async with people(place) as app:
+        await finish(app, await app.start("await people.find(number=4711)\nawait people.named(number=1)"))
+    rows = list(
+        apsw.Connection(str(place / ".overwinter" / "catalog.db")).execute("select name, answers, shape from seen")
+    )
+    assert [row[:2] for row in rows] == [("people.find", 1)]
+    assert not any(word in rows[0][2] for word in ("4711", "Grace", "ann", "example"))
+
+
+async def test_only_the_first_answers_are_looked_at(place):
+    async with people(place) as app:
+        await finish(app, await app.start(f"for n in range({ANSWERS_MAX + 5}):\n    await people.find(number=n)"))
+        assert f"in {ANSWERS_MAX} answers" in await described(app)
+
+
+async def test_answers_of_another_definition_do_not_count(place):
+    async with people(place) as app:
+        await finish(app, await app.start("await people.find(number=1)"))
+    async with people(place, MODULE.replace("number: int) -> Any", "number: int, kind: str = 'a') -> Any")) as app:
+        assert "seen" not in await described(app)
+    with apsw.Connection(str(place / ".overwinter" / "catalog.db")) as db:
+        assert list(db.execute("select count(*) from seen")) == [(0,)]
+
+
+async def test_a_file_that_somebody_else_writes_costs_no_answer(place):
+    async with people(place) as app:
+        other = apsw.Connection(str(place / ".overwinter" / "catalog.db"))
+        other.execute("begin immediate")
+        run = await finish(app, await app.start("(await people.find(number=1))['id']"))
+        assert "seen" not in await described(app)
+        other.close()
+    assert run.result == 1
+
+
+def test_a_catalog_of_the_format_before_is_taken_over_with_its_pins(tmp_path):
+    with apsw.Connection(str(tmp_path / "catalog.db")) as db:
+        db.execute(OLD.read_text(encoding="utf-8"))
+    with open_catalog_file(tmp_path / "catalog.db") as file:
+        assert isinstance(file, CatalogFile)
+        assert [(pin.name, pin.state) for pin in file.pins()] == [("shop.pay", "same")]
+        assert file.seen("shop.pay").answers == 0
+    with apsw.Connection(str(tmp_path / "catalog.db")) as db:
+        assert list(db.execute("select format from meta")) == [(2,)]
+        assert json.loads(next(db.execute("select json_group_array(name) from pragma_table_info('seen')"))[0])
