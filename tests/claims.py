@@ -31,6 +31,8 @@ CLAIMS = {
     "G7.cedar.asked": "a call that only an approval would allow asks the person whom the rule names",
     "G1.check": "a program that names a function which no rule lets its agent call is refused before it runs",
     "G6.no_credential": "a program's stubs and journal hold no credential",
+    "G9.egress": "no spelling, name or redirect leads a request to a private address that the operator did not write down",
+    "G9.credentials": "a credential goes to the scheme, host, port and path of its connection and nowhere else",
     "G8.changed": "a function whose definition changed is not called until somebody accepts it",
     "G5.cancel": "cancelling ends a computing program at once and no effect starts afterwards",
     "G5.sleeping": "no run of a revoked agent wakes",

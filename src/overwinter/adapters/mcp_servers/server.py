@@ -8,10 +8,11 @@ import shlex
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
+from overwinter.adapters.egress import Endpoint, endpoint, judged, resolved_by_system, transport, without_userinfo
 from overwinter.adapters.mcp_servers.forms import answered, asked
 from overwinter.adapters.references import expanded, resolved
 from overwinter.catalog import Asks, Later
@@ -376,7 +377,10 @@ class Server:
 
     async def _live_saying(self, ready: "asyncio.Future[Any]", words: "_Words") -> None:
         try:
-            async with self._opened(words) as client:
+            if (address := self._address()) is not None:
+                there = endpoint(address[0], is_named=True)
+                await judged(there.host, there.port, resolved_by_system, is_named=True)
+            async with self._opened(words, address) as client:
                 ready.set_result(client)
                 await asyncio.Event().wait()
         except Exception as error:  # noqa: BLE001 - a server's end is not ours
@@ -387,25 +391,34 @@ class Server:
             if not ready.done():
                 ready.cancel()
 
-    def _opened(self, words: "_Words") -> Any:
+    def _opened(self, words: "_Words", address: tuple[str, Mapping[str, str]] | None) -> Any:
         try:
             import mcp  # noqa: PLC0415 - it takes half a second, and many homes have no server
         except ImportError as error:
             raise ConfigInvalid("the MCP client is not installed: pip install 'overwinter[mcp]'") from error
-        service, place = self._service, self._service.mcp
-        if service.mcp.startswith(("http://", "https://")):
-            from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as above
-
-            transport: Any = streamable_http_client(self._filled(place), http_client=self._http())
-        elif service.mcp.startswith("sse+"):
-            from mcp.client.sse import sse_client  # noqa: PLC0415 - as above
-
-            transport = sse_client(self._filled(place.removeprefix("sse+")), headers=self._headers())
-        else:
+        if address is None:
             from mcp.client.stdio import stdio_client  # noqa: PLC0415 - as above
 
-            transport = stdio_client(self._process(mcp), errlog=words.file)
-        return mcp.Client(transport, elicitation_callback=self._elicited)
+            wire: Any = stdio_client(self._process(mcp), errlog=words.file)
+        elif self._service.mcp.startswith("sse+"):
+            from mcp.client.sse import sse_client  # noqa: PLC0415 - as above
+
+            url, headers = address
+            wire = sse_client(url, httpx_client_factory=lambda *_, **__: _http(_origin_of(url), headers))
+        else:
+            from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as above
+
+            url, headers = address
+            wire = streamable_http_client(url, http_client=_http(endpoint(url, is_named=True), headers))
+        return mcp.Client(wire, elicitation_callback=self._elicited)
+
+    def _address(self) -> tuple[str, Mapping[str, str]] | None:
+        """Return where a server is and what is said to it in headers; None: it is a command."""
+        place = self._service.mcp.removeprefix("sse+")
+        if not place.startswith(("http://", "https://")):
+            return None
+        url, said = without_userinfo(self._filled(place))
+        return url, {**said, **self._headers()}
 
     def _process(self, mcp: Any) -> Any:
         """Return how the server is started. Its variables are filled in word by word: what they hold is never split."""
@@ -419,13 +432,6 @@ class Server:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | environment
         place = self._directory / service.cwd
         return mcp.StdioServerParameters(command=command[0], args=command[1:], env=environment, cwd=str(place))
-
-    def _http(self) -> Any:
-        import httpx2  # noqa: PLC0415 - the SDK's, as in `_opened`
-
-        # A redirect would take the headers along to wherever it leads.
-        timeout = httpx2.Timeout(START_S_MAX, read=PROGRESS_S_MAX)
-        return httpx2.AsyncClient(headers=self._headers(), timeout=timeout, follow_redirects=False)
 
     def _headers(self) -> dict[str, str]:
         service, place = self._service, f"headers of {self._service.mcp}"
@@ -455,6 +461,19 @@ RESOURCES: Sequence[Mapping[str, Any]] = (
     },
 )
 """Written as tools, so that they have names, pins and grants like any other."""
+
+
+def _http(bound: Endpoint, headers: Mapping[str, str]) -> Any:
+    """Return the SDK's client for one endpoint: a redirect, or a message of the server, does not lead it elsewhere."""
+    import httpx2  # noqa: PLC0415 - the SDK's, as in `_opened`
+
+    timeout = httpx2.Timeout(START_S_MAX, read=PROGRESS_S_MAX)
+    return httpx2.AsyncClient(transport=transport(bound, headers), timeout=timeout, trust_env=False)
+
+
+def _origin_of(url: str) -> Endpoint:
+    """Return the origin of an address: the older transport is told by the server where on it to write to."""
+    return replace(endpoint(url, is_named=True), path="/")
 
 
 async def _created(request: Awaitable[Any]) -> Any:

@@ -1,5 +1,6 @@
 """Services that are API descriptions: imported when they are new, looked up when they are needed, called over HTTP."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -15,6 +16,7 @@ import anyio
 import anyio.to_thread
 
 from overwinter.adapters.catalog_file import CatalogFile, StoredModule
+from overwinter.adapters.egress import Forbidden, endpoint, sent_on, session
 from overwinter.adapters.openapi.client import Connection, HttpClient, open_client
 from overwinter.adapters.openapi.document import BYTES_MAX, Document, parse
 from overwinter.adapters.openapi.operations import operations
@@ -32,6 +34,7 @@ __all__ = ["Apis", "load_apis"]
 IMPORTER = 3
 """Grows when the same description would be read in another way: every service is imported anew then."""
 FETCH_S_MAX = 60.0
+REDIRECTS_MAX = 5
 VALIDATORS_REMEMBERED = 500
 FAULT_CHARACTERS_MAX = 300
 
@@ -216,7 +219,7 @@ class Apis:
                     settings["scheme"], resolved(service.auth, self._directory, f"services.{name}.auth"), headers, query
                 )
             self._connections[name] = Connection(
-                base_url=base, headers=headers, query=query, is_trusted=bool(service.base_url)
+                base_url=base, headers=headers, query=query, is_named=bool(service.base_url)
             )
         return self._connections[name]
 
@@ -256,23 +259,49 @@ async def _fetched(place: str, directory: Path) -> bytes:
         except OSError as error:
             raise ConfigInvalid(f"{place} cannot be read: {error.strerror}") from error
         return raw
+    try:
+        return await _asked(place)
+    except Forbidden as error:
+        raise ConfigInvalid(f"{place}: {error}") from error
+
+
+async def _asked(place: str) -> bytes:
+    """Return what is at an address. The operator wrote it down; where it is sent on to, somebody else did."""
     import aiohttp  # noqa: PLC0415 - it takes 0.2 s
 
+    first, url = endpoint(place, is_named=True), place
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FETCH_S_MAX)) as session,
-            session.get(place) as response,
-        ):
-            if response.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-                raise ConfigInvalid(f"{place} answers {response.status} {response.reason}")
-            raw = bytearray()
-            async for chunk in response.content.iter_chunked(1 << 16):
-                raw += chunk
-                if len(raw) > BYTES_MAX:
-                    break  # `parse` says so
-            return bytes(raw)
-    except (aiohttp.ClientError, TimeoutError) as error:
+        async with asyncio.timeout(FETCH_S_MAX):
+            for _ in range(REDIRECTS_MAX):
+                following, raw = await _asked_once(url, is_named=endpoint(url, is_named=True).origin == first.origin)
+                if following is None:
+                    return raw
+                url = sent_on(url, following)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ConfigInvalid(f"{place} cannot be fetched: {type(error).__name__}: {error}") from error
+    raise ConfigInvalid(f"{place} is sent on more than {REDIRECTS_MAX} times")
+
+
+async def _asked_once(url: str, *, is_named: bool) -> tuple[str | None, bytes]:
+    """Return where an address sends on to, or what it has."""
+    from yarl import URL  # noqa: PLC0415 - aiohttp's
+
+    endpoint(url, is_named=is_named)
+    async with (
+        session(is_named=is_named) as client,
+        client.get(URL(url, encoded=True), allow_redirects=False) as response,
+    ):
+        following = response.headers.get("Location")
+        if response.status in (301, 302, 303, 307, 308) and following:
+            return following, b""
+        if response.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
+            raise ConfigInvalid(f"{url} answers {response.status} {response.reason}")
+        raw = bytearray()
+        async for chunk in response.content.iter_chunked(1 << 16):
+            raw += chunk
+            if len(raw) > BYTES_MAX:
+                break  # `parse` says so
+        return None, bytes(raw)
 
 
 # --- Connections -------------------------------------------------------------------------------------------------------

@@ -5,23 +5,21 @@
 | 2xx | the body | the body |
 | 429, 5xx, 408 | the error, tried again | 429: the error; 5xx, 408: **unknown**, a person is asked |
 | other 4xx | the error | the error: nothing was carried out |
-| 3xx | followed at the same origin, else the error | 307, 308: the error; other: **unknown** |
+| 3xx | followed below the same address, else the error | 307, 308: the error; other: **unknown** |
 | no connection | the error, tried again | the error: nothing had left |
 | no answer | the error, tried again | **unknown**: a person is asked |
 """
 
 import asyncio
-import ipaddress
 import json
-import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urljoin, urlsplit
 
+from overwinter.adapters.egress import Endpoint, Forbidden, Resolve, endpoint, resolved_by_system, sent_on, session
 from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import SECOND_US, Clock
@@ -31,7 +29,6 @@ from overwinter.values import Value
 
 if TYPE_CHECKING:
     import aiohttp
-    from aiohttp.abc import ResolveResult
 
 __all__ = ["Connection", "HttpClient", "open_client"]
 
@@ -39,8 +36,6 @@ PAGES_MAX = 1_000
 ITEMS_MAX = 1_000
 """Items of a list that a program gets when it names no number."""
 PAGE_SIZE = 100
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""RFC 6052: an address of IPv4 in disguise."""
 REDIRECTS_MAX = 5
 LARGE_BYTES_MIN = 1 << 20
 LARGE_AT_ONCE_MAX = 4
@@ -59,19 +54,42 @@ class Connection:
     """Tenant headers and credentials."""
     query: Sequence[tuple[str, str]] = ()
     """Credentials that the service wants in the query."""
-    is_trusted: bool = False
-    """The operator wrote the address down: it may be on this machine or a private network. A description's may not."""
+    is_named: bool = False
+    """The operator wrote the address down, see `egress`. A description's is not."""
+
+    def credentials(self, url: str) -> Mapping[str, str]:
+        """Return the headers that go along to an address of this service.
+
+        Raises:
+            Forbidden: it is none of its addresses: they go nowhere else, and neither does the request.
+        """
+        there = endpoint(url, is_named=self.is_named)
+        if not (here := self.endpoint).covers(there):
+            raise Forbidden(f"{there.origin}{there.path}: only {here.origin}{here.path} may be asked", code="redirect")
+        return self.headers
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Return where the service is.
+
+        Raises:
+            Forbidden: nothing is sent there.
+        """
+        return endpoint(self.base_url, is_named=self.is_named)
 
 
 @asynccontextmanager
-async def open_client(clock: Clock, *, bytes_max: int) -> "AsyncGenerator[HttpClient]":
+async def open_client(
+    clock: Clock, *, bytes_max: int, resolve: Resolve = resolved_by_system
+) -> "AsyncGenerator[HttpClient]":
     """Yield a client; its connections are made when they are needed, and closed with the block.
 
     Args:
         clock: reads dates in `Retry-After`.
         bytes_max: largest answer, all pages of a list together.
+        resolve: looks names up.
     """
-    client = HttpClient(clock, bytes_max)
+    client = HttpClient(clock, bytes_max, resolve)
     try:
         yield client
     finally:
@@ -81,16 +99,16 @@ async def open_client(clock: Clock, *, bytes_max: int) -> "AsyncGenerator[HttpCl
 class HttpClient:
     """Sends requests, and turns what comes into answers."""
 
-    def __init__(self, clock: Clock, bytes_max: int) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, bytes_max: int, resolve: Resolve) -> None:
+        self._clock, self._resolve = clock, resolve
         self._bytes_max = bytes_max
         self._large = asyncio.Semaphore(LARGE_AT_ONCE_MAX)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in self._sessions.values():
-            await session.close()
+        for each in self._sessions.values():
+            await each.close()
 
     async def perform(
         self, call: Call, plan: Mapping[str, Any], connection: Connection, *, timeout_s: float
@@ -124,38 +142,32 @@ class HttpClient:
         url = f"{connection.base_url.rstrip('/')}{request.target(connection.query)}"
         return await self._sent(call, plan, request, url, connection)
 
-    async def _sent(  # noqa: PLR0911 - one outcome a line
+    async def _sent(
         self, call: Call, plan: Mapping[str, Any], request: Prepared, url: str, connection: Connection
     ) -> "_Got | Raised | Unknown":
-        import aiohttp  # noqa: PLC0415 - as in `_session`
+        import aiohttp  # noqa: PLC0415 - it takes 0.2 s, and many homes ask no API
         from yarl import URL  # noqa: PLC0415 - the same
 
-        session = self._session(is_trusted=connection.is_trusted)
+        client = self._session(is_named=connection.is_named)
         body: Any = _form(request.parts) if request.parts else request.body and BytesIO(request.body)
         try:
-            if fault := _refused(url, is_trusted=connection.is_trusted):
-                return Raised(kind="PermissionError", message=fault, code="address")
             for _ in range(REDIRECTS_MAX):
-                async with session.request(
+                credentials = connection.credentials(url)
+                async with client.request(
                     request.verb,
                     URL(url, encoded=True),  # as it was written and judged: else it is normalised, and leads elsewhere
-                    headers={"Accept": "application/json, */*;q=0.5", **request.headers, **connection.headers},
+                    headers={"Accept": "application/json, */*;q=0.5", **request.headers, **credentials},
                     data=body,
                     allow_redirects=False,
                 ) as response:
                     following = response.headers.get("Location")
                     if response.status in (301, 302, 303, 307, 308) and following and request.verb in ("GET", "HEAD"):
-                        url = urljoin(url, following)
-                        if _origin(url) != _origin(connection.base_url):
-                            return Raised(
-                                kind="PermissionError", code="redirect",
-                                message=f"the service sends this call on to {_origin(url)}: only {_origin(connection.base_url)} may be asked",
-                            )  # fmt: skip
+                        url = sent_on(url, following)
                         continue
                     return await self._read(call, plan, response)
             return Raised(kind="OSError", message=f"more than {REDIRECTS_MAX} redirects", code="redirect")
-        except _Forbidden as error:
-            return Raised(kind="PermissionError", message=str(error), code="address")
+        except Forbidden as error:
+            return Raised(kind="PermissionError", message=str(error), code=error.code)
         except aiohttp.ClientConnectorError as error:
             return Raised(kind="OSError", message=f"no connection: {error.os_error.strerror}", is_retryable=True)
         except (aiohttp.ClientError, OSError) as error:
@@ -264,19 +276,10 @@ class HttpClient:
                 return Returned(value=items)
         return Raised(kind="ValueError", message=f"{call.function} has more than {PAGES_MAX} pages")
 
-    def _session(self, *, is_trusted: bool) -> "aiohttp.ClientSession":
-        import aiohttp  # noqa: PLC0415 - it takes 0.2 s, and many homes ask no API
-        from aiohttp.resolver import DefaultResolver  # noqa: PLC0415 - the same
-
-        if is_trusted not in self._sessions:
-            resolver: Any = DefaultResolver() if is_trusted else _PublicOnly(DefaultResolver())
-            self._sessions[is_trusted] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=resolver, limit=256, limit_per_host=64),
-                timeout=aiohttp.ClientTimeout(total=None),
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._sessions[is_trusted]
+    def _session(self, *, is_named: bool) -> "aiohttp.ClientSession":
+        if is_named not in self._sessions:
+            self._sessions[is_named] = session(is_named=is_named, resolve=self._resolve)
+        return self._sessions[is_named]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,59 +290,6 @@ class _Got:
     size_bytes: int = 0
 
 
-class _Forbidden(Exception):
-    """The name resolves to an address that no described API may be at."""
-
-
-class _PublicOnly:
-    """Resolves names, and refuses every address that is not public: the checked address is the one that is connected to."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> "list[ResolveResult]":
-        found = await self._inner.resolve(host, port, family)
-        for each in found:
-            if not _is_public(each["host"]):
-                raise _Forbidden(
-                    f"{host} is at {each['host']}, which is not a public address: set base_url to allow it"
-                )
-        return found
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def _is_public(address: str) -> bool:
-    parsed = ipaddress.ip_address(address.split("%", 1)[0])
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    if parsed in NAT64:
-        mapped = ipaddress.IPv4Address(int(parsed) & 0xFFFF_FFFF)
-    return (mapped or parsed).is_global and not (mapped or parsed).is_multicast
-
-
-def _refused(url: str, *, is_trusted: bool) -> str:
-    """Return why an address may not be asked; "" if it may. Names are judged when they are resolved."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"{parts.scheme or 'no'} address: only http and https are asked"
-    if is_trusted:
-        return ""
-    try:
-        return (
-            "" if _is_public(parts.hostname) else f"{parts.hostname} is not a public address: set base_url to allow it"
-        )
-    except ValueError:
-        return ""  # a name
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
 def _lost(call: Call, why: str, *, kind: str) -> Raised | Unknown:
     """A request left and no answer came: whoever may repeat it does, for a write a person is asked."""
     if call.effect == "write":
@@ -348,7 +298,7 @@ def _lost(call: Call, why: str, *, kind: str) -> Raised | Unknown:
 
 
 def _form(parts: Sequence[tuple[str, Any]]) -> "aiohttp.FormData":
-    import aiohttp  # noqa: PLC0415 - as in `_session`
+    import aiohttp  # noqa: PLC0415 - as in `_sent`
 
     form = aiohttp.FormData(default_to_multipart=True)
     for name, value in parts:
