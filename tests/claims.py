@@ -33,6 +33,7 @@ CLAIMS = {
     "G6.no_credential": "a program's stubs and journal hold no credential",
     "G9.egress": "no spelling, name or redirect leads a request to a private address that the operator did not write down",
     "G9.credentials": "a credential goes to the scheme, host, port and path of its connection and nowhere else",
+    "G6.no_echo": "what a service repeats of its credential, in any usual encoding, is in no result, error, journal or file",
     "G8.changed": "a function whose definition changed is not called until somebody accepts it",
     "G5.cancel": "cancelling ends a computing program at once and no effect starts afterwards",
     "G5.sleeping": "no run of a revoked agent wakes",

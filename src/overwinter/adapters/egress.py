@@ -358,7 +358,7 @@ def _judge(host: str, address: Address, *, is_named: bool) -> None:
 def _is_public(address: Address) -> bool:
     if any(address in each for each in NOT_PUBLIC):
         return False
-    return address.is_global and (address.version == 4 or address in GLOBAL_UNICAST)  # noqa: PLR2004 - IPv4
+    return address.is_global and (address.version == 4 or address in GLOBAL_UNICAST)  # noqa: PLR2004 - version 4 of IP
 
 
 def _faces(address: Address) -> Iterator[Address]:

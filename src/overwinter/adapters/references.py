@@ -7,47 +7,64 @@ import os
 import re
 from pathlib import Path
 
+from overwinter.config import is_secret
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["expanded", "resolved"]
+__all__ = ["References"]
 
 _VARIABLE = re.compile(r"\$\{(?:file:(?P<path>[^}]+)|(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?)\}")
 
 
-def resolved(value: str, directory: Path, place: str) -> str:
-    """Return what a value stands for: `env:NAME`, `file:PATH`, or a text with `${NAME}`, `${NAME:-default}`, `${file:PATH}`.
+class References:
+    """Reads what the values of one connection stand for, and knows afterwards which of them were secrets."""
 
-    Args:
-        value: as it is written in `overwinter.toml`.
-        directory: paths are relative to it.
-        place: of the value, for words.
+    def __init__(self, directory: Path) -> None:
+        """Read paths relative to a directory."""
+        self._directory = directory
+        self.secrets: set[str] = set()
+        """What was read so far and is hidden in answers: whole references that are no path of this machine, and inside a
+        text the files, and the variables that are called like secrets."""
 
-    Raises:
-        ConfigInvalid: what it names is not there, or empty.
-    """
-    kind, _, rest = value.partition(":")
-    if kind == "env":
-        return _environment(rest, place)
-    if kind == "file":
-        return _file(rest, directory, place)
-    return expanded(value, directory, place)
+    def whole(self, value: str, place: str, *, name: str = "") -> str:
+        """Return what a value stands for: `env:NAME`, `file:PATH`, or a text with `${NAME}`, `${NAME:-default}`, `${file:PATH}`.
 
+        Args:
+            value: as it is written in `overwinter.toml`.
+            place: of the value, for words.
+            name: of the header or variable that gets it.
 
-def expanded(text: str, directory: Path, place: str) -> str:
-    """Return a text with its variables filled in.
+        Raises:
+            ConfigInvalid: what it names is not there, or empty.
+        """
+        kind, _, rest = value.partition(":")
+        if kind == "env":
+            found = _environment(rest, place)
+            if is_secret(name) or is_secret(rest) or not _is_path(found):
+                self.secrets.add(found)
+            return found
+        if kind == "file":
+            return self._secret(_file(rest, self._directory, place))
+        return self.text(value, place, name=name)
 
-    Raises:
-        ConfigInvalid: one is not set and has no default.
-    """
+    def text(self, text: str, place: str, *, name: str = "") -> str:
+        """Return a text with its variables filled in.
 
-    def filled(found: re.Match[str]) -> str:
-        if found["path"] is not None:
-            return _file(found["path"], directory, place)
-        if found["default"] is not None:
-            return os.environ.get(found["name"]) or found["default"]
-        return _environment(found["name"], place)
+        Raises:
+            ConfigInvalid: one is not set and has no default.
+        """
 
-    return _VARIABLE.sub(filled, text)
+        def filled(found: re.Match[str]) -> str:
+            if found["path"] is not None:
+                return self._secret(_file(found["path"], self._directory, place))
+            default = found["default"]
+            value = _environment(found["name"], place) if default is None else os.environ.get(found["name"]) or default
+            return self._secret(value) if is_secret(name) or is_secret(found["name"]) else value
+
+        return _VARIABLE.sub(filled, text)
+
+    def _secret(self, value: str) -> str:
+        self.secrets.add(value)
+        return value
 
 
 def _environment(name: str, place: str) -> str:
@@ -67,3 +84,11 @@ def _file(path: str, directory: Path, place: str) -> str:
     if not value:
         raise ConfigInvalid(f"{place}: {path} is empty")
     return value
+
+
+def _is_path(value: str) -> bool:
+    """Return whether a value is a place on this machine: hidden in the answers of a file server, nothing could be read."""
+    try:
+        return Path(value).is_absolute() and Path(value).exists()
+    except (OSError, ValueError):
+        return False

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from overwinter.adapters.egress import Endpoint, endpoint, judged, resolved_by_system, transport, without_userinfo
+from overwinter.adapters.masks import Mask, mask_of
 from overwinter.adapters.mcp_servers.forms import answered, asked
-from overwinter.adapters.references import expanded, resolved
+from overwinter.adapters.references import References
 from overwinter.catalog import Asks, Later
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
@@ -125,6 +126,7 @@ class Server:
         self._flights: set[_Flight] = set()
         self._alone = asyncio.Lock()
         self._does_ask = False
+        self._mask = Mask()
 
     async def connect(self) -> bool:
         """Return whether a new connection had to be made; then its tools were looked at.
@@ -193,7 +195,7 @@ class Server:
         client, found, cursor = self._connected(), list[Mapping[str, Any]](), None
         for _ in range(PAGES_MAX):
             page = await self._asked(client.list_resources(cursor=cursor), timeout_s)
-            found += [each.model_dump(by_alias=True, exclude_none=True, mode="json") for each in page.resources]
+            found += [self._read(each) for each in page.resources]
             cursor = page.next_cursor
             if not cursor or len(found) > TOOLS_MAX:
                 break
@@ -202,7 +204,7 @@ class Server:
     async def read_resource(self, uri: str, timeout_s: float) -> list[Mapping[str, Any]]:
         """Return the contents of a resource as the protocol writes them."""
         result = await self._asked(self._connected().read_resource(uri, cache_mode="bypass"), timeout_s)
-        return [each.model_dump(by_alias=True, exclude_none=True, mode="json") for each in result.contents]
+        return [self._read(each) for each in result.contents]
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -254,7 +256,7 @@ class Server:
             input_responses=made or None, request_state=state,
         )  # fmt: skip
         result = await self._asked(request, timeout_s, patience)
-        return result.model_dump(by_alias=True, exclude_none=True, mode="json")
+        return self._read(result)
 
     async def _call_asking(
         self, client: Any, tool: str, arguments: Mapping[str, Any], timeout_s: float, more: Any
@@ -285,14 +287,14 @@ class Server:
             result = await self._asked(request, timeout_s, patience)
         finally:
             self._flights.discard(flight)
-        return result.model_dump(by_alias=True, exclude_none=True, mode="json")
+        return self._read(result)
 
     async def _elicited(self, context: Any, params: Any) -> Any:
         import mcp_types  # noqa: PLC0415 - as in `_opened`
 
         del context
         self._does_ask = True  # from now on its calls go one by one: a question does not say which one it belongs to
-        body = params.model_dump(by_alias=True, exclude_none=True, mode="json", exclude={"meta", "task"})
+        body = self._read(params, without={"meta", "task"})
         if len(self._flights) != 1:
             return mcp_types.ElicitResult(action="cancel")
         (flight,) = self._flights
@@ -309,7 +311,7 @@ class Server:
         )
         request = types.CallToolRequest(method="tools/call", params=params)
         made = await self._asked(_created(client.session.send_request(request, types.CreateTaskResult)), timeout_s)
-        return _later(types.CreateTaskResult.model_validate(made).task)
+        return self._later(types.CreateTaskResult.model_validate(made).task)
 
     async def _task_of(self, client: Any, task_id: str, timeout_s: float) -> Mapping[str, Any] | Later:
         import mcp_types as types  # noqa: PLC0415 - as in `_opened`
@@ -317,27 +319,36 @@ class Server:
         request = types.GetTaskRequest(method="tasks/get", params=types.GetTaskRequestParams(task_id=task_id))
         task = await self._asked(client.session.send_request(request, types.GetTaskResult), timeout_s)
         if task.status in ("working", "submitted"):
-            return _later(task)
+            return self._later(task)
         if task.status != "completed":
-            words = task.status_message or f"the task is {task.status}"
+            words = self._mask.text(task.status_message or "") or f"the task is {task.status}"
             return {"isError": True, "content": [{"type": "text", "text": words}]}
         wanted = types.GetTaskPayloadRequest(
             method="tasks/result", params=types.GetTaskPayloadRequestParams(task_id=task_id)
         )
         result = await self._asked(client.session.send_request(wanted, types.CallToolResult), timeout_s)
-        return result.model_dump(by_alias=True, exclude_none=True, mode="json")
+        return self._read(result)
+
+    def _later(self, task: Any) -> Later:
+        after_s = task.poll_interval / 1_000 if task.poll_interval else POLL_S
+        why = self._mask.text(task.status_message or f"its task is {task.status}")
+        return Later(more={"task": task.task_id}, after_s=after_s, why=why)
 
     async def _listed(self, client: Any) -> Sequence[Mapping[str, Any]]:
         """Return what the server has to call; one that has resources has two more functions, to list and to read them."""
         tools, cursor = list[Mapping[str, Any]](), None
         for _ in range(PAGES_MAX):
             page = await self._asked(client.list_tools(cursor=cursor, cache_mode="bypass"), START_S_MAX)
-            tools += [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in page.tools]
+            tools += [self._read(tool) for tool in page.tools]
             cursor = page.next_cursor
             if not cursor or len(tools) > TOOLS_MAX:
                 break
         has_resources = client.server_capabilities is not None and client.server_capabilities.resources is not None
         return [*tools[:TOOLS_MAX], *(RESOURCES if has_resources else ())]
+
+    def _read(self, model: Any, *, without: set[str] | None = None) -> dict[str, Any]:
+        """Return what the server said as the protocol writes it, without the secrets that it was given."""
+        return self._mask.value(model.model_dump(by_alias=True, exclude_none=True, mode="json", exclude=without))
 
     async def _asked(self, request: Any, timeout_s: float, patience: "_Patience | None" = None) -> Any:
         import mcp  # noqa: PLC0415 - as in `_opened`
@@ -351,13 +362,13 @@ class Server:
             raise
         except mcp.MCPError as error:
             if error.code in NOT_TAKEN:
-                raise Refused(error.message) from error
+                raise Refused(self._mask.text(error.message)) from error
             if error.code == CLOSED:
                 await self.stop()
-            raise _Lost(error.message) from error
+            raise _Lost(self._mask.text(error.message)) from error
         except Exception as error:
             await self.stop()  # what state it is in nobody knows: the next call starts it anew
-            raise _Lost(f"{type(error).__name__}: {error}") from error
+            raise _Lost(self._mask.text(f"{type(error).__name__}: {error}")) from error
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
@@ -377,21 +388,28 @@ class Server:
 
     async def _live_saying(self, ready: "asyncio.Future[Any]", words: "_Words") -> None:
         try:
-            if (address := self._address()) is not None:
+            references = References(self._directory)
+            address = self._address(references)
+            process = self._process(references) if address is None else {}
+            self._mask = mask_of({*references.secrets, address[1].get("Authorization", "") if address else ""})
+            if address is not None:
                 there = endpoint(address[0], is_named=True)
                 await judged(there.host, there.port, resolved_by_system, is_named=True)
-            async with self._opened(words, address) as client:
+            async with self._opened(words, process, address) as client:
                 ready.set_result(client)
                 await asyncio.Event().wait()
         except Exception as error:  # noqa: BLE001 - a server's end is not ours
             if not ready.done():
                 said = f"; it said: {words.last()}" if words.last() else ""
-                ready.set_exception(ConfigInvalid(f"{self._service.mcp}: it does not start: {_root(error)}{said}"))
+                what = self._mask.text(f"{_root(error)}{said}")
+                ready.set_exception(ConfigInvalid(f"{self._service.mcp}: it does not start: {what}"))
         finally:
             if not ready.done():
                 ready.cancel()
 
-    def _opened(self, words: "_Words", address: tuple[str, Mapping[str, str]] | None) -> Any:
+    def _opened(
+        self, words: "_Words", process: Mapping[str, Any], address: tuple[str, Mapping[str, str]] | None
+    ) -> Any:
         try:
             import mcp  # noqa: PLC0415 - it takes half a second, and many homes have no server
         except ImportError as error:
@@ -399,7 +417,7 @@ class Server:
         if address is None:
             from mcp.client.stdio import stdio_client  # noqa: PLC0415 - as above
 
-            wire: Any = stdio_client(self._process(mcp), errlog=words.file)
+            wire: Any = stdio_client(mcp.StdioServerParameters(**process), errlog=words.file)
         elif self._service.mcp.startswith("sse+"):
             from mcp.client.sse import sse_client  # noqa: PLC0415 - as above
 
@@ -412,36 +430,34 @@ class Server:
             wire = streamable_http_client(url, http_client=_http(endpoint(url, is_named=True), headers))
         return mcp.Client(wire, elicitation_callback=self._elicited)
 
-    def _address(self) -> tuple[str, Mapping[str, str]] | None:
+    def _address(self, references: References) -> tuple[str, Mapping[str, str]] | None:
         """Return where a server is and what is said to it in headers; None: it is a command."""
         place = self._service.mcp.removeprefix("sse+")
         if not place.startswith(("http://", "https://")):
             return None
-        url, said = without_userinfo(self._filled(place))
-        return url, {**said, **self._headers()}
+        url, said = without_userinfo(references.text(place, self._service.mcp))
+        return url, {**said, **self._headers(references)}
 
-    def _process(self, mcp: Any) -> Any:
+    def _process(self, references: References) -> Mapping[str, Any]:
         """Return how the server is started. Its variables are filled in word by word: what they hold is never split."""
         service = self._service
-        command = [self._filled(word) for word in shlex.split(service.mcp)]
+        command = [references.text(word, service.mcp) for word in shlex.split(service.mcp)]
         if setpriv := shutil.which("setpriv"):  # the kernel ends the child with us, also when we are killed
             command = [setpriv, "--pdeathsig", "KILL", *command]
-        environment = {
-            name: resolved(value, self._directory, f"env of {service.mcp}") for name, value in service.env.items()
-        }
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | environment
-        place = self._directory / service.cwd
-        return mcp.StdioServerParameters(command=command[0], args=command[1:], env=environment, cwd=str(place))
+        place = f"env of {service.mcp}"
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment |= {name: references.whole(value, place, name=name) for name, value in service.env.items()}
+        return {
+            "command": command[0], "args": command[1:], "env": environment, "cwd": str(self._directory / service.cwd)
+        }  # fmt: skip
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, references: References) -> dict[str, str]:
         service, place = self._service, f"headers of {self._service.mcp}"
-        headers = {name: resolved(value, self._directory, place) for name, value in service.headers.items()}
+        headers = {name: references.whole(value, place, name=name) for name, value in service.headers.items()}
         if service.auth:
-            headers["Authorization"] = f"Bearer {resolved(service.auth, self._directory, f'auth of {service.mcp}')}"
+            secret = references.whole(service.auth, f"auth of {service.mcp}", name="credential")
+            headers["Authorization"] = f"Bearer {secret}"
         return headers
-
-    def _filled(self, text: str) -> str:
-        return expanded(text, self._directory, self._service.mcp)
 
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
@@ -512,11 +528,6 @@ def _wanted(body: Mapping[str, Any]) -> dict[str, Any]:
     if any(each.get("method") != "elicitation/create" for each in requests.values()):
         raise Refused("it wants a model, or the roots of a client, which it does not get here")
     return {key: each["params"] for key, each in requests.items()}
-
-
-def _later(task: Any) -> Later:
-    after_s = task.poll_interval / 1_000 if task.poll_interval else POLL_S
-    return Later(more={"task": task.task_id}, after_s=after_s, why=task.status_message or f"its task is {task.status}")
 
 
 def _digest(question: Mapping[str, Any]) -> str:

@@ -17,10 +17,11 @@ import anyio.to_thread
 
 from overwinter.adapters.catalog_file import CatalogFile, StoredModule
 from overwinter.adapters.egress import Forbidden, endpoint, sent_on, session
+from overwinter.adapters.masks import mask_of
 from overwinter.adapters.openapi.client import Connection, HttpClient, open_client
 from overwinter.adapters.openapi.document import BYTES_MAX, Document, parse
 from overwinter.adapters.openapi.operations import operations
-from overwinter.adapters.references import resolved
+from overwinter.adapters.references import References
 from overwinter.catalog import Catalog, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
@@ -212,14 +213,14 @@ class Apis:
             if not base:
                 raise ConfigInvalid(f"the description of {name} names no server: set services.{name}.base_url")
             place = f"services.{name}.headers"
-            headers = {key: resolved(value, self._directory, place) for key, value in service.headers.items()}
-            query = list[tuple[str, str]]()
+            references, query = References(self._directory), list[tuple[str, str]]()
+            headers = {key: references.whole(value, place, name=key) for key, value in service.headers.items()}
             if service.auth:
-                _authorise(
-                    settings["scheme"], resolved(service.auth, self._directory, f"services.{name}.auth"), headers, query
-                )
+                secret = references.whole(service.auth, f"services.{name}.auth", name="credential")
+                _authorise(settings["scheme"], secret, headers, query)
+            mask = mask_of({*references.secrets, headers.get("Authorization", "")})
             self._connections[name] = Connection(
-                base_url=base, headers=headers, query=query, is_named=bool(service.base_url)
+                base_url=base, headers=headers, query=query, mask=mask, is_named=bool(service.base_url)
             )
         return self._connections[name]
 

@@ -14,12 +14,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from overwinter.adapters.egress import Endpoint, Forbidden, Resolve, endpoint, resolved_by_system, sent_on, session
+from overwinter.adapters.masks import Mask
 from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import SECOND_US, Clock
@@ -54,6 +55,8 @@ class Connection:
     """Tenant headers and credentials."""
     query: Sequence[tuple[str, str]] = ()
     """Credentials that the service wants in the query."""
+    mask: Mask = field(default_factory=Mask)
+    """Hides its credentials in answers."""
     is_named: bool = False
     """The operator wrote the address down, see `egress`. A description's is not."""
 
@@ -113,7 +116,13 @@ class HttpClient:
     async def perform(
         self, call: Call, plan: Mapping[str, Any], connection: Connection, *, timeout_s: float
     ) -> Answer | Unknown:
-        """Carry out one attempt of a call."""
+        """Carry out one attempt of a call. What it answers has none of the connection's credentials in it."""
+        answer = await self._performed(call, plan, connection, timeout_s)
+        return connection.mask.answer(answer)
+
+    async def _performed(
+        self, call: Call, plan: Mapping[str, Any], connection: Connection, timeout_s: float
+    ) -> Answer | Unknown:
         try:
             async with asyncio.timeout(timeout_s):
                 if "pages" in plan:
@@ -164,7 +173,7 @@ class HttpClient:
                     if response.status in (301, 302, 303, 307, 308) and following and request.verb in ("GET", "HEAD"):
                         url = sent_on(url, following)
                         continue
-                    return await self._read(call, plan, response)
+                    return await self._read(call, plan, response, connection.mask)
             return Raised(kind="OSError", message=f"more than {REDIRECTS_MAX} redirects", code="redirect")
         except Forbidden as error:
             return Raised(kind="PermissionError", message=str(error), code=error.code)
@@ -174,19 +183,20 @@ class HttpClient:
             return _lost(call, f"the connection broke: {type(error).__name__}", kind="OSError")
 
     async def _read(
-        self, call: Call, plan: Mapping[str, Any], response: "aiohttp.ClientResponse"
+        self, call: Call, plan: Mapping[str, Any], response: "aiohttp.ClientResponse", mask: Mask
     ) -> "_Got | Raised | Unknown":
         done = " (it was carried out)" if call.effect == "write" and response.ok else ""
         raw = await self._body(response)
         if raw is None:
             message = f"the answer has more than {self._bytes_max >> 20} MB (limits.kept_mb){done}: ask for less"
             return Raised(kind="ValueError", message=message)
+        raw = mask.raw(raw)
         if response.status >= 300:  # noqa: PLR2004 - RFC 9110, 15.4 and 15.5
-            return self._error(call, response, raw)
+            return self._error(call, response, raw, mask)
         if response.status == 204 or not raw:  # noqa: PLR2004 - RFC 9110, 15.3.5
             return _Got(value=None)
         try:
-            value = _value(raw, plan, response)
+            value = _value(raw, plan, response, mask)
         except ValueError as error:
             return Raised(kind="ValueError", message=f"the answer is not JSON as described{done}: {error}")
         link = response.links.get("next", {}).get("url")
@@ -209,10 +219,10 @@ class HttpClient:
                     return None
         return bytes(raw)
 
-    def _error(self, call: Call, response: "aiohttp.ClientResponse", raw: bytes) -> Raised | Unknown:
+    def _error(self, call: Call, response: "aiohttp.ClientResponse", raw: bytes, mask: Mask) -> Raised | Unknown:
         status = response.status
         is_trouble = status in (408, 429) or status >= 500  # noqa: PLR2004 - RFC 9110, 15.5.9 and 15.6; RFC 6585, 4
-        code, message = _words(raw)
+        code, message = _words(raw, mask)
         message = message or response.reason or "no reason given"
         is_moved = status < 400  # noqa: PLR2004 - RFC 9110, 15.4
         if is_moved:
@@ -310,10 +320,10 @@ def _form(parts: Sequence[tuple[str, Any]]) -> "aiohttp.FormData":
     return form
 
 
-def _value(raw: bytes, plan: Mapping[str, Any], response: "aiohttp.ClientResponse") -> Value:
+def _value(raw: bytes, plan: Mapping[str, Any], response: "aiohttp.ClientResponse", mask: Mask) -> Value:
     kind, answer = response.content_type, plan.get("answer")
     if answer != "bytes" and ("json" in kind or answer == "json"):
-        return json.loads(raw)
+        return _json(raw, mask)
     if answer == "text" or (answer != "bytes" and kind.startswith("text/")):
         return raw.decode(errors="replace")
     disposition = response.content_disposition
@@ -322,10 +332,16 @@ def _value(raw: bytes, plan: Mapping[str, Any], response: "aiohttp.ClientRespons
     return File(body=raw, name=name, media=kind)
 
 
-def _words(raw: bytes) -> tuple[str | None, str]:
+def _json(raw: bytes, mask: Mask) -> Any:
+    """Return what a masked text stands for; only one with escapes in it can have a secret that was not seen."""
+    value = json.loads(raw)
+    return mask.value(value) if b"\\" in raw else value
+
+
+def _words(raw: bytes, mask: Mask) -> tuple[str | None, str]:
     """Return code and message of an error body, as most APIs write them."""
     try:
-        body: Any = json.loads(raw)
+        body: Any = _json(raw, mask)
     except ValueError:
         return None, _short(raw.decode(errors="replace"))
     while isinstance(body, Mapping):
