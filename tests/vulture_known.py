@@ -3,7 +3,7 @@
 import overwinter
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import tools
+from overwinter.faces.cli import secrets, tools
 from overwinter.faces.server import _Server
 
 _ = (
@@ -17,6 +17,9 @@ _ = (
     cli.ps,
     cli.root,
     cli.show_run,
+    secrets.list_secrets,
+    secrets.remove_secret,
+    secrets.set_secret,
     tools.accept,
     tools.brief,
     tools.call_function,

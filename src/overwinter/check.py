@@ -9,7 +9,18 @@ from typing import Protocol
 
 from overwinter.values import Value
 
-__all__ = ["FINDINGS_MAX", "FIRST", "Cell", "Checker", "Finding", "Transcript", "line_of", "remaining", "render", "report"]
+__all__ = [
+    "FINDINGS_MAX",
+    "FIRST",
+    "Cell",
+    "Checker",
+    "Finding",
+    "Transcript",
+    "line_of",
+    "remaining",
+    "render",
+    "report",
+]
 
 REPORT_CHARACTERS_MAX = 1_600
 MESSAGE_CHARACTERS_MAX = 240

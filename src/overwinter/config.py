@@ -18,6 +18,8 @@ from overwinter.events import Effect
 
 __all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "is_secret", "load"]
 
+REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
+"""Whole values that are references to secrets."""
 LAYERS = ("namespaces", "landlock", "seccomp")
 MOST: Mapping[str, float] = {
     "turn_cpu_s": 86_400, "run_cpu_s": 86_400, "memory_mb": 65_536, "recursion_depth": 10_000,
@@ -109,17 +111,17 @@ class Service:
     """An MCP server: the command that starts it, or its address (`sse+https://...` if it speaks the older transport).
     `${NAME}`, `${NAME:-default}` and `${file:PATH}` in it are filled in when it starts."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Environment of an MCP server besides PATH, HOME and locale: name to `env:NAME`, `file:PATH` or a text."""
+    """Environment of an MCP server besides PATH, HOME and locale: name to a reference as in `auth`, or a text."""
     cwd: str = ""
     """Directory in which an MCP server works, relative to `overwinter.toml`."""
     base_url: str = ""
     """Where the API is, if not where its description says. Only so may it be on a private network."""
     auth: str = ""
-    """Reference of its credential: `env:NAME` or `file:PATH`. It is sent as the description's security scheme asks."""
+    """Reference of its credential: `env:NAME`, `file:PATH`, `keyring:SERVICE/NAME` or `vault:NAME`. It is sent as the description's security scheme asks."""
     timeout_s: float = 60.0
     """The longest that one attempt at a call of a described function may take, all its pages together."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Sent with each call: a tenant, an account; `env:NAME`, `file:PATH` or a text with `${NAME}`."""
+    """Sent with each call: a tenant, an account; a reference as in `auth`, or a text with `${NAME}`."""
     effects: Mapping[str, Effect] = field(default_factory=dict[str, Effect])
     """Function name to `read`, `idempotent` or `write`, where the description is wrong."""
 
@@ -297,18 +299,17 @@ class _Reader:
             raise self._wrong(place, words)
         for group, table in (("env", service.env), ("headers", service.headers)):
             for key, value in table.items():
-                if is_secret(key) and not re.search(r"^(env|file):.|\$\{", value):
-                    words = (
-                        f"holds references to secrets, {key} = 'env:NAME' or 'file:PATH': itself it stays out of here"
-                    )
+                if is_secret(key) and not (REFERENCE.fullmatch(value) or "${" in value):
+                    words = f"holds references to secrets, {key} = 'env:NAME', 'file:PATH' or 'vault:NAME': itself it stays out of here"
                     raise self._wrong((*place, group), words)
         if service.python and not all(part.isidentifier() for part in service.python.split(".")):
             raise self._wrong((*place, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}")
         if service.base_url and not service.base_url.startswith(("http://", "https://")):
             raise self._wrong((*place, "base_url"), f"begins with http:// or https://, unlike {service.base_url!r}")
-        if service.auth and not re.fullmatch(r"(env|file):.+", service.auth):
+        if service.auth and not REFERENCE.fullmatch(service.auth):
             raise self._wrong(
-                (*place, "auth"), "is a reference, 'env:NAME' or 'file:PATH': the secret itself stays out of here"
+                (*place, "auth"),
+                "is a reference, 'env:NAME', 'file:PATH', 'keyring:SERVICE/NAME' or 'vault:NAME': the secret itself stays out of here",
             )
         for function, effect in service.effects.items():
             if effect not in ("read", "idempotent", "write"):

@@ -116,6 +116,11 @@ def test_words_of_an_answer_and_the_name_of_a_file_are_masked():
     assert mask.answer(made) == Returned(value=File(body=b"", name=f"{MARKER}.txt", media=f"a/{MARKER}"))  # pyright: ignore[reportArgumentType] - the same
 
 
+def private(place: Path, text: str) -> None:
+    place.touch(mode=0o600)
+    place.write_text(text)
+
+
 # --- A described API that repeats what it was sent -----------------------------------------------------------------------
 
 
@@ -174,8 +179,8 @@ async def echo(request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - o
 @pytest.mark.parametrize("function", ["echo", "act"])
 async def test_what_a_described_api_repeats_of_its_credential_is_nowhere(project: Path, how: str, function: str):
     (project / "shop.json").write_text(described())
-    (project / "secret").write_text(CANARY)
-    (project / "ascii").write_text("canary-0123456789")
+    private(project / "secret", CANARY)
+    private(project / "ascii", "canary-0123456789")
     application = web.Application()
     application.router.add_route("*", "/{tail:.*}", echo)
     runner = web.AppRunner(application)
@@ -247,7 +252,7 @@ server.run()
 @pytest.mark.parametrize("how", ["answer", "error", "protocol", "died"])
 async def test_what_an_mcp_server_repeats_of_its_credential_is_nowhere(project: Path, how: str):
     (project / "says.py").write_text(SAYS)
-    (project / "secret").write_text(CANARY)
+    private(project / "secret", CANARY)
     service = Service(mcp=f"{sys.executable} says.py", env={"API_TOKEN": "file:secret"})
     source = """
 got = await api.say(how=how)
@@ -260,7 +265,7 @@ got = await api.say(how=how)
 
 async def test_the_last_words_of_a_server_that_does_not_start_are_masked(project: Path):
     (project / "says.py").write_text(SAYS)
-    (project / "secret").write_text(CANARY)
+    private(project / "secret", CANARY)
     config = Config(services={"api": Service(mcp=f"{sys.executable} says.py x", env={"API_TOKEN": "file:secret"})})
     with pytest.raises(ConfigInvalid, match=r"no: \[secret\]"):
         async with opened(project, clock=ManualClock(), config=config):

@@ -156,6 +156,7 @@ async def ran(
     project: Path, source: str, *, failing: tuple[int, ...] = (), secret: str = "hunter2", **service: Any
 ) -> Any:
     (project / "secret").write_text(f"{secret}\n")
+    (project / "secret").chmod(0o600)
     clock = ManualClock()
     async with served() as (server, url):
         server.failing += failing

@@ -1,4 +1,11 @@
-"""Secrets and settings by reference: `env:NAME` and `file:PATH` as whole values, `${NAME}` inside a text.
+"""Secrets and settings by reference, as whole values or, the first two kinds, inside a text.
+
+| whole | inside | what it is |
+|---|---|---|
+| `env:NAME` | `${NAME}`, `${NAME:-default}` | a variable of the process |
+| `file:PATH` | `${file:PATH}` | a file that its owner alone can read |
+| `keyring:SERVICE/NAME` | | a password in the keyring of the desktop |
+| `vault:NAME` | | a secret in the home's own vault |
 
 They are read when a connection is made and are held by it alone: never by a program, a journal or the configuration.
 """
@@ -7,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+from overwinter.adapters.vault import Vault, private_text
 from overwinter.config import is_secret
 from overwinter.errors import ConfigInvalid
 
@@ -18,15 +26,15 @@ _VARIABLE = re.compile(r"\$\{(?:file:(?P<path>[^}]+)|(?P<name>[A-Za-z_]\w*)(?::-
 class References:
     """Reads what the values of one connection stand for, and knows afterwards which of them were secrets."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, vault: Vault) -> None:
         """Read paths relative to a directory."""
-        self._directory = directory
+        self._directory, self._vault = directory, vault
         self.secrets: set[str] = set()
         """What was read so far and is hidden in answers: whole references that are no path of this machine, and inside a
         text the files, and the variables that are called like secrets."""
 
     def whole(self, value: str, place: str, *, name: str = "") -> str:
-        """Return what a value stands for: `env:NAME`, `file:PATH`, or a text with `${NAME}`, `${NAME:-default}`, `${file:PATH}`.
+        """Return what a value stands for: a whole reference, or a text with some inside.
 
         Args:
             value: as it is written in `overwinter.toml`.
@@ -44,6 +52,10 @@ class References:
             return found
         if kind == "file":
             return self._secret(_file(rest, self._directory, place))
+        if kind == "keyring":
+            return self._secret(_keyring(rest, place))
+        if kind == "vault":
+            return self._secret(self._vault.read(rest))
         return self.text(value, place, name=name)
 
     def text(self, text: str, place: str, *, name: str = "") -> str:
@@ -78,11 +90,31 @@ def _environment(name: str, place: str) -> str:
 
 def _file(path: str, directory: Path, place: str) -> str:
     try:
-        value = (directory / path).read_text(encoding="utf-8").strip()
+        value = private_text(directory / path).strip()
+    except ConfigInvalid as error:
+        raise ConfigInvalid(f"{place}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"{place}: {path} cannot be read: {error}") from error
     if not value:
         raise ConfigInvalid(f"{place}: {path} is empty")
+    return value
+
+
+def _keyring(entry: str, place: str) -> str:
+    service, _, name = entry.rpartition("/")
+    try:
+        import keyring  # noqa: PLC0415 - an extra
+        from keyring.errors import KeyringError  # noqa: PLC0415 - the same
+    except ImportError as error:
+        raise ConfigInvalid(f"{place}: the keyring is not installed: pip install 'overwinter[keyring]'") from error
+    try:
+        value = keyring.get_password(service, name)
+    except KeyringError as error:
+        raise ConfigInvalid(
+            f"{place}: the keyring does not answer: {error or type(error).__name__}; use vault:NAME where there is none"
+        ) from error
+    if not value:
+        raise ConfigInvalid(f"{place}: the keyring has no password {entry}: keyring set {service} {name}")
     return value
 
 

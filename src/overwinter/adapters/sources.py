@@ -16,6 +16,7 @@ from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
 from overwinter.adapters.openapi import Apis, load_apis
 from overwinter.adapters.python_tools import load_python_tools
+from overwinter.adapters.vault import Vault
 from overwinter.catalog import Catalog, Function, Module, Performed, Tools, Unknown
 from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
@@ -73,11 +74,12 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
             load_python_tools(modules, directory=directory, threads_max=threads_max)
         )
         _index(file, python.catalog.modules, clock.now_us())
+        vault = Vault(path.parent)
         apis = await stack.enter_async_context(
-            load_apis(described, file, clock, handles, directory=directory, importing=importing)
+            load_apis(described, file, clock, handles, directory=directory, vault=vault, importing=importing)
         )
         mcp = await stack.enter_async_context(
-            load_mcp(servers, file, clock, handles, directory=directory, importing=importing)
+            load_mcp(servers, file, clock, handles, directory=directory, vault=vault, importing=importing)
         )
         yield Sources(file, python, apis, mcp, sight, handles, value_bytes_max=value_bytes_max)
 

@@ -115,11 +115,13 @@ class Server:
     def __init__(
         self,
         service: Service,
+        references: Callable[[], References],
         directory: Path,
         tasks: asyncio.TaskGroup,
         seen: Callable[[Sequence[Mapping[str, Any]]], None],
     ) -> None:
-        self._service, self._directory, self._tasks, self._seen = service, directory, tasks, seen
+        self._service, self._references, self._directory = service, references, directory
+        self._tasks, self._seen = tasks, seen
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -388,7 +390,7 @@ class Server:
 
     async def _live_saying(self, ready: "asyncio.Future[Any]", words: "_Words") -> None:
         try:
-            references = References(self._directory)
+            references = self._references()
             address = self._address(references)
             process = self._process(references) if address is None else {}
             self._mask = mask_of({*references.secrets, address[1].get("Authorization", "") if address else ""})

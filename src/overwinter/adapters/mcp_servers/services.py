@@ -16,6 +16,8 @@ from typing import Any, cast
 from overwinter.adapters.catalog_file import CatalogFile, StoredModule
 from overwinter.adapters.mcp_servers.server import BROKEN, Refused, Server
 from overwinter.adapters.mcp_servers.tools import answer, file_of, operations, resolver
+from overwinter.adapters.references import References
+from overwinter.adapters.vault import Vault
 from overwinter.catalog import Asks, Catalog, Later, Performed, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
@@ -37,6 +39,7 @@ async def load_mcp(  # noqa: PLR0913 - what a source works with
     handles: Handles,
     *,
     directory: Path,
+    vault: Vault,
     importing: Callable[[str], None],
 ) -> "AsyncGenerator[McpServices]":
     """Import what is new of the MCP servers, and yield their tools; stop every server with the block.
@@ -46,7 +49,7 @@ async def load_mcp(  # noqa: PLR0913 - what a source works with
     """
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        made = McpServices(services, file, clock=clock, handles=handles, directory=directory, tasks=tasks)
+        made = McpServices(services, file, clock=clock, handles=handles, directory=directory, vault=vault, tasks=tasks)
         try:
             await made.refresh(is_forced=False, importing=importing)
             yield made
@@ -69,11 +72,13 @@ class McpServices:
         clock: Clock,
         handles: Handles,
         directory: Path,
+        vault: Vault,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._services, self._file, self._clock, self._handles = services, file, clock, handles
         self._servers = {
-            name: Server(service, directory, tasks, partial(self._seen, name)) for name, service in services.items()
+            name: Server(service, partial(References, directory, vault), directory, tasks, partial(self._seen, name))
+            for name, service in services.items()
         }
         self.stale: dict[str, str] = {}
         """Services that go on with an earlier import, and why."""

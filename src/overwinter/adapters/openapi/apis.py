@@ -22,6 +22,7 @@ from overwinter.adapters.openapi.client import Connection, HttpClient, open_clie
 from overwinter.adapters.openapi.document import BYTES_MAX, Document, parse
 from overwinter.adapters.openapi.operations import operations
 from overwinter.adapters.references import References
+from overwinter.adapters.vault import Vault
 from overwinter.catalog import Catalog, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
@@ -48,6 +49,7 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
     handles: Handles,
     *,
     directory: Path,
+    vault: Vault,
     importing: Callable[[str], None],
 ) -> "AsyncGenerator[Apis]":
     """Import what is new or changed of the described services, and yield their functions as tools.
@@ -58,13 +60,14 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
         clock: stamps imports.
         handles: keeps files.
         directory: paths of descriptions are relative to it.
+        vault: the home's own secrets.
         importing: told the name of each service whose import begins.
 
     Raises:
         ConfigInvalid: a description that was never imported cannot be read.
     """
     async with open_client(clock, bytes_max=handles.kept_bytes_max) as client:
-        apis = Apis(services, file, client=client, clock=clock, handles=handles, directory=directory)
+        apis = Apis(services, file, client=client, clock=clock, handles=handles, directory=directory, vault=vault)
         await apis.refresh(is_forced=False, importing=importing)
         yield apis
 
@@ -81,10 +84,11 @@ class Apis:
         clock: Clock,
         handles: Handles,
         directory: Path,
+        vault: Vault,
     ) -> None:
         self._services, self._file, self._client, self._clock = services, file, client, clock
         self._handles = handles
-        self._directory = directory
+        self._directory, self._vault = directory, vault
         self._connections: dict[str, Connection] = {}
         self.stale: dict[str, str] = {}
         """Services that go on with an earlier import, and why."""
@@ -213,7 +217,7 @@ class Apis:
             if not base:
                 raise ConfigInvalid(f"the description of {name} names no server: set services.{name}.base_url")
             place = f"services.{name}.headers"
-            references, query = References(self._directory), list[tuple[str, str]]()
+            references, query = References(self._directory, self._vault), list[tuple[str, str]]()
             headers = {key: references.whole(value, place, name=key) for key, value in service.headers.items()}
             if service.auth:
                 secret = references.whole(service.auth, f"services.{name}.auth", name="credential")

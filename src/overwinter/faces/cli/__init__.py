@@ -19,6 +19,7 @@ from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.governing import agents, approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once
 from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
+from overwinter.faces.cli.secrets import secrets_cli
 from overwinter.faces.cli.tools import tools_cli
 
 __all__ = ["cli"]
@@ -45,6 +46,7 @@ cli.command()(guarded(restore))
 cli.command()(guarded(inbox))
 cli.command()(guarded(approve))
 cli.command()(guarded(reject))
+cli.add_typer(secrets_cli, name="secrets")
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")
