@@ -14,6 +14,8 @@ ROWS = "src/overwinter/adapters/sqlite/rows.py"
 CONFORMANCE = ["tests/conformance/test_store.py"]
 TURNS = ["tests/unit/test_turns.py"]
 MATRIX = ["tests/crash"]
+EGRESS = ["tests/unit/test_egress.py"]
+MASKS = ["tests/unit/test_masks.py"]
 BY_HAND = ["tests/unit/test_by_hand.py"]
 
 MUTATIONS = {
@@ -95,6 +97,38 @@ MUTATIONS = {
         "return None",
         TURNS,
     ),
+    "an address that is not public is asked": (
+        "src/overwinter/adapters/egress.py",
+        "if not is_named and not all(_is_public(each) for each in faces):",
+        "if False:",
+        EGRESS,
+    ),
+    "one good address among several opens a name": (
+        "src/overwinter/adapters/egress.py",
+        "    for each in found:\n        _judge(",
+        "    for each in found[:1]:\n        _judge(",
+        EGRESS,
+    ),
+    "what is inside an address of IPv6 is not looked at": (
+        "src/overwinter/adapters/egress.py",
+        "if any(address in each for each in IN_THE_LAST_BITS):",
+        "if False:",
+        EGRESS,
+    ),
+    "a step upwards in a path is not seen": ("src/overwinter/adapters/egress.py", "if _climbs(other.path):", "if False:", EGRESS),
+    "a redirect of an MCP server is followed with its headers": (
+        "src/overwinter/adapters/egress.py",
+        "if not self._bound.covers(there):",
+        "if False:",
+        EGRESS,
+    ),
+    "a body is read before it is masked": (
+        "src/overwinter/adapters/openapi/client.py",
+        "        raw = mask.raw(raw)\n",
+        "",
+        MASKS,
+    ),
+    "a file that others can read is taken": ("src/overwinter/adapters/vault.py", "if mode & 0o077:", "if False:", ["tests/unit/test_vault.py"]),
     "a program is not checked": (
         "src/overwinter/app/__init__.py",
         "if any(finding.is_certain for finding in findings):",

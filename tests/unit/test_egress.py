@@ -2,8 +2,10 @@
 
 import ipaddress
 import socket
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,10 +19,10 @@ from hypothesis import strategies as st
 from overwinter.adapters.egress import Endpoint, Forbidden, endpoint, judged, session, transport, without_userinfo
 from overwinter.adapters.openapi.apis import _fetched
 from overwinter.adapters.openapi.client import Connection, open_client
-from overwinter.config import Config, Service, Worker
+from overwinter.config import Agent, Config, Service, Worker
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Call, Raised, Returned
-from overwinter.testing import ManualClock, open_test_app
+from overwinter.testing import OWNER, ManualClock, finish, open_test_app
 
 pytestmark = pytest.mark.anyio
 
@@ -294,6 +296,52 @@ async def test_an_mcp_server_at_the_metadata_of_a_cloud_is_not_asked(tmp_path):
         with pytest.raises(ConfigInvalid, match=r"services\.it"):
             async with open_test_app(tmp_path / "home", {}, directory=tmp_path, clock=ManualClock(), config=config):
                 pass
+
+
+OVER_HTTP = """
+import sys
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+server = MCPServer("web")
+
+@server.tool()
+def header(name: str, ctx: Context) -> str:
+    return str(ctx.headers.get(name)) if ctx.headers else ""
+
+server.run(sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+@contextmanager
+def serving_mcp(kind: str) -> Generator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", OVER_HTTP, kind, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stderr is not None
+            assert any("running on" in line for line in served.stderr)
+            yield port
+        finally:
+            served.kill()
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("streamable-http", "http://u:pass-word@127.0.0.1:{}/mcp"), ("sse", "sse+http://u:pass-word@127.0.0.1:{}/sse")],
+)
+async def test_an_mcp_server_over_either_transport_gets_its_headers_and_its_echo_of_them_is_masked(
+    tmp_path, kind, place
+):
+    clock = ManualClock()
+    with serving_mcp(kind) as port:
+        config = Config(
+            agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=1),
+            services={"web": Service(mcp=place.format(port))},
+        )  # fmt: skip
+        async with open_test_app(tmp_path / "home", {}, directory=tmp_path, clock=clock, config=config) as app:
+            run = await finish(app, await app.start("await web.header(name='authorization')"), clock)
+    assert run.result == {"result": "[secret]"}, run.result
 
 
 # --- Calls of a described API --------------------------------------------------------------------------------------------

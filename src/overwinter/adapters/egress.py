@@ -45,6 +45,8 @@ ADDRESSES_MAX = 64
 """Addresses of one name that are judged; one with more is refused."""
 HOST_LENGTH_MAX = 253
 """RFC 1035, 2.3.4, without the root's dot."""
+CONNECT_S_MAX = 5.0
+"""The longest that one of several addresses is waited for before the next is tried; the last has the caller's time."""
 CONNECTIONS_MAX = 256
 CONNECTIONS_PER_HOST_MAX = 64
 PORTS = {"http": 80, "https": 443}
@@ -301,14 +303,14 @@ class _Backend:
 
         self._resolve, self._is_named = resolve, is_named
         self._inner: Any = httpcore2.AnyIOBackend()
-        self._gone = httpcore2.NetworkError
+        self._gone = (httpcore2.NetworkError, httpcore2.ConnectTimeout)
         self.sleep = self._inner.sleep
 
     async def connect_tcp(self, host: str, port: int, *words: Any, **named: Any) -> Any:
         *others, last = await judged(host, port, self._resolve, is_named=self._is_named)
         for each in others:
             try:
-                return await self._inner.connect_tcp(each, port, *words, **named)
+                return await self._inner.connect_tcp(each, port, *words, **{**named, "timeout": CONNECT_S_MAX})
             except self._gone:
                 continue
         return await self._inner.connect_tcp(last, port, *words, **named)

@@ -6,8 +6,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -426,10 +426,7 @@ class Server:
             url, headers = address
             wire = sse_client(url, httpx_client_factory=lambda *_, **__: _http(_origin_of(url), headers))
         else:
-            from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as above
-
-            url, headers = address
-            wire = streamable_http_client(url, http_client=_http(endpoint(url, is_named=True), headers))
+            wire = _over_http(*address)
         return mcp.Client(wire, elicitation_callback=self._elicited)
 
     def _address(self, references: References) -> tuple[str, Mapping[str, str]] | None:
@@ -479,6 +476,18 @@ RESOURCES: Sequence[Mapping[str, Any]] = (
     },
 )
 """Written as tools, so that they have names, pins and grants like any other."""
+
+
+@asynccontextmanager
+async def _over_http(url: str, headers: Mapping[str, str]) -> AsyncGenerator[Any]:
+    """Yield the streams of a connection; the SDK leaves it to us to close a client of ours."""
+    from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as in `_opened`
+
+    async with (
+        _http(endpoint(url, is_named=True), headers) as client,
+        streamable_http_client(url, http_client=client) as streams,
+    ):
+        yield streams
 
 
 def _http(bound: Endpoint, headers: Mapping[str, str]) -> Any:
