@@ -1,0 +1,183 @@
+"""The audit log's entry: who did what, by which decision, in the one spelling that is hashed.
+
+An entry is flat JSON by RFC 8785: ASCII keys; strings, booleans, null, integers below 2**53, and lists of those. Inside
+that subset Python's sorted JSON and RFC 8785 are the same bytes; everything else is refused, so no entry has two spellings.
+
+An entry never holds arguments or results, but an HMAC of them under a random key of its own. Key and body are kept
+apart from the log; when both are deleted, the entry that stays tells nothing about them: a bare hash could be guessed.
+"""
+
+import hmac
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+from overwinter.errors import UsageError
+
+__all__ = [
+    "BODY_KEY_BYTES", "ENTRY_BYTES_MAX", "VERSION", "Body", "Decided", "Entry", "EntryRefused", "Kind", "Part", "Plain", "Site",
+    "canonical", "decode", "encode", "hidden",
+]  # fmt: skip
+
+VERSION = 1
+BODY_KEY_BYTES = 32
+ENTRY_BYTES_MAX = 65_536
+INTEGER_MAX = 2**53 - 1
+"""RFC 8785 writes numbers as IEEE 754 doubles: above this, two integers share a spelling."""
+
+Atom: TypeAlias = str | bool | int | None
+Plain: TypeAlias = Atom | list[Atom]
+Kind = Literal[
+    "call.intent", "call.result", "deny", "approve", "grant", "revoke", "kill", "wake.refused", "pin.drift", "model"
+]
+Decided = Literal["allow", "deny", "ask"]
+Part = Literal["args", "result"]
+"""What of an entry lies apart as a body."""
+
+_ATOMS = frozenset({str, bool, int, type(None)})
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+
+
+class EntryRefused(UsageError):
+    """An entry cannot be written as it is, so what it is about must not happen. Never retry: name plain, short values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Arguments or a result, as bytes, with the key that ties it to its entry."""
+
+    key: bytes
+    """Random, for this body alone."""
+    content: bytes
+
+    def hmac(self) -> str:
+        """Return what the entry holds of it: HMAC-SHA256, as hexadecimal digits."""
+        return hmac.digest(self.key, self.content, "sha256").hex()
+
+
+def hidden(content: bytes, random: Callable[[int], bytes] = os.urandom) -> Body:
+    """Return a body under a new key."""
+    return Body(key=random(BODY_KEY_BYTES), content=content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The expression of a program that made a call."""
+
+    program_sha256: str
+    start: int
+    """UTF-8 byte offset into the program, not characters."""
+    end: int
+    """Exclusive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One governed act. Where it stands and when is added as it is appended. What is None or empty is left out."""
+
+    kind: Kind
+    tenant: str
+    agent: str
+    epoch: int
+    """The agent's: it rises with each revocation."""
+    run: str | None = None
+    act: tuple[str, ...] = ()
+    """On whose behalf: the person, then the agents down to the nearest."""
+    site: Site | None = None
+    tool: str | None = None
+    tool_pin: str | None = None
+    """Digest of the definition that was called."""
+    args: Body | None = None
+    result: Body | None = None
+    labels: tuple[str, ...] = ()
+    decision: Decided | None = None
+    policy_ids: tuple[str, ...] = ()
+    policy_set_sha256: str | None = None
+    errors: tuple[str, ...] = ()
+    """What went wrong while deciding; any error is a deny."""
+    lease: str | None = None
+    """Of the credential that was lent."""
+
+    def bodies(self) -> tuple[tuple[Part, Body], ...]:
+        """Return what is to be kept apart."""
+        parts: tuple[tuple[Part, Body | None], ...] = (("args", self.args), ("result", self.result))
+        return tuple((part, body) for part, body in parts if body is not None)
+
+
+def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:
+    """Return the bytes that are hashed and stored.
+
+    Args:
+        entry: what happened.
+        seq: index of its leaf, from 0.
+        ts_ms: milliseconds since 1970-01-01 UTC, never below the predecessor's.
+
+    Raises:
+        EntryRefused: if a value of it is too long or no text in UTF-8.
+    """
+    site = entry.site
+    fields: dict[str, Plain] = {
+        "v": VERSION,
+        "seq": seq,
+        "ts": ts_ms,
+        "kind": entry.kind,
+        "tenant": entry.tenant,
+        "agent": entry.agent,
+        "epoch": entry.epoch,
+        "run": entry.run,
+        "act": list(entry.act),
+        "site": [site.program_sha256, site.start, site.end] if site else None,
+        "tool": entry.tool,
+        "tool_pin": entry.tool_pin,
+        "args_hmac": entry.args.hmac() if entry.args else None,
+        "result_hmac": entry.result.hmac() if entry.result else None,
+        "labels": list(entry.labels),
+        "decision": entry.decision,
+        "policy_ids": list(entry.policy_ids),
+        "policy_set_sha256": entry.policy_set_sha256,
+        "errors": list(entry.errors),
+        "lease": entry.lease,
+    }
+    raw = canonical({key: value for key, value in fields.items() if value is not None and value != []})
+    if len(raw) > ENTRY_BYTES_MAX:
+        raise EntryRefused(f"an audit entry has {len(raw)} bytes, at most {ENTRY_BYTES_MAX}: name less in it")
+    return raw
+
+
+def decode(raw: bytes) -> Mapping[str, Plain]:
+    """Return the fields of an entry.
+
+    Raises:
+        ValueError: if `canonical` did not write these bytes.
+    """
+    try:
+        found: object = json.loads(raw)
+        is_canonical = isinstance(found, dict) and canonical(cast("dict[str, Plain]", found)) == raw
+    except (ValueError, RecursionError, EntryRefused) as error:
+        raise ValueError(f"not an audit entry: {error}") from error
+    if not is_canonical:
+        raise ValueError("not an audit entry: its JSON is spelt otherwise than RFC 8785 has it")
+    return cast("dict[str, Plain]", found)
+
+
+def canonical(fields: Mapping[str, Plain]) -> bytes:
+    """Return the RFC 8785 bytes of flat fields.
+
+    Raises:
+        EntryRefused: if a key or value is outside the subset of the module's first lines.
+    """
+    for key, value in fields.items():
+        if not key.isascii():
+            raise EntryRefused(f"{key!r} is no key of an audit entry: keys are ASCII")
+        for each in value if isinstance(value, list) else (value,):
+            if type(each) not in _ATOMS or (type(each) is int and not -INTEGER_MAX <= each <= INTEGER_MAX):
+                raise EntryRefused(
+                    f"{key} is {each!r:.80} in an audit entry: it holds text, booleans, null, integers below 2**53, and "
+                    "lists of those"
+                )
+    try:
+        return _ENCODE(fields).encode()
+    except UnicodeEncodeError as error:
+        raise EntryRefused(f"an audit entry holds half of a character at {error.start}: mend the text") from error
