@@ -2,15 +2,13 @@
 
 import fcntl
 import os
-import secrets
-import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from overwinter.adapters.key_files import key_in, make_key
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld
-from overwinter.snapshot import KEY_BYTES
 
 __all__ = ["CONFIG_NAME", "Home", "config_path", "holder", "open_home", "socket_path"]
 
@@ -108,31 +106,8 @@ def _key(path: Path) -> bytes:
             raise HomeDamaged(
                 f"{place} is missing, and the runs in {path / 'store.db'} are sealed with it: restore it from a backup"
             )
-        _write_key(place)
-    mode = stat.S_IMODE(place.stat().st_mode)
-    if mode & 0o077:
-        raise HomeDamaged(f"{place} can be read by others (mode {mode:04o}): chmod 600 it, if nobody has copied it")
-    key = place.read_bytes()
-    if len(key) != KEY_BYTES:
-        raise HomeDamaged(f"{place} has {len(key)} bytes, a key has {KEY_BYTES}: restore it from a backup")
-    return key
-
-
-def _write_key(place: Path) -> None:
-    """Write a new key so that a crash leaves either none or a whole one."""
-    draft = place.with_suffix(".new")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, secrets.token_bytes(KEY_BYTES))
-        os.fsync(file)
-    finally:
-        os.close(file)
-    draft.rename(place)
-    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        make_key(place)
+    return key_in(place)
 
 
 @contextmanager
