@@ -162,8 +162,10 @@ def is_consistent(old_size: int, size: int, old_root: bytes, root: bytes, proof:
     """
     if not 0 <= old_size <= size or not _are_hashes(proof):
         return False
-    if old_size in (0, size):
-        return not proof and old_root == (EMPTY_ROOT if old_size == 0 else root)
+    if old_size == size:
+        return not proof and old_root == root
+    if old_size == 0:
+        return not proof and old_root == EMPTY_ROOT
     # A tree whose size is a power of two is a node of the new one: its root is left out of the proof.
     nodes = [old_root, *proof] if old_size & (old_size - 1) == 0 else list(proof)
     if not nodes:

@@ -141,6 +141,12 @@ def test_a_consistency_proof_with_any_one_byte_changed_is_refused(sizes: tuple[i
         assert not is_consistent(old, size, root(old), root(size), corrupted(proof, at, change))
 
 
+def test_an_empty_tree_has_one_root() -> None:
+    assert is_consistent(0, 0, EMPTY_ROOT, EMPTY_ROOT, [])
+    assert not is_consistent(0, 0, EMPTY_ROOT, bytes(32), [])
+    assert not is_consistent(0, 5, bytes(32), root(5), [])
+
+
 def test_hashes_of_another_length_are_refused() -> None:
     proof = inclusion_proof(3, 8, node)
     assert not is_included(LEAVES[3], 3, 8, [proof[0] + b"\0", *proof[1:]], root(8))
