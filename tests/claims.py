@@ -35,6 +35,8 @@ CLAIMS = {
     "G9.credentials": "a credential goes to the scheme, host, port and path of its connection and nowhere else",
     "G6.no_echo": "what a service repeats of its credential, in any usual encoding, is in no result, error, journal or file",
     "G8.changed": "a function whose definition changed is not called until somebody accepts it",
+    "G4.tampering": "edit, delete, insert, reorder, fork, backdating and truncation of the audit log are found, also with its key stolen",
+    "G4.deletable": "bodies can be deleted from the file, and the entries that stay tell nothing and are still proved",
     "G5.cancel": "cancelling ends a computing program at once and no effect starts afterwards",
     "G5.sleeping": "no run of a revoked agent wakes",
     "G5.computing": "a program of a revoked agent is killed in mid-turn",

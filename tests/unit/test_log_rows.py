@@ -133,6 +133,7 @@ def test_bodies_are_found_by_their_entry_and_match_it() -> None:
     assert (fields["args_hmac"], fields["result_hmac"]) == (args.hmac(), result.hmac())
 
 
+@pytest.mark.claim("G4.deletable")
 def test_deleted_bodies_and_keys_are_in_no_file_and_every_proof_stays(tmp_path: Path) -> None:
     db = opened(tmp_path / "store.db")
     word = b"DE02 1203 0000 0000 2020 51" * 3
