@@ -21,6 +21,7 @@ NAMES = {
     "check": "check",
     "context": "context",
     "revoke": "revoke",
+    "audit": "audit",
 }
 """Bench name to file."""
 
