@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 import apsw
 
+from overwinter.adapters import proof_files
 from overwinter.adapters.notes import PublicKey, Signer, TreeHead, open_note, sign
 from overwinter.audit import Body, Entry, Part, decode, encode
 from overwinter.errors import HomeDamaged, NotFound
 from overwinter.merkle import HASH_BYTES, Frontier, Node, consistency_proof, frontier, inclusion_proof, leaf_hash
 
 __all__ = [
-    "FORMAT_3", "Tail", "add_cosignature", "append", "body", "consistency", "delete_bodies", "entries", "export", "first_since",
-    "inclusion", "last_note", "node_fault", "note", "tail", "tail_fault", "write_head",
+    "FORMAT_3", "Tail", "add_cosignature", "append", "body", "consistency", "delete_bodies", "entries", "export",
+    "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "tail", "tail_fault", "write_head",
 ]  # fmt: skip
 
 # `audit_entry.nodes`: hashes of the full subtrees that end with this entry, from level 1 up, one after the other; it stands
@@ -192,6 +193,18 @@ def consistency(db: apsw.Connection, old_size: int, size: int) -> list[bytes]:
     if not 0 <= old_size <= size:
         raise NotFound(f"a log of {size} entries did not grow from one of {old_size}")
     return consistency_proof(old_size, size, _node(db))
+
+
+def prove(db: apsw.Connection, seq: int) -> str:
+    """Return a file that proves an entry under the last tree head; `proof_files` says its form.
+
+    Raises:
+        NotFound: there is no such entry.
+    """
+    for (size,) in db.execute("select max(size) from audit_head where size > ?", (seq,)):
+        if size is not None and seq >= 0:
+            return proof_files.text(seq, inclusion(db, seq, size), note(db, size))
+    raise NotFound(f"audit entry {seq} is under no tree head: `overwinter audit verify` says how many there are")
 
 
 def node_fault(db: apsw.Connection) -> str | None:
