@@ -1,5 +1,6 @@
 """The audit log in the store's file: proofs from its rows, one transaction with its caller, bodies that can be deleted."""
 
+import json
 from pathlib import Path
 
 import apsw
@@ -12,6 +13,7 @@ from overwinter.adapters.sqlite import log_rows
 from overwinter.audit import Body, Entry, EntryRefused, decode, hidden
 from overwinter.errors import HomeDamaged, NotFound
 from overwinter.merkle import Frontier, is_consistent, is_included, leaf_hash
+from overwinter.verify_export import verify
 
 LOG = Signer.of(bytes(32), "runtime.example/audit", 1)
 NOW_MS = 1_900_000_000_000
@@ -224,6 +226,20 @@ def test_cosignatures_stand_under_their_tree_head() -> None:
     assert log_rows.note(db, 2).endswith(cosign(head, witness, 6))
     assert log_rows.note(db, 2).count("witness.example/w") == 1
     assert "witness" not in log_rows.note(db, 4)
+
+
+def test_an_export_may_leave_out_tree_heads_but_no_cosigned_one_and_not_the_last() -> None:
+    db = opened()
+    witness = Signer.of(bytes([1]) * 32, "witness.example/w", 4)
+    grown(db, *[1] * 23)
+    log_rows.add_cosignature(
+        db, 7, "witness.example/w", cosign(open_note(log_rows.note(db, 7), LOG.public), witness, 5)
+    )
+    for apart, expected in ((1, list(range(1, 24))), (5, [5, 7, 12, 17, 22, 23]), (100, [7, 23])):
+        lines = list(log_rows.export(db, heads_apart=apart))
+        notes = [json.loads(line) for line in lines if line.startswith(b'"')]
+        assert [open_note(each, LOG.public).size for each in notes] == expected
+        assert verify(lines, str(LOG.public)).faults == []
 
 
 def test_a_body_of_another_key_is_another_hmac() -> None:

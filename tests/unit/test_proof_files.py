@@ -70,7 +70,9 @@ def test_another_entry_index_or_byte_is_refused(db) -> None:
             check(damaged, entry, LOG.public)
 
 
-@pytest.mark.parametrize("found", ["", "\n\n", "c2sp.org/tlog-proof@v1", "c2sp.org/tlog-proof@v1\nindex 0\n\n", "x" * 10**6])
+@pytest.mark.parametrize(
+    "found", ["", "\n\n", "c2sp.org/tlog-proof@v1", "c2sp.org/tlog-proof@v1\nindex 0\n\n", "x" * 10**6]
+)
 def test_what_is_no_proof_is_refused(found: str) -> None:
     with pytest.raises(NoteRefused):
         check(found, b"{}", LOG.public)

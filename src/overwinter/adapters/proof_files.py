@@ -1,11 +1,11 @@
 """A proof that one entry is in the log, as a file that stands alone: C2SP tlog-proof v1.
 
-    c2sp.org/tlog-proof@v1
-    index 7
-    base64 hash         siblings from the leaf to the root
-    ...
+c2sp.org/tlog-proof@v1
+index 7
+base64 hash         siblings from the leaf to the root
+...
 
-    the signed tree head with its cosignatures
+the signed tree head with its cosignatures
 """
 
 import re
@@ -62,5 +62,7 @@ def check(found: str, entry: bytes, log: PublicKey, witnesses: Sequence[PublicKe
         raise NoteRefused(f"not a proof of the form {MAGIC}: {found!r:.120}")
     seq, head = int(numbered[1]), open_note(note, log)
     if not is_included(leaf_hash(entry), seq, head.size, proof, head.root):
-        raise NoteRefused(f"the proof does not lead from this entry at {seq} to the tree head {head.size} of {log.name}")
+        raise NoteRefused(
+            f"the proof does not lead from this entry at {seq} to the tree head {head.size} of {log.name}"
+        )
     return Proved(seq=seq, head=head, cosignatures=cosignatures(note, head, witnesses))
