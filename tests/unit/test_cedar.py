@@ -198,10 +198,10 @@ def test_a_slice_decides_as_the_whole_set_does():
         rules = rules_of(
             AGENTS, {"x": " ".join(f"{random.choice(['permit', 'forbid'])}({each});" for each in scopes)}, []
         )
-        whole = Slices(rules.rules)._parsed(tuple(each.id for each in rules.rules), None)
+        whole = Slices(rules.rules).whole()
         asked = CedarPolicy(rules, lambda: 0)
         for name in ("shop.act", "billing.charge"):
-            ready = asked._version.prepared(("Agent", "a"), "call", Resource(name=name))
+            ready = asked.version.prepared(("Agent", "a"), "call", Resource(name=name))
             request = {**ready.request, "context": {"args": {}}}
             told = [
                 cedarpy.is_authorized(request, handle, ready.entities, ready.schema)

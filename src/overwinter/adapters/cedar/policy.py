@@ -15,13 +15,13 @@ import cedarpy
 
 from overwinter.adapters.cedar.arguments import Kind, Untold, signature, told
 from overwinter.adapters.cedar.rules import Entity, Rule, Rules
-from overwinter.adapters.cedar.schema import RESOURCE_TYPES, context_of, entities, schema
+from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS, context_of, entities, schema
 from overwinter.adapters.cedar.slices import Slice, Slices
 from overwinter.policy import Action, Allow, Ask, Decision, Deny, Resource
 from overwinter.principal import Principal
 from overwinter.values import Value
 
-__all__ = ["Act", "CedarPolicy", "Question", "Verdict", "Version", "asked_for"]
+__all__ = ["Act", "CedarPolicy", "Question", "Verdict", "Version", "asked_for", "decided"]
 
 REMEMBERED_MAX = 20_000
 """Signatures, entities and sights kept of one version, each."""
@@ -93,7 +93,7 @@ class Version:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._slices = Slices(rules.rules)
+        self.slices = Slices(rules.rules)
         self._signature = lru_cache(REMEMBERED_MAX)(signature)
         self.prepared = lru_cache(REMEMBERED_MAX)(self._prepared)
         self.sight = lru_cache(REMEMBERED_MAX)(self._sight)
@@ -105,8 +105,7 @@ class Version:
         principal, action, resource = act.principal, act.action, act.resource
         try:
             ready = self.prepared(who, action, resource)
-            is_told = action in ("call", "approve")
-            names = ready.slice.names if is_told else frozenset[str]()
+            names = ready.slice.names if action in WITH_ARGUMENTS else frozenset[str]()
             known: dict[str, Any] = {
                 "now": now_s,
                 "actor": principal.agent,
@@ -136,7 +135,7 @@ class Version:
         for name in (who[1], resource.name):
             if not _is_name(name):
                 raise Untold(f"{name[:80]!r} is no name of anything")
-        part = self._slices.of(who, action, resource)
+        part = self.slices.of(who, action, resource)
         kinds = self._signature(resource.stub) if resource.stub and part.names != frozenset() else None
         return Prepared(
             slice=part,
@@ -188,6 +187,11 @@ class CedarPolicy:
         """
         self._version = Version(rules)
         self._now_s = now_s
+
+    @property
+    def version(self) -> Version:
+        """Return the rules that hold now with what was parsed of them, for looking into."""
+        return self._version
 
     @property
     def rules(self) -> Rules:

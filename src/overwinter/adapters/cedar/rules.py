@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ __all__ = ["Grant", "Rule", "Rules", "Statement", "fits", "grants_of_agents", "r
 ACTIONS = frozenset({"call", "wake", "approve", "think"})
 TYPES = frozenset({"Agent", "Person", "Function", "Service", "Run", "Model", "Action"})
 FILE_BYTES_MAX = 1 << 20
+FILES_MAX = 256
 RULES_MAX = 100_000
 Entity = tuple[str, str]
 """Type and id."""
@@ -194,7 +196,13 @@ def _written(texts: Mapping[str, str]) -> Iterator[Rule]:
         yield from _parsed(file, text)
 
 
-def _parsed(file: str, text: str) -> Iterator[Rule]:
+@lru_cache(FILES_MAX)
+def _parsed(file: str, text: str) -> tuple[Rule, ...]:
+    """Return the policies of a file. Remembered: when a grant changes, no file has."""
+    return tuple(_policies(file, text))
+
+
+def _policies(file: str, text: str) -> Iterator[Rule]:
     on_line: Counter[int] = Counter()
     for statement in statements(text):
         on_line[statement.line] += 1

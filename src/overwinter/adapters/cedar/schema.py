@@ -7,7 +7,7 @@ mentions and the function has is in it, and what is not in it is not in the requ
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from overwinter.adapters.cedar.arguments import Kind, cedar_type
 from overwinter.adapters.cedar.rules import Entity
 from overwinter.policy import Resource
 
-__all__ = ["RESOURCE_TYPES", "context_of", "entities", "parents_of", "schema", "schema_text"]
+__all__ = ["RESOURCE_TYPES", "WITH_ARGUMENTS", "context_of", "entities", "parents_of", "schema", "schema_text"]
 
 SCHEMAS_MAX = 4_096
 RESOURCE_TYPES: Mapping[str, str] = {
@@ -39,14 +39,29 @@ APPROVING: Mapping[str, str] = CONTEXT | {"approver": "String", "agent": "String
 ACTIONS = {"call": "Agent", "wake": "Agent", "think": "Agent", "approve": "Person"}
 """Action to the type of who does it."""
 
+WITH_ARGUMENTS = frozenset({"call", "approve"})
 
-def schema_text(arguments: Mapping[str, str], attributes: frozenset[str] | None = None) -> str:
-    """Return the schema with these types of arguments and these attributes of the context; None for all of them."""
-    rows = ", ".join(f"{json.dumps(name, ensure_ascii=False)}?: {text}" for name, text in sorted(arguments.items()))
+
+def schema_text(
+    arguments: Mapping[str, str],
+    attributes: frozenset[str] | None = None,
+    required: Collection[str] = (),
+) -> str:
+    """Return the schema with these types of arguments and these attributes of the context; None for all of them.
+
+    Args:
+        arguments: name to type.
+        attributes: of the context.
+        required: arguments on which a rule may rely without `has`. For a decision none is: what is None is not told.
+    """
+    rows = ", ".join(
+        f"{json.dumps(name, ensure_ascii=False)}{'' if name in required else '?'}: {text}"
+        for name, text in sorted(arguments.items())
+    )
     actions = [
         f'action "{action}" appliesTo {{ principal: [{who}], resource: [{RESOURCE_TYPES[action]}], '
         f"context: {{ {''.join(f'{name}: {kind}, ' for name, kind in context_of(action, attributes).items())}"
-        f"args: {{ {rows} }} }} }};"
+        f"args: {{ {rows if action in WITH_ARGUMENTS else ''} }} }} }};"
         for action, who in ACTIONS.items()
     ]
     return "\n".join([_ENTITIES, *actions])

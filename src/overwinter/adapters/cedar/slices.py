@@ -63,16 +63,23 @@ class Slices:
         self._parsed = lru_cache(HANDLES_MAX)(self._parse)
         self._bodies: Mapping[str, Rule] = {each.id: each for each in rules}
 
+    def concerning(self, principal: Entity) -> Sequence[Rule]:
+        """Return the rules that can concern a principal, in the order in which they were given."""
+        rows = sorted([*self._by_principal.get(principal, ()), *self._open], key=lambda row: row[0])
+        return [rule for _, rule in rows if fits(rule.body["principal"], principal, ())]
+
+    def whole(self) -> cedarpy.PolicySet:
+        """Return all rules as one parsed set: what a slice is measured and tested against."""
+        return self._parse(tuple(self._bodies), None)
+
     def _of(self, principal: Entity, action: str, resource: Resource) -> Slice:
         """Return the slice, its rules in the order in which they were given."""
-        rows = sorted([*self._by_principal.get(principal, ()), *self._open], key=lambda row: row[0])
         act = ("Action", "call" if action == "see" else action)
         what, parents = (RESOURCE_TYPES[action], resource.name), parents_of(action, resource)
         rules = tuple(
             _specialised(rule, what)
-            for _, rule in rows
-            if fits(rule.body["principal"], principal, ())
-            and fits(rule.body["action"], act, ())
+            for rule in self.concerning(principal)
+            if fits(rule.body["action"], act, ())
             and fits(rule.body["resource"], what, parents)
             and (not rule.glob or fnmatchcase(resource.name, rule.glob))
         )
