@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from overwinter.values import Value
 
-__all__ = ["Kind", "Opaque", "Untold", "cedar_type", "signature", "told"]
+__all__ = ["Kind", "Opaque", "Untold", "cedar_type", "required", "signature", "told"]
 
 TEXT_LENGTH_MAX = 16_384
 """Characters of a text: a decision with a text of 1 MB takes 19 ms."""
@@ -83,6 +83,21 @@ def signature(stub: str) -> Mapping[str, Kind] | None:
         each.arg: Opaque("a reserved name") if each.arg in FORGED else _kind(each.annotation, classes, 0)
         for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
     }
+
+
+def required(stub: str) -> frozenset[str]:
+    """Return the parameters of the last function in a stub that every call has, and never as None."""
+    functions = [each for each in ast.parse(stub).body if isinstance(each, ast.AsyncFunctionDef | ast.FunctionDef)]
+    arguments = functions[-1].args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    rows = [*zip(reversed(plain), reversed(arguments.defaults), strict=False)]
+    optional = {each.arg for each, _ in rows}
+    optional |= {each.arg for each, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value}
+    return frozenset(
+        each.arg
+        for each in (*plain, *arguments.kwonlyargs)
+        if each.arg not in optional and each.annotation and "None" not in ast.unparse(each.annotation)
+    )
 
 
 def _kind(node: ast.expr | None, classes: Mapping[str, ast.ClassDef], depth: int) -> Kind:  # noqa: PLR0911 - one case a line
