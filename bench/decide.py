@@ -102,7 +102,7 @@ def interleaved(policy: CedarPolicy, acts: list[Act], rounds: int) -> tuple[list
 
 def bare(policy: CedarPolicy, each: Act) -> Callable[[], object]:
     """Return Cedar's own answer to the same question."""
-    ready = policy.version.prepared(("Agent", each.principal.agent), each.action, each.resource)
+    ready = policy.present.prepared(("Agent", each.principal.agent), each.action, each.resource)
     request = {**ready.request, "context": {"args": {"cents": 5}}}
     return lambda: cedarpy.is_authorized(request, ready.slice.handle, ready.entities, ready.schema)
 
@@ -112,7 +112,7 @@ def by_all(policy: CedarPolicy, acts: list[Act]) -> float:
     whole = Slices(policy.rules.rules).whole()
     times: list[float] = []
     for each in acts[:20]:
-        ready = policy.version.prepared(("Agent", each.principal.agent), each.action, each.resource)
+        ready = policy.present.prepared(("Agent", each.principal.agent), each.action, each.resource)
         request = {**ready.request, "context": {"args": {"cents": 5}}}
         times.append(1e6 * timed(lambda ready=ready, request=request: unsliced(request, whole, ready)))
     return statistics.median(times)

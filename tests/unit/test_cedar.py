@@ -201,7 +201,7 @@ def test_a_slice_decides_as_the_whole_set_does():
         whole = Slices(rules.rules).whole()
         asked = CedarPolicy(rules, lambda: 0)
         for name in ("shop.act", "billing.charge"):
-            ready = asked.version.prepared(("Agent", "a"), "call", Resource(name=name))
+            ready = asked.present.prepared(("Agent", "a"), "call", Resource(name=name))
             request = {**ready.request, "context": {"args": {}}}
             told = [
                 cedarpy.is_authorized(request, handle, ready.entities, ready.schema)

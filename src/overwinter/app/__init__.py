@@ -1,11 +1,9 @@
 """The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
 
-import hashlib
 import json
 import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import lru_cache
 from pathlib import Path
 from random import SystemRandom
 
@@ -14,22 +12,21 @@ import anyio
 from overwinter import journal
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.adapters.home import Home, open_home
+from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
-from overwinter.check import Finding, line_of, render
+from overwinter.check import Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
 from overwinter.events import CallState, Event, Raised, Returned, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
-from overwinter.store import CallRecord, Collected, Loaded, NewRun, Page, RunRecord, Sent
-from overwinter.subset import functions_named
+from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent
 from overwinter.turn import Means
 from overwinter.values import Value
-from overwinter.waits import WAITS
 from overwinter.worker import Pulse, Worker
 
 __all__ = ["App", "Parts", "open_parts"]
@@ -44,8 +41,6 @@ their commits share a sync."""
 COLLECT_MAX = 500
 """Runs deleted in one commit: others wait for it."""
 COLLECT_PAUSE_US = 3_600 * SECOND_US
-PROGRAMS_REMEMBERED = 1_000
-"""Parsed programs kept, so that ten thousand runs of one program parse it once."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
 
 
@@ -64,23 +59,18 @@ class App:
         self._parts = parts
         self._store = parts.store
         self._clock = parts.clock
-        self._named = lru_cache(PROGRAMS_REMEMBERED)(self._functions_named)
-        self._types = lru_cache(PROGRAMS_REMEMBERED)(self._types_of)
-        self._digest = lru_cache(maxsize=None)(self._digest_of)
-        self._sight = Sight(parts.policy, parents_of(config))
-        self._stubs: Mapping[str, str] | None = None
-        self._catalog_changes = 0
+        self._checks = Checks(parts, Sight(parts.policy, parents_of(config)))
         means = Means(
             interpreter=parts.interpreter,
             policy=parts.policy,
             catalog=parts.tools.catalog,
-            named=self._named,
+            named=self._checks.named,
             key=parts.key,
             limits=limits_of(config),
             owners={name: agent.owner for name, agent in config.agents.items()},
             parents=parents_of(config),
-            types=self._types_now,
-            check=self._checked_again,
+            types=self._checks.types,
+            check=self._checks.check_again,
         )
         self._worker = Worker(
             parts.store,
@@ -175,17 +165,7 @@ class App:
     ) -> Sequence[Finding]:
         """Return what is wrong with a program, and run nothing."""
         self._agent(agent)
-        findings = await self._parts.checker.check(source, self._stubs_now(), inputs or {})
-        return [*findings, *self._unseen(source, agent)]
-
-    def _unseen(self, source: str, agent: str) -> Iterator[Finding]:
-        """Yield the functions of a program that its agent may never call, whatever the arguments."""
-        for service, names in self._named(source).items():
-            for function in map(self.catalog.function, (f"{service}.{name}" for name in names if service != "tools")):
-                if function is not None and not self._sight(agent, function):
-                    message = f"agent {agent!r} may not call {function.name}: no rule permits it"
-                    line = line_of(source, function.name)
-                    yield Finding(line=line, column=0, rule="not-permitted", message=message, at=function.name)
+        return await self._checks.check(source, agent, inputs or {})
 
     async def start(
         self,
@@ -221,7 +201,7 @@ class App:
             name=name,
             program=source,
             inputs=inputs or {},
-            checked=self._types_now(source),
+            checked=self._checks.types(source),
         )
         return (await self._store.create(new, dedup=dedup)).run_id
 
@@ -535,34 +515,6 @@ class App:
         """Accept the present definitions of functions; return how many had changed or gone."""
         return self._parts.sources.file.accept(names, self._clock.now_us())
 
-    def _stubs_now(self) -> Mapping[str, str]:
-        """Return the stubs of every service; the same object until the catalog changes."""
-        changes = self._parts.sources.file.changes
-        if self._stubs is None or self._catalog_changes != changes:
-            modules = self._parts.tools.catalog.modules
-            self._stubs = {name: module.stub for name, module in modules.items() if name != "tools"}
-            self._catalog_changes = changes
-            self._named.cache_clear()
-            self._types.cache_clear()
-            self._digest.cache_clear()
-        return self._stubs
-
-    def _types_now(self, source: str) -> bytes:
-        if self._stubs is None or self._catalog_changes != self._parts.sources.file.changes:
-            self._stubs_now()
-        return self._types(source)
-
-    def _types_of(self, source: str) -> bytes:
-        names = sorted(self._named(source).keys() & self._stubs_now().keys())
-        return hashlib.sha256(b"".join(map(self._digest, names))).digest()
-
-    def _digest_of(self, service: str) -> bytes:
-        stub = self._stubs_now()[service]
-        return hashlib.sha256(f"{service}\0{stub}".encode("utf-8", "surrogatepass")).digest()
-
-    async def _checked_again(self, run: Loaded) -> Sequence[Finding]:
-        return await self.check(run.program, agent=run.agent, inputs=run.inputs)
-
     async def health(self) -> Mapping[str, Value]:
         """Return what `doctor` shows: what this home is and how it does."""
         pulse = self._worker.pulse()
@@ -579,12 +531,6 @@ class App:
             "functions": sum(len(module.functions) for module in self._parts.tools.catalog.modules.values()),
             "questions": len(await self.questions()),
         }
-
-    def _functions_named(self, source: str) -> Mapping[str, tuple[str, ...]]:
-        modules = {name: tuple(module.functions) for name, module in self._parts.tools.catalog.modules.items()}
-        waits = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
-        modules["tools"] = (*modules.get("tools", ()), *waits, "call")
-        return functions_named(source, modules)
 
     def _agent(self, name: str) -> None:
         if name not in self.config.agents:
