@@ -59,7 +59,7 @@ demo: setup  ## the story of the README, measured
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra mcp --group dev --group build --generate-hashes --universal \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group build --generate-hashes --universal \
 	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
 
 clean:  ## remove what setup and the tests made
