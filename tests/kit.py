@@ -28,7 +28,12 @@ def hibernating(parts: Parts) -> Parts:
 
 
 def crashing(points: CrashPoints) -> Callable[[Parts], Parts]:
-    return lambda parts: replace(parts, store=faulty_store(parts.store, points), tools=FaultyTools(parts.tools, points))
+    return lambda parts: replace(
+        parts,
+        store=faulty_store(parts.store, points),
+        registry=faulty_store(parts.registry, points),
+        tools=FaultyTools(parts.tools, points),
+    )
 
 
 def sick(parts: Parts) -> Parts:

@@ -30,7 +30,17 @@ INTEGER_MAX = 2**53 - 1
 Atom: TypeAlias = str | bool | int | None
 Plain: TypeAlias = Atom | list[Atom]
 Kind = Literal[
-    "call.intent", "call.result", "deny", "approve", "grant", "revoke", "kill", "wake.refused", "pin.drift", "model"
+    "call.intent",
+    "call.result",
+    "deny",
+    "approve",
+    "grant",
+    "revoke",
+    "restore",
+    "kill",
+    "wake.refused",
+    "pin.drift",
+    "model",
 ]
 Decided = Literal["allow", "deny", "ask"]
 Part = Literal["args", "result"]
@@ -83,6 +93,8 @@ class Entry:
     epoch: int
     """The agent's: it rises with each revocation."""
     run: str | None = None
+    call: int | None = None
+    """Index of a call in its run: `run:call` is the key that its service saw."""
     act: tuple[str, ...] = ()
     """On whose behalf: the person, then the agents down to the nearest."""
     site: Site | None = None
@@ -127,6 +139,7 @@ def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:
         "agent": entry.agent,
         "epoch": entry.epoch,
         "run": entry.run,
+        "call": entry.call,
         "act": list(entry.act),
         "site": [site.program_sha256, site.start, site.end] if site else None,
         "tool": entry.tool,

@@ -24,6 +24,7 @@ from overwinter.catalog import Asks, Later, Performed, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
+from overwinter.policy import Allow
 from overwinter.store import Lease, Store
 from overwinter.turn import Means, permitted
 
@@ -225,7 +226,7 @@ class Effects:
             return Unknown(why="the process that had started it ended before it wrote down what came of it")
         if attempt.rules != self._means.policy.version and not _is_poll(attempt.call):
             match permitted(attempt.call, attempt.agent_epoch, self._means, approved=attempt.is_approved):
-                case None:
+                case Allow():
                     pass
                 case Raised() as refusal:
                     return refusal

@@ -26,7 +26,7 @@ Rules that every store keeps:
 8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
 9. *A gate is passed once.* A gated call is not performable until enough people have said yes to its digest, in the commit
    that counts the last of them; no second vote, call or restart lets it through again.
-10. *Revoking is one commit.* After `revoke` returns, no turn of the agent's runs or of those below it is committed, none of
+10. *Revoking is one commit* (`registry.py`). After it, no turn of the agent's runs or of those below it is committed, none of
    their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
@@ -39,7 +39,6 @@ from typing import Protocol
 
 from overwinter.approval import Gate, Vote
 from overwinter.events import Answer, Call, CallState, Event, Status
-from overwinter.identity import Identity
 from overwinter.values import Value
 
 __all__ = [
@@ -185,6 +184,8 @@ class NewCall:
     """Who must answer; makes it a question."""
     gate: Gate | None = None
     """Who must say yes before it is performed; `person` names them."""
+    policies: tuple[str, ...] = ()
+    """Ids of the rules that allow it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +210,8 @@ class Turn:
     """Calls of this turn whose answer is known at once (denied, wrong arguments): they become mail in this commit."""
     calls_next: int
     """The next free call index afterwards."""
+    rules: str = ""
+    """Version of the rules by which its calls were decided."""
     first: int | None = None
     """The call that must be answered before any other (`time.sleep`); None: any order."""
     receives: int = 0
@@ -304,25 +307,6 @@ class Store(Protocol):
 
     async def claim(self) -> Sequence[Lease]:
         """Return the leases that this process holds, taking free ones; the epoch of a newly taken one is new."""
-        ...
-
-    async def enrol(self, identities: Sequence[Identity]) -> None:
-        """Write agents down, new ones active in epoch 1. Of a known one neither epoch nor whether it is revoked changes."""
-        ...
-
-    async def identities(self) -> Sequence[Identity]:
-        """Return every agent, by name."""
-        ...
-
-    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Sequence[Identity]:
-        """Revoke an agent and all below it; return them as they are now, those that were revoked before left out."""
-        ...
-
-    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
-        """Make a revoked agent active in a new epoch; None: it is not revoked, or one above it is.
-
-        Its earlier runs stay stopped, unless `has_runs` takes them along into the new epoch.
-        """
         ...
 
     async def create(self, run: NewRun, *, dedup: str | None = None) -> Created:

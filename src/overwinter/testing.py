@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -26,6 +26,7 @@ from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
+from overwinter.registry import Registry
 from overwinter.store import RunRecord, Store
 
 __all__ = [
@@ -195,13 +196,16 @@ class CrashPoints:
             await anyio.sleep_forever()
 
 
-def faulty_store(store: Store, points: CrashPoints) -> Store:
-    """Return the store with a point before and after each of its writes."""
+S = TypeVar("S", Store, Registry)
+
+
+def faulty_store(store: S, points: CrashPoints) -> S:
+    """Return the store, or the registry, with a point before and after each of its writes."""
     return _FaultyStore(store, points)  # type: ignore[return-value] # every other method is the store's own
 
 
 class _FaultyStore:
-    def __init__(self, store: Store, points: CrashPoints) -> None:
+    def __init__(self, store: Store | Registry, points: CrashPoints) -> None:
         self._store = store
         self._points = points
 

@@ -286,6 +286,7 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
         calls=calls,
         answers=answers,
         calls_next=run.calls + len(outcome.requests),
+        rules=means.policy.version,
         first=after.first,
         receives=len(after.receives),
         events=events,
@@ -314,16 +315,16 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
             return Raised(kind="ValueError", message=waits)
         return NewCall(call=call, due_us=waits.due_us, person=waits.person)
     match permitted(call, began.run.agent_epoch, means):
-        case None:
-            return NewCall(call=call)
+        case Allow(policies=policies):
+            return NewCall(call=call, policies=policies)
         case Gate() as gate:
             return NewCall(call=call, person=gate.approver, gate=gate)
         case Raised() as refusal:
             return refusal
 
 
-def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bool = False) -> Gate | Raised | None:
-    """Decide a call at this moment: None if it may be performed, else who must approve it first, or why it may not be.
+def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bool = False) -> Allow | Gate | Raised:
+    """Decide a call at this moment: whether it may be performed, who must approve it first, or why it may not be.
 
     Args:
         call: about to be intended, or about to be performed.
@@ -343,8 +344,8 @@ def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bool = Fa
     match means.policy.decide(
         principal_of(call.agent, call.run_id, means), "call", resource, call.arguments, approved=approved
     ):
-        case Allow():
-            return None
+        case Allow() as allowed:
+            return allowed
         case Deny(reason=reason):
             return Raised(kind="PermissionError", message=reason, status=403, code="denied")
         case Ask(approver=approver, reason=reason, policies=policies):

@@ -496,7 +496,7 @@ async def test_nothing_of_a_revoked_agent_is_committed_started_or_found(world):
     run_id, call = await world.parked(due_us=world.clock.now_us() + 1)
     waiting, gated_call = await gated(world)
     assert await world.store.send(run_id, 1) is Sent.SENT
-    (revoked,) = await world.store.revoke("a", by="lead", reason="odd")
+    (revoked,) = await world.store.registry.revoke("a", by="lead", reason="odd")
     assert (revoked.name, revoked.epoch, revoked.is_revoked, revoked.by) == ("a", 2, True, "lead")
     world.clock.advance(1)
     lease = await world.lease()
@@ -512,29 +512,29 @@ async def test_nothing_of_a_revoked_agent_is_committed_started_or_found(world):
     with pytest.raises(Revoked):
         await world.run()
     assert await world.store.finish(run_id, 0, Returned(value=1), done())  # a result is true whoever brings it
-    assert await world.store.revoke("a", by="lead") == []
+    assert await world.store.registry.revoke("a", by="lead") == []
     del waiting
 
 
 async def test_what_was_revoked_stays_so_until_it_is_restored_with_its_runs(world):
     run_id, call = await world.parked()
-    await world.store.revoke("a", by="lead")
-    await world.store.enrol([Identity(name="a", owner="other", purpose="p")])
-    (identity,) = await world.store.identities()
+    await world.store.registry.revoke("a", by="lead")
+    await world.store.registry.enrol([Identity(name="a", owner="other", purpose="p")])
+    (identity,) = await world.store.registry.identities()
     assert (identity.is_revoked, identity.epoch, identity.owner) == (True, 2, "other")
-    restored = await world.store.restore("a", by="lead")
+    restored = await world.store.registry.restore("a", by="lead")
     assert (restored.epoch, restored.is_revoked) == (3, False)
     assert not await world.store.start(call, await world.lease())
-    assert await world.store.restore("a", by="lead") is None
-    await world.store.revoke("a", by="lead")
-    await world.store.restore("a", by="lead", has_runs=True)
+    assert await world.store.registry.restore("a", by="lead") is None
+    await world.store.registry.revoke("a", by="lead")
+    await world.store.registry.restore("a", by="lead", has_runs=True)
     assert await world.store.start(call, await world.lease())
     assert not (await world.store.run(run_id)).is_revoked
 
 
 async def test_an_agent_below_a_revoked_one_is_not_restored_alone(world):
-    await world.store.enrol([Identity(name="b", owner="o"), Identity(name="c", owner="o", parent="b")])
-    assert [each.name for each in await world.store.revoke("b", by="lead")] == ["b", "c"]
-    assert await world.store.restore("c", by="lead") is None
-    assert await world.store.restore("b", by="lead") is not None
-    assert await world.store.restore("c", by="lead") is not None
+    await world.store.registry.enrol([Identity(name="b", owner="o"), Identity(name="c", owner="o", parent="b")])
+    assert [each.name for each in await world.store.registry.revoke("b", by="lead")] == ["b", "c"]
+    assert await world.store.registry.restore("c", by="lead") is None
+    assert await world.store.registry.restore("b", by="lead") is not None
+    assert await world.store.registry.restore("c", by="lead") is not None

@@ -224,7 +224,7 @@ async def test_a_rollback_that_fails_ends_neither_the_writing_thread_nor_the_nex
 
     connection = RefusesOneRollback(str(tmp_path / "kept.db"))
     connection.execute("create table kept (x)")
-    writer = Writer(connection, tmp_path / "kept.db", tell)
+    writer = Writer(connection, tmp_path / "kept.db", lambda _, __: lambda: None, tell)
     assert isinstance(await writer.submit(spoil), HomeError)
     assert await writer.submit(insert) == Wrote(2)
     await writer.close()
@@ -245,7 +245,7 @@ async def test_a_commit_that_can_wait_goes_with_one_that_cannot_and_with_the_las
 
     connection = apsw.Connection(str(tmp_path / "kept.db"))
     connection.execute("create table kept (x)")
-    writer = Writer(connection, tmp_path / "kept.db", tell)
+    writer = Writer(connection, tmp_path / "kept.db", lambda _, __: lambda: None, tell)
     async with anyio.create_task_group() as callers:
         for can_wait in (True, True, False):
             callers.start_soon(partial(writer.submit, insert, can_wait=can_wait))

@@ -81,7 +81,7 @@ class App:
             calls_max=config.worker.calls_in_flight,
             random=SystemRandom(),
         )
-        self.governance = Governance(config, parts.store, self._worker, means, parts.clock)
+        self.governance = Governance(config, parts.store, parts.registry, self._worker, means, parts.clock)
         """Who may act here, and what stops them."""
 
     @classmethod

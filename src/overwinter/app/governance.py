@@ -10,6 +10,7 @@ from overwinter.config import Config
 from overwinter.errors import Conflict, Denied, NotFound
 from overwinter.events import Call, Event, Raised, Status
 from overwinter.identity import Identity
+from overwinter.registry import Registry
 from overwinter.store import CallRecord, Store, Voted
 from overwinter.turn import Means, permitted
 from overwinter.worker import Worker
@@ -40,12 +41,15 @@ class Revocation:
 class Governance:
     """The agents of a home."""
 
-    def __init__(self, config: Config, store: Store, worker: Worker, means: Means, clock: Clock) -> None:
-        self._config, self._store, self._worker, self._means, self._clock = config, store, worker, means, clock
+    def __init__(  # noqa: PLR0913, PLR0917 - made by App alone
+        self, config: Config, store: Store, registry: Registry, worker: Worker, means: Means, clock: Clock
+    ) -> None:
+        self._config, self._store, self._registry = config, store, registry
+        self._worker, self._means, self._clock = worker, means, clock
 
     async def enrol(self) -> None:
         """Write down the agents of `overwinter.toml`."""
-        await self._store.enrol([
+        await self._registry.enrol([
             Identity(
                 name=name, owner=agent.owner, purpose=agent.purpose, parent=agent.parent or None,
                 expires_us=agent.expires_us, models=agent.models,
@@ -55,7 +59,7 @@ class Governance:
 
     async def identities(self) -> Sequence[Identity]:
         """Return every agent, by name."""
-        return await self._store.identities()
+        return await self._registry.identities()
 
     async def identity(self, agent: str) -> Identity:
         """Return one agent.
@@ -63,7 +67,7 @@ class Governance:
         Raises:
             NotFound: there is none.
         """
-        found = next((each for each in await self._store.identities() if each.name == agent), None)
+        found = next((each for each in await self._registry.identities() if each.name == agent), None)
         if found is None:
             raise NotFound(f"there is no agent {agent!r}: `overwinter agents` lists them")
         return found
@@ -79,7 +83,7 @@ class Governance:
         """
         await self.identity(agent)
         began_us = self._clock.now_us()
-        revoked = await self._store.revoke(agent, by=by, reason=reason)
+        revoked = await self._registry.revoke(agent, by=by, reason=reason)
         fenced_us = self._clock.now_us() - began_us
         names = {each.name for each in revoked} | {agent}
         stopped = await self._worker.revoked(names)
@@ -171,7 +175,7 @@ class Governance:
             Conflict: it is not revoked, or one above it is.
         """
         await self.identity(agent)
-        restored = await self._store.restore(agent, by=by, reason=reason, has_runs=has_runs)
+        restored = await self._registry.restore(agent, by=by, reason=reason, has_runs=has_runs)
         if restored is None:
             raise Conflict(f"agent {agent!r} is not revoked, or one above it is: restore that one first")
         self._worker.ring(0)

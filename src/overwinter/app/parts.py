@@ -10,7 +10,7 @@ from overwinter.adapters.home import Home
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
-from overwinter.adapters.sqlite import open_store
+from overwinter.adapters.sqlite import AuditLog, open_store
 from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
@@ -21,6 +21,7 @@ from overwinter.ids import Ids
 from overwinter.interpreter import Interpreter, Limits
 from overwinter.policy import Deny, Policy, Resource
 from overwinter.principal import Principal
+from overwinter.registry import Registry
 from overwinter.store import Store
 
 __all__ = ["Parts", "Sight", "limits_of", "open_parts", "parents_of", "rules_now"]
@@ -35,6 +36,10 @@ class Parts:
     """What an App is made of; a test puts its own in."""
 
     store: Store
+    registry: Registry
+    """Agents, in the same commits as the store."""
+    audit: AuditLog
+    """What was done, in the same commits."""
     interpreter: Interpreter
     checker: Checker
     tools: Tools
@@ -102,6 +107,8 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
     ):
         yield Parts(
             store=store,
+            registry=store.registry,
+            audit=store.audit,
             interpreter=interpreter,
             checker=checker,
             tools=sources,

@@ -91,6 +91,9 @@ class RunRow:
     """The file's present one. What is not fenced is written under it: so the epochs of a journal never fall."""
     is_active: bool
     """Whether its agent may act, in the epoch in which the run was made."""
+    agent: str
+    agent_epoch: int
+    owner: str
 
     def is_held(self, epoch: int) -> bool:
         """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
@@ -136,14 +139,15 @@ def epoch_held(db: apsw.Connection) -> int:
 
 def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
     """Return what a write must know of a run."""
-    for n, status, seq, events, listens, has_mail, epoch, is_active in db.execute(_RUN_ROW, (to_bytes(run_id),)):
-        return RunRow(n, Status(status), seq, events, bool(listens), bool(has_mail), epoch, bool(is_active))
+    for n, status, seq, events, listens, mail, epoch, active, *who in db.execute(_RUN_ROW, (to_bytes(run_id),)):
+        return RunRow(n, Status(status), seq, events, bool(listens), bool(mail), epoch, bool(active), *who)
     return None
 
 
-_RUN_ROW = f"""
+_RUN_ROW = """
 select n, status, seq, events, receives > 0 and first is null, exists (select 1 from mail where mail.n = run.n),
-    (select epoch from meta), {_IS_ACTIVE} from run where id = ?"""
+    (select epoch from meta), coalesce(agent.state = 0 and agent.epoch = run.agent_epoch, 0), run.agent, run.agent_epoch,
+    coalesce(agent.owner, 'owner') from run left join agent on agent.name = run.agent where id = ?"""
 
 
 def is_open(db: apsw.Connection, n: int, index: int) -> bool:

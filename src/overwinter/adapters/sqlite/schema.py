@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from overwinter.adapters.sqlite import log_rows
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTooNew
 
 __all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
@@ -67,7 +68,8 @@ alter table run add column checked blob;
 
 # `gate`, `vote`: calls that wait for people's approval, and what they said.
 # `agent`: governed identities. What a run may do ends with the epoch of its agent in which it was made.
-FORMAT_3 = """
+FORMAT_3 = (
+    """
 create table agent (
     name text primary key, owner text not null, purpose text not null default '', parent text, expires integer,
     models text not null default '[]', epoch integer not null default 1, state integer not null default 0,
@@ -83,6 +85,8 @@ create table vote (
     at integer not null, primary key (n, position, person)) strict, without rowid;
 insert into agent (name, owner) select distinct agent, 'owner' from run;
 """
+    + log_rows.FORMAT_3
+)
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.

@@ -15,14 +15,16 @@ import apsw
 
 from overwinter import journal as facts
 from overwinter import values
-from overwinter.adapters.sqlite import agents, gates, rows
+from overwinter.adapters.notes import PublicKey
+from overwinter.adapters.sqlite import agents, audited, gates, rows
+from overwinter.adapters.sqlite.audit_log import AuditLog, log_signer, sealing
+from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
-from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
+from overwinter.adapters.sqlite.writer import Job, Seal, Writer, Wrote
 from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
 from overwinter.errors import Revoked, UsageError
 from overwinter.events import Answer, Call, CallState, Event, Returned, Status
-from overwinter.identity import Identity
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.snapshot import key_id
 from overwinter.store import (
@@ -71,7 +73,9 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
     with closing(writing):
         epoch = migrate(writing, path, key_id(key))
         with closing(connect(path, is_writer=False)) as reading:
-            store = SqliteStore(path, writing, reading, clock, ids, epoch)
+            signer = log_signer(writing, path)
+            seal = sealing(writing, signer, clock, path)
+            store = SqliteStore(path, writing, reading, clock, ids, epoch, seal, signer.public)
             try:
                 yield store
             finally:
@@ -85,14 +89,26 @@ class SqliteStore:
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - made by `open_store` alone
-        self, path: Path, writing: apsw.Connection, reading: apsw.Connection, clock: Clock, ids: Ids, epoch: int
+        self,
+        path: Path,
+        writing: apsw.Connection,
+        reading: apsw.Connection,
+        clock: Clock,
+        ids: Ids,
+        epoch: int,
+        seal: Seal,
+        key: PublicKey,
     ) -> None:
         self._path = path
         self._reading = reading
         self._clock = clock
         self._ids = ids
         self._epoch = epoch
-        self._writer = Writer(writing, path, self._tell)
+        self._writer = Writer(writing, path, seal, self._tell)
+        self.registry = SqliteRegistry(path, self._writer, reading, clock)
+        """Who may act, in the same file."""
+        self.audit = AuditLog(path=path, key=key)
+        """What was done, in the same commits."""
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
@@ -153,38 +169,6 @@ class SqliteStore:
             for future in futures:
                 if not future.done():
                     future.set_result(None)
-
-    # --- Agents ------------------------------------------------------------------------------------------------------
-
-    async def enrol(self, identities: Sequence[Identity]) -> None:
-        """Write agents down."""
-
-        def act(db: apsw.Connection) -> Wrote[None]:
-            agents.enrol(db, identities)
-            return Wrote(None)
-
-        await self._writer.submit(act)
-
-    async def identities(self) -> Sequence[Identity]:
-        """Return every agent, by name."""
-        with guarded(self._path):
-            return agents.identities(self._reading)
-
-    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Sequence[Identity]:
-        """Revoke an agent and all below it, in one commit."""
-
-        def act(db: apsw.Connection) -> Wrote[Sequence[Identity]]:
-            return Wrote(agents.revoke(db, agent, by, reason, self._clock.now_us()), is_revoked=True)
-
-        return await self._writer.submit(act)
-
-    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
-        """Make a revoked agent active in a new epoch."""
-
-        def act(db: apsw.Connection) -> Wrote[Identity | None]:
-            return Wrote(agents.restore(db, agent, by, reason, self._clock.now_us(), has_runs=has_runs))
-
-        return await self._writer.submit(act)
 
     # --- Turns -------------------------------------------------------------------------------------------------------
 
@@ -251,7 +235,8 @@ class SqliteStore:
             if row.seq != turn.seq:
                 return Wrote(Verdict.STALE)
             has_mail = rows.apply(db, row, turn, batch, now, self._ids)
-            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail)
+            entries = audited.turn(row, turn, batch.events)
+            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
 
         return await self._writer.submit(act, can_wait=can_wait)
 
@@ -270,7 +255,7 @@ class SqliteStore:
                 (not_before_us, status, result, now, row.n),
             )
             rows.append_to(db, row, lease.epoch, now, (event,))
-            return Wrote(result=True, grown=run_id)
+            return Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
 
         return await self._writer.submit(act)
 
@@ -297,7 +282,7 @@ class SqliteStore:
             now = self._clock.now_us()
             rows.append_to(db, row, row.epoch, now, (event,))
             rows.close_run(db, row.n, status, values.encode(dict(event.body)), now)
-            return Wrote(result=True, grown=run_id)
+            return Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
 
         return await self._writer.submit(act)
 
@@ -381,7 +366,7 @@ class SqliteStore:
             now = self._clock.now_us()
             rows.post(db, row.n, self._ids.new(), index, body, now)
             rows.append_to(db, row, row.epoch, now, (event,))
-            return Wrote(result=True, grown=run_id, is_woken=True)
+            return Wrote(result=True, grown=run_id, is_woken=True, audited=audited.facts(row, run_id, (event,)))
 
         return await self._writer.submit(act)
 
@@ -460,20 +445,21 @@ class SqliteStore:
             if row is None or row.status is not Status.LIVE or not row.is_active:
                 return Wrote(Voted.GONE)
             voted = gates.vote(db, row.n, call.index, digest, replace(vote, at_us=now))
-            events = facts.voted(call, digest, vote, is_enough=voted is Voted.LET_THROUGH)
+            said = facts.voted(call, digest, vote, is_enough=voted is Voted.LET_THROUGH)
+            entries = audited.facts(row, call.run_id, (said,))
             match voted:
                 case Voted.LET_THROUGH | Voted.COUNTED:
-                    rows.append_to(db, row, row.epoch, now, (events,))
-                    return Wrote(voted, grown=call.run_id)
+                    rows.append_to(db, row, row.epoch, now, (said,))
+                    return Wrote(voted, grown=call.run_id, audited=entries)
                 case Voted.REJECTED:
                     db.execute(
                         "update call set state = 2, due = null where n = ? and position = ?", (row.n, call.index)
                     )
                     rows.post(db, row.n, self._ids.new(), call.index, body, now)
-                    rows.append_to(
-                        db, row, row.epoch, now, (events, facts.answered(call.index, answer, by=vote.person))
-                    )
-                    return Wrote(voted, grown=call.run_id, is_woken=True)
+                    answered = facts.answered(call.index, answer, by=vote.person)
+                    rows.append_to(db, row, row.epoch, now, (said, answered))
+                    entries += audited.facts(row, call.run_id, (answered,))
+                    return Wrote(voted, grown=call.run_id, is_woken=True, audited=entries)
                 case _:
                     return Wrote(voted)
 
@@ -493,7 +479,7 @@ class SqliteStore:
             if not db.changes():
                 return Wrote(result=False)
             rows.append_to(db, row, row.epoch, self._clock.now_us(), (event,))
-            return Wrote(result=True, grown=call.run_id)
+            return Wrote(result=True, grown=call.run_id, audited=audited.facts(row, call.run_id, (event,)))
 
         return await self._writer.submit(act)
 

@@ -10,21 +10,22 @@ are together or one comes that cannot wait; this alone brings a busy home from 1
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 import apsw
 
 from overwinter.adapters.sqlite.schema import guarded
+from overwinter.audit import Entry
 from overwinter.errors import HomeError
 
-__all__ = ["GROUP_MAX", "QUEUE_MAX", "Job", "Writer", "Wrote"]
+__all__ = ["GROUP_MAX", "QUEUE_MAX", "Job", "Seal", "Writer", "Wrote"]
 
 GROUP_MAX = 64
 """Jobs in one commit: beyond it the gain is small and the first of them waits longer."""
@@ -38,6 +39,8 @@ CLOSE_S_MAX = 30
 """How long a closing store waits for its disk."""
 
 T = TypeVar("T")
+Seal: TypeAlias = Callable[[apsw.Connection, Sequence[Entry]], Callable[[], None]]
+"""Writes entries in the transaction of their commits; what it returns is called when they are durable."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class Wrote(Generic[T]):
     """The run whose journal grew."""
     is_woken: bool = False
     """Whether that run may have become ready."""
+    audited: Sequence[Entry] = ()
+    """Entries of the audit log: they go with this commit, or it does not."""
     is_revoked: bool = False
     """Whether runs may have been stopped, whichever: all who watch one look again."""
 
@@ -76,9 +81,10 @@ class Came(Enum):
 class Writer:
     """The thread. `submit` from the event loop it was made in."""
 
-    def __init__(self, connection: apsw.Connection, path: Path, tell: Callable[[list[Job]], None]) -> None:
+    def __init__(self, connection: apsw.Connection, path: Path, seal: Seal, tell: Callable[[list[Job]], None]) -> None:
         self._connection = connection
         self._path = path
+        self._seal = seal
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -164,8 +170,12 @@ class Writer:
                 came = Came.SPOILT
                 for job in group:
                     job.wrote = job.act(self._connection)
+                entries = [entry for job in group if job.wrote is not None for entry in job.wrote.audited]
+                keep = self._seal(self._connection, entries) if entries else None
                 came = Came.REFUSED
                 self._connection.execute("commit")
+                if keep is not None:
+                    keep()
         except Exception as error:  # noqa: BLE001 - it goes to whoever submitted
             self._roll_back()
             for job in group:

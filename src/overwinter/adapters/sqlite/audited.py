@@ -1,0 +1,109 @@
+"""Which facts about a run are entries of the audit log, and what they say there.
+
+| fact | entry | body, apart |
+|---|---|---|
+| `called` (not a timer, a question to a person, a message) | `call.intent`, with decision, rules and their version | the fact: function, arguments, line |
+| `denied` | `deny` | the fact, with the reason |
+| `answered`, `unknown` | `call.result` | the fact: value or error |
+| `approved`, `rejected` | `approve` | the fact: by whom, of what digest |
+| `quarantined` because the rules let no wake | `wake.refused` | the fact |
+| `cancelled` | `revoke`, with the run | the fact: by whom, why |
+"""
+
+from collections.abc import Iterable, Mapping
+
+from overwinter import values
+from overwinter.adapters.sqlite.rows import RunRow
+from overwinter.audit import Decided, Entry, Kind, Part, hidden
+from overwinter.events import Event
+from overwinter.identity import Identity
+from overwinter.store import NewCall, Turn
+from overwinter.values import Value
+
+__all__ = ["change", "facts", "turn"]
+
+TENANT = "home"
+KINDS: Mapping[str, tuple[Kind, Part]] = {
+    "called": ("call.intent", "args"),
+    "denied": ("deny", "args"),
+    "answered": ("call.result", "result"),
+    "unknown": ("call.result", "result"),
+    "approved": ("approve", "args"),
+    "rejected": ("approve", "args"),
+    "cancelled": ("revoke", "args"),
+}
+DECISIONS: Mapping[str, Decided] = {"denied": "deny", "approved": "allow", "rejected": "deny"}
+
+
+def turn(row: RunRow, committed: Turn, encoded: Iterable[tuple[str, bytes]]) -> list[Entry]:
+    """Return the entries of a turn's commit.
+
+    Args:
+        row: the run.
+        committed: its turn.
+        encoded: the turn's events, in order, with their bodies as bytes.
+    """
+    made = {new.call.index: new for new in committed.calls}
+    found: list[Entry] = []
+    for event, (_, raw) in zip(committed.events, encoded, strict=True):
+        if event.kind in KINDS:
+            new = made.get(event.body["index"]) if event.kind == "called" else None
+            if new is None or new.call.effect != "wait":
+                found.append(_entry(row, committed.run_id, event, raw, rules=committed.rules, new=new))
+    return found
+
+
+def facts(row: RunRow, run_id: str, events: Iterable[Event]) -> list[Entry]:
+    """Return the entries of facts that no turn brought."""
+    found: list[Entry] = []
+    for event in events:
+        if event.kind in KINDS:
+            found.append(_entry(row, run_id, event, values.encode(dict(event.body))))
+        elif event.kind == "quarantined" and event.body.get("kind") == "WakeDenied":
+            body = hidden(values.encode(dict(event.body)))
+            found.append(
+                Entry(
+                    kind="wake.refused", tenant=TENANT, agent=row.agent, epoch=row.agent_epoch, run=run_id,
+                    act=(row.owner,), args=body, decision="deny",
+                )
+            )  # fmt: skip
+    return found
+
+
+def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:
+    """Return the entry of what a person did to an agent."""
+    body: dict[str, Value] = {"by": by, "reason": reason}
+    return Entry(
+        kind=kind, tenant=TENANT, agent=identity.name, epoch=identity.epoch, act=(by,), args=hidden(values.encode(body))
+    )
+
+
+def _entry(  # noqa: PLR0913 - what is known of a fact
+    row: RunRow, run_id: str, event: Event, raw: bytes, *, rules: str = "", new: NewCall | None = None
+) -> Entry:
+    kind, part = KINDS[event.kind]
+    person = event.body.get("by")
+    function = event.body.get("function")
+    decision = DECISIONS.get(event.kind)
+    policies: tuple[str, ...] = ()
+    if new is not None:
+        decision = "allow" if new.gate is None else "ask"
+        policies = new.policies if new.gate is None else new.gate.policies
+    index = event.body.get("index")
+    body = hidden(raw)
+    return Entry(
+        kind=kind,
+        tenant=TENANT,
+        agent=row.agent,
+        epoch=row.agent_epoch,
+        run=run_id,
+        call=index if isinstance(index, int) else None,
+        act=(str(person),) if person else (row.owner,),
+        tool=str(function) if function else None,
+        args=body if part == "args" else None,
+        result=body if part == "result" else None,
+        decision=decision,
+        policy_ids=policies,
+        policy_set_sha256=rules or None if decision is not None else None,
+        errors=("unknown",) if event.kind == "unknown" else (),
+    )

@@ -1,0 +1,61 @@
+"""The Registry contract on SQLite: agents, in the store's file and its commits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from overwinter.adapters.sqlite import agents, audited
+from overwinter.adapters.sqlite.schema import guarded
+from overwinter.adapters.sqlite.writer import Writer, Wrote
+from overwinter.audit import Kind
+from overwinter.clock import Clock
+from overwinter.identity import Identity
+
+__all__ = ["SqliteRegistry"]
+
+
+class SqliteRegistry:
+    """See `registry.Registry`."""
+
+    def __init__(self, path: Path, writer: Writer, reading: apsw.Connection, clock: Clock) -> None:
+        self._path, self._writer, self._reading, self._clock = path, writer, reading, clock
+
+    async def enrol(self, identities: Sequence[Identity]) -> None:
+        """Write agents down."""
+
+        def act(db: apsw.Connection) -> Wrote[None]:
+            agents.enrol(db, identities)
+            return Wrote(None)
+
+        await self._writer.submit(act)
+
+    async def identities(self) -> Sequence[Identity]:
+        """Return every agent, by name."""
+        with guarded(self._path):
+            return agents.identities(self._reading)
+
+    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Sequence[Identity]:
+        """Revoke an agent and all below it, in one commit."""
+
+        def act(db: apsw.Connection) -> Wrote[Sequence[Identity]]:
+            revoked = agents.revoke(db, agent, by, reason, self._clock.now_us())
+            entries = [audited.change("revoke", each, by, reason) for each in revoked]
+            return Wrote(revoked, is_revoked=True, audited=entries)
+
+        return await self._writer.submit(act)
+
+    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
+        """Make a revoked agent active in a new epoch."""
+
+        def act(db: apsw.Connection) -> Wrote[Identity | None]:
+            restored = agents.restore(db, agent, by, reason, self._clock.now_us(), has_runs=has_runs)
+            entries = [] if restored is None else [audited.change("restore", restored, by, reason)]
+            return Wrote(restored, audited=entries)
+
+        return await self._writer.submit(act)
+
+    async def note(self, kind: Kind, identity: Identity, *, by: str, reason: str) -> None:
+        """Write a governed act of a person down that changes nothing here."""
+        entry = audited.change(kind, identity, by, reason)
+        await self._writer.submit(lambda _: Wrote(None, audited=[entry]))

@@ -1,0 +1,40 @@
+"""Who may act, durably: agents, and whatever of governance is no fact about one run. In the same commits as the store's.
+
+Revoking is one commit: after it returns, no turn of the agent's runs or of those below it is committed, none of their effects
+starts or is tried again, nothing wakes them, and no message reaches them. `tests/conformance` holds the contract.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from overwinter.audit import Kind
+from overwinter.identity import Identity
+
+__all__ = ["Registry"]
+
+
+class Registry(Protocol):
+    """The agents of a home. Every change is an entry of the audit log, in its own commit."""
+
+    async def enrol(self, identities: Sequence[Identity]) -> None:
+        """Write agents down, new ones active in epoch 1. Of a known one neither epoch nor whether it is revoked changes."""
+        ...
+
+    async def identities(self) -> Sequence[Identity]:
+        """Return every agent, by name."""
+        ...
+
+    async def revoke(self, agent: str, *, by: str, reason: str = "") -> Sequence[Identity]:
+        """Revoke an agent and all below it; return them as they are now, those that were revoked before left out."""
+        ...
+
+    async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
+        """Make a revoked agent active in a new epoch; None: it is not revoked, or one above it is.
+
+        Its earlier runs stay stopped, unless `has_runs` takes them along into the new epoch.
+        """
+        ...
+
+    async def note(self, kind: Kind, identity: Identity, *, by: str, reason: str) -> None:
+        """Write a governed act of a person down that changes nothing here."""
+        ...
