@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -20,13 +21,15 @@ from overwinter.catalog import Asks, Later
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["BROKEN", "Refused", "Server"]
+__all__ = ["BROKEN", "Lied", "Refused", "Server"]
 
 NOT_TAKEN = (-32_600, -32_601, -32_602)
 CLOSED = -32_000
 """JSON-RPC 2.0, 5.1: no valid request, no such method, wrong parameters; and the SDK's own for an end of the connection."""
 START_S_MAX = 30.0
 STOP_S_MAX = 5.0
+LIVES_S_MAX = 2.0
+"""How long a server that left a call without an answer may take to show that it lives."""
 TOOLS_MAX = 10_000
 PAGES_MAX = 100
 ROUNDS_MAX = 10
@@ -44,6 +47,10 @@ MODERN = "2026-07-28"
 
 class Refused(Exception):
     """The server did not take the request: nothing was carried out."""
+
+
+class Lied(Exception):
+    """The server carried the request out, and its answer is not what its own schema says."""
 
 
 class _Lost(Exception):
@@ -129,6 +136,8 @@ class Server:
         self._alone = asyncio.Lock()
         self._does_ask = False
         self._mask = Mask()
+        self._has_changed = False
+        self._is_doubtful = False
 
     async def connect(self) -> bool:
         """Return whether a new connection had to be made; then its tools were looked at.
@@ -138,7 +147,10 @@ class Server:
             TimeoutError: it does not say what it has.
         """
         async with self._starting:
-            if self._client is not None and self._task is not None and not self._task.done():
+            if self._client is not None and self._task is not None and not self._task.done() and await self._is_well():
+                if self._has_changed:
+                    self._has_changed = False
+                    self._seen(await self._listed(self._client))
                 return False
             client = await self._started()
             try:
@@ -151,6 +163,22 @@ class Server:
                 raise
             self._client = client
             return True
+
+    async def _is_well(self) -> bool:
+        """Return whether a server that was silent once answers at all; one that does not is ended, to be started anew."""
+        if self._is_doubtful:
+            self._is_doubtful = False
+            try:
+                await self._asked(
+                    self._client.list_tools(cache_mode="bypass"), LIVES_S_MAX
+                )  # `ping` went with 2026-07-28
+            except Refused:
+                return True
+            except BROKEN:
+                await self.stop()
+                self._is_doubtful = False
+                return False
+        return True
 
     async def look(self) -> None:
         """Look at the tools that the server has now."""
@@ -180,6 +208,7 @@ class Server:
 
         Raises:
             Refused: the server did not take it.
+            Lied: its answer is not as its schema says.
             TimeoutError, OSError, _Lost: no answer came.
             ValueError: the answer in `more` is not what was asked for.
         """
@@ -291,6 +320,11 @@ class Server:
             self._flights.discard(flight)
         return self._read(result)
 
+    async def _told(self, message: Any) -> None:
+        """Note that the server has other tools now: they are looked at before it is called again."""
+        if getattr(message, "method", "") == "notifications/tools/list_changed":
+            self._has_changed = True
+
     async def _elicited(self, context: Any, params: Any) -> Any:
         import mcp_types  # noqa: PLC0415 - as in `_opened`
 
@@ -361,6 +395,7 @@ class Server:
                     patience.begin(deadline)
                 return await request
         except TimeoutError:
+            self._is_doubtful = True
             raise
         except mcp.MCPError as error:
             if error.code in NOT_TAKEN:
@@ -369,6 +404,8 @@ class Server:
                 await self.stop()
             raise _Lost(self._mask.text(error.message)) from error
         except Exception as error:
+            if isinstance(error, RuntimeError) and "structured content" in str(error):  # the SDK's own judgement
+                raise Lied(self._mask.text(str(error).partition("\n")[0])) from error
             await self.stop()  # what state it is in nobody knows: the next call starts it anew
             raise _Lost(self._mask.text(f"{type(error).__name__}: {error}")) from error
 
@@ -427,7 +464,10 @@ class Server:
             wire = sse_client(url, httpx_client_factory=lambda *_, **__: _http(_origin_of(url), headers))
         else:
             wire = _over_http(*address)
-        return mcp.Client(wire, elicitation_callback=self._elicited)
+        # What the SDK logs of a server's nonsense holds it raw, and without a listener it would go to our standard error.
+        for name in ("mcp", "client"):
+            logging.getLogger(name).addHandler(logging.NullHandler())
+        return mcp.Client(wire, elicitation_callback=self._elicited, message_handler=self._told)
 
     def _address(self, references: References) -> tuple[str, Mapping[str, str]] | None:
         """Return where a server is and what is said to it in headers; None: it is a command."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from overwinter.adapters.catalog_file import CatalogFile, StoredModule
-from overwinter.adapters.mcp_servers.server import BROKEN, Refused, Server
+from overwinter.adapters.mcp_servers.server import BROKEN, Lied, Refused, Server
 from overwinter.adapters.mcp_servers.tools import answer, file_of, operations, resolver
 from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
@@ -104,7 +104,7 @@ class McpServices:
             )
         return await self._performed(call, plan)
 
-    async def _performed(self, call: Call, plan: Mapping[str, Any]) -> Performed:
+    async def _performed(self, call: Call, plan: Mapping[str, Any]) -> Performed:  # noqa: PLR0911 - one outcome a line
         wires = {name: wire for name, wire, *_ in plan["arguments"]}
         nullable = {name for name, *_, is_nullable in plan["arguments"] if is_nullable}
         arguments = {
@@ -122,6 +122,11 @@ class McpServices:
             if call.effect == "write" and "task" in (call.more or {}):
                 return Unknown(why=f"it had been taken, and its server does not know it any more: {error}")
             return Raised(kind="RuntimeError", message=str(error), code="protocol")
+        except Lied as error:
+            done = " (it was carried out)" if call.effect == "write" else ""
+            return Raised(
+                kind="ValueError", message=f"the answer of {call.function} is not as described{done}: {error}"
+            )
         except (ConfigInvalid, *BROKEN) as error:
             why = f"no answer came from {call.function}: {str(error) or type(error).__name__}"
             if call.effect == "write":
