@@ -21,6 +21,12 @@ def test_safe_text_is_one_line_that_moves_nothing_and_prints_everywhere(text):
     shown.encode()
 
 
+def test_what_nobody_sees_is_shown_as_what_it_is():
+    hidden = "\u00ad\u180e\u200b\u200c\u200d\u2060\u2064\u206f\ufeff\U000e0041"
+    assert safe(f"a{hidden}b").isascii()
+    assert safe_lines(f"a{hidden}b").isascii()
+
+
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), max_size=40))
 def test_ordinary_text_is_shown_as_it_is(text):
     assert safe(text) == text

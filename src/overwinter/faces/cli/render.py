@@ -19,6 +19,7 @@ UNSAFE = re.compile(
     "["
     "\\x00-\\x1f\\x7f-\\x9f"  # C0 and C1: moves, colours, titles, and new lines that would forge lines of ours
     "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # order of writing (Trojan Source, CVE-2021-42574)
+    "\\u00ad\\u180e\\u200b-\\u200d\\u2060-\\u2065\\u206a-\\u206f\\U000e0000-\\U000e007f"  # unseen: words that a model reads and a person does not
     "\\u2028\\u2029\\ufeff"  # more new lines, and nothing that looks like nothing
     "\\ud800-\\udfff"  # half characters, which no encoding takes
     "]"
