@@ -54,6 +54,18 @@ def test_nothing_that_is_unseen_moves_or_breaks_a_line_is_in_what_a_model_reads(
     assert "\nIGNORE" not in module.stub
 
 
+@pytest.mark.timeout(5)
+def test_parts_that_name_each_other_again_and_again_are_read_once():
+    parts: dict[str, Any] = {f"S{n}": {"allOf": [{"$ref": f"#/components/schemas/S{n + 1}"}] * 8} for n in range(14)}
+    parts["S14"] = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    json_of = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}}
+    post = {"operationId": "make", "requestBody": {**json_of, "required": True}, "responses": {"200": json_of}}
+    spec = {"openapi": "3.0.0", "paths": {"/a": {"post": post}}, "components": {"schemas": parts}}
+    document = parse(json.dumps(spec).encode(), "x")
+    (made,) = built("svc", operations(document)[0], document.resolve).functions
+    assert made.function.stub.startswith("async def make(*, a: str)")
+
+
 STYLES = [
     # OpenAPI 3.1.1, 4.8.12.4: a list and an object in each place and style.
     ("path", "simple", False, ["b", "c"], "/b,c"),

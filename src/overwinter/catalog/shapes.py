@@ -23,6 +23,8 @@ ALIAS_LENGTH_MIN = 120
 DEPTH_MAX = 24
 PARTS_MAX = 200
 """Members of a union, and parts of an `allOf`."""
+MERGED_MAX = 1_000
+"""Parts of parts that make one object."""
 FILE_HANDLE = """class FileHandle(TypedDict):
     file: str
     name: str
@@ -196,19 +198,23 @@ class Shapes:
             name += "_"
         return name
 
-    def _record(self, schema: Any, depth: int) -> _Record | None:  # noqa: ANN401 - as in `text`
+    def _record(self, schema: Any, depth: int, before: dict[int, Schema] | None = None) -> _Record | None:  # noqa: ANN401 - as in `text`
         """Merge an object with its `allOf`; None if it is, or may be, something else as well."""
+        before = {} if before is None else before
         schema = self.target(schema)
-        if not isinstance(schema, Mapping) or depth > DEPTH_MAX:
+        if not isinstance(schema, Mapping) or depth > DEPTH_MAX or len(before) > MERGED_MAX:
             return None
         schema = cast("Schema", schema)
+        if id(schema) in before:  # else a few parts that name each other again and again are millions
+            return _Record({}, frozenset())
+        before[id(schema)] = schema
         if schema.get("type") not in (None, "object", ["object", "null"]) or "enum" in schema:
             return None
         own = schema.get("properties")
         fields: dict[str, Any] = {}
         required: set[str] = set()
         for part in _parts(schema):
-            merged = self._record(part, depth + 1)
+            merged = self._record(part, depth + 1, before)
             if merged is None:
                 return None
             fields |= merged.fields

@@ -170,7 +170,7 @@ def _chosen(kinds: Sequence[str]) -> str:
 def _fields(document: Document, schema: Any, media: str, *, is_required: bool) -> list[Argument]:
     """Return an object body as one argument for each key, any other body as one argument."""
     is_form = media.startswith(FORMS)
-    record = _record(document, schema, 0) if JSON_MEDIA.match(media) or is_form else None
+    record = _record(document, schema, 0, set()) if JSON_MEDIA.match(media) or is_form else None
     if record is None and not is_required and _is_empty(document, schema):
         return []  # Stripe declares a body without a field for each of its reads
     if record is None:
@@ -202,15 +202,21 @@ def _is_empty(document: Document, schema: object) -> bool:
     )
 
 
-def _record(document: Document, schema: object, depth: int) -> tuple[dict[str, Any], set[str]] | None:
+def _record(
+    document: Document, schema: object, depth: int, merged_before: set[int]
+) -> tuple[dict[str, Any], set[str]] | None:
     """Return the keys of an object schema with its `allOf` merged; None if it is, or may be, anything else."""
     node = document.target(schema)
+    if id(node) in merged_before:  # else a few parts that name each other twice are millions
+        return {}, set()
+    if node:
+        merged_before.add(id(node))
     if depth > 16 or node.get("oneOf") or node.get("anyOf") or node.get("type") not in (None, "object"):  # noqa: PLR2004 - no honest schema is nested so
         return None
     fields: dict[str, Any] = {}
     required: set[str] = set()
     for part in _rows(node, "allOf"):
-        merged = _record(document, part, depth + 1)
+        merged = _record(document, part, depth + 1, merged_before)
         if merged is None:
             return None
         fields |= merged[0]
