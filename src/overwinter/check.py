@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from overwinter.values import Value
@@ -12,6 +13,7 @@ from overwinter.values import Value
 __all__ = [
     "FINDINGS_MAX",
     "FIRST",
+    "UNSEEN",
     "Cell",
     "Checker",
     "Finding",
@@ -71,13 +73,20 @@ class Transcript:
 
 FIRST = Transcript()
 """Of a run's first program."""
+UNSEEN: Mapping[str, str] = MappingProxyType({})
 
 
 class Checker(Protocol):
     """Judges programs against the stubs of the modules they may import. Nothing of a program runs."""
 
     async def check(
-        self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value], transcript: Transcript = FIRST
+        self,
+        source: str,
+        stubs: Mapping[str, str],
+        inputs: Mapping[str, Value],
+        *,
+        transcript: Transcript = FIRST,
+        seen: Mapping[str, str] = UNSEEN,
     ) -> Sequence[Finding]:
         """Return what is wrong, in order of line; certain findings refuse the program.
 
@@ -87,6 +96,8 @@ class Checker(Protocol):
                 same object stands for the same texts.
             inputs: the variables the run starts with.
             transcript: what ran before it.
+            seen: full function name to a stub of it by what it has answered: `catalog.seen.stub`. What does not fit that is a
+                warning, since nobody promised it.
         """
         ...
 

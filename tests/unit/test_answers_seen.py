@@ -112,3 +112,23 @@ def test_a_catalog_of_the_format_before_is_taken_over_with_its_pins(tmp_path):
     with apsw.Connection(str(tmp_path / "catalog.db")) as db:
         assert list(db.execute("select format from meta")) == [(2,)]
         assert json.loads(next(db.execute("select json_group_array(name) from pragma_table_info('seen')"))[0])
+
+
+async def test_a_field_that_was_never_seen_is_a_warning_and_never_a_refusal(place):
+    wrong = "p = await people.find(number=1)\np['nmae']\np['name'].uper()\np['best']['x'] + 1\n(await people.find(number=2))['id']"
+    async with people(place) as app:
+        assert await app.check(wrong) == ()
+        assert (await finish(app, await app.start("(await people.find(number=1))['name']"))).result == "Grace"
+        findings = await app.check(wrong)
+        right = await app.check("p = await people.find(number=1)\np['name'].upper()\nsorted(p['tags'])")
+    assert [(each.line, each.rule, each.is_certain) for each in findings] == [
+        (2, "invalid-key", False), (3, "unresolved-attribute", False),
+    ]  # fmt: skip
+    assert findings[0].message.endswith("(by what was answered before: seen, not promised)")
+    assert right == ()
+
+
+async def test_another_name_of_the_program_is_not_taken_for_a_function(place):
+    async with people(place) as app:
+        await finish(app, await app.start("await people.find(number=1)"))
+        assert await app.check("people_find = 3\npeople_find + 1\np = await people.find(number=1)") == ()

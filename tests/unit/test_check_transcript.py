@@ -26,7 +26,7 @@ async def refused(checker, source, *cells, stub=NULLABLE):
     made = tuple(
         Cell(source=each) if isinstance(each, str) else Cell(source=each[0], stopped_line=each[1]) for each in cells
     )
-    findings = await checker.check(source, {"svc": stub}, {}, Transcript(cells=made))
+    findings = await checker.check(source, {"svc": stub}, {}, transcript=Transcript(cells=made))
     return [(each.line, each.rule, each.message) for each in findings if each.is_certain]
 
 

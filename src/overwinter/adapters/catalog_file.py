@@ -166,6 +166,8 @@ class CatalogFile:
         """Return how a function is carried out; None if there is none."""
         self.seen = lru_cache(FUNCTIONS_REMEMBERED)(self._seen)
         """Return what a function's answers looked like, of its present definition."""
+        self.sighted = lru_cache(1)(self._sighted)
+        """Return the functions of whose answers anything is known."""
         self._ranking = lru_cache(1)(self._ranked)
         self.changes = 0
         """How often the catalog has changed since it was opened; whoever remembers something of it compares."""
@@ -270,6 +272,7 @@ class CatalogFile:
         self.function.cache_clear()
         self.plan.cache_clear()
         self.seen.cache_clear()
+        self.sighted.cache_clear()
         self.names.cache_clear()
         self._ranking.cache_clear()
 
@@ -370,11 +373,15 @@ class CatalogFile:
         with suppress(apsw.BusyError, apsw.FullError, apsw.IOError), self._writing(SEEN_BUSY_MS) as db:
             db.execute(_SEE, (sighting.answers, written, name))
         self.seen.cache_clear()
+        self.sighted.cache_clear()
 
     def _seen(self, name: str) -> Sighting:
         for answers, shape in self._db.execute(_SEEN, (name,)):
             return Sighting(answers=answers, shape=parse(json.loads(shape)))
         return Sighting()
+
+    def _sighted(self) -> frozenset[str]:
+        return frozenset(name for (name,) in self._db.execute("select name from seen"))
 
     # --- Pins --------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from overwinter.adapters.vault import Vault
 from overwinter.catalog import Catalog, Function, Module, Performed, Tools, Unknown
 from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
-from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared, merged, shape_of
+from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared, merged, shape_of, stub
 from overwinter.clock import Clock
 from overwinter.config import Service
 from overwinter.events import Call, Raised, Returned
@@ -171,6 +171,16 @@ class Sources:
             shape = bounded(merged(before.shape, shape_of(value)))
             now = Sighting(answers=before.answers + 1, shape=shape)
             await to_thread.run_sync(self.file.saw, name, now)
+
+    def seen(self, named: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Return the stubs of those of some functions whose results are known from answers alone, by full name.
+
+        Args:
+            named: services, each with the functions of it.
+        """
+        names = {f"{service}.{name}" for service, functions in named.items() for name in functions}
+        sightings = {name: self.file.seen(name) for name in sorted(names & self.file.sighted())}
+        return {name: stub(each, name) for name, each in sightings.items() if each.answers}
 
     def listed(self) -> Sequence[Source]:
         """Return every service; one whose description cannot be read any more says so, and goes on as it was."""

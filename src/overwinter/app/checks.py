@@ -30,7 +30,8 @@ class Checks:
 
     async def check(self, source: str, agent: str, inputs: Mapping[str, Value]) -> Sequence[Finding]:
         """Return what is wrong with a program under an agent's identity, in order of line."""
-        findings = await self._parts.checker.check(source, self._stubs_now(), inputs)
+        stubs, seen = self._stubs_now(), self._parts.sources.seen(self._named(source))
+        findings = await self._parts.checker.check(source, stubs, inputs, seen=seen)
         unseen = list(self._unseen(source, agent))
         return sorted([*findings, *unseen]) if unseen else findings
 

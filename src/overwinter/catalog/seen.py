@@ -148,6 +148,13 @@ def text(shape: Shape, name: str) -> tuple[Sequence[str], str]:
     return list(definitions.values()), kind
 
 
+def stub(sighting: Sighting, name: str) -> str:
+    """Return a function as it was seen, under its full name with `_` for the dot: what the check of its results reads."""
+    local = name.replace(".", "_")
+    definitions, kind = text(sighting.shape, f"Seen_{local}")
+    return f"{''.join(definitions)}async def {local}(*places: Any, **words: Any) -> {kind}: ...\n"
+
+
 # --- Looking ---------------------------------------------------------------------------------------------------------
 
 

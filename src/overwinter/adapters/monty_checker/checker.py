@@ -19,10 +19,10 @@ import pydantic_monty as monty
 
 from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
 from overwinter.adapters.monty_checker.earlier import NOTHING, Earlier, earlier
-from overwinter.adapters.monty_checker.judge import Judge
-from overwinter.adapters.monty_checker.text import Checked, Report, checked_text, parsed
+from overwinter.adapters.monty_checker.judge import OPERATING, Judge
+from overwinter.adapters.monty_checker.text import Checked, Report, called_as_seen, checked_text, parsed
 from overwinter.adapters.monty_checker.words import explained
-from overwinter.check import FIRST, Finding, Transcript
+from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
 from overwinter.stubs import TOOLS
 from overwinter.subset import SOURCE_BYTES_MAX, lacks
@@ -60,6 +60,10 @@ def format(value: object, spec: str = ..., /) -> str: ...
 def map[T](function: Callable[..., T], /, *rows: Iterable[Any]) -> Iterable[T]: ...
 def filter[T](function: Callable[[T], Any] | None, rows: Iterable[T], /) -> Iterable[T]: ...
 """
+SEEN = """from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypedDict
+"""
 INPUT_TYPES: Mapping[type, str] = {
     bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", datetime: "datetime", date: "date",
     timedelta: "timedelta", Decimal: "Decimal", type(None): "None",
@@ -88,17 +92,24 @@ class MontyChecker:
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
 
     async def check(
-        self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value], transcript: Transcript = FIRST
+        self,
+        source: str,
+        stubs: Mapping[str, str],
+        inputs: Mapping[str, Value],
+        *,
+        transcript: Transcript = FIRST,
+        seen: Mapping[str, str] = UNSEEN,
     ) -> Sequence[Finding]:
         """Return what is wrong, in order of line. The same program is checked once."""
         if stubs is not self._stubs:  # megabytes, as a rule the same object again
             self._stubs, self._stubs_digest = stubs, _stubs_digest(stubs)
         before = earlier(transcript, source) if len(source) <= SOURCE_BYTES_MAX else NOTHING
-        key = _digest(f"{before.text}\0{source}", self._stubs_digest, inputs)
+        key = _digest("\0".join([before.text, *seen.values(), source]), self._stubs_digest, inputs)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        findings = await self._checked(source, stubs, inputs, before)
+        program = _Program(source=source, inputs=inputs, before=before, seen=seen)
+        findings = await self._checked(program, stubs)
         self._known[key] = findings
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -108,19 +119,13 @@ class MontyChecker:
         """End the session that is open."""
         await self._workers.run(lambda _: self._session.close())
 
-    async def _checked(
-        self, source: str, stubs: Mapping[str, str], inputs: Mapping[str, Value], before: Earlier
-    ) -> tuple[Finding, ...]:
+    async def _checked(self, program: "_Program", stubs: Mapping[str, str]) -> tuple[Finding, ...]:
         modules = {**stubs, "tools": TOOLS}
-        if len(source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
-            return tuple(_lacking(source, modules, ""))
+        if len(program.source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
+            return tuple(_lacking(program.source, modules, ""))
         for attempt in range(2):
             try:
-                return await self._workers.run(
-                    lambda desk: self._session.check(
-                        desk, _Program(source=source, inputs=inputs, before=before), modules
-                    )
-                )
+                return await self._workers.run(lambda desk: self._session.check(desk, program, modules))
             except WorkerCrashed as error:
                 self._session = _Session()
                 if attempt:
@@ -155,6 +160,7 @@ class _Program:
     source: str
     inputs: Mapping[str, Value]
     before: Earlier
+    seen: Mapping[str, str]
 
 
 class _Exhausted(Exception):
@@ -244,7 +250,9 @@ class _Session:
             checked = checked_text(head, program.source, modules.keys())
             reports = _reports(session, checked.text)
             if any(report.row == checked.first - 1 for report in reports):
-                return _found(reports, checked, modules)
+                findings = _found(reports, checked, modules)
+                is_refused = any(finding.is_certain for finding in findings)
+                return findings if is_refused else [*findings, *_unseen(session, checked, reports, program.seen)]
         message = "it cannot be checked: the checker did not reach it"
         return [Finding(line=1, column=0, rule="uncheckable", message=message)]
 
@@ -270,6 +278,29 @@ def _reports(session: Any, text: str) -> list[Report]:
             Report(row=int(row), column=int(column), rule=rule, message=message) for row, column, rule, message in found
         ]
     raise AssertionError("the guard did not stop the program")
+
+
+def _unseen(session: Any, checked: Checked, known: list[Report], seen: Mapping[str, str]) -> list[Finding]:
+    """Return what else would be wrong if all answers were like those that were seen."""
+    seen = {name: stub for name, stub in seen.items() if name.replace(".", "_") not in checked.text}
+    if not seen:
+        return []
+    head = SEEN + "".join(seen.values())
+    first, _, rest = called_as_seen(checked.text, seen).partition("\n")
+    shift = head.count("\n")
+    said = {(report.row, report.column, report.rule) for report in known}
+    return [
+        Finding(
+            line=report.row - shift - checked.first + 1,
+            column=0 if report.row - shift in checked.touched else report.column,
+            rule=report.rule,
+            message=f"{report.message} (by what was answered before: seen, not promised)",
+            is_certain=False,
+        )
+        for report in _reports(session, f"{first}\n{head}{rest}")
+        if report.rule in OPERATING or report.rule == "invalid-key"
+        if report.row - shift >= checked.first and (report.row - shift, report.column, report.rule) not in said
+    ]
 
 
 def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) -> list[Finding]:

@@ -14,7 +14,7 @@ from overwinter.adapters.monty_checker.scopes import Names
 from overwinter.adapters.monty_checker.text import Checked, Report, tool_names
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 
-__all__ = ["Judge"]
+__all__ = ["OPERATING", "Judge"]
 
 LOOSE = ("dict[", "list[", "Any", "Unknown")
 ASSIGNING = frozenset({"invalid-argument-type", "invalid-assignment", "invalid-return-type"})

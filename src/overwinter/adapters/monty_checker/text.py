@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from overwinter.adapters.monty_checker.scopes import root
 
-__all__ = ["Checked", "Report", "checked_text", "parsed", "tool_names"]
+__all__ = ["Checked", "Report", "called_as_seen", "checked_text", "parsed", "tool_names"]
 
 LITERAL_NODES_MAX = 5_000
 """Literals inside literals grow as powers: this bounds the copy."""
@@ -60,6 +60,20 @@ def checked_text(head: str, program: str, modules: Collection[str]) -> Checked:
             lines[node.lineno - 1] = line[: node.col_offset] + new.encode() + line[node.end_col_offset :]
     touched = frozenset(node.lineno for node, _ in edits)
     return Checked(text=b"\n".join(lines).decode(), first=first, touched=touched)
+
+
+def called_as_seen(text: str, names: Collection[str]) -> str:
+    """Return a text with `_` for the dot in some full names of functions: no position moves."""
+    lines = [line.encode() for line in text.split("\n")]
+    for node in ast.walk(parsed(text)):
+        match node:
+            case ast.Attribute(value=ast.Name(id=module) as value, attr=name) if f"{module}.{name}" in names:
+                line, dot = lines[node.lineno - 1], value.end_col_offset or 0
+                if node.lineno == node.end_lineno and line[dot : dot + 1 + len(name)] == f".{name}".encode():
+                    lines[node.lineno - 1] = line[:dot] + b"_" + line[dot + 1 :]
+            case _:
+                pass
+    return b"\n".join(lines).decode()
 
 
 def without_comments(program: str) -> str:
