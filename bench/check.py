@@ -133,7 +133,8 @@ def programs(built_function: BuiltFunction) -> Iterator[tuple[str, str]]:
         break
     for word, each in schema["properties"].items():
         choices = each.get("enum") or next((part["enum"] for part in each.get("anyOf", ()) if "enum" in part), None)
-        if choices and all(isinstance(choice, str) for choice in choices):
+        is_wrong = not jsonschema_rs.validator_for(dict(schema)).is_valid({**given, word: "no_such_choice"})
+        if choices and is_wrong and all(isinstance(choice, str) for choice in choices):
             yield "wrong choice", _call(name, {**given, word: "no_such_choice"})
             break
     if function.result.isidentifier() and function.result[0].isupper() and function.result not in ("Any", "None"):
@@ -159,9 +160,10 @@ def _value(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int
         return schema["enum"][0]
     if "const" in schema:
         return schema["const"]
-    for word in ("anyOf", "allOf"):
-        if schema.get(word) and not schema.get("properties"):
-            return _value(schema[word][0], definitions, depth + 1)
+    if schema.get("allOf"):
+        schema = _whole(schema, definitions, depth)
+    if schema.get("anyOf") and not schema.get("properties"):
+        return _value(schema["anyOf"][0], definitions, depth + 1)
     kind = schema.get("type")
     match kind[0] if isinstance(kind, list) and kind else kind:
         case "string":
@@ -183,6 +185,21 @@ def _value(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int
             return {}
         case _:
             return None
+
+
+def _whole(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> Mapping[str, Any]:
+    """Return a schema with the parts of its `allOf` in it."""
+    merged: dict[str, Any] = {"properties": {}, "required": []}
+    for part in schema.get("allOf", ()):
+        target = definitions[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
+        inner = _whole(target, definitions, depth + 1) if depth < DEPTH_MAX else target
+        merged |= {key: each for key, each in inner.items() if key not in ("properties", "required", "allOf")}
+        merged["properties"] |= inner.get("properties", {})
+        merged["required"] += inner.get("required", [])
+    merged |= {key: each for key, each in schema.items() if key not in ("properties", "required", "allOf")}
+    merged["properties"] |= schema.get("properties", {})
+    merged["required"] += schema.get("required", [])
+    return {key: each for key, each in merged.items() if each or key not in ("properties", "required")}
 
 
 def _is_exact(schema: Mapping[str, Any], word: str) -> bool:

@@ -62,6 +62,20 @@ class _Writer:
             return {"anyOf": [made, {"type": "null"}]} if made else {}
         return made
 
+    def _is_read_only(self, schema: Any, key: str, depth: int) -> bool:  # noqa: ANN401 - whatever the source wrote
+        """Return whether a key of an object is one that only the service writes, wherever its schema stands."""
+        if isinstance(schema, Mapping) and "$ref" in schema:
+            schema = self._resolve(str(cast("Mapping[str, Any]", schema)["$ref"]))
+        if not isinstance(schema, Mapping) or depth > DEPTH_MAX:
+            return False
+        table = cast("Mapping[str, Any]", schema)
+        properties, parts = table.get("properties"), table.get("allOf")
+        own = cast("Mapping[str, Any]", properties).get(key) if isinstance(properties, Mapping) else None
+        if isinstance(own, Mapping) and cast("Mapping[str, Any]", own).get("readOnly"):
+            return True
+        inside = cast("list[Any]", parts) if isinstance(parts, list) else []
+        return any(self._is_read_only(each, key, depth + 1) for each in inside)
+
     def _reference(self, ref: str) -> dict[str, Any]:
         if ref not in self._names and len(self._names) >= DEFINITIONS_MAX:
             return {}
@@ -92,13 +106,11 @@ class _Writer:
         if isinstance(properties, Mapping):
             rows = cast("Mapping[str, Any]", properties)
             made["properties"] = {key: self.clean(each, depth + 1) for key, each in rows.items()}
-            required = table.get("required")
-            if isinstance(required, list):
-                made["required"] = [
-                    key
-                    for key in cast("list[Any]", required)
-                    if isinstance(key, str) and not (isinstance(rows.get(key), Mapping) and rows[key].get("readOnly"))
-                ]
+        required = table.get("required")
+        if isinstance(required, list):
+            names = [key for key in cast("list[Any]", required) if isinstance(key, str)]
+            if kept := [key for key in names if not self._is_read_only(table, key, depth)]:
+                made["required"] = kept
         for key in ("items", "additionalProperties"):
             if isinstance(table.get(key), Mapping) and key not in made:
                 made[key] = self.clean(table[key], depth + 1)

@@ -28,6 +28,8 @@ CERTAIN = ASSIGNING | {
 OPERATING = frozenset({
     "unresolved-attribute", "not-subscriptable", "unsupported-operator", "not-iterable", "call-non-callable",
 })  # fmt: skip
+# A literal that fits some members of a union, in a list: the checker names those and refuses them, as a list of fewer kinds.
+FITTING = re.compile(r"found `list\[[A-Z]\w*(?: \| (?:[A-Z]\w*|\.\.\. omitted \d+ union elements))+\]`")
 WITHOUT_VALUES = frozenset({"invalid-syntax", "unresolved-reference", "unresolved-import"})
 
 
@@ -53,7 +55,7 @@ class Judge:
             return not any(self._names.may_be_known(each) for each in subjects)
         word = self._keyword(report)
         if report.rule == "invalid-argument-type" and word and (word.arg is None or _is_constant(word.value)):
-            return word.arg is not None
+            return word.arg is not None and not FITTING.search(report.message)
         if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
             key = re.search(r'Unknown key "([^"]*)"', report.message)
             return key is not None and key[1] not in self._stored_keys()
