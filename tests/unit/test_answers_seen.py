@@ -12,6 +12,7 @@ import pytest
 from overwinter.adapters.catalog_file import CatalogFile, open_catalog_file
 from overwinter.app import App
 from overwinter.catalog.seen import ANSWERS_MAX
+from overwinter.faces.cli.render import doubts
 from overwinter.testing import finish, open_test_app
 
 pytestmark = [pytest.mark.anyio, pytest.mark.claim("P1.seen")]
@@ -132,3 +133,25 @@ async def test_another_name_of_the_program_is_not_taken_for_a_function(place):
     async with people(place) as app:
         await finish(app, await app.start("await people.find(number=1)"))
         assert await app.check("people_find = 3\npeople_find + 1\np = await people.find(number=1)") == ()
+
+
+async def test_a_run_that_failed_for_a_wrong_field_is_told_so_at_its_first_call(place):
+    source = "n: int = 1\np = await people.find(number=n + add)\np['nmae']\n"
+    async with people(place) as app:
+        run = await finish(app, await app.start(source, inputs={"add": 1}))
+        assert run.result["kind"] == "KeyError"
+        (doubt,) = await app.warnings(run)
+        done = await finish(app, await app.start("(await people.find(number=1)).get('nmae')"))
+        assert await app.warnings(done) == ()
+    assert (doubt.line, doubt.rule) == (3, "invalid-key")
+
+
+def test_doubts_are_shown_below_the_error():
+    run = {
+        "status": "failed",
+        "result": {"kind": "KeyError", "message": "x"},
+        "warnings": [{"line": 3, "message": "Unknown\x1b key"}],
+    }
+    (line,) = doubts(run)
+    assert line.startswith("  perhaps line 3: Unknown")
+    assert "\x1b" not in line

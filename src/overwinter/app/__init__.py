@@ -41,6 +41,8 @@ their commits share a sync."""
 COLLECT_MAX = 500
 """Runs deleted in one commit: others wait for it."""
 COLLECT_PAUSE_US = 3_600 * SECOND_US
+WARNINGS_MAX = 5
+"""Shown of a program that failed: it was accepted, so most of them are not why."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
 
 
@@ -329,6 +331,22 @@ class App:
     def reason(self, run: RunRecord, calls: Sequence[CallRecord]) -> str:
         """Return one sentence that says why a run stands where it stands."""
         return journal.reason(run, calls, self._clock.now_us())
+
+    async def warnings(self, run: RunRecord) -> Sequence[Finding]:
+        """Return what the check doubts in the program of a run that failed, what stands at that line first; of others nothing.
+
+        It knows by now what this very run's calls answered: see `catalog.seen`.
+        """
+        if run.status is not Status.FAILED:
+            return ()
+        source, (created, *_) = await self.source(run.run_id), await self._store.journal(run.run_id, 0)
+        try:
+            findings = await self._checks.check(source, run.agent, created.body["inputs"])
+        except OverwinterError:  # there is no jail to check in: what failed is shown all the same
+            return ()
+        line = run.result.get("line")
+        doubts = [each for each in findings if not each.is_certain]
+        return sorted(doubts, key=lambda each: (each.line != line, each.line))[:WARNINGS_MAX]
 
     # --- Acting ------------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,11 @@ class _Api:
         run = await self._app.run(await self._run_id(request))
         calls = await self._app.calls(run.run_id)
         return JSONResponse(
-            {**wire.run(run, self._app.reason(run, calls)), "open_calls": [wire.call(each) for each in calls]}
+            {
+                **wire.run(run, self._app.reason(run, calls)),
+                "open_calls": [wire.call(each) for each in calls],
+                "warnings": [wire.finding(each) for each in await self._app.warnings(run)],
+            }
         )
 
     async def result(self, request: Request) -> Response:

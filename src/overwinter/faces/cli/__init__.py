@@ -18,7 +18,7 @@ from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.governing import agents, approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once
-from overwinter.faces.cli.render import TAIL, event_line, print_json, safe, show, table
+from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, safe, show, table
 from overwinter.faces.cli.secrets import secrets_cli
 from overwinter.faces.cli.tools import tools_cli
 
@@ -149,6 +149,9 @@ def run(  # noqa: PLR0913 - a command's options
         ended = client.get("runs", run_id)
         if is_json:
             print_json(ended)
+        else:
+            for line in doubts(ended):
+                typer.echo(line, err=True)
     raise typer.Exit(ENDS.get(ended["status"], DETACHED))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["event_line", "print_json", "safe", "safe_lines", "show", "table"]
+__all__ = ["doubts", "event_line", "print_json", "safe", "safe_lines", "show", "table"]
 
 VALUE_LENGTH_MAX = 160
 CELL_LENGTH_MAX = 100
@@ -106,9 +106,15 @@ def _end(run: Mapping[str, Any]) -> list[str]:
             return [f"  value: {short(result)}"]
         case "failed" | "quarantined" if result:
             lines = [f"  error: {safe(result.get('kind'))}: {safe(result.get('message'))}"]
-            return lines + [f"    {safe(line)}" for line in (result.get("traceback") or "").split("\n") if line]
+            lines += [f"    {safe(line)}" for line in (result.get("traceback") or "").split("\n") if line]
+            return lines + doubts(run)
         case _:
             return []
+
+
+def doubts(run: Mapping[str, Any]) -> list[str]:
+    """Return what the check doubted in a program that failed, a line each; the text comes from the program and its tools."""
+    return [f"  perhaps line {each['line']}: {safe(each['message'])}" for each in run.get("warnings", ())]
 
 
 def short(value: object) -> str:
