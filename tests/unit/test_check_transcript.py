@@ -103,3 +103,22 @@ async def test_a_program_that_needs_nothing_of_those_before_it_costs_nothing_mor
     for _ in range(10):
         earlier(made, "await svc.create(name='a')")
     assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "x = " + "+".join(["1"] * 2_500),
+        "x = " + "[" * 80 + "1" + "]" * 80,
+        "x = (" * 50_000,
+        "x = '\ud800'",
+        "x = 1\r\ny = '\u2028'",
+        "x = " + " or ".join(["None"] * 500) + "\n" * 20_000,
+        "x" * 20_000 + " = 1\nx = 1",
+        "\0",
+    ],
+)
+async def test_a_hostile_program_before_it_neither_ends_the_check_nor_takes_its_names(checker, cell):
+    assert await refused(checker, "1 + 1\nawait svc.create(name='a')", cell) == []
+    assert await refused(checker, "y0 = None\ny0" + "+ y0" * 2_000 + "\nx" if "x = " in cell else "1", cell) is not None
+    assert await refused(checker, "await svc.create(nme='a')", cell)

@@ -150,7 +150,7 @@ def _statement(node: ast.stmt, *, is_kept: bool = False) -> _Statement:
     is_narrowing = any(isinstance(each, ast.Raise | ast.Assert) for each in here)
     reads = frozenset(_reads(each for each in here if id(each) not in mine))
     return _Statement(
-        text=ast.unparse(node) + "\n" if is_kept else "",
+        text=_unparsed(node) if is_kept else "",
         binds=bound | outward,
         is_whole=isinstance(node, WHOLE) and getattr(node, "value", node) is not None and not outward,
         is_import=isinstance(node, ast.Import | ast.ImportFrom),
@@ -159,6 +159,14 @@ def _statement(node: ast.stmt, *, is_kept: bool = False) -> _Statement:
         changes=frozenset(_changes(here)) | (reads if is_narrowing else frozenset[str]()),
         later_changes=frozenset(_changes(inside)) | outward,
     )
+
+
+def _unparsed(node: ast.stmt) -> str:
+    """Return a statement without its comments; empty if it is nested too deeply for that."""
+    try:
+        return ast.unparse(node) + "\n"
+    except RecursionError:
+        return ""
 
 
 def _items(nodes: Sequence[ast.AST]) -> tuple[set[int], set[int]]:

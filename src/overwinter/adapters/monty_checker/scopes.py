@@ -65,12 +65,14 @@ class Names:
             case _:
                 return False
 
-    def may_be_known(self, node: ast.expr | None) -> bool:
+    def may_be_known(self, node: ast.expr | None, depth: int = 0) -> bool:
         """Return whether the program may know that a value is there, though its type says that it can be None.
 
         So it is with `best = None` that a loop sets, and with what it takes out of its own containers. It is not with a field
         that a tool calls nullable.
         """
+        if depth > DEPTH_MAX:
+            return True
         match node:
             case ast.Name(id=name):
                 given = self._given.get(name, [])
@@ -79,7 +81,7 @@ class Names:
             case ast.Call(func=ast.Attribute(value=value, attr="get")) | ast.Subscript(value=value):
                 return not self.is_promised(value)
             case ast.BinOp(left=left, right=right):
-                return self.may_be_known(left) or self.may_be_known(right)
+                return self.may_be_known(left, depth + 1) or self.may_be_known(right, depth + 1)
             case _:
                 return False
 
