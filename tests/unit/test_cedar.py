@@ -383,6 +383,15 @@ def test_trap_a_forbid_that_can_never_hold_is_refused_when_it_is_read(text, word
         policy(text)
 
 
+@pytest.mark.parametrize("brackets", ["()", "[]", "{}"])
+def test_trap_a_deeply_nested_policy_ends_the_process_without_an_error(brackets):
+    deep = brackets[0] * 5_000 + "true" + brackets[1] * 5_000
+    with pytest.raises(ConfigInvalid, match="nested deeper than 64"):
+        policy(f"permit(principal, action, resource) when {{ {deep} }};")
+    with pytest.raises(ConfigInvalid, match="longer than 16384 characters"):
+        policy(f"permit(principal, action, resource) when {{ {'if true then true else ' * 9_000} true }};")
+
+
 def test_trap_to_partial_evaluation_an_unknown_agent_is_a_maybe_for_everything():
     ghost = replace(ME, agent="ghost")
     rules = policy("permit(principal, action, resource) when { context.args.cents < 10 };")

@@ -88,7 +88,7 @@ def _measured(rule: Rule, question: Question, act: Act, *, approved: bool) -> tu
     what = (RESOURCE_TYPES[act.action], act.resource.name)
     if not fits(rule.body["action"], action, ()):
         return 0, Nearest(rule=rule, failed=_scope("action", rule), why=f"this is {action[1]}")
-    if not fits(rule.body["resource"], what, parents_of(act.action, act.resource)):
+    if not fits(rule.body["resource"], what, parents_of(act.action, act.resource.name)):
         near = 0.5 if act.resource.service in json.dumps(rule.body["resource"]) else 0.0
         return 1 + near, Nearest(rule=rule, failed=_scope("resource", rule), why=f"this is {act.resource.name}")
     if rule.glob and not fnmatchcase(act.resource.name, rule.glob):

@@ -92,7 +92,7 @@ def _in_scope(rule: Rule, functions: Sequence[Resource]) -> list[Resource]:
         each
         for each in functions
         if fits(rule.body["action"], ("Action", "call"), ())
-        and fits(rule.body["resource"], ("Function", each.name), parents_of("call", each))
+        and fits(rule.body["resource"], ("Function", each.name), parents_of("call", each.name))
         and (not rule.glob or fnmatchcase(each.name, rule.glob))
     ]
 

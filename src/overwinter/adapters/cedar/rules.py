@@ -23,6 +23,9 @@ TYPES = frozenset({"Agent", "Person", "Function", "Service", "Run", "Model", "Ac
 FILE_BYTES_MAX = 1 << 20
 FILES_MAX = 256
 RULES_MAX = 100_000
+POLICY_LENGTH_MAX = 16_384
+NESTING_MAX = 64
+"""Brackets in brackets. Cedar's parser is recursive: a thousand of them end the process, and no error is raised."""
 Entity = tuple[str, str]
 """Type and id."""
 
@@ -74,6 +77,8 @@ class Rule:
     """Arguments that it mentions; None: it may look at any."""
     attributes: frozenset[str] | None = frozenset()
     """What else of the context it mentions; None: it may look at any."""
+    minds_sides: bool = False
+    """Whether its conditions look at the principal or the resource."""
     glob: str = ""
     """A pattern that Cedar cannot say: the rule is written anew for each function that it matches."""
 
@@ -95,6 +100,8 @@ class Statement:
 
     text: str
     line: int
+    nesting: int
+    """Most brackets within each other."""
 
 
 def read_policies(directory: Path) -> Mapping[str, str]:
@@ -156,20 +163,22 @@ def rules_of(agents: Mapping[str, str], texts: Mapping[str, str], grants: Iterab
 
 def statements(text: str) -> Iterator[Statement]:
     """Yield the policies of a file, each with the line on which it begins. Comments between them are dropped."""
-    begin, line, line_of = 0, 1, 0
+    begin, line, line_of, depth, deepest = 0, 1, 0, 0, 0
     for token in re.finditer(r'//[^\n]*|"(?:\\.|[^"\\])*"|\n|;|\S', text):
         word = token[0]
         if word == "\n":
             line += 1
         elif not word.startswith("//"):
             if not line_of:
-                begin, line_of = token.start(), line
+                begin, line_of, depth, deepest = token.start(), line, 0, 0
+            depth = max(0, depth + (word in "([{") - (word in ")]}"))
+            deepest = max(deepest, depth)
             if word == ";":
-                yield Statement(text=text[begin : token.end()], line=line_of)
+                yield Statement(text=text[begin : token.end()], line=line_of, nesting=deepest)
                 line_of = 0
             line += word.count("\n")
     if line_of:
-        yield Statement(text=text[begin:], line=line_of)
+        yield Statement(text=text[begin:], line=line_of, nesting=deepest)
 
 
 def fits(constraint: Mapping[str, Any], entity: Entity, parents: Sequence[Entity]) -> bool:
@@ -208,6 +217,9 @@ def _policies(file: str, text: str) -> Iterator[Rule]:
         on_line[statement.line] += 1
         nth = f".{on_line[statement.line]}" if on_line[statement.line] > 1 else ""
         place = f"{file}, line {statement.line}"
+        if len(statement.text) > POLICY_LENGTH_MAX or statement.nesting > NESTING_MAX:
+            words = f"{POLICY_LENGTH_MAX} characters, or nested deeper than {NESTING_MAX} brackets: split it"
+            raise ConfigInvalid(f"{place}: the policy is longer than {words}")
         try:
             document = json.loads(cedarpy.policies_to_json_str(statement.text))
         except ValueError as error:
@@ -236,7 +248,7 @@ def _wrong(body: Mapping[str, Any]) -> str:
 
 
 def _rule(name: str, body: Mapping[str, Any], place: str, glob: str = "") -> Rule:
-    names, attributes = _mentions(body["conditions"])
+    names, attributes, minds_sides = _mentions(body["conditions"])
     annotations = {key: value or "" for key, value in body.get("annotations", {}).items()}
     return Rule(
         id=name,
@@ -246,42 +258,44 @@ def _rule(name: str, body: Mapping[str, Any], place: str, glob: str = "") -> Rul
         annotations=annotations,
         names=names,
         attributes=attributes,
+        minds_sides=minds_sides,
         glob=glob,
     )
 
 
-def _mentions(conditions: Any) -> tuple[frozenset[str] | None, frozenset[str] | None]:
-    """Return which arguments, and which other attributes of the context, a rule can look at; None for any.
+def _mentions(conditions: Any) -> tuple[frozenset[str] | None, frozenset[str] | None, bool]:
+    """Return the arguments and the other attributes of the context that a rule can look at, None for any, and `minds_sides`.
 
     `context.args.NAME` and `context.args has NAME` mention one. Wherever else `context` or `context.args` stands, it
     may be passed on, compared or indexed: all is mentioned.
     """
-    names: set[str] = set()
-    attributes: set[str] = set()
+    found: dict[str, set[str]] = {"argument": set(), "attribute": set(), "any": set(), "side": set()}
+    for what, name in _marks(conditions):
+        found[what].add(name)
+    names = None if "args" in found["any"] else frozenset(found["argument"])
+    attributes = None if "context" in found["any"] else frozenset(found["attribute"])
+    return names, attributes, bool(found["side"])
 
-    def walk(node: Any) -> None:
-        match node:
-            case {".": {"left": left, "attr": str() as name}} | {"has": {"left": left, "attr": str() as name}}:
-                if left == {".": {"left": {"Var": "context"}, "attr": "args"}}:
-                    names.add(name)
-                elif left == {"Var": "context"}:
-                    attributes.add(name if name != "args" or "." in node else "")
-                else:
-                    walk(left)
-            case {"Var": "context"}:
-                attributes.update(("args", "*"))
-            case dict():
-                for each in node.values():
-                    walk(each)
-            case list():
-                for each in node:
-                    walk(each)
-            case _:
-                pass
 
-    walk(conditions)
-    is_any = "*" in attributes
-    return None if "args" in attributes else frozenset(names), None if is_any else frozenset(attributes - {"", "args"})
+def _marks(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield each mention in an expression: of an argument, an attribute, anything of `args` or `context`, a side."""
+    match node:
+        case {".": {"left": left, "attr": str() as name}} | {"has": {"left": left, "attr": str() as name}}:
+            if left == {".": {"left": {"Var": "context"}, "attr": "args"}}:
+                yield "argument", name
+            elif left == {"Var": "context"}:
+                yield ("any" if name == "args" and "." in node else "attribute"), name
+            else:
+                yield from _marks(left)
+        case {"Var": "context"}:
+            yield from (("any", "args"), ("any", "context"))
+        case {"Var": "principal" | "resource" as name}:
+            yield "side", name
+        case dict() | list():
+            for each in node.values() if isinstance(node, dict) else node:
+                yield from _marks(each)
+        case _:
+            pass
 
 
 def _granted(grant: Grant) -> Rule:

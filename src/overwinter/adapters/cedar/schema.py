@@ -91,9 +91,9 @@ def _plain() -> cedarpy.Schema:
     return _parsed(schema_text({}))
 
 
-def parents_of(action: str, resource: Resource) -> tuple[Entity, ...]:
-    """Return what a resource lies in."""
-    return (("Service", resource.service),) if RESOURCE_TYPES[action] == "Function" else ()
+def parents_of(action: str, name: str) -> tuple[Entity, ...]:
+    """Return what a resource of this name lies in."""
+    return (("Service", name.partition(".")[0]),) if RESOURCE_TYPES[action] == "Function" else ()
 
 
 def entities(principal: Entity, owner: str, action: str, resource: Resource) -> cedarpy.Entities:
@@ -102,7 +102,7 @@ def entities(principal: Entity, owner: str, action: str, resource: Resource) -> 
     attributes: dict[str, Any] = {"name": resource.name}
     if kind == "Function":
         attributes |= {"service": resource.service, "effect": resource.effect, "pin_ok": resource.pin_ok}
-    parents = parents_of(action, resource)
+    parents = parents_of(action, resource.name)
     who = {"name": principal[1]} | ({"owner": owner} if principal[0] == "Agent" else {})
     rows = [(principal, who, ()), ((kind, resource.name), attributes, parents)]
     rows += [(parent, {"name": parent[1]}, ()) for parent in parents]

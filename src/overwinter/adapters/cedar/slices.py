@@ -15,7 +15,6 @@ import cedarpy
 
 from overwinter.adapters.cedar.rules import Entity, Rule, fits
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, parents_of
-from overwinter.policy import Resource
 
 __all__ = ["Slice", "Slices"]
 
@@ -59,11 +58,12 @@ class Slices:
                 self._by_principal[scope["entity"]["type"], scope["entity"]["id"]].append(row)
             else:
                 self._open.append(row)
+        self.concerning = lru_cache(SLICES_MAX)(self._concerning)
         self.of = lru_cache(SLICES_MAX)(self._of)
         self._parsed = lru_cache(HANDLES_MAX)(self._parse)
         self._bodies: Mapping[str, Rule] = {each.id: each for each in rules}
 
-    def concerning(self, principal: Entity) -> Sequence[Rule]:
+    def _concerning(self, principal: Entity) -> Sequence[Rule]:
         """Return the rules that can concern a principal, in the order in which they were given."""
         rows = sorted([*self._by_principal.get(principal, ()), *self._open], key=lambda row: row[0])
         return [rule for _, rule in rows if fits(rule.body["principal"], principal, ())]
@@ -72,16 +72,16 @@ class Slices:
         """Return all rules as one parsed set: what a slice is measured and tested against."""
         return self._parse(tuple(self._bodies), None)
 
-    def _of(self, principal: Entity, action: str, resource: Resource) -> Slice:
+    def _of(self, principal: Entity, action: str, name: str) -> Slice:
         """Return the slice, its rules in the order in which they were given."""
         act = ("Action", "call" if action == "see" else action)
-        what, parents = (RESOURCE_TYPES[action], resource.name), parents_of(action, resource)
+        what, parents = (RESOURCE_TYPES[action], name), parents_of(action, name)
         rules = tuple(
             _specialised(rule, what)
             for rule in self.concerning(principal)
             if fits(rule.body["action"], act, ())
             and fits(rule.body["resource"], what, parents)
-            and (not rule.glob or fnmatchcase(resource.name, rule.glob))
+            and (not rule.glob or fnmatchcase(name, rule.glob))
         )
         has_globs = any(each.glob for each in rules)
         return Slice(
