@@ -128,7 +128,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole file. Without one: a single agent `default` that may read everything and asks its owner for all else, and no services."""
+    """The whole file. Without agents in it there is one, `default`: it may read, and asks its owner for all else."""
 
     limits: Limits = Limits()
     worker: Worker = Worker()

@@ -16,7 +16,7 @@ def loaded(tmp_path, text, encoding="utf-8"):
     return load(place)
 
 
-def test_without_a_file_one_agent_may_read_everything_and_asks_for_the_rest(tmp_path):
+def test_without_a_file_one_agent_may_read_and_asks_its_owner_for_all_else(tmp_path):
     assert load(tmp_path / "overwinter.toml").agents == {"default": Agent(reads=("*",), asks=("*",))}
 
 
@@ -112,6 +112,7 @@ WRONG = {
     "effect": ("[services.crm]\nopenapi = 'a'\neffects = { f = 'reads' }", "knows read, idempotent and write, not 'reads' for f"),
     "table": ("[services.crm]\nopenapi = 'a'\nheaders = 'x'", "is a table of texts"),
     "service with file": ("[services.crm]\npython = 'shop/crm.py'", "is a module's name such as 'shop.billing'"),
+    "asked without function": ("[agents.a]\nasks = ['billing']", "line 2: agents.a.asks has 'billing', which names no function"),
     "tool without function": ("[agents.a]\ntools = ['billing']", "line 2: agents.a.tools has 'billing', which names no function: write 'billing.*'"),
     "layer": ("[jail]\nallow_missing = ['walls']", "knows no layer 'walls'; there are namespaces, landlock, seccomp"),
     "open network": ("[jail]\nallow_missing = ['namespaces', 'seccomp']", "the network would be open"),
