@@ -94,7 +94,7 @@ MUTATIONS = {
     "a call is not decided": (
         "src/overwinter/turn.py",
         'return Raised(kind="PermissionError", message=reason, status=403, code="denied")',
-        "return None",
+        "return Allow()",
         TURNS,
     ),
     "an address that is not public is asked": (
@@ -129,6 +129,24 @@ MUTATIONS = {
         MASKS,
     ),
     "a file that others can read is taken": ("src/overwinter/adapters/vault.py", "if mode & 0o077:", "if False:", ["tests/unit/test_vault.py"]),
+    "an error in a rule is skipped": (
+        "src/overwinter/adapters/cedar/policy.py",
+        "allowed=decision is cedarpy.Decision.Allow and not errors",
+        "allowed=decision is cedarpy.Decision.Allow",
+        ["tests/unit/test_cedar.py"],
+    ),
+    "only the last agent of a chain is asked for": (
+        "src/overwinter/adapters/cedar/policy.py",
+        "for who in asked_for(act):",
+        "for who in asked_for(act)[-1:]:",
+        ["tests/unit/test_policy_chain.py"],
+    ),
+    "an argument that cannot be told is left out": (
+        "src/overwinter/adapters/cedar/arguments.py",
+        "if value is not None and (names is None or name in names)",
+        "if value is not None and (names is None or name in names) and not isinstance(kinds.get(name), Opaque)",
+        ["tests/unit/test_cedar.py::test_no_argument_makes_a_decision_raise_or_slips_past_a_forbid"],
+    ),
     "a program is not checked": (
         "src/overwinter/app/__init__.py",
         "if any(finding.is_certain for finding in findings):",

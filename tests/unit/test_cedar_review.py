@@ -1,6 +1,7 @@
 """What a person is told of policies: mistakes, reasons, the effect of a change, the least that would do."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,3 +163,20 @@ def test_what_no_permit_can_allow_is_said_in_a_comment():
     assert "forbids it" in text
     assert "there is no agent 'ghost'" in text
     assert "cannot be decided" in text
+
+
+def test_the_policies_in_the_documentation_are_right():
+    page = (Path(__file__).parents[2] / "docs/policies.md").read_text(encoding="utf-8")
+    text = page.split("```cedar\n")[1].split("```")[0]
+    written = rules_of({"billing": "owner"}, {"policies/page.cedar": text}, [])
+    assert check(written, FUNCTIONS) == []
+    asked = Version(written)
+    chain = ("billing",)
+    assert isinstance(decided(asked, act(CHARGE, chain, cents=9_999), 0, approved=False), Allow)
+    decision = decided(asked, act(CHARGE, chain, cents=10_000), 0, approved=False)
+    assert isinstance(decision, Ask)
+    assert decision.approver == "cfo@example.com"
+    assert isinstance(decided(asked, act(CHARGE, chain, cents=1_000_000), 0, approved=True), Deny)
+    delegated = decided(asked, act(CHARGE, (*chain, *chain), cents=1), 0, approved=False)
+    assert isinstance(delegated, Deny)
+    assert delegated.reason.endswith("whoever was delegated to only reads")
