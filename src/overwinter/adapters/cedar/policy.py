@@ -125,7 +125,7 @@ class Version:
 
     def is_plain(self, act: Act) -> bool:
         """Return whether no rule that concerns the act looks at its arguments, its time or its run."""
-        slices = [self.slices.of(who, act.action, act.resource) for who in asked_for(act)]
+        slices = [self.slices.of(who, act.action, act.resource.name) for who in asked_for(act)]
         return all(
             each.names == frozenset() and each.attributes is not None and each.attributes <= {"approved"}
             for each in slices
