@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, cast
 
 from overwinter.errors import UsageError
 
-__all__ = ["DEPTH_MAX", "Uncrossable", "Value", "decode", "encode"]
+__all__ = ["DEPTH_MAX", "PARTS_MAX", "Uncrossable", "Value", "decode", "encode"]
 
 # Recursive aliases of invariant containers refuse ordinary dicts and lists, so a value is checked by `encode`, not by
 # its static type.
@@ -27,6 +27,8 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _ATOMS = frozenset({str, int, bool, type(None)})
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
+PARTS_MAX = 1 << 21
+"""Items of all its lists and tables together, each as often as it stands there: about a second and 200 MB of ours."""
 
 
 class Uncrossable(UsageError):
@@ -45,7 +47,7 @@ def encode(value: Value) -> bytes:
         Uncrossable: if a part of it is of another type, is cyclic or is nested deeper than `DEPTH_MAX`.
     """
     try:
-        return _ENCODE(_plain(value, 0)).encode()
+        return _ENCODE(_plain(value, 0, _Room())).encode()
     except Uncrossable as error:
         raise Uncrossable(f"value{''.join(reversed(error.path))} {error}") from None
 
@@ -59,7 +61,21 @@ def decode(raw: bytes) -> Value:
     return _rich(json.loads(str(raw, "ascii")))
 
 
-def _plain(value: Value, depth: int) -> Value:
+class _Room:
+    """What is left of `PARTS_MAX`. A list that stands a thousand times in a list that does so itself is a million parts."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        self.parts = PARTS_MAX
+
+    def take(self, parts: int) -> None:
+        self.parts -= parts
+        if self.parts < 0:
+            raise Uncrossable(f"has more than {PARTS_MAX} parts: send less, or a file")
+
+
+def _plain(value: Value, depth: int, room: _Room) -> Value:
     kind: type[Any] = cast("type[Any]", type(value))
     if kind in _ATOMS:
         return value
@@ -68,11 +84,11 @@ def _plain(value: Value, depth: int) -> Value:
     if kind is float:
         return value if math.isfinite(value) else {"$": ["float", repr(value)]}
     if kind is list:
-        return _plain_rows(value, depth)
+        return _plain_rows(value, depth, room)
     if kind is dict:
-        return _plain_dict(value, depth)
+        return _plain_dict(value, depth, room)
     if kind in (tuple, set, frozenset):
-        return {"$": [kind.__name__, _plain_rows(_ordered(value), depth)]}
+        return {"$": [kind.__name__, _plain_rows(_ordered(value), depth, room)]}
     write = _WRITERS.get(kind)
     if write is not None:
         return {"$": [kind.__name__, write(value)]}
@@ -81,33 +97,35 @@ def _plain(value: Value, depth: int) -> Value:
     )
 
 
-def _plain_rows(rows: Sequence[Value], depth: int) -> list[Value]:
+def _plain_rows(rows: Sequence[Value], depth: int, room: _Room) -> list[Value]:
+    room.take(len(rows))
     plain: list[Value] = []
     for i, each in enumerate(rows):
         try:
-            plain.append(each if type(each) in _ATOMS else _plain(each, depth + 1))
+            plain.append(each if type(each) in _ATOMS else _plain(each, depth + 1, room))
         except Uncrossable as error:
             error.path.append(f"[{i}]")
             raise
     return plain
 
 
-def _plain_dict(value: dict[Value, Value], depth: int) -> Value:
+def _plain_dict(value: dict[Value, Value], depth: int, room: _Room) -> Value:
+    room.take(len(value))
     is_table = "$" not in value
     table: dict[Value, Value] = {}
     for key, each in value.items():
         try:
-            table[key] = each if type(each) in _ATOMS else _plain(each, depth + 1)
+            table[key] = each if type(each) in _ATOMS else _plain(each, depth + 1, room)
         except Uncrossable as error:
             error.path.append(f"[{key!r}]")
             raise
         is_table = is_table and type(key) is str
-    return table if is_table else {"$": ["dict", [[_plain_key(key, depth), each] for key, each in table.items()]]}
+    return table if is_table else {"$": ["dict", [[_plain_key(key, depth, room), each] for key, each in table.items()]]}
 
 
-def _plain_key(key: Value, depth: int) -> Value:
+def _plain_key(key: Value, depth: int, room: _Room) -> Value:
     try:
-        return _plain(key, depth + 1)
+        return _plain(key, depth + 1, room)
     except Uncrossable as error:
         error.path.append(" key")
         raise

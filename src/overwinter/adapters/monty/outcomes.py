@@ -80,7 +80,7 @@ def _too_large(
 
 def finished(step: monty.MontyComplete, turn: Turn) -> Finished | Failed:
     """Return the value of a program that ended, or why it cannot leave."""
-    value = _plain(step.output, 0)
+    value = _plain(step.output, 0, {})
     match crossing("the value of the last expression", value):
         case int(size) if size <= turn.limits.value_bytes:
             return Finished(value=value, output=turn.output, never_awaited=_never_awaited(turn))
@@ -151,18 +151,26 @@ def _advice(limits: Limits) -> dict[str, str]:
     }
 
 
-def _plain(value: Any, depth: int) -> Value:
-    """Return plain data; an object of the program's classes leaves as a dict of its fields, an exception as a text."""
+def _plain(value: Any, depth: int, made: dict[int, tuple[Any, Value]]) -> Value:
+    """Return plain data; an object of the program's classes leaves as a dict of its fields, an exception as a text.
+
+    What stands in several places is made once: thirty lists, each of them twice in the next, are no billion. `made` has each
+    object and what was made of it, by its id: kept there, no other can be given that id meanwhile.
+    """
     if depth > DEPTH_MAX:
         return value  # too deep to cross: `crossing` says so
+    if (known := made.get(id(value))) is not None:
+        return known[1]
     match value:
         case monty.MontyClassProxy():
-            return {name: _plain(each, depth + 1) for name, each in value.attributes.items()}
+            plain = {name: _plain(each, depth + 1, made) for name, each in value.attributes.items()}
         case list() | tuple():
-            return type(value)(_plain(each, depth + 1) for each in value)
+            plain = type(value)(_plain(each, depth + 1, made) for each in value)
         case dict():
-            return {key: _plain(each, depth + 1) for key, each in value.items()}
+            plain = {key: _plain(each, depth + 1, made) for key, each in value.items()}
         case BaseException():
             return f"{type(value).__name__}: {value}"
         case _:
             return value
+    made[id(value)] = value, plain
+    return plain
