@@ -1,6 +1,7 @@
 """Names that only users, frameworks or Python itself call."""
 
 import overwinter
+from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
 from overwinter.faces.cli import secrets, tools
@@ -8,6 +9,9 @@ from overwinter.faces.server import _Server
 
 _ = (
     Agent.purpose,
+    _Channel.connection_lost,
+    _Channel.connection_made,
+    _Channel.data_received,
     _Server.capture_signals,
     _Server.should_exit,  # pyright: ignore[reportAttributeAccessIssue] - set by uvicorn in its constructor
     cli.doctor,

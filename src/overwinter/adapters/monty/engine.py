@@ -1,7 +1,6 @@
 """The Interpreter contract on Monty: one turn of a program in a worker of its own, everything else in bytes."""
 
 import asyncio
-import builtins
 import hashlib
 import importlib.util
 import sys
@@ -10,18 +9,21 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic_monty as monty
 
+from overwinter.adapters.monty.calls import begun, settled
+from overwinter.adapters.monty.lane import Lane, open_lane
 from overwinter.adapters.monty.launcher import monty_binary, open_launcher
 from overwinter.adapters.monty.outcomes import blocked, failed, finished, refused, unpacked
 from overwinter.adapters.monty.posture import JailSettings
 from overwinter.adapters.monty.prelude import Rewritten, rewrite
-from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn, crossing
-from overwinter.adapters.monty.workers import Desk, Workers, open_workers
-from overwinter.events import Answer, Raised, Returned
-from overwinter.interpreter import Limits, Outcome, Program, Request
+from overwinter.adapters.monty.quick import resumed
+from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
+from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
+from overwinter.events import Answer
+from overwinter.interpreter import Limits, Outcome, Program
 
 __all__ = ["MontyInterpreter", "open_interpreter"]
 
@@ -29,8 +31,6 @@ DUMP_FORMAT = 14
 """What bytes 6 and 7 of a snapshot say; the format changes with the interpreter's version."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_CALLS = frozenset({"datetime.now", "date.today", "time.time"})
-KINDS = frozenset(get_args(monty.ExcType))
-"""Exceptions that the interpreter knows; another becomes its nearest ancestor among them."""
 
 
 @asynccontextmanager
@@ -52,16 +52,20 @@ async def open_interpreter(
     _spare_the_search()
     with open_launcher(jail) as launcher:
         hashed = asyncio.get_running_loop().run_in_executor(None, _digest, monty_binary())  # while the workers start
-        async with open_workers(launcher, jail, workers, limits.run_cpu_s + GRACE_S, is_eager=is_eager) as pool:
+        async with (
+            open_workers(launcher, jail, workers, limits.run_cpu_s + GRACE_S, is_eager=is_eager) as pool,
+            open_lane(launcher, jail, workers) as lane,
+        ):
             engine = f"monty-{monty.__version__}/{DUMP_FORMAT}/{await hashed}"
-            yield MontyInterpreter(pool, limits, engine=engine, launcher=launcher)
+            yield MontyInterpreter(pool, lane, limits, engine=engine, launcher=launcher)
 
 
 class MontyInterpreter:
     """See `interpreter.Interpreter`."""
 
-    def __init__(self, workers: Workers, limits: Limits, *, engine: str, launcher: str) -> None:
+    def __init__(self, workers: Workers, lane: Lane, limits: Limits, *, engine: str, launcher: str) -> None:
         self._workers = workers
+        self._lane = lane
         self._limits = limits
         self.engine = engine
         """Version, dump format and build: a snapshot is bound to all three."""
@@ -72,7 +76,7 @@ class MontyInterpreter:
     @property
     def busy(self) -> int:
         """Return how many workers are in a turn."""
-        return self._workers.busy
+        return self._workers.busy + self._lane.busy
 
     async def start(self, program: Program, *, now_us: int) -> Outcome:
         """Run a program from its beginning until it is blocked or done.
@@ -94,6 +98,14 @@ class MontyInterpreter:
         assert pending.issuperset(answers), f"tickets {sorted(set(answers) - pending)} do not wait in {sorted(pending)}"
         assert answers, "a resume without an answer changes nothing"
         before = pending.difference(answers)
+        if self._workers.are_taken:
+            self._lane.open()
+        turn = self._turn(program, now_us, before)
+        outcome = await self._lane.run(
+            resumed(turn, body, answers), turn.print, self._limits.turn_cpu_s + LIMIT_GRACE_S
+        )
+        if outcome is not None:
+            return outcome
         return await self._workers.run(lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers))
 
     def _turn(self, program: Program, now_us: int, before: frozenset[int] = frozenset()) -> Turn:
@@ -137,12 +149,12 @@ def _resume(desk: Desk, turn: Turn, body: bytes, answers: Mapping[int, Answer]) 
     with desk.pool.checkout(external_modules=_modules(turn)) as session:  # limits and policy are in the snapshot
         desk.seen(session)
         step: Any = session.load_snapshot(body, print_callback=turn.print)
-        settled = {ticket: _settled(answer, turn.limits) for ticket, answer in answers.items()}
+        taken = {ticket: settled(answer, turn.limits) for ticket, answer in answers.items()}
         if isinstance(step, monty.FutureSnapshot):
-            return _outcome(session, turn, lambda: step.resume(settled))
+            return _outcome(session, turn, lambda: step.resume(taken))
         # `time.sleep` holds the whole program: it alone can be answered.
-        assert set(settled) == {step.call_id}, f"ticket {step.call_id} must be answered first, not {sorted(settled)}"
-        return _outcome(session, turn, lambda: step.resume(settled[step.call_id]))
+        assert set(taken) == {step.call_id}, f"ticket {step.call_id} must be answered first, not {sorted(taken)}"
+        return _outcome(session, turn, lambda: step.resume(taken[step.call_id]))
 
 
 def _limits(limits: Limits) -> monty.ResourceLimits:
@@ -167,35 +179,11 @@ def _never_called() -> None:
     raise AssertionError("calls are answered by the host loop, never by this function")
 
 
-def _settled(answer: Answer, limits: Limits) -> Any:
-    """Return an answer as the interpreter takes it. One that cannot cross is raised at the call."""
-    match answer:
-        case Returned(value=value):
-            match crossing("the result of the call", value):
-                case int(size) if size > limits.value_bytes:
-                    message = f"the result has {size} bytes, at most {limits.value_bytes} may enter (limits.value_kb): ask for less"
-                    return {"exc_type": "ValueError", "message": message}
-                case int():
-                    return {"return_value": value}
-                case (kind, message):
-                    return {"exc_type": kind, "message": message}
-        case Raised(kind=kind, message=message):
-            return {"exc_type": _known(kind), "message": message.encode(errors="replace").decode()}
-
-
-def _known(kind: str) -> str:
-    """Return the nearest ancestor of an exception that the interpreter has."""
-    named = getattr(builtins, kind, None)
-    if kind in KINDS or not (isinstance(named, type) and issubclass(named, Exception)):
-        return kind if kind in KINDS else "RuntimeError"
-    return next(parent.__name__ for parent in named.__mro__ if parent.__name__ in KINDS)
-
-
 def _outcome(session: monty.MontySession, turn: Turn, begin: Callable[[], Any]) -> Outcome:
     """Run the program on; an error that it does not catch, or a limit, is an outcome."""
     try:
         step = _advance(begin(), turn)
-        return finished(step, turn) if isinstance(step, monty.MontyComplete) else blocked(session, step, turn)
+        return finished(step.output, turn) if isinstance(step, monty.MontyComplete) else blocked(session, step, turn)
     except (monty.MontySyntaxError, monty.MontyRuntimeError) as error:
         return failed(error, turn)
     except monty.MontyConversionError as error:
@@ -218,43 +206,11 @@ def _advance(step: Any, turn: Turn) -> Any:
         elif step.is_os_function and step.function_name != "asyncio.sleep":
             step = step.resume_not_handled()
         elif step.is_os_function or "." in step.function_name:
-            step = step.resume(_begun(step, turn))
+            step = step.resume(begun(step, turn))
         else:  # a bare name that nobody defined
             message = f"name {step.function_name!r} is not defined"
             step = step.resume({"exc_type": "NameError", "message": message})
     return step
-
-
-def _begun(step: monty.FunctionSnapshot, turn: Turn) -> Any:
-    """Note a call and let the program go on; one that cannot leave is refused there and then."""
-    if turn.is_exhausted:  # asked before the arguments are converted, which costs us
-        message = f"too many calls in one turn (limits.calls_per_turn is {turn.limits.calls_per_turn}): await some before you make more"
-        return {"exc_type": "RuntimeError", "message": message}
-    request = turn.request(step)
-    size = _size(request)
-    if not isinstance(size, int):
-        turn.refuse(0)
-        kind, message = size
-        return {"exc_type": kind, "message": message}
-    if size > turn.limits.value_bytes:
-        turn.refuse(size)
-        message = f"the arguments of {request.function} have {size} bytes, at most {turn.limits.value_bytes} may leave (limits.value_kb)"
-        return {"exc_type": "ValueError", "message": message}
-    turn.requests.append(request)
-    return {"future": ...}
-
-
-def _size(request: Request) -> int | tuple[str, str]:
-    """Return the encoded size of a call's arguments, or the exception that says which cannot leave."""
-    total = 0
-    labels = [f"argument {place}" for place in range(1, len(request.args) + 1)]
-    labels += [f"argument {name!r}" for name in request.kwargs]
-    for label, value in zip(labels, [*request.args, *request.kwargs.values()], strict=True):
-        size = crossing(f"{label} of {request.function}", value)
-        if not isinstance(size, int):
-            return size
-        total += size
-    return total
 
 
 def _clock(name: str, args: tuple[Any, ...], now_us: int) -> Any:

@@ -11,7 +11,7 @@ from overwinter.adapters.monty.turn import SUSPENSIONS_MAX, Turn, crossing
 from overwinter.interpreter import Blocked, Failed, Finished, Limits
 from overwinter.values import DEPTH_MAX, Value
 
-__all__ = ["blocked", "failed", "finished", "refused", "unpacked"]
+__all__ = ["blocked", "failed", "finished", "packed", "refused", "unpacked"]
 
 MB = 1 << 20
 FRAMES_SHOWN = 8
@@ -48,12 +48,13 @@ def blocked(
         requests=tuple(turn.requests),
         pending=pending,
         first=None if is_future else step.call_id,
-        snapshot=_packed(pending, body),
+        snapshot=packed(pending, body),
         output=turn.output,
     )
 
 
-def _packed(pending: frozenset[int], body: bytes) -> bytes:
+def packed(pending: frozenset[int], body: bytes) -> bytes:
+    """Return a snapshot: the tickets that wait, and the interpreter's own bytes."""
     return f"[{', '.join(map(str, sorted(pending)))}]".encode() + b"\n" + body
 
 
@@ -78,9 +79,9 @@ def _too_large(
 # --- It ended --------------------------------------------------------------------------------------------------------
 
 
-def finished(step: monty.MontyComplete, turn: Turn) -> Finished | Failed:
+def finished(output: Any, turn: Turn) -> Finished | Failed:
     """Return the value of a program that ended, or why it cannot leave."""
-    value = _plain(step.output, 0, {})
+    value = _plain(output, 0, {})
     match crossing("the value of the last expression", value):
         case int(size) if size <= turn.limits.value_bytes:
             return Finished(value=value, output=turn.output, never_awaited=_never_awaited(turn))

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import pydantic_monty as monty
 
@@ -14,7 +14,7 @@ from overwinter import values
 from overwinter.errors import WorkerCrashed
 from overwinter.interpreter import Limits, Program, Request
 
-__all__ = ["GRACE_S", "PROGRAMS_REMEMBERED", "SUSPENSIONS_MAX", "Fed", "Turn", "crossing"]
+__all__ = ["GRACE_S", "PROGRAMS_REMEMBERED", "SUSPENSIONS_MAX", "Fed", "Place", "Step", "Turn", "crossing"]
 
 PROGRAMS_REMEMBERED = 1_000
 """Sources whose parts are kept, found again at each turn."""
@@ -32,6 +32,49 @@ GRACE_S = 5.0
 
 ESCAPES = re.compile(rb"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})")
 """In JSON: an escaped backslash, a surrogate pair, or half of one, the last as the group."""
+
+
+class Place(Protocol):
+    """Where in the source something stands."""
+
+    @property
+    def filename(self) -> str:
+        """Return the interpreter's name for the source."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Return the position in bytes."""
+        ...
+
+
+class Step(Protocol):
+    """A call that the program makes, as the interpreter's client has it."""
+
+    @property
+    def call_id(self) -> int:
+        """Return the interpreter's number for it."""
+        ...
+
+    @property
+    def function_name(self) -> str:
+        """Return `module.function`."""
+        ...
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Return the positional arguments; they may be converted at each access."""
+        ...
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Return the named arguments."""
+        ...
+
+    @property
+    def position(self) -> Place:
+        """Return where it stands."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +158,7 @@ class Turn:
 
     # --- Calls ------------------------------------------------------------------------------------------------------
 
-    def request(self, step: monty.FunctionSnapshot) -> Request:
+    def request(self, step: Step) -> Request:
         """Return a call as the kernel sees it."""
         return Request(
             ticket=step.call_id,
@@ -125,7 +168,7 @@ class Turn:
             line=self.line(step.position),
         )
 
-    def line(self, position: monty.SourceRange) -> int:
+    def line(self, position: Place) -> int:
         """Return the line of the program at which a position is; 0 if it is elsewhere, as in an `eval`."""
         if position.filename != self.fed.filename:
             return 0

@@ -22,7 +22,7 @@ from overwinter.adapters.monty.jail import EXIT_REFUSED
 from overwinter.adapters.monty.posture import JailSettings, posture_faults, refusal
 from overwinter.errors import JailUnavailable, WorkerCrashed
 
-__all__ = ["Desk", "JailSettings", "Workers", "open_workers"]
+__all__ = ["LIMIT_GRACE_S", "Desk", "JailSettings", "Workers", "open_workers"]
 
 T = TypeVar("T")
 
@@ -242,6 +242,11 @@ class Workers:
     def busy(self) -> int:
         """Return how many are at work."""
         return len(self._workers) - len(self._idle)
+
+    @property
+    def are_taken(self) -> bool:
+        """Return whether the next job has to wait."""
+        return self._free.locked()
 
     async def run(self, act: Callable[[Desk], T]) -> T:
         """Do something with a worker, in its thread. Cancelling kills the worker.
