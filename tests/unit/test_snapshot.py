@@ -1,7 +1,10 @@
 """A snapshot at rest comes back whole or is refused, before any interpreter sees it."""
 
+import hmac
 import random
+import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -118,3 +121,13 @@ def test_a_body_larger_than_allowed_is_not_unpacked() -> None:
 def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
     with pytest.raises(SnapshotRefused):
         unseal(KEY, "run-1", 7, raw, bytes_max=BYTES_MAX)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_999, 2_000, 2_001, 3_500])
+def test_the_mac_is_one_hmac_over_everything(size: int) -> None:
+    body = bytes(size)
+    sealed = seal(KEY, "run-1", 3, replace(SNAPSHOT, body=body))
+    magic, named, mac, length = struct.unpack_from(">4s8s32sI", sealed)
+    header = sealed[48 : 48 + length]
+    frame = struct.pack(">4sIQI", magic, len("run-1"), 3, length)
+    assert mac == hmac.digest(KEY, frame + named + b"run-1" + header + body, "sha256")
