@@ -209,7 +209,10 @@ class RefusesOneRollback(apsw.Connection):
         return super().execute(statements, *rest, **options)
 
 
-async def test_a_rollback_that_fails_ends_neither_the_writing_thread_nor_the_next_commit(tmp_path: Path):
+@pytest.mark.parametrize("is_short", [True, False])
+async def test_a_rollback_that_fails_ends_neither_the_writing_thread_nor_the_next_commit(
+    tmp_path: Path, is_short: object
+):
     def tell(group: list[Job]) -> None:
         for job in group:
             job.future.set_result(job.error or job.wrote)
@@ -225,8 +228,8 @@ async def test_a_rollback_that_fails_ends_neither_the_writing_thread_nor_the_nex
     connection = RefusesOneRollback(str(tmp_path / "kept.db"))
     connection.execute("create table kept (x)")
     writer = Writer(connection, tmp_path / "kept.db", lambda _, __: lambda: None, tell)
-    assert isinstance(await writer.submit(spoil), HomeError)
-    assert await writer.submit(insert) == Wrote(2)
+    assert isinstance(await writer.submit(spoil, is_short=bool(is_short)), HomeError)
+    assert await writer.submit(insert, is_short=bool(is_short)) == Wrote(2)
     await writer.close()
     assert list(connection.execute("select x from kept")) == [(2,)]
 
@@ -255,6 +258,82 @@ async def test_a_commit_that_can_wait_goes_with_one_that_cannot_and_with_the_las
         await writer.close()
     assert groups == [3, 1]
     assert list(connection.execute("select count(*) from kept")) == [(4,)]
+
+
+def told(group: list[Job]) -> None:
+    for job in group:
+        job.future.set_result(job.error or job.wrote)
+
+
+async def written(writer: Writer, results: list[object], value: int | None, *, is_short: bool) -> None:
+    """Add a value by a job of its own; None is one that the table refuses."""
+
+    def act(db: apsw.Connection) -> Wrote[int | None]:
+        db.execute("insert into kept values (?)", (value,))
+        return Wrote(value)
+
+    results.append(await writer.submit(act, is_short=is_short))
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[tuple[Writer, apsw.Connection]]:
+    """Yield a writer, and another connection to its file."""
+    connection, other = (apsw.Connection(str(tmp_path / "kept.db")) for _ in range(2))
+    assert list(connection.execute("pragma journal_mode=wal")) == [("wal",)]
+    connection.execute("create table kept (x not null)")
+    connection.set_busy_timeout(5_000)
+    writer = Writer(connection, tmp_path / "kept.db", lambda _, __: lambda: None, told)
+    yield writer, other
+    await writer.close()
+    other.close()
+    connection.close()
+
+
+async def test_a_job_that_fails_spoils_no_other_wherever_they_are_executed(kept: tuple[Writer, apsw.Connection]):
+    writer, other = kept
+    results: list[object] = []
+    async with anyio.create_task_group() as callers:
+        for n in range(12):
+            value = None if n % 5 == 3 else n
+            callers.start_soon(partial(written, writer, results, value, is_short=n % 3 != 0))
+    assert (
+        sorted(str(each) for each in results if isinstance(each, apsw.ConstraintError))
+        == ["NOT NULL constraint failed: kept.x"] * 2
+    )
+    assert sorted(x for (x,) in other.execute("select x from kept")) == [0, 1, 2, 4, 5, 6, 7, 9, 10, 11]
+
+
+async def test_a_file_that_another_process_holds_for_a_moment_holds_up_no_event_loop(
+    kept: tuple[Writer, apsw.Connection],
+):
+    writer, other = kept
+    results: list[object] = []
+    other.execute("begin immediate")
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(partial(written, writer, results, 1, is_short=True))
+        with anyio.fail_after(1):
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+        assert not results
+        other.execute("commit")
+    assert results == [Wrote(1)]
+
+
+async def test_a_commit_that_fails_takes_its_whole_group_back_and_the_next_comes_through(
+    kept: tuple[Writer, apsw.Connection],
+):
+    writer, other = kept
+    results: list[object] = []
+    refuse = [True]
+    writing = writer._connection  # pyright: ignore[reportPrivateUsage] - a commit fails where SQLite lets it fail
+    writing.set_commit_hook(lambda: refuse.pop() if refuse else False)
+    async with anyio.create_task_group() as callers:
+        for n in range(3):
+            callers.start_soon(partial(written, writer, results, n, is_short=True))
+    failed = [each for each in results if isinstance(each, apsw.Error)]
+    came = [each.result for each in results if isinstance(each, Wrote)]
+    assert failed
+    assert sorted(map(str, came)) == sorted(str(x) for (x,) in other.execute("select x from kept"))
 
 
 async def test_epochs_never_fall_along_a_journal_whoever_writes(tmp_path: Path, clock: ManualClock):

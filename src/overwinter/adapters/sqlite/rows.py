@@ -61,6 +61,9 @@ select run.id, call.position, call.state, call.attempt, call.effect, call.functi
     iif(gate.digest is null, null, (select json_group_array(json_array(person, yes, reason, at)) from vote
         where vote.n = call.n and vote.position = call.position))
 from call join run using (n) left join gate using (n, position)"""
+SHORT_BYTES_MAX = 64 << 10
+SHORT_CALLS_MAX = 16
+"""What a turn may write on the event loop; more is left to the thread that commits."""
 INSERTS_MAX = 16
 """Events written by one statement."""
 _INSERT_EVENTS = [
@@ -102,12 +105,14 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A turn's values as bytes, made before the writing thread takes it: encoding is most of the work."""
+    """A turn's values as bytes, made before it is written: encoding is most of the work."""
 
     events: tuple[tuple[str, bytes], ...]
     calls: tuple[tuple[NewCall, bytes], ...]
     answers: tuple[tuple[int, bytes], ...]
     result: bytes | None
+    is_short: bool
+    """Whether it may be written on the event loop."""
 
     @classmethod
     def of(cls, turn: Turn) -> "Prepared":
@@ -118,11 +123,14 @@ class Prepared:
         """
         last = turn.events[-1].body if turn.status is not Status.LIVE else None
         result = None if last is None else last["value"] if turn.status is Status.FINISHED else dict(last)
+        events = tuple((event.kind, values.encode(dict(event.body))) for event in turn.events)
+        size_bytes = len(turn.snapshot or b"") + sum(len(body) for _, body in events)
         return cls(
-            events=tuple((event.kind, values.encode(dict(event.body))) for event in turn.events),
+            events=events,
             calls=tuple((new, values.encode(dict(new.call.arguments))) for new in turn.calls),
             answers=tuple((index, encode_answer(answer)) for index, answer in (turn.answers or {}).items()),
             result=None if last is None else values.encode(result),
+            is_short=size_bytes <= SHORT_BYTES_MAX and len(turn.calls) <= SHORT_CALLS_MAX,
         )
 
 

@@ -10,7 +10,7 @@ import apsw
 from overwinter.adapters.sqlite import log_rows
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTooNew
 
-__all__ = ["FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
+__all__ = ["BUSY_MS", "FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
 
 FORMAT = 3
 """The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""

@@ -238,7 +238,7 @@ class SqliteStore:
             entries = audited.turn(row, turn, batch.events)
             return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
 
-        return await self._writer.submit(act, can_wait=can_wait)
+        return await self._writer.submit(act, can_wait=can_wait, is_short=batch.is_short)
 
     async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
         """Count a failed turn; if final, quarantine the run."""
@@ -348,7 +348,7 @@ class SqliteStore:
             rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
             return Wrote(result=True, grown=call.run_id)
 
-        return await self._writer.submit(act)
+        return await self._writer.submit(act, is_short=True)
 
     async def finish(self, run_id: str, index: int, answer: Answer, event: Event) -> bool:
         """Bring a call's answer, once."""
@@ -368,7 +368,7 @@ class SqliteStore:
             rows.append_to(db, row, row.epoch, now, (event,))
             return Wrote(result=True, grown=run_id, is_woken=True, audited=audited.facts(row, run_id, (event,)))
 
-        return await self._writer.submit(act)
+        return await self._writer.submit(act, is_short=len(body) <= rows.SHORT_BYTES_MAX)
 
     async def keep(self, run_id: str, index: int, part: int, body: bytes) -> bool:
         """Keep a part of what an open call brought."""

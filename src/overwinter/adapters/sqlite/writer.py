@@ -1,15 +1,19 @@
-"""One thread owns the one writing connection and commits in groups.
+"""One connection writes, and commits in groups.
 
-While a commit waits for the disk the next jobs gather; they share the next commit. So the cost of a sync is divided by
-the load: with 64 in flight, durable commits reach more than ten times the rate of single ones.
+While a commit waits for the disk, in a thread, the next jobs gather; they share the next commit. So the cost of a sync is
+divided by the load: with 64 in flight, durable commits reach more than ten times the rate of single ones.
 
 On a quick disk few would gather. So a job whose caller says that others follow is held back for a moment, until enough
 are together or one comes that cannot wait; this alone brings a busy home from 1,010 to 1,330 turns a second.
+
+The statements of short jobs are executed on the event loop, only the commit in the thread. Each statement gives Python's
+lock away and must get it back: seven a turn, in a thread beside a busy event loop, cost more waiting than work.
 """
 
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +25,7 @@ import anyio
 import anyio.to_thread
 import apsw
 
-from overwinter.adapters.sqlite.schema import guarded
+from overwinter.adapters.sqlite.schema import BUSY_MS, guarded
 from overwinter.audit import Entry
 from overwinter.errors import HomeError
 
@@ -60,10 +64,12 @@ class Wrote(Generic[T]):
 
 @dataclass(slots=True)
 class Job:
-    """Work for the writing thread. It may be run twice, if a neighbour in its group failed."""
+    """Work for the one writing connection. It may be run twice, if a neighbour in its group failed."""
 
     act: Callable[[apsw.Connection], Wrote[Any]]
     future: asyncio.Future[Any]
+    is_short: bool = False
+    """It takes some 50 us, so it may hold up the event loop."""
     wrote: Wrote[Any] | None = None
     error: BaseException | None = field(default=None)
 
@@ -79,25 +85,35 @@ class Came(Enum):
 
 
 class Writer:
-    """The thread. `submit` from the event loop it was made in."""
+    """The connection and the thread. `submit` from the event loop it was made in."""
 
     def __init__(self, connection: apsw.Connection, path: Path, seal: Seal, tell: Callable[[list[Job]], None]) -> None:
         self._connection = connection
+        """Belongs to the thread while a group is with it, else to the event loop."""
         self._path = path
         self._seal = seal
         self._tell = tell
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._held: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._waiting: deque[Job] = deque()
+        self._groups: queue.SimpleQueue[tuple[list[Job], bool] | None] = queue.SimpleQueue()
+        self._is_with_thread = False
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="overwinter-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, act: Callable[[apsw.Connection], Wrote[T]], *, can_wait: bool = False) -> T:
+    async def submit(
+        self, act: Callable[[apsw.Connection], Wrote[T]], *, can_wait: bool = False, is_short: bool = False
+    ) -> T:
         """Return the job's result once it is durable; one that can wait may be held back for `HELD_S_MAX`.
 
         A caller that is cancelled meanwhile does not undo the job.
+
+        Args:
+            act: the statements; a commit comes around them.
+            can_wait: whether others are about to follow.
+            is_short: whether it may hold up the event loop, see `Job`.
 
         Raises:
             HomeFull: nothing was written; it may be tried again.
@@ -105,23 +121,15 @@ class Writer:
         """
         if self._is_closed:
             raise HomeError("the store is closed")
-        if self._jobs.qsize() >= QUEUE_MAX:
+        if len(self._waiting) >= QUEUE_MAX:
             raise HomeError(f"{QUEUE_MAX} writes wait already: the disk does not keep up")
-        job = Job(act, self._loop.create_future())
+        job = Job(act, self._loop.create_future(), is_short)
         self._held.append(job)
         if not can_wait or len(self._held) >= HELD_MAX:
             self._let_go()
         elif self._timer is None:
             self._timer = self._loop.call_later(HELD_S_MAX, self._let_go)
         return await job.future
-
-    def _let_go(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for job in self._held:
-            self._jobs.put(job)
-        self._held.clear()
 
     async def close(self) -> None:
         """Write what was submitted, and end the thread.
@@ -132,43 +140,80 @@ class Writer:
         if not self._is_closed:
             self._is_closed = True
             self._let_go()
-            self._jobs.put(None)
         with anyio.move_on_after(CLOSE_S_MAX, shield=True):
             await anyio.to_thread.run_sync(self._thread.join, CLOSE_S_MAX)
         if self._thread.is_alive():
             raise HomeError(f"{self._path} took no write for {CLOSE_S_MAX} s: what was not acknowledged may be lost")
 
-    def _work(self) -> None:
-        while (group := self._gather()) is not None:
-            if self._commit(group) is Came.SPOILT and len(group) > 1:
-                for job in group:  # one of them spoilt the group: let each stand for itself
-                    job.error = None
-                    self._commit([job])
-            self._loop.call_soon_threadsafe(self._tell, group)
+    # --- On the event loop -------------------------------------------------------------------------------------------
 
-    def _gather(self) -> list[Job] | None:
-        first = self._jobs.get()
-        if first is None:
-            return None
-        group = [first]
-        while len(group) < GROUP_MAX and not self._jobs.empty():
-            job = self._jobs.get()
-            if job is None:
-                self._jobs.put(None)
-                break
-            group.append(job)
+    def _let_go(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.extend(self._held)
+        self._held.clear()
+        if not self._is_with_thread:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give the thread the next group, applied already if all of it is short; or its end."""
+        if self._waiting:
+            group = self._gathered()
+            self._is_with_thread = True
+            self._groups.put((group, group[0].is_short and self._has_applied(group)))
+        elif self._is_closed:
+            self._groups.put(None)
+
+    def _gathered(self) -> list[Job]:
+        group = [self._waiting.popleft()]
+        while self._waiting and len(group) < GROUP_MAX and self._waiting[0].is_short is group[0].is_short:
+            group.append(self._waiting.popleft())
         return group
 
-    def _commit(self, group: list[Job]) -> Came:
+    def _has_applied(self, group: list[Job]) -> bool:
+        """Apply a group without its commit. False: nothing was applied, and the thread must see what is wrong."""
+        self._connection.set_busy_timeout(0)  # another process may hold the file for a moment: the thread can wait
+        try:
+            if self._connection.in_transaction:
+                return False
+            self._connection.execute("begin immediate")
+            for job in group:
+                job.wrote = job.act(self._connection)
+        except Exception:  # noqa: BLE001 - the thread does it again, and tells who is concerned
+            self._roll_back()
+            return False
+        finally:
+            self._connection.set_busy_timeout(BUSY_MS)
+        return True
+
+    def _take_back(self, group: list[Job]) -> None:
+        self._is_with_thread = False
+        self._tell(group)
+        self._pass_on()
+
+    # --- In the thread -----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (given := self._groups.get()) is not None:
+            group, is_applied = given
+            if self._commit(group, is_applied=is_applied) is Came.SPOILT and len(group) > 1:
+                for job in group:  # one of them spoilt the group: let each stand for itself
+                    job.error = None
+                    self._commit([job], is_applied=False)
+            self._loop.call_soon_threadsafe(self._take_back, group)
+
+    def _commit(self, group: list[Job], *, is_applied: bool) -> Came:
         """Apply a group and commit it; unless it came through, nothing of it was applied and each job holds the error."""
         came = Came.REFUSED
         try:
             with guarded(self._path):
-                if self._connection.in_transaction:
-                    self._connection.execute("rollback")
-                self._connection.execute("begin immediate")
+                if not is_applied:
+                    if self._connection.in_transaction:
+                        self._connection.execute("rollback")
+                    self._connection.execute("begin immediate")
                 came = Came.SPOILT
-                for job in group:
+                for job in () if is_applied else group:
                     job.wrote = job.act(self._connection)
                 entries = [entry for job in group if job.wrote is not None for entry in job.wrote.audited]
                 keep = self._seal(self._connection, entries) if entries else None
