@@ -7,6 +7,7 @@ a string, is written as pairs. Order of dicts is kept; it means something to a P
 
 import base64
 import json
+import json.encoder
 import math
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
@@ -22,8 +23,19 @@ __all__ = ["DEPTH_MAX", "PARTS_MAX", "Uncrossable", "Value", "decode", "encode"]
 Value: TypeAlias = Any
 """None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, datetime, date, timedelta or Decimal, nested."""
 
-# `json.dumps` makes a new encoder at each call that is not the default one: half of its time for a small value.
-_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+def _encoder() -> Callable[[Value], str]:
+    """Return JSON's encoder, made once: `json.dumps` and `JSONEncoder.encode` make it anew at each call."""
+    plain = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # a Python without it
+        return plain.encode
+    # No record of what encloses a part, no indent, ":" and ",", keys neither sorted nor skipped, NaN as it is.
+    parts = make(None, plain.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    return lambda value: "".join(parts(value, 0))
+
+
+_ENCODE = _encoder()
 _ATOMS = frozenset({str, int, bool, type(None)})
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
