@@ -13,7 +13,8 @@ Rules that every store keeps:
    The refusals are values, in this order: `FENCED`, `ENDED`, `REVOKED`, `STALE`.
 3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays, unless
    it answers a call that the turn closed (its time-out came first): nobody can receive it any more.
-4. *A repeat is recognised after the first copy is gone.* `dedup` keys are remembered apart from pending mail.
+4. *A repeat is recognised after the first copy is gone*, also when its run has ended: `dedup` keys are remembered apart from
+   pending mail, as long as the run's row.
 5. *Ready is derived.* A live run past `not_before_us` is ready when it was never advanced, or it has mail for an open
    call, or a message while a `receive` is open, or a due timer. If `first` is set, only mail or a timer for that call
    counts. Senders never touch the run's row, so no wake-up is lost.
@@ -21,7 +22,7 @@ Rules that every store keeps:
    live run.
    `finish` is not fenced, for a result is true whoever brings it; it moves INTENDED, STARTED or UNKNOWN to DONE and adds
    the answer as mail, in one commit, once: a second one returns False and changes nothing.
-7. *A run that has ended keeps nothing but its row and its journal*: snapshot, mail, timers and calls go with the commit
+7. *A run that has ended keeps nothing but its row, its journal and those keys*: snapshot, mail, timers and calls go with the commit
    that ends it. Quarantine is no end: it keeps all.
 8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
 9. *A gate is passed once.* A gated call is not performable until enough people have said yes to its digest, in the commit

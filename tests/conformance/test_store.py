@@ -538,3 +538,14 @@ async def test_an_agent_below_a_revoked_one_is_not_restored_alone(world):
     assert await world.store.registry.restore("c", by="lead") is None
     assert await world.store.registry.restore("b", by="lead") is not None
     assert await world.store.registry.restore("c", by="lead") is not None
+
+
+async def test_a_repeated_message_is_known_after_its_run_has_ended(world):
+    run_id = await world.run()
+    assert await world.store.send(run_id, "x", dedup="once") is Sent.SENT
+    assert await world.store.end(run_id, Status.CANCELLED, Event(kind="cancelled", body={"by": "x", "reason": ""}))
+    assert await world.store.send(run_id, "x", dedup="once") is Sent.DUPLICATE
+    assert await world.store.send(run_id, "x", dedup="other") is Sent.GONE
+    world.clock.advance(10)
+    assert (await world.store.collect(world.clock.now_us())).runs == 1
+    assert await world.store.send(run_id, "x", dedup="once") is Sent.GONE

@@ -221,7 +221,7 @@ def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None,
         "update run set status = ?, result = ?, changed = ?, not_before = 0, first = null, receives = 0 where n = ?",
         (status, result, now, n),
     )
-    for table in ("snapshot", "mail", "call", "seen", "gate", "vote"):
+    for table in ("snapshot", "mail", "call", "gate", "vote"):
         db.execute(f"delete from {table} where n = ?", (n,))
 
 
@@ -427,6 +427,7 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
         db.execute("delete from journal where n = ?", (n,))
         events += db.changes()
         db.execute("delete from kept where n = ?", (n,))
+        db.execute("delete from seen where n = ?", (n,))
         db.execute("delete from run where n = ?", (n,))
     return Collected(runs=len(old), events=events, programs=0, dedups=0)
 

@@ -299,12 +299,12 @@ class SqliteStore:
         def act(db: apsw.Connection) -> Wrote[Sent]:
             now = self._clock.now_us()
             row = rows.run_row(db, run_id)
+            if row is not None and dedup is not None and rows.has_seen(db, row.n, dedup):
+                return Wrote(Sent.DUPLICATE)
             if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
                 return Wrote(Sent.GONE)
             if not row.is_active:
                 return Wrote(Sent.REVOKED)
-            if dedup is not None and rows.has_seen(db, row.n, dedup):
-                return Wrote(Sent.DUPLICATE)
             ((pending,),) = db.execute("select count(*) from mail where n = ? and position is null", (row.n,))
             if pending >= MAIL_PENDING_MAX:
                 return Wrote(Sent.FULL)
