@@ -131,3 +131,19 @@ def test_every_value_is_shown_on_one_line_of_bounded_length(value):
     assert len(line.splitlines()) == 1
     assert len(line) < 260
     assert json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("gated", {"person": "boss", "reason": "it writes"}, "?  4 pay.send waits for boss to approve it: it writes"),
+        ("approved", {"by": "boss", "reason": "", "is_enough": True}, "<- 4 pay.send approved by boss"),
+        ("approved", {"by": "a", "reason": "ok", "is_enough": False}, "<- 4 pay.send approved by a, more must ok"),
+        ("rejected", {"by": "boss", "reason": "no"}, "<- 4 pay.send rejected by boss no"),
+    ],
+)
+def test_what_people_say_of_a_call_is_one_line(kind, body, words):
+    event = {"kind": kind, "body": {"index": 4, **body}, "at": "2030-01-01T00:00:00.000Z"}
+    line = event_line(event, {4: "pay.send"})
+    assert line is not None
+    assert line.endswith(words)

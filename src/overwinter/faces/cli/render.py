@@ -160,6 +160,13 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
             return f"~  {call} goes on: {safe(body['why'])}"
         case "asked":
             return f"?  {call} asks {safe(body['person'])}: {safe(body['question'])}"
+        case "gated":
+            return f"?  {call} waits for {safe(body['person'])} to approve it: {safe(body['reason'])}"
+        case "approved":
+            more = "" if body["is_enough"] else ", more must"
+            return f"<- {call} approved by {safe(body['by'])}{more} {safe(body['reason'])}".rstrip()
+        case "rejected":
+            return f"<- {call} rejected by {safe(body['by'])} {safe(body['reason'])}".rstrip()
         case "unknown":
             return f"?  {call}: outcome unknown: {safe(body['why'])}"
         case "message":
