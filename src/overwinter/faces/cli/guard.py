@@ -1,6 +1,5 @@
 """What every command shares: where its home is, JSON or text, and errors as one sentence with an exit code."""
 
-import getpass
 import os
 import sys
 from collections.abc import Callable
@@ -50,6 +49,8 @@ def once() -> str:
 
 def me() -> str:
     """Return who uses this command, as the operating system knows them."""
+    import getpass  # noqa: PLC0415 - it loads the terminal, and most commands do not ask
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,6 +85,8 @@ def _found(clients: Sequence[str], file: Path | None, place: Path) -> tuple[list
 
 
 def _tables(found: Sequence[Any], configured: Path, home: Path) -> tuple[str, Mapping[str, str], list[dict[str, Any]]]:
+    import tomllib  # noqa: PLC0415 - as above
+
     from overwinter.adapters.client_configs import named, table_of  # noqa: PLC0415 - as above
 
     try:
