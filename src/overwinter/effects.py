@@ -63,8 +63,8 @@ class Attempt:
     """Of the agent, as the run has it."""
     rules: str = ""
     """Version of the rules by which it was decided a moment ago; "" if it must be decided now."""
-    is_approved: bool = False
-    """Whether people have said yes to exactly this call."""
+    approved: bytes | None = None
+    """Digest that people have said yes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class Effects:
             # A write that an earlier holder started: it may be on the wire, carried out, or lost.
             return Unknown(why="the process that had started it ended before it wrote down what came of it")
         if attempt.rules != self._means.policy.version and not _is_poll(attempt.call):
-            match permitted(attempt.call, attempt.agent_epoch, self._means, approved=attempt.is_approved):
+            match permitted(attempt.call, attempt.agent_epoch, self._means, approved=attempt.approved):
                 case Allow():
                     pass
                 case Raised() as refusal:

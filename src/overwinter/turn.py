@@ -27,7 +27,7 @@ from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Event, Raised, Status
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
-from overwinter.policy import Allow, Ask, Deny, Policy, Resource
+from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
 from overwinter.principal import Principal
 from overwinter.rebuild import rebuild, told
 from overwinter.recheck import recheck
@@ -323,14 +323,14 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
             return refusal
 
 
-def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bool = False) -> Allow | Gate | Raised:
+def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bytes | None = None) -> Allow | Gate | Raised:
     """Decide a call at this moment: whether it may be performed, who must approve it first, or why it may not be.
 
     Args:
         call: about to be intended, or about to be performed.
         agent_epoch: of its agent, as its run has it.
         means: the policy, and what it must know.
-        approved: whether people have said yes to exactly this.
+        approved: digest that people have said yes to. If the rules ask for another one by now, that yes counts for nothing.
     """
     function = WAITS.get(call.function) or means.catalog.function(call.function)
     if function is None or function.fault:
@@ -340,18 +340,29 @@ def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bool = Fa
             status=403,
             code="changed",
         )
-    resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
-    match means.policy.decide(
-        principal_of(call.agent, call.run_id, means), "call", resource, call.arguments, approved=approved
-    ):
-        case Allow() as allowed:
-            return allowed
-        case Deny(reason=reason):
+    decision = _decided(call, function, means)
+    if isinstance(decision, Ask):
+        gate = _gate(call, function, agent_epoch, decision, means)
+        if gate.digest != approved:
+            return gate
+        decision = _decided(call, function, means, approved=True)
+    match decision:
+        case Allow():
+            return decision
+        case Deny(reason=reason) | Ask(reason=reason):
             return Raised(kind="PermissionError", message=reason, status=403, code="denied")
-        case Ask(approver=approver, reason=reason, policies=policies):
-            pin = hashlib.sha256(function.stub.encode("utf-8", "surrogatepass")).hexdigest()
-            bound = digest(call, agent_epoch=agent_epoch, pin=pin, rules=means.policy.version, expires_us=None)
-            return Gate(digest=bound, approver=approver, reason=reason, policies=policies)
+
+
+def _decided(call: Call, function: Function, means: Means, *, approved: bool = False) -> Decision:
+    resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
+    principal = principal_of(call.agent, call.run_id, means)
+    return means.policy.decide(principal, "call", resource, call.arguments, approved=approved)
+
+
+def _gate(call: Call, function: Function, agent_epoch: int, asked: Ask, means: Means) -> Gate:
+    pin = hashlib.sha256(function.stub.encode("utf-8", "surrogatepass")).hexdigest()
+    bound = digest(call, agent_epoch=agent_epoch, pin=pin, rules=means.policy.version, expires_us=None)
+    return Gate(digest=bound, approver=asked.approver, reason=asked.reason, policies=asked.policies)
 
 
 def principal_of(agent: str, run_id: str, means: Means) -> Principal:

@@ -1,0 +1,84 @@
+"""Approvals under attack: what was said yes to is what happens, once, or it is asked again."""
+
+import sys
+
+import pytest
+
+from kit import opened
+from overwinter.config import Agent, Config, Worker
+from overwinter.events import Status
+from overwinter.store import Voted
+from overwinter.testing import ManualClock, idle
+
+pytestmark = pytest.mark.anyio
+OWNER, OTHER = "owner@example.com", "other@example.com"
+CONFIG = Config(agents={"default": Agent(owner=OWNER, reads=("*",), asks=("shop.*",))}, worker=Worker(interpreters=2))
+PAYS = "await shop.pay(cents=7)"
+
+
+def asking(project, config=CONFIG, **options):
+    return opened(project, config=config, **options)
+
+
+async def gated(app, source=PAYS):
+    run_id = await app.start(source)
+    await idle(app)
+    (record,) = await app.questions(run_id)
+    return run_id, record
+
+
+def paid(ledger):
+    return [line for line in ledger.read_text().splitlines() if line.startswith("pay")]
+
+
+async def approved_but_not_begun(project, clock):
+    """Gate a call and have its yes written down; the process ends before the call starts."""
+    async with asking(project, clock=clock) as app:
+        run_id, record = await gated(app)
+    async with asking(project, clock=clock, is_worker=False) as app:
+        assert await app.governance.vote(record, is_yes=True, by=OWNER) is Voted.LET_THROUGH
+    return run_id
+
+
+@pytest.mark.claim("G7.bound")
+async def test_a_yes_that_other_rules_asked_for_starts_nothing(project, ledger):
+    """Between the yes and the start another person became the one who must be asked."""
+    clock = ManualClock()
+    run_id = await approved_but_not_begun(project, clock)
+    other = Config(agents={"default": Agent(owner=OTHER, reads=("*",), asks=("shop.*",))}, worker=CONFIG.worker)
+    async with asking(project, other, clock=clock) as app:
+        await idle(app)
+        assert paid(ledger) == []
+        (record,) = await app.questions(run_id)
+        assert record.person == OTHER
+        assert await app.governance.vote(record, is_yes=True, by=OTHER) is Voted.LET_THROUGH
+        assert (await app.result(run_id)).result == "paid 7"
+    assert paid(ledger) == ["pay 7"]
+
+
+@pytest.mark.claim("G7.bound")
+async def test_a_yes_to_another_definition_starts_nothing(project, ledger):
+    clock = ManualClock()
+    run_id = await approved_but_not_begun(project, clock)
+    module = project / f"{(project / 'module').read_text()}.py"
+    old, new = "async def pay(*, cents: int)", "async def pay(*, cents: int, to: str = 'x')"
+    module.write_text(module.read_text().replace(old, new))
+    sys.modules.pop((project / "module").read_text())
+    async with asking(project, clock=clock) as app:
+        await idle(app)
+        assert paid(ledger) == []
+        assert len(await app.questions(run_id)) == 1
+
+
+@pytest.mark.claim("G7.bound")
+async def test_a_yes_of_before_a_revocation_starts_nothing_when_runs_are_restored(project, ledger):
+    clock = ManualClock()
+    run_id = await approved_but_not_begun(project, clock)
+    async with asking(project, clock=clock, is_worker=False) as app:
+        await app.governance.revoke("default", by="lead")
+        await app.governance.restore("default", by="lead", has_runs=True)
+    async with asking(project, clock=clock) as app:
+        await idle(app)
+        assert paid(ledger) == []
+        assert len(await app.questions(run_id)) == 1
+        assert (await app.run(run_id)).status is Status.LIVE
