@@ -397,6 +397,7 @@ class Store(Protocol):
     ) -> bool:
         """Set a call back to INTENDED, to be tried again at `not_before_us`. False: fenced or gone.
 
+        If its outcome was unknown, a yes that it had is spent: it is asked about again.
         With `more` its service has taken it and its attempts are counted from 0; without, it is one attempt more. With a
         `person` it is a question to them until then.
         """

@@ -1,11 +1,13 @@
 """Approvals under attack: what was said yes to is what happens, once, or it is asked again."""
 
+import json
 import sys
 
 import pytest
 
 from kit import opened
 from overwinter.config import Agent, Config, Worker
+from overwinter.errors import Denied
 from overwinter.events import Status
 from overwinter.store import Voted
 from overwinter.testing import ManualClock, idle
@@ -82,3 +84,33 @@ async def test_a_yes_of_before_a_revocation_starts_nothing_when_runs_are_restore
         assert paid(ledger) == []
         assert len(await app.questions(run_id)) == 1
         assert (await app.run(run_id)).status is Status.LIVE
+
+
+async def test_repeating_an_approved_call_of_unknown_outcome_needs_a_new_yes(project, ledger):
+    async with asking(project) as app:
+        run_id, record = await gated(app, "await shop.vanish(cents=7)")
+        await app.governance.vote(record, is_yes=True, by=OWNER)
+        await idle(app)
+        assert paid(ledger) == ["pay 7"]
+        await app.answer(record.call.key, "repeat", by="somebody")
+        await idle(app)
+        assert paid(ledger) == ["pay 7"]
+        (again,) = await app.questions(run_id)
+        assert again.gate is not None
+        assert not again.gate.is_used
+        await app.governance.vote(again, is_yes=True, by=OWNER)
+        await idle(app)
+    assert paid(ledger) == ["pay 7", "pay 7"]
+
+
+async def test_who_ordered_a_repeat_is_in_the_audit_log(project, ledger):
+    parts = []
+    config = Config(agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=CONFIG.worker)
+    async with asking(project, config, wrap=lambda each: parts.append(each) or each) as app:
+        run_id = await app.start("await shop.vanish(cents=7)")
+        await idle(app)
+        await app.answer(f"{run_id}:0", "repeat", by="somebody")
+        await idle(app)
+        entries = [json.loads(raw) for _, raw in await parts[0].audit.entries(0, 100)]
+    assert paid(ledger) == ["pay 7", "pay 7"]
+    assert [each["act"] for each in entries if each["kind"] == "approve"] == [["somebody"]]

@@ -6,6 +6,7 @@
 | `denied` | `deny` | the fact, with the reason |
 | `answered`, `unknown` | `call.result` | the fact: value or error |
 | `approved`, `rejected` | `approve` | the fact: by whom, of what digest |
+| `retried`, `continued` by a person | `approve` | the fact: by whom |
 | `quarantined` because the rules let no wake | `wake.refused` | the fact |
 | `cancelled` | `revoke`, with the run | the fact: by whom, why |
 """
@@ -31,8 +32,12 @@ KINDS: Mapping[str, tuple[Kind, Part]] = {
     "approved": ("approve", "args"),
     "rejected": ("approve", "args"),
     "cancelled": ("revoke", "args"),
+    "retried": ("approve", "args"),
+    "continued": ("approve", "args"),
 }
-DECISIONS: Mapping[str, Decided] = {"denied": "deny", "approved": "allow", "rejected": "deny"}
+BY_PEOPLE = frozenset({"retried", "continued"})
+"""Entries only if a person said so: else the runtime goes on with what was decided."""
+DECISIONS: Mapping[str, Decided] = {"denied": "deny", "approved": "allow", "rejected": "deny", "retried": "allow"}
 
 
 def turn(row: RunRow, committed: Turn, encoded: Iterable[tuple[str, bytes]]) -> list[Entry]:
@@ -57,7 +62,7 @@ def facts(row: RunRow, run_id: str, events: Iterable[Event]) -> list[Entry]:
     """Return the entries of facts that no turn brought."""
     found: list[Entry] = []
     for event in events:
-        if event.kind in KINDS:
+        if event.kind in KINDS and (event.kind not in BY_PEOPLE or "by" in event.body):
             found.append(_entry(row, run_id, event, values.encode(dict(event.body))))
         elif event.kind == "quarantined" and event.body.get("kind") == "WakeDenied":
             body = hidden(values.encode(dict(event.body)))

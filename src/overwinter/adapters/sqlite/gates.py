@@ -9,7 +9,7 @@ import apsw
 from overwinter.approval import Gate, Vote
 from overwinter.store import Voted
 
-__all__ = ["NEVER_US", "clear", "close", "gate_of", "put", "vote"]
+__all__ = ["NEVER_US", "clear", "close", "gate_of", "put", "spend", "vote"]
 
 NEVER_US = 1 << 62
 """`call.not_before` of a gated call: time alone does not open it."""
@@ -67,6 +67,12 @@ def vote(db: apsw.Connection, n: int, position: int, digest: bytes, given: Vote)
     assert db.changes() == 1, "a gate is passed once"
     db.execute("update call set person = null, not_before = 0 where n = ? and position = ?", (n, position))
     return Voted.LET_THROUGH
+
+
+def spend(db: apsw.Connection, n: int, position: int) -> None:
+    """Forget the yes to a call that is set back though it may have been carried out: it let it through once."""
+    if list(db.execute("select 1 from call where n = ? and position = ? and state = 3", (n, position))):
+        clear(db, n, (position,))
 
 
 def gate_of(row: Sequence[Any]) -> Gate:

@@ -408,6 +408,7 @@ class SqliteStore:
             row = rows.run_row(db, call.run_id)
             if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch) or not row.is_active:
                 return Wrote(result=False)
+            gates.spend(db, row.n, call.index)
             counted = 0 if call.effect == "write" else 1  # a write's attempts are counted when they start
             db.execute(
                 "update call set state = 0, person = ?2, not_before = ?3, more = coalesce(?1, more), "
@@ -417,7 +418,7 @@ class SqliteStore:
             if not db.changes():
                 return Wrote(result=False)
             rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
-            return Wrote(result=True, grown=call.run_id)
+            return Wrote(result=True, grown=call.run_id, audited=audited.facts(row, call.run_id, (event,)))
 
         return await self._writer.submit(act)
 
