@@ -37,7 +37,7 @@ from overwinter.values import Value
 from overwinter.waits import WAITS, meant, snapshot_after, wait
 
 __all__ = [
-    "Began", "Means", "Standing", "Turned", "advance", "decide", "deliveries", "may_go_on", "opened", "permitted", "principal_of",
+    "Began", "Means", "Standing", "Turned", "advance", "approvable", "decide", "deliveries", "may_go_on", "opened", "permitted", "principal_of",
     "program_of", "settle", "turn",
 ]  # fmt: skip
 
@@ -351,6 +351,18 @@ def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bytes | N
             return decision
         case Deny(reason=reason) | Ask(reason=reason):
             return Raised(kind="PermissionError", message=reason, status=403, code="denied")
+
+
+def approvable(call: Call, person: str, means: Means) -> Decision:
+    """Return whether the rules let a person who is asked say yes to a call."""
+    function = means.catalog.function(call.function)
+    if function is None:
+        return Allow()  # to refuse it, see `permitted`
+    resource = Resource(
+        name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub, approver=person
+    )
+    principal = replace(principal_of(call.agent, call.run_id, means), person=person)
+    return means.policy.decide(principal, "approve", resource, call.arguments)
 
 
 def _decided(call: Call, function: Function, means: Means, *, approved: bool = False) -> Decision:

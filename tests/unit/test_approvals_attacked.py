@@ -114,3 +114,20 @@ async def test_who_ordered_a_repeat_is_in_the_audit_log(project, ledger):
         entries = [json.loads(raw) for _, raw in await parts[0].audit.entries(0, 100)]
     assert paid(ledger) == ["pay 7", "pay 7"]
     assert [each["act"] for each in entries if each["kind"] == "approve"] == [["somebody"]]
+
+
+async def test_whom_a_rule_forbids_to_approve_can_say_no_and_not_yes(project, ledger):
+    (project / "policies").mkdir()
+    (project / "policies" / "people.cedar").write_text(
+        '@id("not-alone") @reason("ask two") forbid(principal, action == Action::"approve", resource) '
+        "when { context.args has cents && context.args.cents > 5 && context.approver == principal.name };"
+    )
+    async with asking(project) as app:
+        _, large = await gated(app)
+        with pytest.raises(Denied, match="ask two"):
+            await app.governance.vote(large, is_yes=True, by=OWNER)
+        await idle(app)
+        assert paid(ledger) == []
+        assert await app.governance.vote(large, is_yes=False, by=OWNER) is Voted.REJECTED
+        _, small = await gated(app, "await shop.pay(cents=1)")
+        assert await app.governance.vote(small, is_yes=True, by=OWNER) is Voted.LET_THROUGH

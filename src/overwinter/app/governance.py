@@ -10,9 +10,10 @@ from overwinter.config import Config
 from overwinter.errors import Conflict, Denied, NotFound
 from overwinter.events import Call, Event, Raised, Status
 from overwinter.identity import Identity
+from overwinter.policy import Allow
 from overwinter.registry import Registry
 from overwinter.store import CallRecord, Store, Voted
-from overwinter.turn import Means, permitted
+from overwinter.turn import Means, approvable, permitted
 from overwinter.worker import Worker
 
 __all__ = ["Governance", "Revocation"]
@@ -135,14 +136,13 @@ class Governance:
             shown: digest of what the person looked at; None: of what the call waits for now.
 
         Raises:
-            Denied: this person is not asked.
+            Denied: this person is not asked, or the rules forbid them a yes.
             Conflict: it was let through or rejected before, has changed since it was shown, or it is too late for a yes.
         """
         gate, call = record.gate, record.call
         if gate is None or gate.is_used:
             raise Conflict(f"call {call.key} waits for no approval")
-        if by not in approvers(gate):
-            raise Denied(f"{gate.approver} must approve call {call.key}, not {by}: --as says for whom you act")
+        self._admit(call, gate, by, is_yes=is_yes)
         asked = permitted(call, record.agent_epoch, self._means)
         if is_yes and isinstance(asked, Raised):
             is_yes, reason = False, f"the rules forbid it by now: {asked.message}"
@@ -166,6 +166,12 @@ class Governance:
             case Voted.COUNTED | Voted.REJECTED:
                 pass
         return voted
+
+    def _admit(self, call: Call, gate: Gate, by: str, *, is_yes: bool) -> None:
+        if by not in approvers(gate):
+            raise Denied(f"{gate.approver} must approve call {call.key}, not {by}: --as says for whom you act")
+        if is_yes and not isinstance(decision := approvable(call, by, self._means), Allow):
+            raise Denied(decision.reason)
 
     async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity:
         """Make a revoked agent active in a new epoch; its earlier runs go on only with `has_runs`.
