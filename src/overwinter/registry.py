@@ -17,7 +17,10 @@ class Registry(Protocol):
     """The agents of a home. Every change is an entry of the audit log, in its own commit."""
 
     async def enrol(self, identities: Sequence[Identity]) -> None:
-        """Write agents down, new ones active in epoch 1. Of a known one neither epoch nor whether it is revoked changes."""
+        """Write agents down, new ones active in epoch 1. Of a known one neither epoch nor whether it is revoked changes.
+
+        But whatever is declared below a revoked agent is revoked.
+        """
         ...
 
     async def identities(self) -> Sequence[Identity]:

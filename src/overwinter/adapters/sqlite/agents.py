@@ -8,13 +8,17 @@ import apsw
 
 from overwinter.identity import Identity
 
-__all__ = ["enrol", "enrolled", "identities", "restore", "revoke"]
+__all__ = ["enrol", "enrolled", "fell", "identities", "restore", "revoke"]
 
 ACTIVE, REVOKED = 0, 1
 _COLUMNS = "name, owner, purpose, parent, expires, models, epoch, state, changed, by, reason"
 # An agent and all below it. UNION, not UNION ALL: a circle ends.
 _BELOW = """
 with recursive below(name) as (select ?1 union select agent.name from agent join below on agent.parent = below.name)
+select name from below"""
+_FALLEN = """
+with recursive below(name) as (
+    select name from agent where state = 1 union select agent.name from agent join below on agent.parent = below.name)
 select name from below"""
 _ABOVE = """
 with recursive above(name) as (
@@ -53,6 +57,13 @@ def revoke(db: apsw.Connection, name: str, by: str, reason: str, now: int) -> Se
     sql = f"""update agent set state = ?2, epoch = epoch + 1, changed = ?3, by = ?4, reason = ?5
         where state = 0 and name in ({_BELOW}) returning {_COLUMNS}"""
     return [_identity(row) for row in db.execute(sql, (name, REVOKED, now, by, reason))]
+
+
+def fell(db: apsw.Connection, by: str, reason: str, now: int) -> Sequence[Identity]:
+    """Revoke what stands below a revoked agent by now; return it. A declaration puts nobody out of a revocation's reach."""
+    sql = f"""update agent set state = ?1, epoch = epoch + 1, changed = ?2, by = ?3, reason = ?4
+        where state = 0 and name in ({_FALLEN}) returning {_COLUMNS}"""
+    return [_identity(row) for row in db.execute(sql, (REVOKED, now, by, reason))]
 
 
 def restore(db: apsw.Connection, name: str, by: str, reason: str, now: int, *, has_runs: bool) -> Identity | None:  # noqa: PLR0913 - the columns of a row

@@ -14,6 +14,8 @@ from overwinter.identity import Identity
 
 __all__ = ["SqliteRegistry"]
 
+BY, BELOW = "overwinter", "it was declared below a revoked agent"
+
 
 class SqliteRegistry:
     """See `registry.Registry`."""
@@ -26,7 +28,8 @@ class SqliteRegistry:
 
         def act(db: apsw.Connection) -> Wrote[None]:
             agents.enrol(db, identities)
-            return Wrote(None)
+            fallen = agents.fell(db, BY, BELOW, self._clock.now_us())
+            return Wrote(None, audited=[audited.change("revoke", each, BY, BELOW) for each in fallen])
 
         await self._writer.submit(act)
 

@@ -1,0 +1,68 @@
+"""Revocation under attack: what is declared, removed or still in memory gives a revoked agent nothing back."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from kit import opened
+from overwinter.adapters.cedar import read_policies
+from overwinter.config import Agent, Config, Worker
+from overwinter.errors import ConfigInvalid, Revoked
+from overwinter.events import Status
+from overwinter.testing import ManualClock, finish, idle
+
+pytestmark = pytest.mark.anyio
+FREE = Agent(owner="owner@example.com", tools=("*",))
+CONFIG = Config(agents={"default": FREE, "clerk": FREE}, worker=Worker(interpreters=2))
+SLEEPS = "import asyncio\nawait asyncio.sleep(60)\nawait shop.charge(cents=1)"
+
+
+def agents(project, config=CONFIG, **options):
+    return opened(project, config=config, **options)
+
+
+@pytest.mark.claim("G5.below")
+@pytest.mark.parametrize("before", [{}, {"helper": FREE}], ids=["new", "moved"])
+async def test_an_agent_declared_below_a_revoked_one_is_revoked_with_it(project, before):
+    parts = []
+    clock = ManualClock()
+    async with agents(project, replace(CONFIG, agents={**CONFIG.agents, **before}), clock=clock) as app:
+        await app.governance.revoke("clerk", by="lead", reason="odd")
+    helpers = {"helper": replace(FREE, parent="clerk"), "junior": replace(FREE, parent="helper")}
+    below = replace(CONFIG, agents={**CONFIG.agents, **helpers})
+    async with agents(project, below, clock=clock, wrap=lambda each: parts.append(each) or each) as app:
+        for name in helpers:
+            assert (await app.governance.identity(name)).is_revoked
+            with pytest.raises(Revoked):
+                await app.start("1", agent=name)
+        entries = [json.loads(raw) for _, raw in await parts[0].audit.entries(0, 100)]
+    assert sorted(each["agent"] for each in entries if each["kind"] == "revoke") == ["clerk", "helper", "junior"]
+
+
+async def test_a_run_whose_agent_is_not_declared_any_more_stops_and_goes_on_when_it_is_again(project, ledger):
+    clock = ManualClock()
+    async with agents(project, clock=clock) as app:
+        run_id = await app.start(SLEEPS, agent="clerk")
+        await idle(app)
+    clock.advance(120)
+    without = replace(CONFIG, agents={"default": FREE})
+    async with agents(project, without, clock=clock) as app:
+        await idle(app)
+        run = await app.run(run_id)
+        assert run.status is Status.QUARANTINED
+        assert "no agent 'clerk'" in app.reason(run, ())
+        assert "overwinter.toml" in app.reason(run, ())
+        assert ledger.read_text() == ""
+    async with agents(project, clock=clock) as app:
+        await app.release(run_id, by="lead")
+        assert (await finish(app, run_id, clock)).status is Status.FINISHED
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_policies_that_cannot_be_read_are_not_the_same_as_none(tmp_path, kind):
+    place = tmp_path / "policies"
+    place.write_text("") if kind == "file" else place.symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigInvalid):
+        read_policies(place)
+    assert read_policies(tmp_path / "none") == {}
