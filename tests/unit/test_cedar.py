@@ -395,7 +395,7 @@ def test_trap_a_deeply_nested_policy_ends_the_process_without_an_error(brackets)
 def test_trap_to_partial_evaluation_an_unknown_agent_is_a_maybe_for_everything():
     ghost = replace(ME, agent="ghost")
     rules = policy("permit(principal, action, resource) when { context.args.cents < 10 };")
-    assert rules.decide(ghost, "see", CHARGE, {}) == Deny("there is no agent 'ghost'")
+    assert rules.decide(ghost, "see", CHARGE, {}) == Deny("there is no agent 'ghost' in overwinter.toml")
 
 
 def test_trap_partial_evaluation_says_allow_beside_an_erroring_forbid():

@@ -331,7 +331,7 @@ def _misnamed(act: Act, rules: Rules) -> str:
     if act.action not in RESOURCE_TYPES:
         return f"there is no action {act.action!r}"
     if unknown := [each for each in chain if each not in rules.agents]:
-        return f"there is no agent {unknown[0]!r}"
+        return f"there is no agent {unknown[0]!r} in overwinter.toml"
     return ""
 
 
