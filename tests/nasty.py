@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,7 +62,10 @@ class Nasty:
                 "hang": lambda: time.sleep(3_600),
                 "flood": self.flood,
                 "notifications": self.notify,
+                "notifications without end": self.notify_for_ever,
+                "questions without end": self.ask_for_ever,
                 "stderr": self.shout,
+                "stderr without end": self.shout_for_ever,
                 "die mid-answer": self.die,
                 "no json": lambda: print("Traceback (most recent call last):", flush=True),
                 "no object": lambda: print("[1, 2]\n17\nnull", flush=True),
@@ -76,20 +80,34 @@ class Nasty:
 
     def flood(self) -> None:
         sys.stdout.write('{"jsonrpc": "2.0", "method": "x", "params": {"a": "')
-        for _ in range(200):
+        for _ in range(64):
             sys.stdout.write("x" * (1 << 20))
         sys.stdout.write('"}}\n')
 
     def notify(self) -> None:
-        line = json.dumps(
-            {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 100}}
-        )
-        for _ in range(1_000_000):
-            sys.stdout.write(line + "\n")
+        """Log ten thousand lines, which nobody reads."""
+        params = {"level": "info", "data": "x" * 100}
+        line = json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+        sys.stdout.write((line + "\n") * 10_000)
+
+    def notify_for_ever(self) -> None:
+        """Say again and again what is listened to."""
+        line = json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+        while True:
+            sys.stdout.write((line + "\n") * 1_000)
+
+    def ask_for_ever(self) -> None:
+        """Ask what has to be answered, and read no answer."""
+        for number in range(10**9):
+            sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": f"q{number}", "method": "ping"}) + "\n")
 
     def shout(self) -> None:
-        for _ in range(200):
+        for _ in range(20):
             sys.stderr.write("x" * (1 << 20))
+
+    def shout_for_ever(self) -> None:
+        """Shout beside everything else."""
+        threading.Thread(target=lambda: [sys.stderr.write("x" * (1 << 16)) for _ in iter(int, 1)], daemon=True).start()
 
     def die(self) -> None:
         sys.stdout.write('{"jsonrpc": "2.0", "id": ')

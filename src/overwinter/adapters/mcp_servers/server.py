@@ -7,15 +7,18 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
-from overwinter.adapters.egress import Endpoint, endpoint, judged, resolved_by_system, transport, without_userinfo
+from overwinter.adapters.egress import endpoint, judged, resolved_by_system, without_userinfo
 from overwinter.adapters.masks import Mask, mask_of
+from overwinter.adapters.mcp_servers.flow import Flow
 from overwinter.adapters.mcp_servers.forms import answered, asked
+from overwinter.adapters.mcp_servers.stdio import Child, Words, over_stdio
+from overwinter.adapters.mcp_servers.web import over_web
 from overwinter.adapters.references import References
 from overwinter.catalog import Asks, Later
 from overwinter.config import Service
@@ -39,8 +42,6 @@ POLL_S = 1.0
 PROGRESS_S_MAX = 3_600.0
 """The longest that a request may go on by reporting progress."""
 TASK_TTL_MS = 86_400_000
-WORDS_BYTES_MAX = 1 << 14
-WORDS_CHARACTERS_MAX = 500
 MODERN = "2026-07-28"
 """From this protocol on a server that needs a person's word ends the request, and is asked again with it."""
 
@@ -87,48 +88,22 @@ class _Patience:
             self._deadline.reschedule(min(self._last_s, asyncio.get_running_loop().time() + self._timeout_s))
 
 
-class _Words:
-    """What a server writes to its standard error: read, so that it never waits for us, and the end of it kept."""
-
-    def __enter__(self) -> Self:
-        self._reading, writing = os.pipe()
-        os.set_blocking(self._reading, False)
-        self.file = os.fdopen(writing, "w", encoding="utf-8")
-        self._kept = b""
-        asyncio.get_running_loop().add_reader(self._reading, self._read)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self._reading)
-        self.file.close()
-        os.close(self._reading)
-
-    def last(self) -> str:
-        """Return its last words, in one line."""
-        self._read()
-        text = self._kept.decode(errors="replace")
-        return " ".join("".join(each if each.isprintable() else " " for each in text).split())[-WORDS_CHARACTERS_MAX:]
-
-    def _read(self) -> None:
-        with suppress(BlockingIOError):
-            if not (found := os.read(self._reading, WORDS_BYTES_MAX)):
-                asyncio.get_running_loop().remove_reader(self._reading)
-            self._kept = (self._kept + found)[-WORDS_BYTES_MAX:]
-
-
 class Server:
     """One server: its connection lives in a task of its own, for as long as it works."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made by `McpServices` alone
         self,
         service: Service,
         references: Callable[[], References],
         directory: Path,
         tasks: asyncio.TaskGroup,
         seen: Callable[[Sequence[Mapping[str, Any]]], None],
+        *,
+        bytes_max: int,
     ) -> None:
         self._service, self._references, self._directory = service, references, directory
-        self._tasks, self._seen = tasks, seen
+        self._tasks, self._seen, self._bytes_max = tasks, seen, bytes_max
+        self._flow = Flow(bytes_max)
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -147,11 +122,12 @@ class Server:
             TimeoutError: it does not say what it has.
         """
         async with self._starting:
-            if self._client is not None and self._task is not None and not self._task.done() and await self._is_well():
+            if self._client is not None and not self._flow.over.is_set() and await self._is_well():
                 if self._has_changed:
                     self._has_changed = False
                     self._seen(await self._listed(self._client))
                 return False
+            await self.stop()
             client = await self._started()
             try:
                 self._seen(await self._listed(client))
@@ -278,7 +254,7 @@ class Server:
         responses: Mapping[str, Any],
         state: str | None,
     ) -> Mapping[str, Any]:
-        import mcp_types  # noqa: PLC0415 - as in `_opened`
+        import mcp_types  # noqa: PLC0415 - as in `_client_of`
 
         patience = _Patience(timeout_s)
         made = {key: mcp_types.ElicitResult.model_validate(each) for key, each in responses.items()}
@@ -326,7 +302,7 @@ class Server:
             self._has_changed = True
 
     async def _elicited(self, context: Any, params: Any) -> Any:
-        import mcp_types  # noqa: PLC0415 - as in `_opened`
+        import mcp_types  # noqa: PLC0415 - as in `_client_of`
 
         del context
         self._does_ask = True  # from now on its calls go one by one: a question does not say which one it belongs to
@@ -340,7 +316,7 @@ class Server:
         return mcp_types.ElicitResult(action="cancel")
 
     async def _begin_task(self, client: Any, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Later:
-        import mcp_types as types  # noqa: PLC0415 - as in `_opened`
+        import mcp_types as types  # noqa: PLC0415 - as in `_client_of`
 
         params = types.CallToolRequestParams(
             name=tool, arguments=dict(arguments), task=types.TaskMetadata(ttl=TASK_TTL_MS)
@@ -350,7 +326,7 @@ class Server:
         return self._later(types.CreateTaskResult.model_validate(made).task)
 
     async def _task_of(self, client: Any, task_id: str, timeout_s: float) -> Mapping[str, Any] | Later:
-        import mcp_types as types  # noqa: PLC0415 - as in `_opened`
+        import mcp_types as types  # noqa: PLC0415 - as in `_client_of`
 
         request = types.GetTaskRequest(method="tasks/get", params=types.GetTaskRequestParams(task_id=task_id))
         task = await self._asked(client.session.send_request(request, types.GetTaskResult), timeout_s)
@@ -387,7 +363,7 @@ class Server:
         return self._mask.value(model.model_dump(by_alias=True, exclude_none=True, mode="json", exclude=without))
 
     async def _asked(self, request: Any, timeout_s: float, patience: "_Patience | None" = None) -> Any:
-        import mcp  # noqa: PLC0415 - as in `_opened`
+        import mcp  # noqa: PLC0415 - as in `_client_of`
 
         try:
             async with asyncio.timeout(timeout_s) as deadline:
@@ -400,14 +376,15 @@ class Server:
         except mcp.MCPError as error:
             if error.code in NOT_TAKEN:
                 raise Refused(self._mask.text(error.message)) from error
+            what = self._flow.fault or error.message
             if error.code == CLOSED:
                 await self.stop()
-            raise _Lost(self._mask.text(error.message)) from error
+            raise _Lost(self._mask.text(what)) from error
         except Exception as error:
             if isinstance(error, RuntimeError) and "structured content" in str(error):  # the SDK's own judgement
                 raise Lied(self._mask.text(str(error).partition("\n")[0])) from error
             await self.stop()  # what state it is in nobody knows: the next call starts it anew
-            raise _Lost(self._mask.text(f"{type(error).__name__}: {error}")) from error
+            raise _Lost(self._mask.text(self._flow.fault or f"{type(error).__name__}: {error}")) from error
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
@@ -422,48 +399,40 @@ class Server:
 
     async def _live(self, ready: "asyncio.Future[Any]") -> None:
         """Hold the connection open; the SDK wants it opened and closed in one task."""
-        with _Words() as words:
+        with Words() as words:
             await self._live_saying(ready, words)
 
-    async def _live_saying(self, ready: "asyncio.Future[Any]", words: "_Words") -> None:
+    async def _live_saying(self, ready: "asyncio.Future[Any]", words: Words) -> None:
+        flow = self._flow = Flow(self._bytes_max)
         try:
             references = self._references()
             address = self._address(references)
-            process = self._process(references) if address is None else {}
             self._mask = mask_of({*references.secrets, address[1].get("Authorization", "") if address else ""})
             if address is not None:
                 there = endpoint(address[0], is_named=True)
                 await judged(there.host, there.port, resolved_by_system, is_named=True)
-            async with self._opened(words, process, address) as client:
+            if address is None:
+                wire = over_stdio(self._child(references), words, flow)
+            else:
+                wire = over_web(*address, flow, is_sse=self._service.mcp.startswith("sse+"))
+            async with self._client_of(flow.through(wire)) as client:
                 ready.set_result(client)
-                await asyncio.Event().wait()
+                await flow.over.wait()
         except Exception as error:  # noqa: BLE001 - a server's end is not ours
+            flow.end(_root(error))
             if not ready.done():
                 said = f"; it said: {words.last()}" if words.last() else ""
-                what = self._mask.text(f"{_root(error)}{said}")
+                what = self._mask.text(f"{flow.fault}{said}")
                 ready.set_exception(ConfigInvalid(f"{self._service.mcp}: it does not start: {what}"))
         finally:
             if not ready.done():
                 ready.cancel()
 
-    def _opened(
-        self, words: "_Words", process: Mapping[str, Any], address: tuple[str, Mapping[str, str]] | None
-    ) -> Any:
+    def _client_of(self, wire: AbstractAsyncContextManager[tuple[Any, Any]]) -> Any:
         try:
             import mcp  # noqa: PLC0415 - it takes half a second, and many homes have no server
         except ImportError as error:
             raise ConfigInvalid("the MCP client is not installed: pip install 'overwinter[mcp]'") from error
-        if address is None:
-            from mcp.client.stdio import stdio_client  # noqa: PLC0415 - as above
-
-            wire: Any = stdio_client(mcp.StdioServerParameters(**process), errlog=words.file)
-        elif self._service.mcp.startswith("sse+"):
-            from mcp.client.sse import sse_client  # noqa: PLC0415 - as above
-
-            url, headers = address
-            wire = sse_client(url, httpx_client_factory=lambda *_, **__: _http(_origin_of(url), headers))
-        else:
-            wire = _over_http(*address)
         # What the SDK logs of a server's nonsense holds it raw, and without a listener it would go to our standard error.
         for name in ("mcp", "client"):
             logging.getLogger(name).addHandler(logging.NullHandler())
@@ -477,7 +446,7 @@ class Server:
         url, said = without_userinfo(references.text(place, self._service.mcp))
         return url, {**said, **self._headers(references)}
 
-    def _process(self, references: References) -> Mapping[str, Any]:
+    def _child(self, references: References) -> Child:
         """Return how the server is started. Its variables are filled in word by word: what they hold is never split."""
         service = self._service
         command = [references.text(word, service.mcp) for word in shlex.split(service.mcp)]
@@ -486,9 +455,7 @@ class Server:
         place = f"env of {service.mcp}"
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment |= {name: references.whole(value, place, name=name) for name, value in service.env.items()}
-        return {
-            "command": command[0], "args": command[1:], "env": environment, "cwd": str(self._directory / service.cwd)
-        }  # fmt: skip
+        return Child(command=command, environment=environment, directory=self._directory / service.cwd)
 
     def _headers(self, references: References) -> dict[str, str]:
         service, place = self._service, f"headers of {self._service.mcp}"
@@ -499,7 +466,10 @@ class Server:
         return headers
 
 
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LC_ALL", "TZ", "TMPDIR",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
+)  # fmt: skip
 """What a server has of our environment; the rest, where secrets are, only if it is named."""
 RESOURCES: Sequence[Mapping[str, Any]] = (
     {
@@ -518,34 +488,9 @@ RESOURCES: Sequence[Mapping[str, Any]] = (
 """Written as tools, so that they have names, pins and grants like any other."""
 
 
-@asynccontextmanager
-async def _over_http(url: str, headers: Mapping[str, str]) -> AsyncGenerator[Any]:
-    """Yield the streams of a connection; the SDK leaves it to us to close a client of ours."""
-    from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as in `_opened`
-
-    async with (
-        _http(endpoint(url, is_named=True), headers) as client,
-        streamable_http_client(url, http_client=client) as streams,
-    ):
-        yield streams
-
-
-def _http(bound: Endpoint, headers: Mapping[str, str]) -> Any:
-    """Return the SDK's client for one endpoint: a redirect, or a message of the server, does not lead it elsewhere."""
-    import httpx2  # noqa: PLC0415 - the SDK's, as in `_opened`
-
-    timeout = httpx2.Timeout(START_S_MAX, read=PROGRESS_S_MAX)
-    return httpx2.AsyncClient(transport=transport(bound, headers), timeout=timeout, trust_env=False)
-
-
-def _origin_of(url: str) -> Endpoint:
-    """Return the origin of an address: the older transport is told by the server where on it to write to."""
-    return replace(endpoint(url, is_named=True), path="/")
-
-
 async def _created(request: Awaitable[Any]) -> Any:
     """Return a new task. SDK 2.3 knows the type, and refuses it as the answer to `tools/call`: it is taken from the refusal."""
-    from pydantic import ValidationError  # noqa: PLC0415 - as in `_opened`
+    from pydantic import ValidationError  # noqa: PLC0415 - as in `_client_of`
 
     try:
         return await request

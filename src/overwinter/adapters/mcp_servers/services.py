@@ -77,7 +77,14 @@ class McpServices:
     ) -> None:
         self._services, self._file, self._clock, self._handles = services, file, clock, handles
         self._servers = {
-            name: Server(service, partial(References, directory, vault), directory, tasks, partial(self._seen, name))
+            name: Server(
+                service,
+                partial(References, directory, vault),
+                directory,
+                tasks,
+                partial(self._seen, name),
+                bytes_max=handles.kept_bytes_max,
+            )
             for name, service in services.items()
         }
         self.stale: dict[str, str] = {}
