@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import secrets, tools
+from overwinter.faces.cli import secrets, tokens, tools
 from overwinter.faces.server import _Server
 
 _ = (
@@ -24,6 +24,8 @@ _ = (
     secrets.list_secrets,
     secrets.remove_secret,
     secrets.set_secret,
+    tokens.create_token,
+    tokens.list_tokens,
     tools.accept,
     tools.brief,
     tools.call_function,

@@ -11,7 +11,8 @@ classes below. *Our bugs* are assertions.
     │   ├── NotFound          no such run, question or agent
     │   ├── Conflict          the state of the thing forbids it (already answered, already ended)
     │   │   └── Revoked       its agent may not act any more
-    │   └── Denied            this person may not do it
+    │   ├── Denied            this person may not do it
+    │   └── TokenRefused      no API token came along, or one that does not count
     ├── HomeError             the home cannot be opened
     │   ├── HomeHeld          another process holds it
     │   ├── HomeTooNew        written by a newer version
@@ -46,6 +47,7 @@ __all__ = [
     "Revoked",
     "ServerUnreachable",
     "SnapshotRefused",
+    "TokenRefused",
     "UsageError",
     "WakeDenied",
     "WorkerCrashed",
@@ -126,6 +128,12 @@ class Denied(UsageError):
     """This person may not do it. Never retry: ask somebody who may."""
 
     exit_code = 7
+
+
+class TokenRefused(UsageError):
+    """No API token came along, or one that is unknown, expired or revoked. Never retry with the same."""
+
+    exit_code = 8
 
 
 class HomeError(OverwinterError):

@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from kit import opened
-from overwinter.faces.api import BODY_BYTES_MAX, api
+from overwinter.faces.api import api
+from overwinter.faces.bodies import BODY_BYTES_MAX
 from overwinter.faces.client import Client
 from overwinter.faces.server import serve
 from overwinter.testing import ManualClock, idle

@@ -15,6 +15,7 @@ from overwinter.adapters.home import Home, open_home
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
+from overwinter.app.tokens import Access
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
 from overwinter.check import Finding, render
@@ -85,6 +86,8 @@ class App:
         )
         self.governance = Governance(config, parts.store, parts.registry, self._worker, means, parts.clock)
         """Who may act here, and what stops them."""
+        self.access = Access(parts.tokens, parts.clock)
+        """Who may ask from elsewhere."""
 
     @classmethod
     @asynccontextmanager

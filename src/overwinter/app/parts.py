@@ -23,6 +23,7 @@ from overwinter.policy import Deny, Policy, Resource
 from overwinter.principal import Principal
 from overwinter.registry import Registry
 from overwinter.store import Store
+from overwinter.tokens import Tokens
 
 __all__ = ["Parts", "Sight", "limits_of", "open_parts", "parents_of", "rules_now"]
 
@@ -38,6 +39,8 @@ class Parts:
     store: Store
     registry: Registry
     """Agents, in the same commits as the store."""
+    tokens: Tokens
+    """API tokens of people, the same."""
     audit: AuditLog
     """What was done, in the same commits."""
     interpreter: Interpreter
@@ -108,6 +111,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         yield Parts(
             store=store,
             registry=store.registry,
+            tokens=store.tokens,
             audit=store.audit,
             interpreter=interpreter,
             checker=checker,

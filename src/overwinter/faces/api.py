@@ -1,4 +1,4 @@
-"""The HTTP API: JSON over the App, on the home's unix socket today and on TCP with tokens later."""
+"""The HTTP API: JSON over the App, on the home's unix socket, and on TCP with tokens."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,12 +20,15 @@ from overwinter.errors import NotFound, OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, CHARACTERS_MIN
 from overwinter.faces import wire
+from overwinter.faces.bodies import body_of as _body
+from overwinter.faces.bodies import field as _field
+from overwinter.faces.scopes import guarded
+from overwinter.faces.tokens import token_routes
 from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Page
 
 __all__ = ["api"]
 
-BODY_BYTES_MAX = 4 << 20
 CHARACTERS_LIMIT = 1_000_000
 FUNCTIONS_MAX = 100
 PAGE_MAX = 1_000
@@ -39,12 +42,13 @@ ALIVE_S = 15.0
 STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-def api(app: App, stop: anyio.Event | None = None) -> Starlette:
+def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -> Starlette:
     """Return the HTTP face of an App.
 
     Args:
         app: what it speaks for.
         stop: set when the server ends: requests that only wait are answered at once.
+        is_remote: it is for TCP, behind `bearer.Bearer`: each route asks for its scope.
     """
     face, tools, agents = _Api(app, stop or anyio.Event()), _Tools(app), _Agents(app)
     routes = [
@@ -75,7 +79,9 @@ def api(app: App, stop: anyio.Event | None = None) -> Starlette:
         Route("/v1/restore", agents.restore, methods=["POST"]),
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
+        *token_routes(app),
     ]
+    routes = guarded(routes, app, _body) if is_remote else routes
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}
     return Starlette(routes=routes, exception_handlers=cast("Any", handlers))
 
@@ -329,17 +335,20 @@ class _Agents:
         return JSONResponse({"agents": [wire.identity(each) for each in await self._app.governance.identities()]})
 
     async def revoke(self, request: Request) -> Response:
-        """Revoke an agent with all below it, or a run: whichever has this name."""
+        """Revoke an agent with all below it, a run, or a token: whichever has this name."""
         body = await _body(request)
         subject, governance = _field(body, "subject", str), self._app.governance
         said = {"by": _field(body, "by", str, "unknown"), "reason": _field(body, "reason", str, "")}
         if any(each.name == subject for each in await governance.identities()):
             revocation = await governance.revoke(subject, **said)
+        elif await self._app.access.token(subject) is not None:
+            return JSONResponse(wire.revoked_token(await self._app.access.revoke(subject, **said)))
         else:
             try:
                 run_id = await self._app.resolve(subject)
             except UsageError as error:
-                raise NotFound(f"there is no agent and no run {subject!r}: see `overwinter agents` and `ps`") from error
+                what = f"there is no agent, run or token {subject!r}: see `overwinter agents`, `ps` and `token list`"
+                raise NotFound(what) from error
             revocation = await governance.revoke_run(run_id, **said)
         return JSONResponse(wire.revocation(revocation))
 
@@ -375,34 +384,6 @@ class _Agents:
 
 def _agent(request: Request) -> str:
     return request.query_params.get("agent", "default")
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """Return the JSON object of a request; an empty body is an empty one."""
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > BODY_BYTES_MAX:
-            raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX >> 20} MB")
-    try:
-        body: Any = json.loads(raw or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise UsageError("the body is a JSON object")
-    return cast("dict[str, Any]", body)
-
-
-REQUIRED = object()
-
-
-def _field(body: dict[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:  # noqa: ANN401 - as the kind says
-    value = body.get(name, default)
-    if value is REQUIRED:
-        raise UsageError(f"{name!r} is missing")
-    if value is not default and not isinstance(value, kind):
-        raise UsageError(f"{name!r} is a {kind.__name__}, not {type(value).__name__}")
-    return value
 
 
 def _number(text: str, most: int, *, least: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Serves the API on the home's unix socket until it is told to stop."""
+"""Serves the API on the home's unix socket, and on a TCP port if one is given, until it is told to stop."""
 
 import os
 import socket
@@ -12,6 +12,7 @@ import uvicorn
 from overwinter.adapters.home import socket_path
 from overwinter.app import App
 from overwinter.faces.api import api
+from overwinter.faces.tcp import Listener
 
 __all__ = ["serve"]
 
@@ -28,8 +29,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: App, home: Path, started: Callable[[Path], None], stop: anyio.Event) -> None:
-    """Answer on the home's socket until `stop` is set; requests under way are finished first.
+async def serve(
+    app: App, home: Path, started: Callable[[Path], None], stop: anyio.Event, listener: Listener | None = None
+) -> None:
+    """Answer on the home's socket, and a port, until `stop` is set; requests under way are finished first.
 
     The home's lock is held, so a socket file that lies there belongs to nobody: it is replaced.
     """
@@ -43,23 +46,31 @@ async def serve(app: App, home: Path, started: Callable[[Path], None], stop: any
     finally:
         os.umask(before)
     listening.listen(1_024)
-    server = _Server(
-        uvicorn.Config(
-            api(app, stop), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_S
-        )
+    config = uvicorn.Config(
+        api(app, stop), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_S
     )
+    try:
+        remote = None if listener is None else listener.config(app, stop, STOP_S)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_answer, config, listening, stop)
+            if listener is not None and remote is not None:
+                group.start_soon(_answer, remote, listener.socket, stop)
+            started(place)
+    finally:
+        listening.close()
+        with suppress(FileNotFoundError):
+            place.unlink()
+
+
+async def _answer(config: uvicorn.Config, listening: socket.socket, stop: anyio.Event) -> None:
+    """Answer on one socket until `stop` is set."""
+    server = _Server(config)
 
     async def end_on_stop() -> None:
         await stop.wait()
         server.should_exit = True
 
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(end_on_stop)
-            started(place)
-            await server.serve([listening])
-            group.cancel_scope.cancel()
-    finally:
-        listening.close()
-        with suppress(FileNotFoundError):
-            place.unlink()
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_on_stop)
+        await server.serve([listening])
+        group.cancel_scope.cancel()

@@ -26,15 +26,17 @@ from overwinter.errors import (
     OverwinterError,
     Revoked,
     ServerUnreachable,
+    TokenRefused,
     UsageError,
 )  # fmt: skip
 from overwinter.events import CallState, Event
 from overwinter.identity import Identity, name_of
 from overwinter.store import CallRecord, RunRecord
+from overwinter.tokens import Token
 from overwinter.values import Value
 
 __all__ = [
-    "call", "error", "event", "finding", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "run", "source", "status_of",
+    "call", "error", "event", "finding", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_token", "run", "source", "status_of",
     "unreachable",
 ]  # fmt: skip
 
@@ -43,6 +45,7 @@ STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
     (NotFound, 404),
     (Conflict, 409),
     (Denied, 403),
+    (TokenRefused, 401),
     (UsageError, 400),
     (HomeFull, 507),
     (HomeError, 500),
@@ -52,6 +55,7 @@ KINDS: Mapping[str, Callable[[str], OverwinterError]] = {
     "UsageError": UsageError, "ConfigInvalid": ConfigInvalid, "Uncrossable": UsageError, "HTTPError": UsageError,
     "NotFound": NotFound, "Conflict": Conflict, "Revoked": Revoked, "Denied": Denied, "HomeError": HomeError, "HomeHeld": HomeHeld,
     "HomeTooNew": HomeTooNew, "HomeDamaged": HomeDamaged, "HomeFull": HomeFull, "JailUnavailable": JailUnavailable,
+    "TokenRefused": TokenRefused,
 }  # fmt: skip
 """What a server may answer; `HTTPError` is a request that no route takes, or a body that is too large."""
 
@@ -204,6 +208,13 @@ def revocation(done: Revocation) -> dict[str, Value]:
         "fenced_ms": done.fenced_us / 1_000,
         "stopped_ms": done.stopped_us / 1_000,
     }
+
+
+def revoked_token(token: Token) -> dict[str, Value]:
+    """Return what became of a token as JSON: nothing was under way for it."""
+    row: dict[str, Value] = {"id": token.id, "person": token.person}
+    nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "on_the_wire": []}
+    return {"token": row, **nothing, "fenced_ms": 0.0, "stopped_ms": 0.0}
 
 
 def source(service: Source) -> dict[str, Value]:

@@ -85,7 +85,14 @@ create table vote (
     at integer not null, primary key (n, position, person)) strict, without rowid;
 insert into agent (name, owner) select distinct agent, 'owner' from run;
 """
-    + log_rows.FORMAT_3
+    # `token`: what is kept of people's API tokens; `digest` is all that is left of the token itself.
+    """
+create table token (
+    id text primary key, digest blob not null, person text not null, name text not null, scopes text not null,
+    agents text not null, created integer not null, expires integer not null, used integer, revoked integer)
+    strict, without rowid;
+create index token_person on token (person);
+""" + log_rows.FORMAT_3
 )
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the

@@ -20,6 +20,7 @@ from overwinter.adapters.sqlite import agents, audited, gates, rows
 from overwinter.adapters.sqlite.audit_log import AuditLog, log_signer, sealing
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
+from overwinter.adapters.sqlite.tokens import SqliteTokens
 from overwinter.adapters.sqlite.writer import Job, Seal, Writer, Wrote
 from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
@@ -107,6 +108,8 @@ class SqliteStore:
         self._writer = Writer(writing, path, seal, self._tell)
         self.registry = SqliteRegistry(path, self._writer, reading, clock)
         """Who may act, in the same file."""
+        self.tokens = SqliteTokens(path, self._writer, reading, clock)
+        """Who may ask from elsewhere, in the same file."""
         self.audit = AuditLog(path=path, key=key)
         """What was done, in the same commits."""
         self._woken: set[str] = set()

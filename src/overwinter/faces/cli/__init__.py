@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shlex
 import signal
 import sys
@@ -17,9 +16,10 @@ from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.governing import agents, approve, inbox, reject, restore, revoke
-from overwinter.faces.cli.guard import Home, Json, guarded, me, once
+from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
 from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, safe, show, table
 from overwinter.faces.cli.secrets import secrets_cli
+from overwinter.faces.cli.tokens import token_cli
 from overwinter.faces.cli.tools import tools_cli
 
 __all__ = ["cli"]
@@ -47,6 +47,7 @@ cli.command()(guarded(inbox))
 cli.command()(guarded(approve))
 cli.command()(guarded(reject))
 cli.add_typer(secrets_cli, name="secrets")
+cli.add_typer(token_cli, name="token")
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")
@@ -395,11 +396,34 @@ def answer(
 
 
 @command
-def serve(*, home: Home = None, is_json: Json = False) -> None:
+def serve(  # noqa: PLR0913 - a command's options
+    *,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", help="Also on TCP, for API tokens; 0: any free port", min=0, max=65_535, show_default=False
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; needs --port")] = "127.0.0.1",
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="Host name by which clients call it", show_default=False)
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file", show_default=False)] = None,
+    key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file", show_default=False)] = None,
+    is_insecure: Annotated[bool, typer.Option("--insecure", help="Other machines may come without TLS")] = False,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
     """Run the home: its programs, its calls, and its API on the home's socket, until SIGTERM or Ctrl-C."""
     from overwinter.faces.cli.serving import serve_home  # noqa: PLC0415 - it loads the event loop and the interpreter
+    from overwinter.faces.tcp import Port  # noqa: PLC0415 - the same
 
-    serve_home(home_path(home), is_json=is_json)
+    if port is None and (host != "127.0.0.1" or names or certificate or key or is_insecure):
+        raise UsageError("--host, --name, --tls-cert, --tls-key and --insecure are about a port: give --port too")
+    tcp = Port(
+        number=port or 0, host=host, names=tuple(names or ()), certificate=certificate, key=key, is_insecure=is_insecure
+    )
+    serve_home(home_path(home), None if port is None else tcp, is_json=is_json)
 
 
 @command
@@ -429,19 +453,12 @@ def gc(
     from overwinter.config import load  # noqa: PLC0415 - the same
 
     place = home_path(home)
-    seconds = _seconds(older_than) if older_than else load(config_path(place)).retention.ended_days * 86_400
+    age_s = seconds(older_than) if older_than else load(config_path(place)).retention.ended_days * 86_400
     with open_door(place, is_json=is_json) as client:
-        done = client.post("collect", older_than_s=seconds)
+        done = client.post("collect", older_than_s=age_s)
     print_json(done) if is_json else typer.echo(
         f"deleted {done['runs']} runs, {done['events']} events, {done['programs']} programs"
     )
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if found is None:
-        raise UsageError(f"{text!r} is no length of time: write 30d, 12h, 5m or 10s")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
 
 
 @command

@@ -1,6 +1,7 @@
 """What every command shares: where its home is, JSON or text, and errors as one sentence with an exit code."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -9,10 +10,10 @@ from typing import Annotated, NoReturn, ParamSpec
 
 import typer
 
-from overwinter.errors import OverwinterError
+from overwinter.errors import OverwinterError, UsageError
 from overwinter.faces.cli.render import print_json, safe_lines
 
-__all__ = ["Home", "Json", "guarded", "me", "once"]
+__all__ = ["Home", "Json", "guarded", "me", "once", "seconds"]
 
 EXIT_INTERRUPTED = 130
 Home = Annotated[
@@ -55,6 +56,18 @@ def me() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
+
+
+def seconds(text: str) -> float:
+    """Return a length of time.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise UsageError(f"{text!r} is no length of time: write 30d, 12h, 5m or 10s")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
 
 
 def _fail(error: OverwinterError, *, is_json: bool) -> NoReturn:

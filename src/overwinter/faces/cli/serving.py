@@ -15,6 +15,7 @@ from overwinter.errors import HomeHeld
 from overwinter.faces.cli.progress import progress
 from overwinter.faces.cli.render import print_json
 from overwinter.faces.server import serve
+from overwinter.faces.tcp import Port, listen
 
 __all__ = ["serve_home"]
 
@@ -23,14 +24,15 @@ HELD_S_MAX = 3.0
 HELD_PAUSE_S = 0.1
 
 
-def serve_home(home: Path, *, is_json: bool = False) -> None:
+def serve_home(home: Path, port: Port | None = None, *, is_json: bool = False) -> None:
     """Run a home until SIGINT or SIGTERM; then let its calls in flight end, and stop."""
-    anyio.run(_serve, home, is_json, backend_options={"loop_factory": uvloop.new_event_loop})
+    anyio.run(_serve, home, port, is_json, backend_options={"loop_factory": uvloop.new_event_loop})
 
 
-async def _serve(home: Path, is_json: bool) -> None:  # noqa: FBT001 - anyio.run passes no keywords
+async def _serve(home: Path, port: Port | None, is_json: bool) -> None:  # noqa: FBT001 - anyio.run passes no keywords
     stop = anyio.Event()
     async with AsyncExitStack() as stack:
+        listener = None if port is None else stack.enter_context(listen(port))
         app = await _opened(stack, home, is_json=is_json)
         group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(_stop_on_signal, stop)  # before anybody can see that it serves, and end it
@@ -38,15 +40,19 @@ async def _serve(home: Path, is_json: bool) -> None:  # noqa: FBT001 - anyio.run
 
         def started(socket: Path) -> None:
             if is_json:
-                print_json({"home": str(home), "socket": str(socket), "pid": os.getpid(), "functions": functions})
+                where = {} if listener is None else {"url": listener.url}
+                said = {"home": str(home), "socket": str(socket), "pid": os.getpid(), "functions": functions}
+                print_json({**said, **where})
                 return
             typer.echo(
                 f"serving {home} on {socket}: {functions} functions, {len(app.config.agents)} agents; Ctrl-C stops"
             )
+            if listener is not None:
+                typer.echo(f"and on {listener.url}, for tokens: `overwinter token create`")
             if app.config.jail.off or app.config.jail.allow_missing:
                 typer.echo("the interpreter's jail has accepted gaps: `overwinter doctor` shows them", err=True)
 
-        await serve(app, home, started, stop)
+        await serve(app, home, started, stop, listener)
         group.cancel_scope.cancel()
     if not is_json:
         typer.echo("stopped")

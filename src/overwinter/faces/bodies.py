@@ -1,0 +1,45 @@
+"""Bodies of requests: a JSON object of at most 4 MB, and its fields by their kinds."""
+
+import json
+from types import UnionType
+from typing import Any, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from overwinter.errors import UsageError
+
+__all__ = ["BODY_BYTES_MAX", "body_of", "field"]
+
+BODY_BYTES_MAX = 4 << 20
+REQUIRED = object()
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a request; an empty body is an empty one."""
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_BYTES_MAX:
+            raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX >> 20} MB")
+    try:
+        body: Any = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise UsageError("the body is a JSON object")
+    return cast("dict[str, Any]", body)
+
+
+def field(body: dict[str, Any], name: str, kind: type | UnionType, default: Any = REQUIRED) -> Any:  # noqa: ANN401 - as the kind says
+    """Return a field of a body.
+
+    Raises:
+        UsageError: it is missing or of another kind.
+    """
+    value = body.get(name, default)
+    if value is REQUIRED:
+        raise UsageError(f"{name!r} is missing")
+    if value is not default and not isinstance(value, kind):
+        raise UsageError(f"{name!r} is a {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
+    return value
