@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import secrets, tokens, tools
+from overwinter.faces.cli import identities, secrets, tokens, tools
 from overwinter.faces.server import _Server
 
 _ = (
@@ -21,6 +21,8 @@ _ = (
     cli.ps,
     cli.root,
     cli.show_run,
+    identities.list_agents,
+    identities.show_agent,
     secrets.list_secrets,
     secrets.remove_secret,
     secrets.set_secret,

@@ -117,7 +117,8 @@ class Service:
     base_url: str = ""
     """Where the API is, if not where its description says. Only so may it be on a private network."""
     auth: str = ""
-    """Reference of its credential: `env:NAME`, `file:PATH`, `keyring:SERVICE/NAME` or `vault:NAME`. It is sent as the description's security scheme asks."""
+    """Reference of its credential: `env:NAME`, `file:PATH`, `keyring:SERVICE/NAME` or `vault:NAME`. It is sent as the description's security scheme asks.
+    `identity`: no credential of the home, but a token that says which agent asks, for a described API; docs/api.md."""
     timeout_s: float = 60.0
     """The longest that one attempt at a call of a described function may take, all its pages together."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -306,16 +307,21 @@ class _Reader:
             raise self._wrong((*place, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}")
         if service.base_url and not service.base_url.startswith(("http://", "https://")):
             raise self._wrong((*place, "base_url"), f"begins with http:// or https://, unlike {service.base_url!r}")
-        if service.auth and not REFERENCE.fullmatch(service.auth):
-            raise self._wrong(
-                (*place, "auth"),
-                "is a reference, 'env:NAME', 'file:PATH', 'keyring:SERVICE/NAME' or 'vault:NAME': the secret itself stays out of here",
-            )
+        self._credential(place, service)
         for function, effect in service.effects.items():
             if effect not in ("read", "idempotent", "write"):
                 raise self._wrong(
                     (*place, "effects"), f"knows read, idempotent and write, not {effect!r} for {function}"
                 )
+
+    def _credential(self, place: tuple[str, ...], service: Service) -> None:
+        if service.auth == "identity" and not service.openapi:
+            raise self._wrong((*place, "auth"), "is 'identity' for described APIs alone: openapi = '...'")
+        if service.auth not in ("", "identity") and not REFERENCE.fullmatch(service.auth):
+            raise self._wrong(
+                (*place, "auth"),
+                "is a reference, 'env:NAME', 'file:PATH', 'keyring:SERVICE/NAME' or 'vault:NAME': the secret itself stays out of here",
+            )
 
     def _wrong(self, place: tuple[str, ...], words: str) -> ConfigInvalid:
         line = self._line(place)

@@ -95,13 +95,23 @@ async def test_every_route_has_a_need_and_refuses_a_token_without_its_scope(proj
         for key, need in NEEDS.items():
             method, path = key.split()
             for scope, token in tokens.items():
-                if scope == need.scope:
+                if need.scope in (scope, "open"):
                     continue
                 status, answer, told = await Visitor(app).ask(method, path, token, {} if method == "POST" else None)
                 assert (status, answer["error"]["type"]) == (403, "Denied"), key
                 if need.scope is not None:
                     assert f"'{need.scope}'" in answer["error"]["message"]
                     assert f'error="insufficient_scope", scope="{need.scope}"' in told["www-authenticate"]
+
+
+async def test_public_keys_alone_are_for_everybody(project):
+    async with home(project) as app:
+        status, keys, _ = await Visitor(app).ask("GET", "/.well-known/jwks.json")
+        assert (status, keys) == (200, app.mint.issuer.keys())
+        assert [each["kty"] for each in keys["keys"]] == ["OKP"]
+        assert "d" not in keys["keys"][0]
+        assert [key for key, need in NEEDS.items() if need.scope == "open"] == ["GET /.well-known/jwks.json"]
+        assert (await Visitor(app).ask("GET", "/.well-known/jwks.json", host="evil.example"))[0] == 421
 
 
 async def test_a_route_without_a_need_is_refused_to_everybody(project, monkeypatch):

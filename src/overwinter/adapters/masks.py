@@ -61,6 +61,10 @@ class Mask:
         joined = "\0".join(_texts(value))
         return self._walked(value) if any(form in joined for form, _ in self.texts) else value
 
+    def also(self, other: "Mask") -> "Mask":
+        """Return what hides the secrets of both; those of the other first, which are to be the longer ones."""
+        return Mask(forms=(*other.forms, *self.forms), texts=(*other.texts, *self.texts))
+
     def answer(self, answer: Answer | Unknown) -> Answer | Unknown:
         """Return an answer whose words are without secrets, and so is the name of a file. Values and bytes are masked before."""
         match answer:

@@ -14,7 +14,7 @@ from overwinter import values
 from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
 from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
-from overwinter.adapters.openapi import Apis, load_apis
+from overwinter.adapters.openapi import Apis, Identify, load_apis
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.adapters.vault import Vault
 from overwinter.catalog import Catalog, Function, Module, Performed, Tools, Unknown
@@ -44,6 +44,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     sight: "Sight",
     handles: Handles,
     importing: Callable[[str], None],
+    identify: Identify,
 ) -> "AsyncGenerator[Sources]":
     """Import what is new, and yield all functions of a home's services.
 
@@ -57,6 +58,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         sight: whether an agent may find a function.
         handles: keeps files, and values that are too large.
         importing: told the name of each service whose import begins.
+        identify: makes the token of an attempt at a call, for services with `auth = "identity"`.
 
     Raises:
         ConfigInvalid: a service cannot be loaded.
@@ -76,7 +78,16 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         _index(file, python.catalog.modules, clock.now_us())
         vault = Vault(path.parent)
         apis = await stack.enter_async_context(
-            load_apis(described, file, clock, handles, directory=directory, vault=vault, importing=importing)
+            load_apis(
+                described,
+                file,
+                clock,
+                handles,
+                directory=directory,
+                vault=vault,
+                importing=importing,
+                identify=identify,
+            )
         )
         mcp = await stack.enter_async_context(
             load_mcp(servers, file, clock, handles, directory=directory, vault=vault, importing=importing)

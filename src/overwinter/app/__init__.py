@@ -88,6 +88,8 @@ class App:
         """Who may act here, and what stops them."""
         self.access = Access(parts.tokens, parts.clock)
         """Who may ask from elsewhere."""
+        self.mint = parts.mint
+        """What agents show of themselves elsewhere."""
 
     @classmethod
     @asynccontextmanager

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of
 from overwinter.adapters.home import Home
+from overwinter.adapters.identity_tokens import Mint, issuer_in
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
-from overwinter.adapters.sqlite import AuditLog, open_store
+from overwinter.adapters.sqlite import AuditLog, SqliteStore, open_store
 from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
@@ -52,6 +53,8 @@ class Parts:
     clock: Clock
     ids: Ids
     policy: CedarPolicy
+    mint: Mint
+    """Makes what agents show of themselves elsewhere."""
     directory: Path
     """Where `overwinter.toml` lies, with `policies/` and what its services name."""
     key: bytes
@@ -91,6 +94,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
     jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
+        nullcontext(_mint(place, store, clock, policy)) as mint,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
         open_sources(
             config.services,
@@ -102,6 +106,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             sight=Sight(policy, parents_of(config)),
             handles=handles,
             importing=importing,
+            identify=mint.for_call,
         ) as sources,
         open_interpreter(
             limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
@@ -121,9 +126,15 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             clock=clock,
             ids=ids,
             policy=policy,
+            mint=mint,
             directory=directory,
             key=place.key,
         )
+
+
+def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) -> Mint:
+    issuer = issuer_in(place.path / "keys" / "issuer.key", store.audit.key.name)
+    return Mint(issuer, store.registry, clock, lambda: policy.version)
 
 
 def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = ()) -> Rules:

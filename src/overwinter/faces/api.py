@@ -22,6 +22,7 @@ from overwinter.excerpt import CHARACTERS_MAX, CHARACTERS_MIN
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
+from overwinter.faces.identities import identity_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
 from overwinter.ids import from_bytes, to_bytes
@@ -80,6 +81,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
         *token_routes(app),
+        *identity_routes(app),
     ]
     routes = guarded(routes, app, _body) if is_remote else routes
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overwinter.app.tokens import Access
-from overwinter.faces.scopes import CALLER, refused
+from overwinter.faces.scopes import CALLER, NEEDS, refused
 from overwinter.tokens import FORM, Token, digest_of
 
 __all__ = ["Attempts", "Bearer"]
 
-OPEN = "/.well-known/jwks.json"
-"""Public keys are for everybody."""
+OPEN = frozenset(key.partition(" ")[2] for key, need in NEEDS.items() if need.scope == "open")
+"""Paths for everybody: public keys."""
 REALM = 'Bearer realm="overwinter"'
 UNKNOWN = (
     "an API token is needed, `Authorization: Bearer ow_...`: `overwinter token create` makes one, on the home's machine"
@@ -83,7 +83,7 @@ class Bearer:
         """Answer one request."""
         assert scope["type"] == "http", f"the door serves HTTP alone, not {scope['type']}"
         refusal = self._misplaced(scope)
-        if refusal is None and scope["path"] != OPEN:
+        if refusal is None and scope["path"] not in OPEN:
             came = await self._recognised(scope)
             if isinstance(came, Token):
                 scope[CALLER] = came

@@ -23,7 +23,7 @@ __all__ = ["NEEDS", "Need", "guarded", "key_of", "refused"]
 
 CALLER = "overwinter.caller"
 """Key of the ASGI scope under which the door leaves the token."""
-Of = Literal["home", "agent", "listed", "run", "runs", "question", "asked", "handle", "subject"]
+Of = Literal["home", "agent", "named", "listed", "run", "runs", "question", "asked", "handle", "subject"]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -31,11 +31,11 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Need:
     """What one route asks."""
 
-    scope: Scope | None
-    """None: it is not for tokens, only for the home's socket."""
+    scope: Scope | Literal["open"] | None
+    """None: it is not for tokens, only for the home's socket. `open`: for everybody, without one."""
     of: Of = "home"
     """Where it says whom it concerns: the whole home (then only a token for all agents will do), `agent` in body or query,
-    the same but needed (`listed`), a run, question or handle in the path, a run in the query (`runs`), `subject` in the body."""
+    the same but needed (`listed`), an agent in the path (`named`), a run, question or handle in the path, a run in the query (`runs`), `subject` in the body."""
 
 
 NEEDS: Mapping[str, Need] = {
@@ -66,6 +66,9 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/restore": Need(scope="admin", of="agent"),
     "GET /v1/tokens": Need(scope="admin"),
     "POST /v1/tokens": Need(scope=None),
+    "GET /.well-known/jwks.json": Need(scope="open"),
+    "GET /v1/agents/{agent}": Need(scope="read", of="named"),
+    "GET /v1/agents/{agent}/document": Need(scope="read", of="named"),
     "GET /v1/health": Need(scope="read"),
     "POST /v1/collect": Need(scope="admin"),
 }
@@ -99,6 +102,8 @@ def refused(status: int, kind: str, message: str, challenge: str | None = None, 
 
 def _guarded(endpoint: Endpoint, key: str, app: App, read: Callable[[Request], Awaitable[dict[str, Any]]]) -> Endpoint:
     need = NEEDS.get(key, Need(scope=None))
+    if need.scope == "open":
+        return endpoint
 
     async def answer(request: Request) -> Response:
         token: Token = request.scope[CALLER]
@@ -136,12 +141,11 @@ async def _judge(of: Of, token: Token, request: Request, body: Mapping[str, Any]
     match of:
         case "home":
             _concerned(token, "*", "the whole home")
-        case "agent":
-            agent = body.get("agent", "default") if body else query.get("agent", "default")
-            _concerned(token, str(agent), f"agent {agent!r}")
-        case "listed":
-            agent = query.get("agent", "*")
-            _concerned(token, agent, f"agent {agent!r}: name one that it is for, agent=NAME")
+        case "agent" | "named" | "listed":
+            agent = _agent(of, request, body)
+            _concerned(
+                token, agent, "the whole home: name an agent, agent=NAME" if agent == "*" else f"agent {agent!r}"
+            )
         case "run":
             path["run"] = await _run(token, path["run"], app)
         case "runs":
@@ -156,6 +160,17 @@ async def _judge(of: Of, token: Token, request: Request, body: Mapping[str, Any]
             path["handle"] = f"{await _run(token, run, app)}{colon}{place}"
         case "subject":
             await _subject(token, str(body.get("subject", "")), app)
+
+
+def _agent(of: Of, request: Request, body: Mapping[str, Any]) -> str:
+    """Return the agent that a request names; `*` if it concerns all."""
+    match of:
+        case "named":
+            return str(request.path_params["agent"])
+        case "listed":
+            return request.query_params.get("agent", "*")
+        case _:
+            return str(body.get("agent", "default")) if body else request.query_params.get("agent", "default")
 
 
 def _concerned(token: Token, agent: str, what: str) -> None:

@@ -4,12 +4,12 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from urllib.parse import urljoin
 
 import anyio
@@ -27,11 +27,11 @@ from overwinter.catalog import Catalog, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
 from overwinter.config import Service
-from overwinter.errors import ConfigInvalid
+from overwinter.errors import ConfigInvalid, NotFound, Revoked
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.handles import File, Handles, handle_of
 
-__all__ = ["Apis", "load_apis"]
+__all__ = ["Apis", "Identify", "load_apis"]
 
 IMPORTER = 3
 """Grows when the same description would be read in another way: every service is imported anew then."""
@@ -39,6 +39,10 @@ FETCH_S_MAX = 60.0
 REDIRECTS_MAX = 5
 VALIDATORS_REMEMBERED = 500
 FAULT_CHARACTERS_MAX = 300
+IDENTITY = "identity"
+"""`auth` of a service that wants to know which agent asks, not a secret of ours."""
+Identify: TypeAlias = Callable[[Call, str], Awaitable[str]]
+"""Makes the token of one attempt at a call, for the service at an origin."""
 
 
 @asynccontextmanager
@@ -51,6 +55,7 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
     directory: Path,
     vault: Vault,
     importing: Callable[[str], None],
+    identify: Identify,
 ) -> "AsyncGenerator[Apis]":
     """Import what is new or changed of the described services, and yield their functions as tools.
 
@@ -62,12 +67,16 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
         directory: paths of descriptions are relative to it.
         vault: the home's own secrets.
         importing: told the name of each service whose import begins.
+        identify: makes tokens for services with `auth = "identity"`.
 
     Raises:
         ConfigInvalid: a description that was never imported cannot be read.
     """
     async with open_client(clock, bytes_max=handles.kept_bytes_max) as client:
-        apis = Apis(services, file, client=client, clock=clock, handles=handles, directory=directory, vault=vault)
+        apis = Apis(
+            services, file,
+            client=client, clock=clock, handles=handles, directory=directory, vault=vault, identify=identify,
+        )  # fmt: skip
         await apis.refresh(is_forced=False, importing=importing)
         yield apis
 
@@ -85,7 +94,9 @@ class Apis:
         handles: Handles,
         directory: Path,
         vault: Vault,
+        identify: Identify,
     ) -> None:
+        self._identify = identify
         self._services, self._file, self._client, self._clock = services, file, client, clock
         self._handles = handles
         self._directory, self._vault = directory, vault
@@ -112,14 +123,22 @@ class Apis:
         if fault := self._fault(call.function)(call.arguments):
             return Raised(kind="ValueError", message=f"{call.function}: {fault}", code="arguments")
         try:
-            connection = self._connection(call.function.partition(".")[0])
-        except ConfigInvalid as error:
+            connection = await self._connected(call)
+        except (ConfigInvalid, Forbidden, NotFound, Revoked) as error:
             return Raised(kind="PermissionError", message=str(error), code="connection")
         timeout_s = self._services[call.function.partition(".")[0]].timeout_s
         answer = await self._client.perform(call, plan, connection, timeout_s=timeout_s)
         if isinstance(answer, Returned) and isinstance(answer.value, File):
             return await self._kept(call, answer.value)
         return answer
+
+    async def _connected(self, call: Call) -> Connection:
+        """Return how the service of a call is reached by its agent."""
+        name = call.function.partition(".")[0]
+        connection = self._connection(name)
+        if self._services[name].auth != IDENTITY:
+            return connection
+        return connection.bearing(await self._identify(call, connection.endpoint.origin))
 
     async def _with_files(self, call: Call, plan: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments of a call with files in the places of their handles, where the API takes any."""
@@ -219,7 +238,7 @@ class Apis:
             place = f"services.{name}.headers"
             references, query = References(self._directory, self._vault), list[tuple[str, str]]()
             headers = {key: references.whole(value, place, name=key) for key, value in service.headers.items()}
-            if service.auth:
+            if service.auth and service.auth != IDENTITY:
                 secret = references.whole(service.auth, f"services.{name}.auth", name="credential")
                 _authorise(settings["scheme"], secret, headers, query)
             mask = mask_of({*references.secrets, headers.get("Authorization", "")})

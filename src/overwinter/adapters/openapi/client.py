@@ -14,13 +14,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from overwinter.adapters.egress import Endpoint, Forbidden, Resolve, endpoint, resolved_by_system, sent_on, session
-from overwinter.adapters.masks import Mask
+from overwinter.adapters.masks import Mask, mask_of
 from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import SECOND_US, Clock
@@ -70,6 +70,14 @@ class Connection:
         if not (here := self.endpoint).covers(there):
             raise Forbidden(f"{there.origin}{there.path}: only {here.origin}{here.path} may be asked", code="redirect")
         return self.headers
+
+    def bearing(self, token: str) -> "Connection":
+        """Return the same with a token that holds for one call, hidden like every credential."""
+        return replace(
+            self,
+            headers={**self.headers, "Authorization": f"Bearer {token}"},
+            mask=self.mask.also(mask_of([token])),
+        )
 
     @property
     def endpoint(self) -> Endpoint:

@@ -15,8 +15,9 @@ import typer
 from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.governing import agents, approve, inbox, reject, restore, revoke
+from overwinter.faces.cli.governing import approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
+from overwinter.faces.cli.identities import agents_cli
 from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, safe, show, table
 from overwinter.faces.cli.secrets import secrets_cli
 from overwinter.faces.cli.tokens import token_cli
@@ -40,7 +41,7 @@ cli = typer.Typer(
     "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on.",
 )
 cli.add_typer(tools_cli, name="tools")
-cli.command()(guarded(agents))
+cli.add_typer(agents_cli, name="agents")
 cli.command()(guarded(revoke))
 cli.command()(guarded(restore))
 cli.command()(guarded(inbox))

@@ -1,0 +1,42 @@
+"""`overwinter agents`: the agents of a home, and what one shows of itself elsewhere."""
+
+from typing import Annotated
+
+import typer
+
+from overwinter.faces.cli.door import home_path, open_door
+from overwinter.faces.cli.governing import agents
+from overwinter.faces.cli.guard import Home, Json, guarded
+from overwinter.faces.cli.render import print_json, safe
+
+__all__ = ["agents_cli"]
+
+agents_cli = typer.Typer(help="The agents of this home: who answers for each, and whether it may act.")
+
+
+@agents_cli.callback(invoke_without_command=True)
+def list_agents(context: typer.Context, *, home: Home = None, is_json: Json = False) -> None:
+    """List the agents of this home: who answers for each, and whether it may act."""
+    if context.invoked_subcommand is None:
+        guarded(agents)(home=home, is_json=is_json)
+
+
+@agents_cli.command("show")
+@guarded
+def show_agent(
+    name: Annotated[str, typer.Argument(help="An agent", show_default=False)],
+    *,
+    is_document: Annotated[
+        bool, typer.Option("--document", help="The document that it shows elsewhere, as JSON; `jwt` is the signed form")
+    ] = False,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
+    """Show one agent, or its identity document, signed by the home's issuer key."""
+    with open_door(home_path(home), is_json=is_json) as client:
+        found = client.get("agents", name, *(("document",) if is_document else ()))
+    if is_json or is_document:
+        print_json(found)
+        return
+    for key, value in found.items():
+        typer.echo(f"{key:<8} {'-' if value in (None, '') else safe(str(value))}")

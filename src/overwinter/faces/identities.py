@@ -1,0 +1,44 @@
+"""Routes about what agents show of themselves elsewhere: documents, and the keys with which anybody verifies them."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from overwinter.adapters.identity_tokens import DOCUMENT
+from overwinter.app import App
+from overwinter.faces import wire
+
+__all__ = ["identity_routes"]
+
+KEYS_S = 3_600
+"""How long others may keep the keys."""
+
+
+def identity_routes(app: App) -> list[Route]:
+    """Return the routes."""
+    face = _Identities(app)
+    return [
+        Route("/.well-known/jwks.json", face.keys),
+        Route("/v1/agents/{agent}", face.show),
+        Route("/v1/agents/{agent}/document", face.document),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Identities:
+    app: App
+
+    async def keys(self, request: Request) -> Response:
+        del request
+        headers = {"cache-control": f"public, max-age={KEYS_S}"}
+        return JSONResponse(self.app.mint.issuer.keys(), headers=headers, media_type="application/jwk-set+json")
+
+    async def show(self, request: Request) -> Response:
+        return JSONResponse(wire.identity(await self.app.governance.identity(request.path_params["agent"])))
+
+    async def document(self, request: Request) -> Response:
+        text = await self.app.mint.document(request.path_params["agent"])
+        claims = dict(await self.app.mint.verified(text, kind=DOCUMENT))
+        return JSONResponse({"id": claims["sub"], **claims, "jwt": text}, headers={"cache-control": "no-store"})
