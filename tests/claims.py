@@ -53,6 +53,8 @@ CLAIMS = {
     "I1.agents": "a token for some agents reaches nothing of others",
     "I1.rebinding": "no page of another site gets in, under whichever name it calls the door",
     "I1.attempts": "wrong tokens of one address are limited in rate, in bounded memory",
+    "I1.tls": "a client elsewhere works over TLS, and the token it carries is in no output",
+    "I1.streams": "an event stream that is open ends with its token",
     "I1.digest": "of an API token only its digest is kept, and making and revoking it are entries of the audit log",
     "I2.forged": "an identity token of another key, algorithm, kind, audience, issuer or time is refused",
     "I2.bytes": "an identity token with any byte changed is refused",

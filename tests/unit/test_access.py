@@ -4,6 +4,7 @@ import json
 import secrets
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -216,6 +217,43 @@ async def test_no_page_of_another_site_gets_in_even_with_a_token(project, host, 
     async with home(project) as app:
         token = await made(app)
         assert (await Visitor(app).ask("GET", "/v1/health", token, host=host, headers=headers))[0] == status
+
+
+@pytest.mark.claim("I1.streams")
+async def test_a_stream_that_is_open_ends_with_its_token(project):
+    async with home(project) as app:
+        token, run_id = (
+            await made(app),
+            await app.start("await tools.receive()\nawait tools.receive()\nprint('never told')"),
+        )
+        await idle(app)
+        told: list[bytes] = []
+        before: list[bytes] = []
+        is_over, has_begun = anyio.Event(), anyio.Event()
+
+        async def receive():
+            await is_over.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            told.append(message.get("body", b""))
+            if b"called" in told[-1]:
+                has_begun.set()
+            if message["type"] == "http.response.body" and not message["more_body"]:
+                is_over.set()
+
+        headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())]
+        scope = {"type": "http", "method": "GET", "path": f"/v1/runs/{run_id}/events", "query_string": b"follow=1",
+                 "headers": headers, "http_version": "1.1", "scheme": "http", "client": ("192.0.2.7", 1), "root_path": ""}  # fmt: skip
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(Visitor(app).door, scope, receive, send)
+                await has_begun.wait()
+                before += told
+                await app.access.revoke(id_of(digest_of(token)), by="lead")
+                await app.send(run_id, "secret news")
+                await is_over.wait()
+        assert told == [*before, b""]
 
 
 async def test_a_token_in_an_address_is_refused_and_not_repeated(project):

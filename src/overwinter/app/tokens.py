@@ -77,6 +77,11 @@ class Access:
         """Return one by its id."""
         return await self._tokens.token(token_id)
 
+    async def counts(self, token_id: str) -> bool:
+        """Whether one counts at this moment."""
+        token = await self._tokens.token(token_id)
+        return token is not None and token.is_live(self._clock.now_us())
+
     async def revoke(self, token_id: str, *, by: str, reason: str = "") -> Token:
         """Revoke a token: no request that comes with it after this is answered.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from urllib.parse import unquote
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overwinter.app.tokens import Access
 from overwinter.faces.scopes import CALLER, NEEDS, refused
@@ -87,9 +87,24 @@ class Bearer:
             came = await self._recognised(scope)
             if isinstance(came, Token):
                 scope[CALLER] = came
+                send = self._watched(came, send)
             else:
                 refusal = came
         await (self._inner if refusal is None else refusal)(scope, receive, send)
+
+    def _watched(self, token: Token, send: Send) -> Send:
+        """Return what sends as long as a token counts: a stream ends with the next thing that it would have told."""
+        is_over = False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_over
+            if is_over:
+                return
+            if message.get("more_body") and not await self._access.counts(token.id):
+                is_over, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        return sent
 
     def _misplaced(self, scope: Scope) -> Response | None:
         """Return why a request is not for this door, or None."""

@@ -1,19 +1,22 @@
-"""A client of the home's socket: the standard library alone, so that a command starts in milliseconds."""
+"""A client of a home, on its socket or over TCP: the standard library alone, so that a command starts in milliseconds."""
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
-from overwinter.errors import OverwinterError, ServerUnreachable
+from overwinter.errors import OverwinterError, ServerUnreachable, UsageError
 from overwinter.faces import wire
+from overwinter.tokens import is_spelt
 
-__all__ = ["Client"]
+__all__ = ["Client", "Remote", "remote"]
 
 TIMEOUT_S = 90.0
 """Longer than the longest request that waits on the server."""
@@ -42,6 +45,43 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A home that answers over TCP."""
+
+    host: str
+    port: int
+    is_tls: bool
+    token: str = field(repr=False)
+
+    def __str__(self) -> str:
+        """Return its address."""
+        return f"http{'s' if self.is_tls else ''}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def remote(url: str, token: str) -> Remote:
+    """Return the home at an address, for a token.
+
+    Raises:
+        UsageError: one of them is none, or the token would cross a network in plain text.
+    """
+    if not is_spelt(token):
+        raise UsageError("there is no API token where --token or $OVERWINTER_TOKEN points: env:NAME or file:PATH")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise UsageError(f"{url!r} is no address of a home: {error}") from error
+    is_plain = parts.scheme in ("http", "https") and not (parts.username or parts.query or parts.path.strip("/"))
+    if not is_plain or not host:
+        raise UsageError(f"{url!r} is no address of a home: write https://host:port")
+    is_here = host == "localhost" or re.fullmatch(r"127(\.\d{1,3}){3}|::1", host) is not None
+    if parts.scheme == "http" and not is_here:
+        raise UsageError(f"{url} would show the token to the network: only a home of this machine is asked by http")
+    is_tls = parts.scheme == "https"
+    return Remote(host=host, port=port or (443 if is_tls else 80), is_tls=is_tls, token=token)
+
+
 class _Broken(Exception):
     """A connection ended before the answer was whole. `was_sent`: the server may have carried the request out."""
 
@@ -54,15 +94,15 @@ class Client:
     """One method per verb; answers are plain JSON, errors are those of `errors`.
 
     Args:
-        path: the socket.
+        path: the socket, or a home over TCP.
         reach: returns the socket to use when nothing answers on the last one any more. Without it a broken connection
             is `ServerUnreachable`.
     """
 
-    def __init__(self, path: Path, reach: Callable[[], Path] | None = None) -> None:
+    def __init__(self, path: Path | Remote, reach: Callable[[], Path] | None = None) -> None:
         self._path = path
         self._reach = reach
-        self._connection: _UnixConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None
         self._used_at = 0.0
 
     def close(self) -> None:
@@ -115,9 +155,9 @@ class Client:
 
     def _stream(self, url: str) -> Iterator[dict[str, Any] | None]:
         """Yield the events of one connection, then None if the run has ended; without it the server went away."""
-        with closing(_UnixConnection(self._path, FOLLOW_TIMEOUT_S)) as connection:
+        with closing(self._open(FOLLOW_TIMEOUT_S)) as connection:
             try:
-                connection.request("GET", url)
+                connection.request("GET", url, headers=self._headers(None))
                 response = connection.getresponse()
                 if response.status >= http.client.BAD_REQUEST:
                     raise wire.raised(_json(response.status, response.read()))
@@ -168,7 +208,7 @@ class Client:
         try:
             # A server that refuses a large body answers before it has read all of it, and its answer is what counts.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, url, raw, {"content-type": "application/json"} if raw else {})
+                connection.request(method, url, raw, self._headers(raw))
             response = connection.getresponse()
             answer = response.status, response.read()
         except TimeoutError as error:
@@ -180,12 +220,27 @@ class Client:
         self._connection, self._used_at = connection, time.monotonic()
         return answer
 
-    def _connect(self) -> _UnixConnection:
-        connection = _UnixConnection(self._path, TIMEOUT_S)
+    def _headers(self, raw: bytes | None) -> dict[str, str]:
+        given = {"content-type": "application/json"} if raw else {}
+        return given if isinstance(self._path, Path) else {**given, "authorization": f"Bearer {self._path.token}"}
+
+    def _open(self, timeout_s: float) -> http.client.HTTPConnection:
+        match self._path:
+            case Path() as path:
+                return _UnixConnection(path, timeout_s)
+            case Remote(host=host, port=port, is_tls=True):
+                return http.client.HTTPSConnection(host, port, timeout=timeout_s)
+            case Remote(host=host, port=port):
+                return http.client.HTTPConnection(host, port, timeout=timeout_s)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = self._open(TIMEOUT_S)
         try:
             connection.connect()
         except OSError as error:
             connection.close()
+            if isinstance(self._path, Remote):
+                raise ServerUnreachable(f"{self._path} cannot be reached: {error}") from error
             raise _Broken(was_sent=False) from error
         return connection
 

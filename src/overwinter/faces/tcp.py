@@ -53,14 +53,10 @@ class Listener:
         return f"http{'s' if self._port.certificate else ''}://{shown}:{number}"
 
     def config(self, app: App, stop: anyio.Event, stop_s: int) -> uvicorn.Config:
-        """Return the server's settings.
-
-        Raises:
-            UsageError: certificate and key cannot be used.
-        """
+        """Return the server's settings."""
         names = (*self._port.names, self._port.host)
         door = Bearer(api(app, stop, is_remote=True), app.access, names)
-        config = uvicorn.Config(
+        return uvicorn.Config(
             door,
             log_level="warning",
             access_log=False,
@@ -73,11 +69,6 @@ class Listener:
             ssl_certfile=self._port.certificate,
             ssl_keyfile=self._port.key,
         )
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"{self._port.certificate} and its key cannot be used for TLS: {error}") from error
-        return config
 
 
 @contextmanager
@@ -85,10 +76,9 @@ def listen(port: Port) -> Generator[Listener]:
     """Listen until the block is left.
 
     Raises:
-        UsageError: the address cannot be had, or others could listen in on it.
+        UsageError: the address cannot be had, others could listen in on it, or the certificate cannot be used.
     """
-    if (port.certificate is None) != (port.key is None):
-        raise UsageError("--tls-cert and --tls-key are given together")
+    _certified(port)
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(port.host, port.number, type=socket.SOCK_STREAM)
         is_loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
@@ -108,3 +98,15 @@ def listen(port: Port) -> Generator[Listener]:
         except OSError as error:
             raise UsageError(f"port {port.number} of {port.host} cannot be had: {error.strerror}") from error
         yield Listener(port, listening)
+
+
+def _certified(port: Port) -> None:
+    """Try the certificate: before anything else is opened, and in the words of the command."""
+    if port.certificate is None and port.key is None:
+        return
+    if port.certificate is None or port.key is None:
+        raise UsageError("--tls-cert and --tls-key are given together")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(port.certificate, port.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(f"{port.certificate} and {port.key} cannot be used for TLS: {error}") from error

@@ -66,6 +66,18 @@ def root(
     *,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
     home: Home = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", help="Ask the home there, over TCP: https://host:port; $OVERWINTER_URL", show_default=False
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", help="The API token for it: env:NAME or file:PATH; $OVERWINTER_TOKEN", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Handle what stands before a command."""
     for stream in (sys.stdout, sys.stderr):
@@ -73,6 +85,13 @@ def root(
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
     if home is not None:
         os.environ["OVERWINTER_HOME"] = str(home)
+    if token is not None and not token.startswith(("env:", "file:")):
+        raise typer.BadParameter(
+            "a token on the command line is seen by every user of this machine: env:NAME or file:PATH"
+        )
+    for name, given in (("OVERWINTER_URL", url), ("OVERWINTER_TOKEN", token)):
+        if given is not None:
+            os.environ[name] = given
     if version:
         typer.echo(f"overwinter {__version__}")
         raise typer.Exit

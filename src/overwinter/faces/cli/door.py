@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overwinter.errors import HomeHeld, OverwinterError
+from overwinter.errors import HomeHeld, OverwinterError, UsageError
 from overwinter.faces.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def is_served(home: Path) -> bool:
 def open_door(home: Path, *, is_worker: bool = False, is_json: bool = False) -> "Generator[Client]":
     """Yield a client of the home, which finds the home's next holder if the present one goes away.
 
+    With `$OVERWINTER_URL`, which `--url` sets, it is the home there, and none here is touched.
+
     Args:
         home: the directory.
         is_worker: if nobody holds the home, run its programs too, for as long as the block lasts.
@@ -64,14 +66,36 @@ def open_door(home: Path, *, is_worker: bool = False, is_json: bool = False) -> 
         HomeError: it cannot be opened.
         ConfigInvalid: its `overwinter.toml` is wrong.
     """
-    from overwinter.faces.client import Client  # noqa: PLC0415 - `--version` and `--help` need no HTTP
+    from overwinter.faces.client import Client, remote  # noqa: PLC0415 - `--version` and `--help` need no HTTP
 
+    if url := os.environ.get("OVERWINTER_URL"):
+        with closing(Client(remote(url, _token()))) as client:
+            yield client
+        return
     door = _Door(home, is_worker=is_worker, is_json=is_json)
     try:
         with closing(Client(door.reach(), door.reach)) as client:
             yield client
     finally:
         door.close()
+
+
+def _token() -> str:
+    """Return the API token: what `$OVERWINTER_TOKEN` refers to by `env:NAME` or `file:PATH`, as `--token` has it, or holds.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    given = os.environ.get("OVERWINTER_TOKEN", "")
+    kind, _, name = given.partition(":")
+    if kind == "env":
+        return os.environ.get(name, "")
+    if kind != "file":
+        return given
+    try:
+        return Path(name).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"there is no token to be read in {name}: {error}") from error
 
 
 class _Door:
