@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from starlette.routing import Route
 
 from kit import opened
+from overwinter.app.tokens import Access
 from overwinter.config import Agent, Config
-from overwinter.errors import Conflict, NotFound, UsageError
+from overwinter.errors import Conflict, HomeError, NotFound, UsageError
 from overwinter.faces.api import api
 from overwinter.faces.bearer import ADDRESSES_MAX, FAILURE_S, FAILURES_MAX, Attempts, Bearer
 from overwinter.faces.scopes import NEEDS, key_of
 from overwinter.testing import ManualClock, idle
-from overwinter.tokens import digest_of, id_of, is_spelt, spelt
+from overwinter.tokens import Token, digest_of, id_of, is_spelt, spelt
 
 pytestmark = pytest.mark.anyio
 OWNER = "owner@example.com"
@@ -217,6 +218,20 @@ async def test_no_page_of_another_site_gets_in_even_with_a_token(project, host, 
     async with home(project) as app:
         token = await made(app)
         assert (await Visitor(app).ask("GET", "/v1/health", token, host=host, headers=headers))[0] == status
+
+
+async def test_a_store_in_trouble_lets_nobody_in(project):
+    async with home(project) as app:
+        token = await made(app)
+
+        class Broken(Access):
+            async def recognise(self, text: str) -> Token | None:
+                raise HomeError("the disk is gone")
+
+        visitor = Visitor(app)
+        visitor.door._access = Broken(app._parts.tokens, app._clock)
+        status, answer, _ = await visitor.ask("GET", "/v1/health", token)
+        assert (status, answer["error"]["type"]) == (500, "HomeError")
 
 
 @pytest.mark.claim("I1.streams")

@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from urllib.parse import unquote
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overwinter.app.tokens import Access
+from overwinter.errors import OverwinterError
+from overwinter.faces import wire
 from overwinter.faces.scopes import CALLER, NEEDS, refused
 from overwinter.tokens import FORM, Token, digest_of
 
@@ -84,7 +86,10 @@ class Bearer:
         assert scope["type"] == "http", f"the door serves HTTP alone, not {scope['type']}"
         refusal = self._misplaced(scope)
         if refusal is None and scope["path"] not in OPEN:
-            came = await self._recognised(scope)
+            try:
+                came = await self._recognised(scope)
+            except OverwinterError as error:  # the store is in trouble: doubt means deny
+                came = JSONResponse(wire.error(error), wire.status_of(error))
             if isinstance(came, Token):
                 scope[CALLER] = came
                 send = self._watched(came, send)
