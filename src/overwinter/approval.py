@@ -69,10 +69,14 @@ def digest(call: Call, *, agent_epoch: int, pin: str, rules: str, expires_us: in
 
 
 def _ordered(value: Value) -> Value:
-    """Return a value with its keys in order: the same arguments are the same, however they were written."""
+    """Return a value with its keys in order: the same arguments are the same, however they were written.
+
+    Of no two values it is the same: a mapping is a mapping with one key, and nothing else becomes one.
+    """
     if isinstance(value, Mapping):
-        rows: list[tuple[Value, Value]] = sorted(value.items(), key=lambda row: str(row[0]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType, reportUnknownVariableType] - values are checked, not typed
-        return [[key, _ordered(each)] for key, each in rows]
+        rows: list[tuple[Value, Value]] = sorted(value.items(), key=lambda row: values.encode(row[0]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType, reportUnknownVariableType] - values are checked, not typed
+        return {"": [[key, _ordered(each)] for key, each in rows]}
     if isinstance(value, list | tuple):
-        return [_ordered(each) for each in value]  # pyright: ignore[reportUnknownVariableType] - the same
+        parts = [_ordered(each) for each in value]  # pyright: ignore[reportUnknownVariableType] - the same
+        return tuple(parts) if isinstance(value, tuple) else parts
     return value
