@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from kit import opened
+from overwinter.approval import digest
 from overwinter.config import Agent, Config, Worker
 from overwinter.errors import Denied
-from overwinter.events import Status
+from overwinter.events import Call, Status
 from overwinter.store import Voted
 from overwinter.testing import ManualClock, idle
 
@@ -131,3 +132,34 @@ async def test_whom_a_rule_forbids_to_approve_can_say_no_and_not_yes(project, le
         assert await app.governance.vote(large, is_yes=False, by=OWNER) is Voted.REJECTED
         _, small = await gated(app, "await shop.pay(cents=1)")
         assert await app.governance.vote(small, is_yes=True, by=OWNER) is Voted.LET_THROUGH
+
+
+def test_arguments_that_differ_have_different_digests():
+    """A mapping written as a list of pairs is another argument."""
+
+    def bound(value):
+        call = Call(run_id="R", index=0, function="a.b", arguments={"x": value}, effect="write", line=1, agent="a")
+        return digest(call, agent_epoch=1, pin="", rules="", expires_us=None)
+
+    shapes = [
+        {"a": 1}, [["a", 1]], [("a", 1)], (("a", 1),), {"": [["a", 1]]}, {1: "a"}, {"1": "a"}, {True: "a"}, {None: 1},
+    ]  # fmt: skip
+    assert len({bound(shape) for shape in shapes}) == len(shapes)
+    assert bound({"a": 1, "b": {"c": 2, "d": 3}}) == bound({"b": {"d": 3, "c": 2}, "a": 1})
+    assert bound({1: "a", "1": "b"}) == bound({"1": "b", 1: "a"})
+
+
+async def test_a_function_by_an_endless_name_is_an_error_to_the_program_and_an_entry_of_the_log(project, ledger):
+    async with asking(project) as app:
+        source = "try:\n    await tools.call('shop.' + 'x' * 200_000, {})\nexcept AttributeError as error:\n    seen = str(error)\nlen(seen)"
+        run = await app.result(await app.start(source))
+        assert run.status is Status.FINISHED
+
+
+async def test_a_call_that_thousands_of_rules_permit_is_performed(project, ledger):
+    (project / "policies").mkdir()
+    permits = [f'@id("{"r" * 60}{n}") permit(principal, action == Action::"call", resource);' for n in range(1_100)]
+    (project / "policies" / "many.cedar").write_text("\n".join(permits))
+    async with asking(project) as app:
+        run_id = await app.start(PAYS)
+        assert (await app.result(run_id, 10.0)).result == "paid 7"

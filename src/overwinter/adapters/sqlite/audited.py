@@ -11,7 +11,7 @@
 | `cancelled` | `revoke`, with the run | the fact: by whom, why |
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from overwinter import values
 from overwinter.adapters.sqlite.rows import RunRow
@@ -37,6 +37,11 @@ KINDS: Mapping[str, tuple[Kind, Part]] = {
 }
 BY_PEOPLE = frozenset({"retried", "continued"})
 """Entries only if a person said so: else the runtime goes on with what was decided."""
+NAME_LENGTH_MAX = 512
+POLICIES_MAX = 64
+POLICY_LENGTH_MAX = 200
+"""Characters and ids in an entry: what a program calls, or a thousand rules, must not make it too long to be written. The
+body has the names whole; which rules there were, `policy_set_sha256` says."""
 DECISIONS: Mapping[str, Decided] = {"denied": "deny", "approved": "allow", "rejected": "deny", "retried": "allow"}
 
 
@@ -69,7 +74,7 @@ def facts(row: RunRow, run_id: str, events: Iterable[Event]) -> list[Entry]:
             found.append(
                 Entry(
                     kind="wake.refused", tenant=TENANT, agent=row.agent, epoch=row.agent_epoch, run=run_id,
-                    act=(row.owner,), args=body, decision="deny",
+                    act=(_name(row.owner),), args=body, decision="deny",
                 )
             )  # fmt: skip
     return found
@@ -79,7 +84,12 @@ def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:
     """Return the entry of what a person did to an agent."""
     body: dict[str, Value] = {"by": by, "reason": reason}
     return Entry(
-        kind=kind, tenant=TENANT, agent=identity.name, epoch=identity.epoch, act=(by,), args=hidden(values.encode(body))
+        kind=kind,
+        tenant=TENANT,
+        agent=identity.name,
+        epoch=identity.epoch,
+        act=(_name(by),),
+        args=hidden(values.encode(body)),
     )
 
 
@@ -103,12 +113,22 @@ def _entry(  # noqa: PLR0913 - what is known of a fact
         epoch=row.agent_epoch,
         run=run_id,
         call=index if isinstance(index, int) else None,
-        act=(str(person),) if person else (row.owner,),
-        tool=str(function) if function else None,
+        act=(_name(person or row.owner),),
+        tool=_name(function) if function else None,
         args=body if part == "args" else None,
         result=body if part == "result" else None,
         decision=decision,
-        policy_ids=policies,
+        policy_ids=_ids(policies),
         policy_set_sha256=rules or None if decision is not None else None,
         errors=("unknown",) if event.kind == "unknown" else (),
     )
+
+
+def _name(text: object) -> str:
+    return str(text)[:NAME_LENGTH_MAX]
+
+
+def _ids(policies: Sequence[str]) -> tuple[str, ...]:
+    more = len(policies) - POLICIES_MAX
+    shown = tuple(each[:POLICY_LENGTH_MAX] for each in policies[:POLICIES_MAX])
+    return (*shown, f"and {more} more") if more > 0 else shown
