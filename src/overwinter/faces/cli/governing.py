@@ -1,6 +1,7 @@
 """`overwinter agents`, `inbox`, `approve`, `reject`, `revoke`, `restore`: who may act in a home, and what stops them."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, me
 from overwinter.faces.cli.render import TAIL, print_json, safe, table
 
-__all__ = ["agents", "approve", "inbox", "reject", "restore", "revoke"]
+__all__ = ["agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
 
 ON_THE_WIRE_SHOWN = 20
 Question = Annotated[str, typer.Argument(help="RUN:INDEX, as `inbox` and `show` print it", show_default=False)]
@@ -43,24 +44,27 @@ def inbox(*, home: Home = None, is_json: Json = False) -> None:
         print_json({"questions": found})
         return
     for each in found:
-        run_id, _, index = each["question"].rpartition(":")
-        place = f"{run_id[-TAIL:]}:{index}"
-        typer.echo(
-            f"{place}  {safe(each['person'])}, since {each['since']}, run {safe(each['run_name'])} of {each['agent']}"
-        )
-        typer.echo(f"  {safe(str(each['text']))}")
-        approval = each.get("approval")
-        if approval is None or approval["is_used"]:
-            typer.echo(f"  overwinter answer {place} {'|'.join(each['options'] or ['TEXT'])}")
-            continue
-        for name, value in each["arguments"].items():
-            typer.echo(f"    {safe(name)} = {safe(json.dumps(value, ensure_ascii=False))}")
-        votes = [f"{safe(vote['person'])} said yes" for vote in approval["votes"]]
-        if approval["needed"] > 1:
-            typer.echo(f"  {approval['needed']} people must say yes; {', '.join(votes) or 'nobody has yet'}")
-        typer.echo(f"  overwinter approve {place}  |  overwinter reject {place} --reason WHY")
+        typer.echo("\n".join(asked(each)))
     if not found:
         typer.echo("nobody is asked anything")
+
+
+def asked(question: Mapping[str, Any]) -> list[str]:
+    """Return the lines of one question, with the commands that answer it; its text comes from a program or a service."""
+    run_id, _, index = question["question"].rpartition(":")
+    place = f"{run_id[-TAIL:]}:{index}"
+    who = f"{safe(question['person'])}, since {question['since']}, run {safe(question['run_name'])}"
+    lines = [f"{place}  {who} of {safe(question['agent'])}", f"  {safe(question['text'])}"]
+    approval = question.get("approval")
+    if approval is None or approval["is_used"]:
+        options = [shlex.quote(safe(option)) for option in question["options"] or ["TEXT"]]
+        return [*lines, f"  overwinter answer {place} {' | '.join(options)}"]
+    for name, value in question["arguments"].items():
+        lines.append(f"    {safe(name)} = {safe(json.dumps(value, ensure_ascii=False))}")
+    votes = [f"{safe(vote['person'])} said yes" for vote in approval["votes"]]
+    if approval["needed"] > 1:
+        lines.append(f"  {approval['needed']} people must say yes; {', '.join(votes) or 'nobody has yet'}")
+    return [*lines, f"  overwinter approve {place}  |  overwinter reject {place} --reason WHY"]
 
 
 def approve(
