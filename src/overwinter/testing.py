@@ -27,7 +27,7 @@ from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
 from overwinter.registry import Registry
-from overwinter.store import RunRecord, Store
+from overwinter.store import CallRecord, RunRecord, Store
 
 __all__ = [
     "OWNER", "CrashPoints", "FaultyTools", "ManualClock", "faulty_store", "finish", "hibernate_always", "idle",
@@ -124,7 +124,8 @@ async def finish(
         app: where it runs.
         run_id: the run.
         clock: moved on when the run waits for time; None: time passes by itself.
-        answers: a part of a question's text, or `"unknown"` for calls of unknown outcome, to the answer.
+        answers: a part of a question's text, or `"unknown"` for calls of unknown outcome, to the answer. `"approve"` to
+            `"yes"` or `"no"` for calls that must be approved.
 
     Raises:
         AssertionError: if the run waits for something that neither gives.
@@ -157,18 +158,29 @@ async def finish(
 async def _answer(app: App, run_id: str, answers: Mapping[str, str]) -> bool:
     is_answered = False
     for question in await app.questions(run_id):
-        text = "unknown" if question.state is CallState.UNKNOWN else str(question.call.arguments["question"])
-        found = next((answer for part, answer in answers.items() if part in text), None)
-        if found is not None:
+        found = next((answer for part, answer in answers.items() if part in _asked(question)), None)
+        if found is None:
+            continue
+        if _asked(question) == "approve":
+            await app.governance.vote(question, is_yes=found == "yes", by=question.person or OWNER)
+        else:
             await app.answer(question.call.key, found, by=question.person or OWNER)
-            is_answered = True
+        is_answered = True
     return is_answered
+
+
+def _asked(question: CallRecord) -> str:
+    if question.state is CallState.UNKNOWN:
+        return "unknown"
+    is_gated = question.gate is not None and not question.gate.is_used
+    return "approve" if is_gated else str(question.call.arguments["question"])
 
 
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
 WRITES = (
-    "create", "send", "commit", "stumble", "start", "finish", "postpone", "park", "end", "release", "revoke", "restore",
+    "create", "send", "commit", "stumble", "start", "finish", "postpone", "gate", "vote", "park", "end", "release", "revoke",
+    "restore",
 )  # fmt: skip
 """Store methods that change something: before and after each, a process may die. (`enrol` comes before any work.)"""
 
