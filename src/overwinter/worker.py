@@ -106,18 +106,20 @@ class Worker:
 
     async def interrupt(self, run_id: str) -> Stopped:
         """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
+        self._left.pop(run_id, None)
         turns = [run_id] if run_id in self._busy else []
         return await self._stop(turns, lambda attempt: attempt.call.run_id == run_id)
 
     async def revoked(self, agents: Collection[str]) -> Stopped:
         """Stop every run of agents that were revoked, and return when all have stopped."""
+        # A function that swallows its cancellation still answers: its run must be looked up, and is then not found active.
+        self._left = {run_id: left for run_id, left in self._left.items() if left.run.agent not in agents}
         turns = [run_id for run_id, agent in self._agents.items() if agent in agents]
         return await self._stop(turns, lambda attempt: attempt.agent in agents)
 
     async def _stop(self, turns: Sequence[str], concerns: Callable[[Attempt], bool]) -> Stopped:
         for run_id in turns:
             self._busy[run_id].cancel()
-            self._left.pop(run_id, None)
         cut = await self._effects.cut(concerns)
         with anyio.move_on_after(STOP_S_MAX):
             while any(run_id in self._busy for run_id in turns):  # noqa: ASYNC110 - each ends within a millisecond or two

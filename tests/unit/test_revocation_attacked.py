@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from kit import opened
 from overwinter.adapters.cedar import read_policies
-from overwinter.config import Agent, Config, Worker
+from overwinter.config import Agent, Config, Service, Worker
 from overwinter.errors import ConfigInvalid, Revoked
 from overwinter.events import Status
 from overwinter.testing import ManualClock, finish, idle
@@ -66,3 +67,38 @@ def test_policies_that_cannot_be_read_are_not_the_same_as_none(tmp_path, kind):
     with pytest.raises(ConfigInvalid):
         read_policies(place)
     assert read_policies(tmp_path / "none") == {}
+
+
+async def test_an_answer_that_comes_too_late_does_not_have_the_program_compute(project):
+    """A function that swallows its cancellation answers, and the run's state is still in memory."""
+    (project / "stubborn_tools.py").write_text(
+        "from overwinter import read\nimport asyncio\ngo = asyncio.Event()\n\n@read\nasync def look() -> int:\n"
+        '    """Swallow one cancellation."""\n    try:\n        await go.wait()\n    except asyncio.CancelledError:\n'
+        "        pass\n    return 1\n"
+    )
+    config = replace(CONFIG, services={"stubborn": Service(python="stubborn_tools")})
+    turns = []
+    async with agents(project, config, clock=ManualClock(), wrap=lambda parts: counting(parts, turns)) as app:
+        await app.start("await stubborn.look()\nwhile True:\n    pass", agent="clerk")
+        await idle_but_for_calls(app)
+        await app.governance.revoke("clerk", by="lead")
+        await idle(app)
+    assert turns == []
+
+
+def counting(parts, turns):
+    class Counting:
+        engine = parts.interpreter.engine
+        start = parts.interpreter.start
+
+        async def resume(self, *args, **kwargs):
+            turns.append(args)
+            return await parts.interpreter.resume(*args, **kwargs)
+
+    return replace(parts, interpreter=Counting())
+
+
+async def idle_but_for_calls(app):
+    with anyio.fail_after(20):
+        while app.pulse().busy or app.pulse().queued or not app.pulse().in_flight:  # noqa: ASYNC110 - as in `idle`
+            await anyio.sleep(0.005)
