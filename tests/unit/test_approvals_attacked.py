@@ -163,3 +163,22 @@ async def test_a_call_that_thousands_of_rules_permit_is_performed(project, ledge
     async with asking(project) as app:
         run_id = await app.start(PAYS)
         assert (await app.result(run_id, 10.0)).result == "paid 7"
+
+
+async def test_a_flood_of_calls_to_approve_leaves_each_of_them_to_be_approved(project, ledger):
+    clock = ManualClock()
+    async with asking(project, clock=clock) as app:
+        source = (
+            "import asyncio\nasync def wave(after):\n    await asyncio.sleep(after)\n"
+            "    await asyncio.gather(*[shop.pay(cents=i) for i in range(600)])\nawait asyncio.gather(wave(0), wave(9))"
+        )
+        run_id = await app.start(source)
+        await idle(app)
+        clock.advance(10)
+        await idle(app)
+        calls = await app.calls(run_id)
+        assert len(calls) > 1_100
+        last = calls[-1]
+        assert await app.governance.vote(await app.question(last.call.key), is_yes=True, by=OWNER) is Voted.LET_THROUGH
+        await idle(app)
+    assert paid(ledger) == ["pay 599"]

@@ -388,7 +388,9 @@ class App:
                 f"{question!r} names no question: it is written RUN:INDEX, as `overwinter questions` shows"
             )
         run_id, index = await self.resolve(tail), int(number)
-        record = next((each for each in await self.questions(run_id) if each.call.index == index), None)
+        record = next(
+            (each for each in await self._store.calls(run_id) if each.call.index == index and _is_asked(each)), None
+        )
         if record is None:
             run = await self.run(run_id)
             if index < run.calls:
@@ -567,6 +569,10 @@ def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _is_asked(record: CallRecord) -> bool:
+    return record.person is not None and record.state in (CallState.INTENDED, CallState.UNKNOWN)
 
 
 def _json(text: str) -> Value:
