@@ -366,7 +366,10 @@ class Store(Protocol):
         ...
 
     async def start(self, call: Call, lease: Lease) -> bool:
-        """Mark a write as about to leave, with its `started` event. False: fenced, ended, or not INTENDED any more."""
+        """Mark a write as about to leave, with its `started` event.
+
+        False: fenced, ended, not INTENDED any more, or it waits for approval.
+        """
         ...
 
     async def finish(self, run_id: str, index: int, answer: Answer, event: Event) -> bool:

@@ -182,3 +182,16 @@ async def test_a_flood_of_calls_to_approve_leaves_each_of_them_to_be_approved(pr
         assert await app.governance.vote(await app.question(last.call.key), is_yes=True, by=OWNER) is Voted.LET_THROUGH
         await idle(app)
     assert paid(ledger) == ["pay 599"]
+
+
+@pytest.mark.claim("G7.gate")
+async def test_the_store_starts_no_call_that_waits_for_its_yes(project):
+    """Whatever a worker believes: the commit that starts a write is refused."""
+    parts = []
+    async with asking(project, wrap=lambda each: parts.append(each) or each) as app:
+        _, record = await gated(app)
+        store = parts[0].store
+        (lease, *_) = await store.claim()
+        assert not await store.start(record.call, lease)
+        (same,) = await app.questions()
+        assert same.state is record.state

@@ -9,10 +9,12 @@ import apsw
 from overwinter.approval import Gate, Vote
 from overwinter.store import Voted
 
-__all__ = ["NEVER_US", "clear", "close", "gate_of", "put", "spend", "vote"]
+__all__ = ["IS_CLOSED", "NEVER_US", "clear", "close", "gate_of", "put", "spend", "vote"]
 
 NEVER_US = 1 << 62
 """`call.not_before` of a gated call: time alone does not open it."""
+IS_CLOSED = """exists (
+    select 1 from gate where gate.n = call.n and gate.position = call.position and gate.used is null)"""
 
 
 def put(db: apsw.Connection, n: int, position: int, gate: Gate) -> None:

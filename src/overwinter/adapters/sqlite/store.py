@@ -339,7 +339,7 @@ class SqliteStore:
             marked = list(
                 db.execute(
                     "update call set state = 1, attempt = attempt + 1, epoch = ? where n = ? and position = ? and state = 0 "
-                    "returning attempt",
+                    f"and not {gates.IS_CLOSED} returning attempt",
                     (lease.epoch, row.n, call.index),
                 )
             )
