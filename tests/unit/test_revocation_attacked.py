@@ -9,7 +9,7 @@ import pytest
 from kit import opened
 from overwinter.adapters.cedar import read_policies
 from overwinter.config import Agent, Config, Service, Worker
-from overwinter.errors import ConfigInvalid, Revoked
+from overwinter.errors import ConfigInvalid, HomeDamaged, Revoked
 from overwinter.events import Status
 from overwinter.testing import ManualClock, finish, idle
 
@@ -102,3 +102,12 @@ async def idle_but_for_calls(app):
     with anyio.fail_after(20):
         while app.pulse().busy or app.pulse().queued or not app.pulse().in_flight:  # noqa: ASYNC110 - as in `idle`
             await anyio.sleep(0.005)
+
+
+async def test_a_log_key_that_is_another_one_is_said_with_its_remedy(project):
+    async with agents(project) as app:
+        await app.governance.revoke("clerk", by="lead")
+    (project / ".overwinter" / "keys" / "audit.key").write_bytes(bytes(32))
+    with pytest.raises(HomeDamaged, match=r"keys/audit\.key"):
+        async with agents(project):
+            pass

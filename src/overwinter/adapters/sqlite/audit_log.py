@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio.to_thread
 import apsw
 
-from overwinter.adapters.notes import PublicKey, Signer, signer_in
+from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, signer_in
 from overwinter.adapters.sqlite import log_rows
 from overwinter.adapters.sqlite.schema import connect, guarded
 from overwinter.audit import Entry
@@ -59,10 +59,14 @@ def sealing(db: apsw.Connection, signer: Signer, clock: Clock, path: Path) -> Se
     """Return what adds to the log, its end compared with its last tree head.
 
     Raises:
-        HomeDamaged: they differ: somebody has changed the file.
+        HomeDamaged: they differ: somebody has changed the file, or the key is another one.
     """
     end = log_rows.tail(db)
-    if fault := log_rows.tail_fault(db, end, signer.public):
+    try:
+        fault = log_rows.tail_fault(db, end, signer.public)
+    except NoteRefused as error:
+        raise HomeDamaged(f"{error}: restore keys/audit.key beside {path} from a backup") from error
+    if fault:
         raise HomeDamaged(
             f"the audit log in {path} was changed from outside: {fault}; keep the file and ask who did it"
         )
