@@ -3,16 +3,22 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import nasty
 from kit import opened
+from overwinter.adapters.catalog_file import open_catalog_file
+from overwinter.adapters.mcp_servers import load_mcp
 from overwinter.adapters.mcp_servers.tools import answer, operations, resolver
+from overwinter.adapters.vault import Vault
 from overwinter.catalog.modules import built
 from overwinter.config import Agent, Config, Service, Worker
-from overwinter.errors import CheckFailed, ConfigInvalid, UsageError
+from overwinter.errors import CheckFailed, UsageError
 from overwinter.events import Raised, Returned, Status
 from overwinter.testing import OWNER, ManualClock, finish, idle
 
@@ -200,10 +206,38 @@ except RuntimeError as error:
 
 
 @pytest.mark.parametrize("command", ["no-such-command", f"{sys.executable} -c 'print(1)'"])
-async def test_a_server_that_does_not_start_is_named(project, command):
-    with pytest.raises(ConfigInvalid, match=r"services\.bad"):
-        async with opened(project, clock=ManualClock(), config=configured(bad=Service(mcp=command))):
-            pass
+async def test_a_server_that_does_not_start_is_a_fault_of_its_service_until_it_does(project, command):
+    good, clock = Service(mcp=f"{sys.executable} {nasty.__file__} fine"), ManualClock()
+    async with opened(project, clock=clock, config=configured(bad=Service(mcp=command), good=good)) as app:
+        (bad, _) = [each for each in app.sources() if each.service in ("bad", "good")]
+        assert (bad.functions, "it does not start" in bad.faults[0].what) == (0, True)
+        assert (await finish(app, await app.start("await good.fine()"), clock)).result == "fine"
+        with pytest.raises(CheckFailed):
+            await app.start("await bad.fine()")
+        done = await app.refresh()
+        assert (list(done.imported), list(done.failed)) == (["good"], ["bad"])
+    async with opened(project, clock=clock, config=configured(bad=good)) as app:  # it was mended
+        assert (await finish(app, await app.start("await bad.fine()"), clock)).result == "fine"
+
+
+async def test_servers_that_hang_at_start_are_waited_for_side_by_side(project):
+    services = {f"hangs{number}": Service(mcp=f"{sys.executable} {nasty.__file__} 'hang at start'") for number in "123"}
+    services["good"] = Service(mcp=f"{sys.executable} {nasty.__file__} fine")
+    begun: list[str] = []
+    handles: Any = SimpleNamespace(kept_bytes_max=1 << 20)
+    with open_catalog_file(project / "catalog.db") as file:
+        loading = load_mcp(
+            services, file, ManualClock(), handles,
+            directory=project, vault=Vault(project), importing=begun.append, start_s_max=4.0,
+        )  # fmt: skip
+        began_s = time.monotonic()
+        async with loading as mcp:
+            took_s = time.monotonic() - began_s
+            assert begun == list(services)
+            assert set(mcp.stale) == {"hangs1", "hangs2", "hangs3"}
+            assert "did not answer within 4 s" in mcp.stale["hangs1"]
+            assert "fine" in mcp.catalog.modules["good"].functions
+    assert took_s < 11
 
 
 def test_schemas_of_two_tools_keep_their_own_definitions():

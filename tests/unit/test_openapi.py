@@ -152,6 +152,29 @@ def configured(project: Path, spec: Any = SPEC, **service: Any) -> Config:
     )
 
 
+def with_services(config: Config, **services: Service) -> Config:
+    return replace(config, services={**config.services, **services})
+
+
+@asynccontextmanager
+async def described_at(spec: Any) -> AsyncGenerator[tuple[str, str]]:
+    """Serve a description; yield its origin and its address."""
+    application = web.Application()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(spec)
+
+    application.router.add_get("/v1/spec.json", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield origin, f"{origin}/v1/spec.json"
+    finally:
+        await runner.cleanup()
+
+
 async def ran(
     project: Path, source: str, *, failing: tuple[int, ...] = (), secret: str = "hunter2", **service: Any
 ) -> Any:
@@ -482,8 +505,7 @@ async def test_a_service_whose_description_is_gone_goes_on_as_it_was_and_says_so
         (api,) = [each for each in app.sources() if each.service == "api"]
         assert "HTML" in api.faults[0].what
         assert "get_order" in app.catalog.modules["api"].functions
-        with pytest.raises(ConfigInvalid, match=r"services\.api: .*HTML"):
-            await app.refresh("api")
+        assert "HTML" in (await app.refresh("api")).failed["api"]
 
 
 async def test_a_description_is_read_whole_from_its_address(project):
@@ -502,12 +524,47 @@ async def test_a_description_is_read_whole_from_its_address(project):
         config = replace(configured(project), services={"api": Service(openapi=f"{address}/spec.json")})
         async with opened(project, clock=ManualClock(), config=config) as app:
             assert "get_order" in app.catalog.modules["api"].functions
-        config = replace(config, services={"other": Service(openapi=f"{address}/nothing")})
-        with pytest.raises(ConfigInvalid, match="404"):
-            async with opened(project, clock=ManualClock(), config=config):
-                pass
     finally:
         await runner.cleanup()
+
+
+async def test_an_address_without_a_description_is_a_fault_of_its_service_and_a_path_a_mistake_of_the_configuration(
+    project,
+):
+    clock, described = ManualClock(), configured(project)
+    async with served() as (_, url):
+        away = Service(openapi=f"{url}/orders/7")
+        async with opened(project, clock=clock, config=with_services(described, away=away)) as app:
+            (away, api) = [each for each in app.sources() if each.service in ("api", "away")][::-1]
+            assert (away.functions, "no API description" in away.faults[0].what) == (0, True)
+            assert api.functions > 0
+            done = await app.refresh()
+            assert (list(done.imported), list(done.failed)) == (["api"], ["away"])
+    with pytest.raises(ConfigInvalid, match=r"services\.gone: gone\.json cannot be read"):
+        async with opened(project, clock=clock, config=with_services(described, gone=Service(openapi="gone.json"))):
+            pass
+
+
+ORIGINS = {
+    "no servers": ({"openapi": "3.0.3"}, ""),
+    "an empty list": ({"openapi": "3.1.0", "servers": []}, ""),
+    "a server without an address": ({"openapi": "3.1.0", "servers": [{}]}, ""),
+    "a path": ({"openapi": "3.0.3", "servers": [{"url": "/v2"}]}, "v2"),
+    "a path beside the description": ({"openapi": "3.0.3", "servers": [{"url": "v2"}]}, "v1/v2"),
+    "swagger": ({"swagger": "2.0"}, ""),
+    "swagger with a path": ({"swagger": "2.0", "basePath": "/v2"}, "v2"),
+}
+
+
+@pytest.mark.parametrize("case", ORIGINS)
+async def test_a_description_that_names_no_server_means_the_origin_it_came_from(project, case):
+    head, path = ORIGINS[case]
+    spec = {**head, "info": {}, "paths": {"/orders": {"get": {"operationId": "orders", "responses": {}}}}}
+    async with described_at(spec) as (origin, place):
+        config = with_services(configured(project), api=Service(openapi=place))
+        async with opened(project, clock=ManualClock(), config=config) as app:
+            (api,) = [each for each in app.sources() if each.service == "api"]
+    assert api.settings["server"] == f"{origin}/{path}"
 
 
 BROKEN = {

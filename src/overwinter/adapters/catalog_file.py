@@ -24,7 +24,7 @@ from overwinter.catalog.operations import Fault
 from overwinter.catalog.seen import Sighting, parse, stored
 from overwinter.errors import HomeDamaged, HomeTooNew
 
-__all__ = ["CatalogFile", "Hit", "Pin", "Source", "StoredModule", "open_catalog_file"]
+__all__ = ["CatalogFile", "Hit", "Pin", "Refreshed", "Source", "StoredModule", "open_catalog_file"]
 
 FORMAT = 2
 BUSY_MS = 30_000
@@ -86,6 +86,15 @@ class Source:
     functions: int
     raw_digest: str
     """Over the source's own bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """What came of importing services anew."""
+
+    imported: Sequence[str]
+    failed: Mapping[str, str]
+    """Services that go on as they were, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 from anyio import Lock, to_thread
 
 from overwinter import values
-from overwinter.adapters.catalog_file import CatalogFile, Source, open_catalog_file
+from overwinter.adapters.catalog_file import CatalogFile, Refreshed, Source, open_catalog_file
 from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
 from overwinter.adapters.openapi import Apis, Identify, load_apis
@@ -194,24 +194,19 @@ class Sources:
         return {name: stub(each, name) for name, each in sightings.items() if each.answers}
 
     def listed(self) -> Sequence[Source]:
-        """Return every service; one whose description cannot be read any more says so, and goes on as it was."""
-        stale = {name: why for part in self._imported for name, why in part.stale.items()}
-        return [
-            replace(each, faults=(Fault(place="description", what=stale[each.service]), *each.faults))
-            if each.service in stale
-            else each
-            for each in self.file.sources()
-        ]
+        """Return every service; one that cannot be imported says so, and goes on as it was: with no function if it never was."""
+        known = {each.service: each for each in self.file.sources()}
+        for part in self._imported:
+            for name, why in part.stale.items():
+                each = known.get(name) or _never_imported(name)
+                known[name] = replace(each, faults=(Fault(place="description", what=why), *each.faults))
+        return [known[name] for name in sorted(known)]
 
-    async def refresh(self, only: str | None = None) -> list[str]:
-        """Import every described service anew, or one; return which.
-
-        Raises:
-            ConfigInvalid: a description cannot be read.
-        """
-        imported = [name for part in self._imported for name in await part.refresh(only)]
+    async def refresh(self, only: str | None = None) -> Refreshed:
+        """Import every described service anew, or one; each that fails goes on as it was."""
+        apis, mcp = [await part.refresh(only) for part in self._imported]
         self._scope.cache_clear()
-        return imported
+        return Refreshed(imported=[*apis.imported, *mcp.imported], failed={**apis.failed, **mcp.failed})
 
     def _allowed(self, agent: str, version: str) -> Sequence[str] | None:
         del version  # it is in the key: nothing of other rules is used
@@ -219,6 +214,10 @@ class Sources:
         functions = [each for each in map(self._catalog.function, names) if each is not None]
         allowed = [each.name for each in functions if self._sight(agent, each)]
         return None if len(allowed) == len(names) else allowed
+
+
+def _never_imported(service: str) -> Source:
+    return Source(service=service, stamp="", imported_us=0, settings={}, faults=(), functions=0, raw_digest="")
 
 
 def _index(file: CatalogFile, modules: Mapping[str, Module], now_us: int) -> None:

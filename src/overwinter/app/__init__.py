@@ -10,7 +10,7 @@ from random import SystemRandom
 import anyio
 
 from overwinter import journal
-from overwinter.adapters.catalog_file import Hit, Pin, Source
+from overwinter.adapters.catalog_file import Hit, Pin, Refreshed, Source
 from overwinter.adapters.home import Home, open_home
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
@@ -521,11 +521,10 @@ class App:
         self._agent(agent)
         return self._parts.sources.discovery.describe(agent, names)
 
-    async def refresh(self, service: str | None = None) -> Sequence[str]:
-        """Import described services anew; return which.
+    async def refresh(self, service: str | None = None) -> Refreshed:
+        """Import described services anew, or one; what was imported before of one that fails stays.
 
         Raises:
-            ConfigInvalid: a description cannot be read; what was imported before stays.
             NotFound: there is no such service.
         """
         if service is not None and service not in self.config.services:

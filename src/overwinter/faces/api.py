@@ -316,9 +316,9 @@ class _Tools:
 
     async def refresh(self, request: Request) -> Response:
         service = _field(await _body(request), "service", str, None)
-        imported = await self._app.refresh(service)
+        done = await self._app.refresh(service)
         different = [wire.pin(each) for each in self._app.pins()]
-        return JSONResponse({"imported": list(imported), "different": different})
+        return JSONResponse({"imported": list(done.imported), "failed": dict(done.failed), "different": different})
 
     async def accept(self, request: Request) -> Response:
         names = _field(await _body(request), "names", list)

@@ -222,7 +222,7 @@ def source(service: Source) -> dict[str, Value]:
     return {
         "service": service.service,
         "functions": service.functions,
-        "imported": instant(service.imported_us),
+        "imported": instant(service.imported_us) if service.imported_us else None,
         "faults": [{"place": each.place, "what": each.what} for each in service.faults],
     }
 

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from overwinter.adapters.catalog_file import CatalogFile, StoredModule
-from overwinter.adapters.mcp_servers.server import BROKEN, Lied, Refused, Server
+from overwinter.adapters.catalog_file import CatalogFile, Refreshed, StoredModule
+from overwinter.adapters.mcp_servers.server import BROKEN, START_S_MAX, Lied, Refused, Server
 from overwinter.adapters.mcp_servers.tools import answer, file_of, operations, resolver
 from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
@@ -41,15 +41,18 @@ async def load_mcp(  # noqa: PLR0913 - what a source works with
     directory: Path,
     vault: Vault,
     importing: Callable[[str], None],
+    start_s_max: float = START_S_MAX,
 ) -> "AsyncGenerator[McpServices]":
     """Import what is new of the MCP servers, and yield their tools; stop every server with the block.
 
-    Raises:
-        ConfigInvalid: a server that was never imported does not start or answer.
+    A server that does not start or answer is a fault of its service alone: without an earlier import it has no functions.
     """
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        made = McpServices(services, file, clock=clock, handles=handles, directory=directory, vault=vault, tasks=tasks)
+        made = McpServices(
+            services, file, clock=clock, handles=handles, directory=directory, vault=vault, tasks=tasks,
+            start_s_max=start_s_max,
+        )  # fmt: skip
         try:
             await made.refresh(is_forced=False, importing=importing)
             yield made
@@ -74,7 +77,9 @@ class McpServices:
         directory: Path,
         vault: Vault,
         tasks: asyncio.TaskGroup,
+        start_s_max: float,
     ) -> None:
+        self._start_s_max = start_s_max
         self._services, self._file, self._clock, self._handles = services, file, clock, handles
         self._servers = {
             name: Server(
@@ -88,7 +93,7 @@ class McpServices:
             for name, service in services.items()
         }
         self.stale: dict[str, str] = {}
-        """Services that go on with an earlier import, and why."""
+        """Services that go on as they were, and why."""
 
     @property
     def catalog(self) -> Catalog:
@@ -176,28 +181,31 @@ class McpServices:
 
     async def refresh(
         self, only: str | None = None, *, is_forced: bool = True, importing: Callable[[str], None] = lambda _: None
-    ) -> list[str]:
-        """Import the tools of servers whose configuration changed, or of all that are asked for; return which.
-
-        Raises:
-            ConfigInvalid: a server does not answer, and there is no earlier import of it to go on with.
-        """
+    ) -> Refreshed:
+        """Import the tools of servers whose configuration changed, or of all that are asked for, side by side."""
         known = {source.service: source.stamp for source in self._file.sources()}
-        looked: list[str] = []
-        for name, service in self._services.items():
-            if (only is not None and name != only) or (not is_forced and known.get(name) == _stamp(service)):
-                continue
-            importing(name)
-            try:
+        failed: dict[str, str] = {}
+        wanted = [
+            name
+            for name, service in self._services.items()
+            if (only is None or name == only) and (is_forced or known.get(name) != _stamp(service))
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for name in wanted:
+                importing(name)
+                tasks.create_task(self._look(name, failed))
+        self.stale |= failed
+        return Refreshed(imported=[name for name in wanted if name not in failed], failed=failed)
+
+    async def _look(self, name: str, failed: dict[str, str]) -> None:
+        try:
+            async with asyncio.timeout(self._start_s_max):
                 await self._servers[name].look()
-            except (ConfigInvalid, *BROKEN) as error:
-                what = str(error) or type(error).__name__
-                if is_forced or name not in known:
-                    raise ConfigInvalid(f"services.{name}: {what}") from error
-                self.stale[name] = what
-            else:
-                looked.append(name)
-        return looked
+        except TimeoutError:
+            failed[name] = f"{self._services[name].mcp}: it did not answer within {self._start_s_max:g} s"
+            await self._servers[name].stop()
+        except (ConfigInvalid, Refused, *BROKEN) as error:
+            failed[name] = str(error) or type(error).__name__
 
     async def stop(self) -> None:
         """End every connection."""

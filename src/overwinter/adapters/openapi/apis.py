@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import anyio
 import anyio.to_thread
 
-from overwinter.adapters.catalog_file import CatalogFile, StoredModule
+from overwinter.adapters.catalog_file import CatalogFile, Refreshed, StoredModule
 from overwinter.adapters.egress import Forbidden, endpoint, sent_on, session
 from overwinter.adapters.masks import mask_of
 from overwinter.adapters.openapi.client import Connection, HttpClient, open_client
@@ -33,7 +33,7 @@ from overwinter.handles import File, Handles, handle_of
 
 __all__ = ["Apis", "Identify", "load_apis"]
 
-IMPORTER = 3
+IMPORTER = 4
 """Grows when the same description would be read in another way: every service is imported anew then."""
 FETCH_S_MAX = 60.0
 REDIRECTS_MAX = 5
@@ -70,7 +70,7 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
         identify: makes tokens for services with `auth = "identity"`.
 
     Raises:
-        ConfigInvalid: a description that was never imported cannot be read.
+        ConfigInvalid: a file that was never imported cannot be read.
     """
     async with open_client(clock, bytes_max=handles.kept_bytes_max) as client:
         apis = Apis(
@@ -102,7 +102,8 @@ class Apis:
         self._directory, self._vault = directory, vault
         self._connections: dict[str, Connection] = {}
         self.stale: dict[str, str] = {}
-        """Services that go on with an earlier import, and why."""
+        """Services that go on as they were, and why."""
+        self._importing = asyncio.Lock()
         self._fault = lru_cache(VALIDATORS_REMEMBERED)(self._validator)
 
     @property
@@ -167,34 +168,48 @@ class Apis:
 
     async def refresh(
         self, only: str | None = None, *, is_forced: bool = True, importing: Callable[[str], None] = lambda _: None
-    ) -> list[str]:
-        """Import services whose description changed, or all that are asked for; return which were imported.
+    ) -> Refreshed:
+        """Import services whose description changed, or all that are asked for.
+
+        An address that does not answer, or answers with something else, is a fault of the day, and of its service alone. A
+        file that cannot be read is a mistake in the configuration, and told at once.
 
         Raises:
-            ConfigInvalid: a description cannot be read, and there is no earlier import of it to go on with.
+            ConfigInvalid: it is not forced, and a file cannot be read of which there is no earlier import.
         """
         known = {source.service: source.stamp for source in self._file.sources()}
-        imported: list[str] = []
-        for name, service in self._services.items():
-            stamp = _stamp(service, self._directory)
-            if (only is not None and name != only) or (not is_forced and known.get(name) == stamp):
-                continue
-            importing(name)
-            try:
-                await self._import(name, service, stamp)
-            except ConfigInvalid as error:
-                if is_forced or name not in known:
-                    raise ConfigInvalid(f"services.{name}: {error}") from error
-                self.stale[name] = str(error)
-            else:
-                self.stale.pop(name, None)
-                imported.append(name)
+        failed: dict[str, str] = {}
+        stamps = {name: _stamp(service, self._directory) for name, service in self._services.items()}
+        wanted = [
+            name
+            for name in self._services
+            if (only is None or name == only) and (is_forced or known.get(name) != stamps[name])
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for name in wanted:
+                tasks.create_task(self._try(name, stamps[name], importing, failed))
         self._connections.clear()
         self._fault.cache_clear()
-        return imported
+        for name, why in failed.items():
+            if not is_forced and name not in known and not _is_url(self._services[name].openapi):
+                raise ConfigInvalid(f"services.{name}: {why}")
+        self.stale |= failed
+        return Refreshed(imported=[name for name in wanted if name not in failed], failed=failed)
 
-    async def _import(self, name: str, service: Service, stamp: str) -> None:
-        raw = await _fetched(service.openapi, self._directory)
+    async def _try(self, name: str, stamp: str, importing: Callable[[str], None], failed: dict[str, str]) -> None:
+        service = self._services[name]
+        try:
+            raw = await _fetched(service.openapi) if _is_url(service.openapi) else None
+            async with self._importing:  # one at a time is in memory as a tree, and has the thread
+                importing(name)
+                raw = await _read(service.openapi, self._directory) if raw is None else raw
+                await self._import(name, service, stamp, raw)
+        except ConfigInvalid as error:
+            failed[name] = str(error)
+        else:
+            self.stale.pop(name, None)
+
+    async def _import(self, name: str, service: Service, stamp: str, raw: bytes) -> None:
         pinned, now_us = self._file.pinned(name), self._clock.now_us()
 
         def work() -> None:
@@ -276,13 +291,14 @@ def _stamp(service: Service, directory: Path) -> str:
     return json.dumps(made)
 
 
-async def _fetched(place: str, directory: Path) -> bytes:
-    if not _is_url(place):
-        try:
-            raw = await anyio.Path(directory / place).read_bytes()
-        except OSError as error:
-            raise ConfigInvalid(f"{place} cannot be read: {error.strerror}") from error
-        return raw
+async def _read(place: str, directory: Path) -> bytes:
+    try:
+        return await anyio.Path(directory / place).read_bytes()
+    except OSError as error:
+        raise ConfigInvalid(f"{place} cannot be read: {error.strerror}") from error
+
+
+async def _fetched(place: str) -> bytes:
     try:
         return await _asked(place)
     except Forbidden as error:
@@ -332,16 +348,21 @@ async def _asked_once(url: str, *, is_named: bool) -> tuple[str | None, bytes]:
 
 
 def _server(document: Document, place: str) -> str:
-    """Return the first server of a description, its variables at their defaults; "" if it names none."""
+    """Return the first server of a description, its variables at their defaults.
+
+    Without one it is `/` at the origin that the description came from (OpenAPI 3.1, 4.8.1; Swagger 2 likewise); "" for a
+    file, which came from none.
+    """
     root = document.root
     if document.version == 2:  # noqa: PLR2004 - Swagger
         host = root.get("host")
         schemes = root.get("schemes") or ["https"]
         scheme = "https" if "https" in schemes else schemes[0]
-        return f"{scheme}://{host}{root.get('basePath', '')}" if host else ""
+        path = str(root.get("basePath") or "/")
+        return f"{scheme}://{host}{path}" if host else urljoin(place, path) if _is_url(place) else ""
     servers = root.get("servers")
     first = document.target(servers[0]) if isinstance(servers, list) and servers else {}
-    url = str(first.get("url") or "")
+    url = str(first.get("url") or "/")
     variables = first.get("variables")
     if isinstance(variables, Mapping):
         for name, each in variables.items():  # pyright: ignore[reportUnknownVariableType] - untrusted

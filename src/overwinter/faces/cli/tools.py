@@ -133,13 +133,19 @@ def refresh(
     home: Home = None,
     is_json: Json = False,
 ) -> None:
-    """Read descriptions anew; what changed is not called until it is accepted."""
+    """Read descriptions anew; what changed is not called until it is accepted. Exit code 1 if one cannot be read."""
     with open_door(home_path(home), is_json=is_json) as client:
         done = _refreshed(client, service, is_json=is_json)
-    if is_json:
-        print_json(done)
-        return
-    typer.echo(f"imported {', '.join(done['imported']) or 'nothing: no service has a description'}")
+    print_json(done) if is_json else _print_refreshed(done)
+    if done["failed"]:
+        raise typer.Exit(1)
+
+
+def _print_refreshed(done: dict[str, Any]) -> None:
+    for name, why in done["failed"].items():
+        typer.echo(f"overwinter: services.{name} stays as it was: {safe(why)}", err=True)
+    if done["imported"] or not done["failed"]:
+        typer.echo(f"imported {', '.join(done['imported']) or 'nothing: no service has a description'}")
     for each in done["different"][:DIFFERENT_SHOWN]:
         typer.echo(f"  {each['state']}: {safe(each['name'])}")
     if len(done["different"]) > DIFFERENT_SHOWN:
@@ -202,13 +208,14 @@ def _refreshed(client: "Client", service: str | None, *, is_json: bool) -> dict[
     if is_json:
         return client.post("tools", "refresh", service=service)
     services = [service] if service else [each["service"] for each in client.get("tools")["services"]]
-    imported, different = list[str](), list[dict[str, Any]]()
+    imported, different, failed = list[str](), list[dict[str, Any]](), dict[str, str]()
     with progress() as importing:
         for each in services:
             importing(each)
             done = client.post("tools", "refresh", service=each)
             imported, different = [*imported, *done["imported"]], done["different"]
-    return {"imported": imported, "different": different}
+            failed |= done["failed"]
+    return {"imported": imported, "failed": failed, "different": different}
 
 
 def _why(ended: dict[str, Any]) -> str:
