@@ -120,7 +120,7 @@ def call_function(
     if is_json:
         print_json(ended)
     elif ended["status"] == "finished":
-        typer.echo(json.dumps(ended["result"], indent=2, ensure_ascii=False))
+        typer.echo(safe_lines(json.dumps(ended["result"], indent=2, ensure_ascii=False)))
     else:
         typer.echo(_why(ended), err=True)
     raise typer.Exit({"finished": 0, "live": 23}.get(ended["status"], 20))
