@@ -9,6 +9,7 @@ from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
 from overwinter.adapters.openapi.request import prepared
 from overwinter.catalog.modules import built
+from overwinter.errors import ConfigInvalid
 
 
 def test_what_is_broken_in_one_place_leaves_the_rest_usable():
@@ -109,6 +110,43 @@ def test_yaml_is_read_by_the_rules_of_1_2():
     text = "openapi: 3.0.0\npaths:\n  /x:\n    get:\n      operationId: no\n      deprecated: true\n      tags: [on, 2020-01-01, 010]\n"
     (found,), faults = operations(parse(text.encode(), "x.yaml"))
     assert (found.origin, found.tags, faults) == ("no", ("on", "2020-01-01", "10"), [])
+
+
+LAUGHS = "a0: &a0 {type: string}\n" + "".join(
+    f"a{n}: &a{n} {{type: object, properties: {{{', '.join(f'p{k}: *a{n - 1}' for k in range(10))}}}}}\n"
+    for n in range(1, 10)
+)
+PATH = "paths: {/a: {post: {operationId: a, requestBody: {content: {application/json: {schema: %s}}}}}}"
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS + PATH % "*a9", "with its aliases followed"),
+        (PATH % "&s {type: object, properties: {again: *s}}", "stands inside of what it stands for"),
+    ],
+)
+def test_a_few_lines_of_yaml_that_stand_for_a_billion_are_refused(text, words):
+    with pytest.raises(ConfigInvalid, match=words):
+        parse(f"openapi: 3.0.0\n{text}".encode(), "x")
+
+
+@pytest.mark.timeout(20)
+def test_aliases_that_save_writing_and_long_lists_are_read():
+    text = f"openapi: 3.0.0\nx: &x {{type: string}}\ny: [{'7,' * 200_000}]\n{PATH % '{properties: {a: *x, b: *x}}'}"
+    document = parse(text.encode(), "x")
+    (made,) = built("svc", operations(document)[0], document.resolve).functions
+    assert [each.name for each in made.function.parameters] == ["a", "b"]
+
+
+@pytest.mark.timeout(20)
+def test_a_document_of_20_mb_is_read_in_a_moment():
+    paths = {f"/p{n}": {"get": {"operationId": f"o{n}", "description": "x " * 20_000}} for n in range(500)}
+    document = parse(json.dumps({"openapi": "3.0.0", "paths": paths}).encode(), "x")
+    result = built("svc", operations(document)[0], document.resolve)
+    assert len(result.functions) == 500
+    assert len(result.stub) < 100_000
 
 
 def test_swagger_2_is_read_as_its_successor():

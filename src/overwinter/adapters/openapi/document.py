@@ -14,6 +14,8 @@ __all__ = ["BYTES_MAX", "Document", "parse"]
 BYTES_MAX = 64 << 20
 """Largest description. The largest known public one has 13 MB."""
 REF_STEPS_MAX = 32
+ALIASED_MAX = 100_000
+"""Values that the aliases of a YAML text may add beyond four times what it has: nine short lines can stand for a billion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +102,36 @@ def _yaml(text: bytes) -> object:
     import yaml  # noqa: PLC0415 - most descriptions are JSON
 
     try:
-        return yaml.load(text, Loader=_loader())  # noqa: S506 - a safe loader with fewer types
+        root = yaml.load(text, Loader=_loader())  # noqa: S506 - a safe loader with fewer types
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    written, read = _sizes(root, {})
+    if read > ALIASED_MAX + 4 * written:
+        raise ValueError(f"its {written} values are {read} with its aliases followed")
+    return root
+
+
+def _sizes(node: object, known: dict[int, int]) -> tuple[int, int]:
+    """Return how many values of a node were not counted before, and how many it has with each alias followed.
+
+    Args:
+        node: of a document.
+        known: the second number of the tables and lists that were counted before, by identity; 0: being counted.
+
+    Raises:
+        ValueError: it is inside itself.
+    """
+    if not isinstance(node, dict | list):
+        return 1, 1
+    table = cast("dict[Any, Any] | list[Any]", node)
+    if id(table) in known:
+        if not known[id(table)]:
+            raise ValueError("an alias stands inside of what it stands for")
+        return 1, known[id(table)]
+    known[id(table)] = 0
+    inner = [_sizes(each, known) for each in (table.values() if isinstance(table, dict) else table)]
+    known[id(table)] = 1 + sum(read for _, read in inner)
+    return 1 + sum(written for written, _ in inner), known[id(table)]
 
 
 @lru_cache(maxsize=1)
