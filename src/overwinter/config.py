@@ -16,15 +16,17 @@ from overwinter.clock import SECOND_US
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
 
-__all__ = ["Agent", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "is_secret", "load"]
+__all__ = ["Agent", "Audit", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "is_secret", "load"]
 
 REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
 """Whole values that are references to secrets."""
+KEY = re.compile(r"[!-*,-~]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
 LAYERS = ("namespaces", "landlock", "seccomp")
 MOST: Mapping[str, float] = {
     "turn_cpu_s": 86_400, "run_cpu_s": 86_400, "memory_mb": 65_536, "recursion_depth": 10_000,
     "calls_per_turn": 100_000, "output_kb": 65_536, "value_kb": 65_536, "snapshot_mb": 1_024, "kept_mb": 1_024,
     "interpreters": 256, "threads": 4_096, "calls_in_flight": 1_000_000, "ended_days": 36_525,
+    "audit_body_days": 36_525,
     "timeout_s": 86_400,
 }  # fmt: skip
 """Largest value of each number: what is above is a mistake in a unit, not a wish."""
@@ -70,6 +72,18 @@ class Retention:
     """`[retention]`: how long what has ended is kept."""
 
     ended_days: float = 30.0
+    audit_body_days: float = 90.0
+    """Arguments and results beside the audit log; its entries stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """`[audit]`: who else signs the tree heads of the audit log."""
+
+    witness: str = ""
+    """Address of a witness, asked after an approval or a revocation and every few minutes."""
+    witness_key: str = ""
+    """The key that it printed as it started: `name+id+base64`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +149,7 @@ class Config:
     worker: Worker = Worker()
     jail: Jail = Jail()
     retention: Retention = Retention()
+    audit: Audit = Audit()
     agents: Mapping[str, Agent] = field(default_factory=lambda: {"default": Agent(reads=("*",), asks=("*",))})
     services: Mapping[str, Service] = field(default_factory=dict[str, Service])
 
@@ -185,7 +200,8 @@ class _Reader:
     def config(self, document: Mapping[str, Any]) -> Config:
         self._known((), document, [each.name for each in fields(Config)])
         made: dict[str, Any] = {}
-        for name, kind in (("limits", Limits), ("worker", Worker), ("jail", Jail), ("retention", Retention)):
+        tables = (("limits", Limits), ("worker", Worker), ("jail", Jail), ("retention", Retention), ("audit", Audit))
+        for name, kind in tables:
             if name in document:
                 made[name] = self._table((name,), document[name], kind)
         for name, kind in (("agents", Agent), ("services", Service)):
@@ -193,6 +209,7 @@ class _Reader:
                 made[name] = self._named(name, document[name], kind)
         config = Config(**made)
         self._layers(config.jail)
+        self._witness(config.audit)
         self._names(config)
         if not config.agents:
             raise self._wrong(("agents",), "needs at least one agent: [agents.default]")
@@ -270,6 +287,13 @@ class _Reader:
             raise self._wrong(
                 ("jail", "allow_missing"), "cannot give up both namespaces and seccomp: the network would be open"
             )
+
+    def _witness(self, audit: Audit) -> None:
+        if audit.witness and not audit.witness.startswith(("http://", "https://")):
+            raise self._wrong(("audit", "witness"), f"begins with http:// or https://, unlike {audit.witness!r}")
+        if audit.witness and not KEY.fullmatch(audit.witness_key):
+            words = f"is the key that the witness prints, name+id+base64, not {audit.witness_key!r}"
+            raise self._wrong(("audit", "witness_key"), words)
 
     def _names(self, config: Config) -> None:
         """Refuse what would silently name nothing."""

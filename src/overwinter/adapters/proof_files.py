@@ -25,7 +25,7 @@ from overwinter.adapters.notes import (
 )
 from overwinter.merkle import is_included, leaf_hash
 
-__all__ = ["Proved", "check", "text"]
+__all__ = ["Proved", "check", "check_file", "file_of", "text"]
 
 MAGIC = "c2sp.org/tlog-proof@v1"
 _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
@@ -66,3 +66,19 @@ def check(found: str, entry: bytes, log: PublicKey, witnesses: Sequence[PublicKe
             f"the proof does not lead from this entry at {seq} to the tree head {head.size} of {log.name}"
         )
     return Proved(seq=seq, head=head, cosignatures=cosignatures(note, head, witnesses))
+
+
+def file_of(entry: bytes, proof: str) -> str:
+    """Return an entry with its proof as one file: the entry's bytes in the first line, the proof below."""
+    return f"{entry.decode()}\n{proof}"
+
+
+def check_file(found: str, log: PublicKey, witnesses: Sequence[PublicKey] = ()) -> tuple[bytes, Proved]:
+    """Return the entry of a file and what the file proves of it.
+
+    Raises:
+        NoteRefused: if it proves nothing, or is signed by others.
+    """
+    entry, _, proof = found.partition("\n")
+    raw = entry.encode()
+    return raw, check(proof, raw, log, witnesses)

@@ -12,6 +12,7 @@ import anyio
 from overwinter import journal
 from overwinter.adapters.catalog_file import Hit, Pin, Refreshed, Source
 from overwinter.adapters.home import Home, open_home
+from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
@@ -84,7 +85,11 @@ class App:
             calls_max=config.worker.calls_in_flight,
             random=SystemRandom(),
         )
-        self.governance = Governance(config, parts.store, parts.registry, self._worker, means, parts.clock)
+        self.auditing = Auditing(config.audit, parts.audit, parts.audit_keeping)
+        """What was done here."""
+        self.governance = Governance(
+            config, parts.store, parts.registry, self._worker, means, parts.clock, self.auditing.ring
+        )
         """Who may act here, and what stops them."""
         self.access = Access(parts.tokens, parts.clock)
         """Who may ask from elsewhere."""
@@ -146,6 +151,7 @@ class App:
                 if is_worker:
                     group.start_soon(self._worker.run)
                     group.start_soon(self._retain)
+                    group.start_soon(self.auditing.run)
                 try:
                     yield self
                 except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
@@ -244,12 +250,14 @@ class App:
             await self._store.watch(run_id, since)
 
     async def _retain(self) -> None:
-        """Delete what ended longer ago than `[retention] ended_days`, a little at a time."""
-        kept_us = round(self.config.retention.ended_days * DAY_US)
+        """Delete runs and bodies that are older than `[retention]` keeps them, a little at a time."""
+        retention = self.config.retention
         while True:
+            now_us = self._clock.now_us()
             try:
-                found = await self._store.collect(self._clock.now_us() - kept_us, limit=COLLECT_MAX)
-                pause_us = COLLECT_PAUSE_US if found.runs < COLLECT_MAX else SECOND_US
+                found = await self._store.collect(now_us - round(retention.ended_days * DAY_US), limit=COLLECT_MAX)
+                bodies = await self.auditing.forget(now_us - round(retention.audit_body_days * DAY_US))
+                pause_us = COLLECT_PAUSE_US if found.runs < COLLECT_MAX and not bodies else SECOND_US
             except HomeError:
                 pause_us = COLLECT_PAUSE_US  # the disk is in trouble: this is the least of it
             await self._clock.sleep_until(self._clock.now_us() + pause_us)

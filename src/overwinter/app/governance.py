@@ -1,6 +1,6 @@
 """Who may act in a home, and what stops them: agents, approvals, revocation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overwinter import journal
@@ -43,10 +43,19 @@ class Governance:
     """The agents of a home."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - made by App alone
-        self, config: Config, store: Store, registry: Registry, worker: Worker, means: Means, clock: Clock
+        self,
+        config: Config,
+        store: Store,
+        registry: Registry,
+        worker: Worker,
+        means: Means,
+        clock: Clock,
+        acted: Callable[[], None],
     ) -> None:
         self._config, self._store, self._registry = config, store, registry
         self._worker, self._means, self._clock = worker, means, clock
+        self._acted = acted
+        """Called once a person's act is in the audit log."""
 
     async def enrol(self) -> None:
         """Write down the agents of `overwinter.toml`."""
@@ -87,6 +96,7 @@ class Governance:
         revoked = await self._registry.revoke(agent, by=by, reason=reason)
         fenced_us = self._clock.now_us() - began_us
         names = {each.name for each in revoked} | {agent}
+        self._acted()
         stopped = await self._worker.revoked(names)
         stopped_us = self._clock.now_us() - began_us
         counts = await self._store.counts(names)
@@ -110,6 +120,7 @@ class Governance:
         event = Event(kind="cancelled", body={"by": by, "reason": reason or "revoked"})
         is_ended = await self._store.end(run_id, Status.CANCELLED, event)
         fenced_us = self._clock.now_us() - began_us
+        self._acted()
         stopped = await self._worker.interrupt(run_id)
         if not is_ended:
             raise Conflict(f"run {run_id} had ended before")
@@ -154,6 +165,7 @@ class Governance:
         words = f"{by} rejected {call.function}" + (f": {reason}" if reason else "")
         answer = Raised(kind="PermissionError", message=words, status=403, code="rejected")
         voted = await self._store.vote(call, gate.digest if shown is None else shown, vote, answer)
+        self._acted()
         match voted:
             case Voted.LET_THROUGH:
                 self._worker.ring(0)
@@ -184,5 +196,6 @@ class Governance:
         restored = await self._registry.restore(agent, by=by, reason=reason, has_runs=has_runs)
         if restored is None:
             raise Conflict(f"agent {agent!r} is not revoked, or one above it is: restore that one first")
+        self._acted()
         self._worker.ring(0)
         return restored

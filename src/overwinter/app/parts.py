@@ -11,7 +11,7 @@ from overwinter.adapters.identity_tokens import Mint, issuer_in
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
-from overwinter.adapters.sqlite import AuditLog, SqliteStore, open_store
+from overwinter.adapters.sqlite import AuditKeeping, AuditLog, SqliteStore, open_store
 from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
@@ -44,6 +44,7 @@ class Parts:
     """API tokens of people, the same."""
     audit: AuditLog
     """What was done, in the same commits."""
+    audit_keeping: AuditKeeping
     interpreter: Interpreter
     checker: Checker
     tools: Tools
@@ -118,6 +119,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             registry=store.registry,
             tokens=store.tokens,
             audit=store.audit,
+            audit_keeping=store.audit_keeping,
             interpreter=interpreter,
             checker=checker,
             tools=sources,

@@ -20,6 +20,7 @@ from overwinter.errors import NotFound, OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, CHARACTERS_MIN
 from overwinter.faces import wire
+from overwinter.faces.audit_api import routes as audit_routes
 from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
 from overwinter.faces.identities import identity_routes
@@ -78,6 +79,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         Route("/v1/agents", agents.listed),
         Route("/v1/revoke", agents.revoke, methods=["POST"]),
         Route("/v1/restore", agents.restore, methods=["POST"]),
+        *audit_routes(app),
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
         *token_routes(app),

@@ -29,7 +29,7 @@ ATTEMPTS_MAX = 30
 """Connections tried for one request. With their pauses they take longer than a server needs to end."""
 PAUSE_S = 0.02
 PAUSE_S_MAX = 0.5
-REPEATABLE = ("check", "collect", "refresh", "accept", "revoke")
+REPEATABLE = ("check", "collect", "refresh", "accept", "revoke", "witness")
 """What may be posted twice; so may whatever carries a `dedup` key."""
 
 

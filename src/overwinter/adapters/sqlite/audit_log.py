@@ -1,25 +1,39 @@
 """The audit log of a store's file: sealed with each group of commits, read, proved and exported on connections of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import anyio.to_thread
 import apsw
 
+from overwinter.adapters.key_files import key_in
 from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, signer_in
 from overwinter.adapters.sqlite import log_rows
 from overwinter.adapters.sqlite.schema import connect, guarded
-from overwinter.audit import Entry
+from overwinter.audit import Entry, Plain
 from overwinter.clock import Clock
-from overwinter.errors import HomeDamaged
+from overwinter.errors import HomeDamaged, NotFound
 from overwinter.ids import from_bytes
 
-__all__ = ["AuditLog", "Sealing", "log_signer", "sealing"]
+__all__ = ["AuditLog", "Found", "Sealing", "log_signer", "open_log", "sealing"]
 
 T = TypeVar("T")
+LOG_FORMAT = 3
+"""Of the store's file: the first with a log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Entries that were looked for."""
+
+    entries: Sequence[tuple[int, Mapping[str, Plain]]]
+    """Index and fields, in the order asked for."""
+    following: int | None
+    """Where to look on; None: everything was looked at."""
 
 
 class Sealing:
@@ -52,7 +66,36 @@ def log_signer(db: apsw.Connection, path: Path) -> Signer:
     ((home,),) = db.execute("select home from meta")
     place = path.parent / "keys" / "audit.key"
     place.parent.mkdir(mode=0o700, exist_ok=True)
-    return signer_in(place, f"overwinter/{from_bytes(home)}", 1, may_make=log_rows.last_note(db) is None)
+    return signer_in(place, _origin(home), 1, may_make=log_rows.last_note(db) is None)
+
+
+def open_log(path: Path, key: PublicKey | None = None) -> "AuditLog":
+    """Return the log of a store's file, whoever holds its home, also if the home does not open any more.
+
+    Args:
+        path: the file. Nothing is written to it.
+        key: whose tree heads count, kept elsewhere; None: the home's own, which whoever has the home may have replaced.
+
+    Raises:
+        NotFound: there is no such file, or it is older than its log.
+        HomeDamaged: the home's own key is missing or not whole.
+    """
+    if not path.exists():
+        raise NotFound(f"there is no {path}: --home names the home")
+    with closing(connect(path, is_writer=False)) as db, guarded(path):
+        ((home, form),) = db.execute("select home, format from meta")
+    if form < LOG_FORMAT:
+        raise NotFound(f"{path} has no audit log yet: any command that opens the home makes it")
+    if key is None:
+        place = path.parent / "keys" / "audit.key"
+        if not place.exists():
+            raise HomeDamaged(f"{place} is missing: restore it from a backup, or give the log's public key with --key")
+        key = Signer.of(key_in(place), _origin(home), 1).public
+    return AuditLog(path=path, key=key)
+
+
+def _origin(home: bytes) -> str:
+    return f"overwinter/{from_bytes(home)}"
 
 
 def sealing(db: apsw.Connection, signer: Signer, clock: Clock, path: Path) -> Sealing:
@@ -84,9 +127,22 @@ class AuditLog:
         """Return index and bytes of entries."""
         return await self._read(lambda db: list(log_rows.entries(db, start, stop)))
 
+    async def matching(
+        self, is_wanted: Callable[[Mapping[str, Plain]], bool], span: range, *, limit: int, looked_max: int
+    ) -> Found:
+        """Return entries that are wanted.
+
+        Args:
+            is_wanted: tells it of an entry's fields. Called in a thread.
+            span: indices to look at, ascending or descending.
+            limit: entries returned at most.
+            looked_max: entries looked at, at most.
+        """
+        return await self._read(lambda db: _matching(db, is_wanted, span, limit, looked_max))
+
     async def size(self) -> int:
         """Return how many entries there are."""
-        return await self._read(lambda db: log_rows.tail(db).edge.size)
+        return await self._read(log_rows.size)
 
     async def first_since(self, at_ms: int) -> int:
         """Return the index of the first entry at or after an instant."""
@@ -119,10 +175,38 @@ class AuditLog:
             db.execute("begin")
             yield from log_rows.export(db, with_bodies=with_bodies, heads_apart=heads_apart)
 
-    async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
-        def work() -> T:
-            with closing(connect(self.path, is_writer=False)) as db, guarded(self.path):
-                db.execute("begin")
-                return read(db)
+    def look(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Return what a reading returns. In the caller's thread."""
+        with closing(connect(self.path, is_writer=False)) as db, guarded(self.path):
+            db.execute("begin")
+            return read(db)
 
-        return await anyio.to_thread.run_sync(work)
+    async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
+        return await anyio.to_thread.run_sync(self.look, read)
+
+
+def _matching(
+    db: apsw.Connection, is_wanted: Callable[[Mapping[str, Plain]], bool], span: range, limit: int, looked_max: int
+) -> Found:
+    looked = span[:looked_max]
+    found: list[tuple[int, Mapping[str, Plain]]] = []
+    if looked:
+        least, most, order = min(looked), max(looked), "asc" if looked.step > 0 else "desc"
+        sql = f"select seq, entry from audit_entry where seq between ? and ? order by seq {order}"
+        for seq, raw in db.execute(sql, (least, most)):
+            fields = _fields(seq, raw)
+            if is_wanted(fields):
+                if len(found) == limit:
+                    return Found(entries=found, following=seq)
+                found.append((seq, fields))
+    return Found(entries=found, following=span[looked_max] if len(span) > looked_max else None)
+
+
+def _fields(seq: int, raw: bytes) -> Mapping[str, Plain]:
+    try:
+        fields: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise HomeDamaged(f"audit entry {seq} is damaged: `overwinter audit verify` says what else is")
+    return cast("dict[str, Plain]", fields)

@@ -21,8 +21,8 @@ from overwinter.errors import HomeDamaged, NotFound
 from overwinter.merkle import HASH_BYTES, Frontier, Node, consistency_proof, frontier, inclusion_proof, leaf_hash
 
 __all__ = [
-    "FORMAT_3", "Tail", "add_cosignature", "append", "body", "consistency", "delete_bodies", "entries", "export",
-    "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "tail", "tail_fault", "write_head",
+    "FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "entries", "export",
+    "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "size", "tail", "tail_fault", "write_head",
 ]  # fmt: skip
 
 # `audit_entry.nodes`: hashes of the full subtrees that end with this entry, from level 1 up, one after the other; it stands
@@ -136,14 +136,19 @@ def entries(db: apsw.Connection, start: int = 0, stop: int | None = None) -> Ite
     )
 
 
+def size(db: apsw.Connection) -> int:
+    """Return how many entries there are."""
+    ((found,),) = db.execute("select coalesce(max(seq) + 1, 0) from audit_entry")
+    return found
+
+
 def first_since(db: apsw.Connection, ts_ms: int) -> int:
     """Return the index of the first entry at or after an instant; the log's size if there is none."""
-    ((size,),) = db.execute("select coalesce(max(seq) + 1, 0) from audit_entry")
 
     def ts_of(seq: int) -> int:
         return _ts_ms(seq, _entry(db, seq))
 
-    return bisect_left(range(size), ts_ms, key=ts_of)
+    return bisect_left(range(size(db)), ts_ms, key=ts_of)
 
 
 def body(db: apsw.Connection, seq: int, part: Part) -> Body | None:
@@ -169,6 +174,12 @@ def delete_bodies(db: apsw.Connection, seqs: Iterable[int]) -> int:
     finally:
         db.execute(f"pragma secure_delete={was}")
     return db.total_changes() - before
+
+
+def bodies_before(db: apsw.Connection, seq: int, limit: int) -> list[int]:
+    """Return the first entries below `seq` of which a body is kept."""
+    rows = db.execute("select distinct id / 2 from audit_body where id < ? order by id limit ?", (seq * 2, limit))
+    return [found for (found,) in rows]
 
 
 def inclusion(db: apsw.Connection, seq: int, size: int) -> list[bytes]:
@@ -299,7 +310,7 @@ def _node(db: apsw.Connection) -> Node:
     return node
 
 
-def _check_size(db: apsw.Connection, size: int) -> None:
-    ((stored,),) = db.execute("select coalesce(max(seq) + 1, 0) from audit_entry")
-    if size > stored:
-        raise NotFound(f"the audit log has {stored} entries, not {size}")
+def _check_size(db: apsw.Connection, wanted: int) -> None:
+    stored = size(db)
+    if wanted > stored:
+        raise NotFound(f"the audit log has {stored} entries, not {wanted}")

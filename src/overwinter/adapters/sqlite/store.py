@@ -17,6 +17,7 @@ from overwinter import journal as facts
 from overwinter import values
 from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import agents, audited, gates, rows
+from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, log_signer, sealing
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
@@ -112,6 +113,7 @@ class SqliteStore:
         """Who may ask from elsewhere, in the same file."""
         self.audit = AuditLog(path=path, key=key)
         """What was done, in the same commits."""
+        self.audit_keeping = AuditKeeping(path, self._writer)
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}

@@ -14,6 +14,7 @@ import typer
 
 from overwinter import __version__
 from overwinter.errors import UsageError
+from overwinter.faces.cli.audit import audit_cli
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.governing import approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
@@ -49,6 +50,7 @@ cli.command()(guarded(approve))
 cli.command()(guarded(reject))
 cli.add_typer(secrets_cli, name="secrets")
 cli.add_typer(token_cli, name="token")
+cli.add_typer(audit_cli, name="audit")
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")

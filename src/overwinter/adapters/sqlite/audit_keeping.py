@@ -1,0 +1,55 @@
+"""What is written to the audit log beside its entries: cosignatures of witnesses. And what is deleted from it: bodies."""
+
+from contextlib import closing, suppress
+from pathlib import Path
+
+import anyio.to_thread
+import apsw
+
+from overwinter.adapters.sqlite import log_rows
+from overwinter.adapters.sqlite.schema import connect, guarded
+from overwinter.adapters.sqlite.writer import Writer, Wrote
+
+__all__ = ["AuditKeeping"]
+
+BODIES_MAX = 500
+"""Entries whose bodies are deleted in one commit: others wait for it."""
+CHECKPOINT_WAIT_MS = 100
+"""How long readers of old pages are waited for; the next deletion tries it again."""
+
+
+class AuditKeeping:
+    """Uses the store's writer."""
+
+    def __init__(self, path: Path, writer: Writer) -> None:
+        self._path, self._writer = path, writer
+
+    async def cosign(self, size: int, name: str, line: str) -> None:
+        """Keep a witness's line under the tree head of one size."""
+
+        def act(db: apsw.Connection) -> Wrote[None]:
+            log_rows.add_cosignature(db, size, name, line)
+            return Wrote(None)
+
+        await self._writer.submit(act)
+
+    async def delete_bodies(self, before_ms: int) -> int:
+        """Delete some of the bodies of entries older than an instant, with their keys, for ever; return how many.
+
+        0: there are none left. Their bytes are overwritten, also in the write-ahead log as far as nobody reads it.
+        """
+
+        def act(db: apsw.Connection) -> Wrote[int]:
+            seqs = log_rows.bodies_before(db, log_rows.first_since(db, before_ms), BODIES_MAX)
+            return Wrote(log_rows.delete_bodies(db, seqs) if seqs else 0)
+
+        deleted = await self._writer.submit(act)
+        if deleted:
+            await anyio.to_thread.run_sync(self._checkpoint)
+        return deleted
+
+    def _checkpoint(self) -> None:
+        with closing(connect(self._path, is_writer=True)) as db, guarded(self._path):
+            db.set_busy_timeout(CHECKPOINT_WAIT_MS)
+            with suppress(apsw.BusyError):
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -1,0 +1,130 @@
+"""The audit log over the HTTP API: entries, one entry, its proof, a witness."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from overwinter.adapters.notes import parse_key
+from overwinter.app import App
+from overwinter.app.auditing import Wanted
+from overwinter.audit import Kind, Plain
+from overwinter.errors import UsageError
+from overwinter.faces import wire
+
+__all__ = ["routes"]
+
+BODY_BYTES_MAX = 4_096
+PAGE_MAX = 1_000
+NUMBER_MAX = 2**53
+ORDERS = ("newest", "oldest")
+
+
+def routes(app: App) -> list[Route]:
+    """Return the routes below `/v1/audit`."""
+    face = _Audit(app)
+    return [
+        Route("/v1/audit", face.listed),
+        Route("/v1/audit/key", face.key),
+        Route("/v1/audit/witness", face.witness, methods=["POST"]),
+        Route("/v1/audit/{seq:int}", face.show),
+        Route("/v1/audit/{seq:int}/proof", face.prove),
+    ]
+
+
+class _Audit:
+    def __init__(self, app: App) -> None:
+        self._app, self._auditing = app, app.auditing
+
+    async def listed(self, request: Request) -> Response:
+        query = request.query_params
+        kind, order = query.get("kind"), query.get("order", "newest")
+        if kind is not None and kind not in get_args(Kind):
+            raise UsageError(f"{kind!r} is no kind of entry; there are {', '.join(get_args(Kind))}")
+        if order not in ORDERS:
+            raise UsageError(f"order={order!r} is neither newest nor oldest")
+        run = query.get("run")
+        wanted = Wanted(
+            agent=query.get("agent"),
+            run=None if run is None else run.strip().upper(),
+            function=query.get("function"),
+            person=query.get("person"),
+            kind=kind,
+        )
+        found = await self._auditing.entries(
+            wanted,
+            since_ms=_number(query, "since_ms"),
+            until_ms=_number(query, "until_ms"),
+            is_oldest_first=order == "oldest",
+            begin=_number(query, "begin"),
+            limit=_number(query, "limit", 50, most=PAGE_MAX, least=1),
+        )
+        rows = [_entry(fields) for _, fields in found.entries]
+        return JSONResponse({"entries": rows, "following": found.following})
+
+    async def show(self, request: Request) -> Response:
+        fields, bodies = await self._auditing.entry(request.path_params["seq"])
+        shown = {part: {"is_kept": body.is_kept, "value": wire.readable(body.value)} for part, body in bodies.items()}
+        return JSONResponse({**_entry(fields), "bodies": shown})
+
+    async def prove(self, request: Request) -> Response:
+        return PlainTextResponse(await self._auditing.prove(request.path_params["seq"]))
+
+    async def key(self, request: Request) -> Response:
+        """Return whose tree heads are this log's, and what became of the witness of the configuration."""
+        del request
+        witness, fault = self._auditing.witness, self._auditing.fault
+        return JSONResponse(
+            {
+                "key": str(self._auditing.log.key),
+                "entries": await self._auditing.log.size(),
+                "head": await self._auditing.log.head(),
+                "witness": None if witness is None else str(witness),
+                "witness_fault": fault,
+            }
+        )
+
+    async def witness(self, request: Request) -> Response:
+        url, key = await _asked(request)
+        done = await self._auditing.witnessed(url, parse_key(key))
+        if done is None:
+            return JSONResponse({"entries": 0, "name": None, "at": None})
+        at = wire.instant(done.cosignature.time_s * 1_000_000)
+        return JSONResponse({"entries": done.head.size, "name": done.cosignature.name, "at": at})
+
+
+async def _asked(request: Request) -> tuple[str, str]:
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > BODY_BYTES_MAX:
+            raise UsageError(f"the body has more than {BODY_BYTES_MAX} bytes")
+    try:
+        match json.loads(raw):
+            case {"url": str(url), "key": str(key)}:
+                return url, key
+            case _:
+                raise UsageError("the body is a JSON object with `url` and `key` of a witness")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the body is not JSON: {error}") from error
+
+
+def _entry(fields: Mapping[str, Plain]) -> dict[str, Any]:
+    ts_ms = fields.get("ts")
+    return {**fields, "at": wire.instant(ts_ms * 1_000) if isinstance(ts_ms, int) else None}
+
+
+def _number(query: Mapping[str, str], name: str, default: Any = None, *, most: int = NUMBER_MAX, least: int = 0) -> Any:  # noqa: ANN401 - an int, or the default
+    text = query.get(name)
+    if text is None:
+        return default
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise UsageError(f"{name}={text!r} is not a whole number") from error
+    if not least <= number <= most:
+        raise UsageError(f"{name}={number} is not between {least} and {most}")
+    return number
