@@ -53,6 +53,7 @@ soak: setup  ## the long chaos runs; SEEDS=n simulations
 	$(BIN)/python -m pytest tests/simulation --override-ini=timeout=0 --seeds=$(SEEDS)
 	$(BIN)/python -m pytest tests/simulation --override-ini=timeout=0 --seeds=$(SEEDS) --hibernate
 	$(BIN)/python -m bench crash
+	$(BIN)/python -m bench truth
 
 demo: setup  ## the story of the README, measured
 	$(BIN)/overwinter demo

@@ -22,6 +22,7 @@ NAMES = {
     "context": "context",
     "revoke": "revoke",
     "audit": "audit",
+    "truth": "truth",
     "decide": "decide",
 }
 """Bench name to file."""

@@ -37,6 +37,7 @@ CLAIMS = {
     "G8.changed": "a function whose definition changed is not called until somebody accepts it",
     "G4.tampering": "edit, delete, insert, reorder, fork, backdating and truncation of the audit log are found, also with its key stolen",
     "G4.deletable": "bodies can be deleted from the file, and the entries that stay tell nothing and are still proved",
+    "G4.truth": "each request that a service saw has its intent in the audit log from before it, whatever is killed, and no outcome is told of what it never saw",
     "G4.retention": "bodies older than [retention] says are deleted with their keys, and the log still verifies",
     "G4.witness": "after a person's act a witness signs the tree head, and no act waits for it",
     "G4.closed_home": "a log can be checked whose home does not open any more",
