@@ -99,7 +99,8 @@ async def test_every_route_has_a_need_and_refuses_a_token_without_its_scope(proj
             for scope, token in tokens.items():
                 if need.scope in (scope, "open"):
                     continue
-                status, answer, told = await Visitor(app).ask(method, path, token, {} if method == "POST" else None)
+                place = path.replace("{seq:int}", "0")
+                status, answer, told = await Visitor(app).ask(method, place, token, {} if method == "POST" else None)
                 assert (status, answer["error"]["type"]) == (403, "Denied"), key
                 if need.scope is not None:
                     assert f"'{need.scope}'" in answer["error"]["message"]

@@ -268,7 +268,7 @@ async def test_a_description_is_fetched_from_where_it_is_sent_on_to_only_if_that
 
     async with serving(answer) as port:
         here = f"http://127.0.0.1:{port}"
-        assert await _fetched(f"{here}/a?to=/b%3Fto%3D/c", Path()) == b"{}"
+        assert await _fetched(f"{here}/a?to=/b%3Fto%3D/c") == b"{}"
         for to in (
             f"http://127.0.0.2:{port}/x",
             "https://169.254.169.254/x",
@@ -277,7 +277,7 @@ async def test_a_description_is_fetched_from_where_it_is_sent_on_to_only_if_that
             "file:///x",
         ):
             with pytest.raises(ConfigInvalid):
-                await _fetched(f"{here}/a?to={to}", Path())
+                await _fetched(f"{here}/a?to={to}")
         with pytest.raises(ConfigInvalid, match="more than 5 times"):
             await _fetched(
                 f"{here}/a?to=a%3Fto%3Da%253Fto%253Da%25253Fto%25253Da%2525253Fto%2525253Da%252525253Fto%252525253Da",

@@ -69,6 +69,11 @@ NEEDS: Mapping[str, Need] = {
     "GET /.well-known/jwks.json": Need(scope="open"),
     "GET /v1/agents/{agent}": Need(scope="read", of="named"),
     "GET /v1/agents/{agent}/document": Need(scope="read", of="named"),
+    "GET /v1/audit": Need(scope="admin"),
+    "GET /v1/audit/key": Need(scope="read"),
+    "POST /v1/audit/witness": Need(scope="admin"),
+    "GET /v1/audit/{seq:int}": Need(scope="admin"),
+    "GET /v1/audit/{seq:int}/proof": Need(scope="admin"),
     "GET /v1/health": Need(scope="read"),
     "POST /v1/collect": Need(scope="admin"),
 }
