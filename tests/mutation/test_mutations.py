@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 STORE = "src/overwinter/adapters/sqlite/store.py"
 ROWS = "src/overwinter/adapters/sqlite/rows.py"
 CONFORMANCE = ["tests/conformance/test_store.py"]
+ATTACKED = ["tests/unit/test_approvals_attacked.py"]
 TURNS = ["tests/unit/test_turns.py"]
 MATRIX = ["tests/crash"]
 EGRESS = ["tests/unit/test_egress.py"]
@@ -51,6 +52,9 @@ MUTATIONS = {
     "a gate is passed twice": ("src/overwinter/adapters/sqlite/gates.py", "and used is null and state = 0", "", CONFORMANCE),
     "a yes to another digest counts": ("src/overwinter/adapters/sqlite/gates.py", "if row[0] != digest:", "if False:", CONFORMANCE),
     "a gated call is performed": ("src/overwinter/worker.py", "and intent.gate is None and", "and", ["tests/unit/test_approvals.py"]),
+    "a gated write is started": (STORE, "and not {gates.IS_CLOSED} returning", "returning", ATTACKED),
+    "a yes to other rules counts at the start": ("src/overwinter/turn.py", "if gate.digest != approved:", "if approved is None:", ATTACKED),
+    "a repeat needs no new yes": (STORE, "gates.spend(db, row.n, call.index)", "pass", ATTACKED),
     "an answer is taken twice": (STORE, 'and position = ? and state <> 2", (row.n, index)', 'and position = ?", (row.n, index)', CONFORMANCE),
     "an intent is acted on before it is committed": (
         "src/overwinter/turn.py",

@@ -46,6 +46,14 @@ async def test_an_approved_call_is_performed_once_and_a_second_yes_changes_nothi
         assert ("approved", OWNER) in kinds
 
 
+async def test_a_call_that_may_be_repeated_waits_for_its_yes_too(project, ledger):
+    async with asking(project) as app:
+        run_id, record = await gated(app, "await shop.charge(cents=7)")
+        assert ledger.read_text() == ""
+        await app.governance.vote(record, is_yes=True, by=OWNER)
+        assert (await app.result(run_id)).result == "charged 7"
+
+
 async def test_reads_pass_without_a_question(project):
     async with asking(project) as app:
         assert (await app.result(await app.start("await shop.double(number=2)"))).result == 4
