@@ -446,7 +446,7 @@ class Store(Protocol):
         ...
 
     async def questions(self, run_id: str | None = None, *, limit: int = 1_000) -> Sequence[CallRecord]:
-        """Return open calls that a person must answer, oldest first."""
+        """Return open calls that a person must answer, oldest first; fewer if their arguments are large."""
         ...
 
     async def journal(self, run_id: str, since: int = 0, limit: int = 1_000) -> Sequence[Event]:

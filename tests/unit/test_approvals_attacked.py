@@ -17,6 +17,12 @@ pytestmark = pytest.mark.anyio
 OWNER, OTHER = "owner@example.com", "other@example.com"
 CONFIG = Config(agents={"default": Agent(owner=OWNER, reads=("*",), asks=("shop.*",))}, worker=Worker(interpreters=2))
 PAYS = "await shop.pay(cents=7)"
+NOTES = '''
+@write
+async def note(*, text: str) -> str:
+    """Note."""
+    return text
+'''
 
 
 def asking(project, config=CONFIG, **options):
@@ -195,3 +201,15 @@ async def test_the_store_starts_no_call_that_waits_for_its_yes(project):
         assert not await store.start(record.call, lease)
         (same,) = await app.questions()
         assert same.state is record.state
+
+
+async def test_a_flood_of_large_arguments_does_not_fill_the_inbox_beyond_bounds(project, ledger):
+    module = project / f"{(project / 'module').read_text()}.py"
+    module.write_text(module.read_text() + NOTES)
+    async with asking(project) as app:
+        source = "import asyncio\nt = 'x' * 800_000\nawait asyncio.gather(*[shop.note(text=t) for i in range(30)])"
+        run_id = await app.start(source)
+        await idle(app)
+        shown = await app.questions()
+        assert 1 < len(shown) < len(await app.calls(run_id)) == 30
+        assert sum(len(each.call.arguments["text"]) for each in shown) <= 16 << 20

@@ -16,7 +16,7 @@ from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page,
 
 __all__ = [
     "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
-    "call_record", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "has_mail", "has_seen", "ids_ending",
+    "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "has_mail", "has_seen", "ids_ending",
     "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "sweep",
 ]  # fmt: skip
 
@@ -69,8 +69,10 @@ INSERTS_MAX = 16
 _INSERT_EVENTS = [
     f"insert into journal values {', '.join(['(?, ?, ?, ?, ?, ?)'] * size)}" for size in range(INSERTS_MAX + 1)
 ]
-STATE = 2
-"""Column of `CALLS`."""
+STATE, ARGUMENTS = 2, 6
+"""Columns of `CALLS`."""
+LISTED_BYTES_MAX = 16 << 20
+"""Arguments listed at once: a thousand calls with a megabyte each, as JSON for people, took the server gigabytes."""
 PERFORMABLE = f"""
 select * from (
     {CALLS} where call.state = 0 and call.effect < 3 and call.not_before <= ?1 and run.status = 0 and {_IS_ACTIVE}
@@ -359,6 +361,17 @@ def call_record(row: tuple[Any, ...]) -> CallRecord:
         agent_epoch=row[15],
         gate=None if row[16] is None else gates.gate_of(row[16:]),
     )
+
+
+def call_records(found: Iterable[tuple[Any, ...]]) -> list[CallRecord]:
+    """Return calls of rows of `CALLS`, at least one, until their arguments have `LISTED_BYTES_MAX` together."""
+    records, room = list[CallRecord](), LISTED_BYTES_MAX
+    for row in found:
+        room -= len(row[ARGUMENTS])
+        if room < 0 and records:
+            break
+        records.append(call_record(row))
+    return records
 
 
 def journal(db: apsw.Connection, run_id: str, since: int, limit: int) -> list[Event]:

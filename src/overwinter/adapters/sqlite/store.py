@@ -531,7 +531,7 @@ class SqliteStore:
         only = "" if run_id is None else "and run.id = ?"
         bound = (limit,) if run_id is None else (to_bytes(run_id), limit)
         sql = f"{rows.CALLS} where person is not null and call.state in (0, 3) {only} order by made limit ?"
-        return await self._listed(lambda db: [rows.call_record(each) for each in db.execute(sql, bound)])
+        return await self._listed(lambda db: rows.call_records(db.execute(sql, bound)))
 
     async def journal(self, run_id: str, since: int = 0, limit: int = 1_000) -> Sequence[Event]:
         """Return a run's events from position `since` on."""
