@@ -261,7 +261,9 @@ class HttpClient:
 
     # --- Pages -------------------------------------------------------------------------------------------------------
 
-    async def _pages(self, call: Call, plan: Mapping[str, Any], connection: Connection) -> Answer | Unknown:
+    async def _pages(  # noqa: PLR0911 - one outcome a line
+        self, call: Call, plan: Mapping[str, Any], connection: Connection
+    ) -> Answer | Unknown:
         """Follow the pages of a list up to `max_items`; a longer list is an error, never a part that looks whole."""
         pages, limit = plan["pages"], call.arguments.get("max_items")
         most = ITEMS_MAX if limit is None else limit
@@ -270,6 +272,7 @@ class HttpClient:
         moved: Value = {"page": 1, "offset": 0}.get(pages["kind"])
         items: list[Value] = []
         before: list[Value] = []
+        cursors = [moved]
         size_bytes = 0
         for _ in range(PAGES_MAX):
             answer = await self._one(
@@ -288,7 +291,13 @@ class HttpClient:
             if len(items) > most:
                 message = f"{call.function} has more than {most} items: narrow the question, or pass max_items="
                 return Raised(kind="ValueError", message=message)
-            moved = None if found == before else _following(pages, answer, found, moved)
+            is_cursor = pages["kind"] == "cursor"
+            following = None if found == before and not is_cursor else _following(pages, answer, found, moved)
+            if is_cursor and following is not None and following in cursors[:-1]:
+                message = f"the pages of {call.function} lead back to an earlier one: the list has no end"
+                return Raised(kind="ValueError", message=message)
+            moved = None if is_cursor and following == moved else following  # some repeat the last one at the end
+            cursors.append(moved)
             before = found
             if moved is None:
                 return Returned(value=items)
