@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -281,7 +280,6 @@ async def test_a_description_is_fetched_from_where_it_is_sent_on_to_only_if_that
         with pytest.raises(ConfigInvalid, match="more than 5 times"):
             await _fetched(
                 f"{here}/a?to=a%3Fto%3Da%253Fto%253Da%25253Fto%25253Da%2525253Fto%2525253Da%252525253Fto%252525253Da",
-                Path(),
             )
 
 
@@ -293,9 +291,10 @@ async def test_an_mcp_server_at_the_metadata_of_a_cloud_is_not_asked(tmp_path):
         "http://2852039166/mcp",
     ):
         config = Config(services={"it": Service(mcp=place)}, worker=Worker(interpreters=1))
-        with pytest.raises(ConfigInvalid, match=r"services\.it"):
-            async with open_test_app(tmp_path / "home", {}, directory=tmp_path, clock=ManualClock(), config=config):
-                pass
+        home = tmp_path / "home"
+        async with open_test_app(home, {}, directory=tmp_path, clock=ManualClock(), config=config) as app:
+            (it,) = [each for each in app.sources() if each.service == "it"]
+            assert "it does not start: Forbidden" in it.faults[0].what
 
 
 OVER_HTTP = """
