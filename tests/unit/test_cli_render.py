@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overwinter.faces.cli.render import event_line, safe, safe_lines, show, table
+from overwinter.faces.wire import readable
 
 ANY_TEXT = st.text(st.characters(), max_size=40)  # half characters too
 
@@ -147,3 +148,8 @@ def test_what_people_say_of_a_call_is_one_line(kind, body, words):
     line = event_line(event, {4: "pay.send"})
     assert line is not None
     assert line.endswith(words)
+
+
+def test_keys_that_read_alike_are_all_shown():
+    assert readable({1: "a", "1": "b"}) == [[1, "a"], ["1", "b"]]
+    assert readable({1: "a"}) == {"1": "a"}

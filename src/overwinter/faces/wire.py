@@ -68,8 +68,7 @@ def readable(value: Value) -> Value:  # noqa: PLR0911 - a case for each type
         case float():
             return value if value == value and abs(value) != float("inf") else repr(value)  # noqa: PLR0124 - not a number
         case dict():
-            table = cast("dict[Any, Any]", value)
-            return {str(key): readable(each) for key, each in table.items()}
+            return _table(cast("dict[Any, Any]", value))
         case list() | tuple():
             return [readable(each) for each in cast("Sequence[Any]", value)]
         case set() | frozenset():
@@ -84,6 +83,14 @@ def readable(value: Value) -> Value:  # noqa: PLR0911 - a case for each type
             return str(value)
         case _:
             return repr(value)
+
+
+def _table(table: dict[Any, Any]) -> Value:
+    """Return a table; as pairs if keys of it read alike: whoever looks sees 1 and "1"."""
+    shown = {str(key): readable(each) for key, each in table.items()}
+    if len(shown) == len(table):
+        return shown
+    return [[readable(key), readable(each)] for key, each in table.items()]
 
 
 def instant(at_us: int | None) -> str | None:
