@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import identities, secrets, tokens, tools
+from overwinter.faces.cli import identities, policies, secrets, tokens, tools
 from overwinter.faces.server import _Server
 
 _ = (
@@ -26,6 +26,11 @@ _ = (
     secrets.list_secrets,
     secrets.remove_secret,
     secrets.set_secret,
+    policies.check_policy,
+    policies.explain_policy,
+    policies.reload_policy,
+    policies.simulate_policy,
+    policies.suggest_policy,
     tokens.create_token,
     tokens.list_tokens,
     tools.accept,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from overwinter.audit import Kind
+from overwinter.grant import Granted
 from overwinter.identity import Identity
 
 __all__ = ["Registry"]
@@ -36,6 +37,18 @@ class Registry(Protocol):
 
         Its earlier runs stay stopped, unless `has_runs` takes them along into the new epoch.
         """
+        ...
+
+    async def grant(self, given: Granted) -> Granted | None:
+        """Write a grant down and return it with its id; None: its agent is not known, or was revoked."""
+        ...
+
+    async def withdraw(self, grant: str, *, by: str, reason: str = "") -> Granted | None:
+        """Take a grant away, by its id, and return it; None: there is none."""
+        ...
+
+    async def grants(self) -> Sequence[Granted]:
+        """Return every grant, the oldest first; expired ones too."""
         ...
 
     async def note(self, kind: Kind, identity: Identity, *, by: str, reason: str) -> None:

@@ -180,7 +180,7 @@ def _asked(question: CallRecord) -> str:
 
 WRITES = (
     "create", "send", "commit", "stumble", "start", "finish", "postpone", "gate", "vote", "park", "end", "release", "revoke",
-    "restore",
+    "restore", "grant", "withdraw",
 )  # fmt: skip
 """Store methods that change something: before and after each, a process may die. (`enrol` comes before any work.)"""
 

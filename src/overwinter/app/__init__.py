@@ -16,6 +16,7 @@ from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
+from overwinter.app.rulebook import Rulebook
 from overwinter.app.tokens import Access
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
@@ -93,6 +94,8 @@ class App:
         """Who may act here, and what stops them."""
         self.access = Access(parts.tokens, parts.clock)
         """Who may ask from elsewhere."""
+        self.rulebook = Rulebook(config, parts)
+        """What agents may do, and why."""
         self.mint = parts.mint
         """What agents show of themselves elsewhere."""
 
@@ -146,6 +149,8 @@ class App:
         """
         failure: Exception | None = None
         await self.governance.enrol()
+        if await self.rulebook.grants():
+            await self.rulebook.reload()
         try:
             async with anyio.create_task_group() as group:
                 if is_worker:

@@ -139,7 +139,7 @@ def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) ->
     return Mint(issuer, store.registry, clock, lambda: policy.version)
 
 
-def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = ()) -> Rules:
+def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = (), *, policies: str = POLICIES) -> Rules:
     """Return the rules that hold: `policies/*.cedar` in the directory, the configuration's agents, and grants.
 
     Raises:
@@ -155,7 +155,7 @@ def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = ()) -> 
     }
     owners = {name: agent.owner for name, agent in config.agents.items()}
     return rules_of(
-        owners, {**read_policies(directory / POLICIES), **texts}, [*grants_of_agents(config.agents), *grants]
+        owners, {**read_policies(directory / policies), **texts}, [*grants_of_agents(config.agents), *grants]
     )
 
 

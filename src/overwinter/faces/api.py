@@ -24,8 +24,10 @@ from overwinter.faces.audit_api import routes as audit_routes
 from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
 from overwinter.faces.identities import identity_routes
+from overwinter.faces.policies import policy_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
+from overwinter.grant import PREFIX
 from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Page
 
@@ -83,6 +85,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         Route("/v1/health", face.health),
         Route("/v1/collect", face.collect, methods=["POST"]),
         *token_routes(app),
+        *policy_routes(app),
         *identity_routes(app),
     ]
     routes = guarded(routes, app, _body) if is_remote else routes
@@ -339,7 +342,7 @@ class _Agents:
         return JSONResponse({"agents": [wire.identity(each) for each in await self._app.governance.identities()]})
 
     async def revoke(self, request: Request) -> Response:
-        """Revoke an agent with all below it, a run, or a token: whichever has this name."""
+        """Revoke an agent with all below it, a run, a token or a grant: whichever has this name."""
         body = await _body(request)
         subject, governance = _field(body, "subject", str), self._app.governance
         said = {"by": _field(body, "by", str, "unknown"), "reason": _field(body, "reason", str, "")}
@@ -347,6 +350,8 @@ class _Agents:
             revocation = await governance.revoke(subject, **said)
         elif await self._app.access.token(subject) is not None:
             return JSONResponse(wire.revoked_token(await self._app.access.revoke(subject, **said)))
+        elif subject.startswith(PREFIX):
+            return JSONResponse(wire.revoked_grant(await self._app.rulebook.withdraw(subject, **said)))
         else:
             try:
                 run_id = await self._app.resolve(subject)

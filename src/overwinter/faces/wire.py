@@ -30,13 +30,14 @@ from overwinter.errors import (
     UsageError,
 )  # fmt: skip
 from overwinter.events import CallState, Event
+from overwinter.grant import Granted
 from overwinter.identity import Identity, name_of
 from overwinter.store import CallRecord, RunRecord
 from overwinter.tokens import Token
 from overwinter.values import Value
 
 __all__ = [
-    "call", "error", "event", "finding", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_token", "run", "source", "status_of",
+    "call", "error", "event", "finding", "grant", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_grant", "revoked_token", "run", "source", "status_of",
     "unreachable",
 ]  # fmt: skip
 
@@ -222,6 +223,26 @@ def revoked_token(token: Token) -> dict[str, Value]:
     row: dict[str, Value] = {"id": token.id, "person": token.person}
     nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "on_the_wire": []}
     return {"token": row, **nothing, "fenced_ms": 0.0, "stopped_ms": 0.0}
+
+
+def grant(given: Granted) -> dict[str, Value]:
+    """Return a grant as JSON."""
+    return {
+        "id": given.id,
+        "agent": given.agent,
+        "pattern": given.pattern,
+        "how": "reads" if given.reads_only else "asks" if given.is_asked else "calls",
+        "approver": given.approver,
+        "expires": instant(given.expires_us),
+        "by": given.by,
+        "made": instant(given.made_us or None),
+    }
+
+
+def revoked_grant(gone: Granted) -> dict[str, Value]:
+    """Return what became of a grant as JSON: what is under way goes on, what starts is decided without it."""
+    nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "on_the_wire": []}
+    return {"grant": grant(gone), **nothing, "fenced_ms": 0.0, "stopped_ms": 0.0}
 
 
 def source(service: Source) -> dict[str, Value]:

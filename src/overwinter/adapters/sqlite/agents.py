@@ -8,7 +8,7 @@ import apsw
 
 from overwinter.identity import Identity
 
-__all__ = ["enrol", "enrolled", "fell", "identities", "restore", "revoke"]
+__all__ = ["enrol", "enrolled", "epoch", "fell", "identities", "restore", "revoke"]
 
 ACTIVE, REVOKED = 0, 1
 _COLUMNS = "name, owner, purpose, parent, expires, models, epoch, state, changed, by, reason"
@@ -45,6 +45,11 @@ def enrolled(db: apsw.Connection, name: str) -> int | None:
         return epoch if state == ACTIVE else None
     enrol(db, [Identity(name=name, owner="owner")])
     return 1
+
+
+def epoch(db: apsw.Connection, name: str) -> int:
+    """Return the epoch of an agent; 0: it is not known."""
+    return next((found for (found,) in list(db.execute("select epoch from agent where name = ?", (name,)))), 0)
 
 
 def identities(db: apsw.Connection) -> list[Identity]:

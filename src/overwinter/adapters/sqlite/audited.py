@@ -9,19 +9,22 @@
 | `retried`, `continued` by a person | `approve` | the fact: by whom |
 | `quarantined` because the rules let no wake | `wake.refused` | the fact |
 | `cancelled` | `revoke`, with the run | the fact: by whom, why |
+| a grant, or its end | `grant`, `revoke`, with the id of the grant as the policy | all of its columns, and why |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from overwinter import values
 from overwinter.adapters.sqlite.rows import RunRow
 from overwinter.audit import Decided, Entry, Kind, Part, hidden
 from overwinter.events import Event
+from overwinter.grant import Granted
 from overwinter.identity import Identity
 from overwinter.store import NewCall, Turn
 from overwinter.values import Value
 
-__all__ = ["change", "facts", "turn"]
+__all__ = ["change", "facts", "granted", "turn"]
 
 TENANT = "home"
 KINDS: Mapping[str, tuple[Kind, Part]] = {
@@ -91,6 +94,14 @@ def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:
         act=(_name(by),),
         args=hidden(values.encode(body)),
     )
+
+
+def granted(kind: Kind, grant: Granted, epoch: int, by: str, reason: str) -> Entry:
+    """Return the entry of a grant that a person made, or took away."""
+    body: dict[str, Value] = {**asdict(grant), "reason": reason}
+    return Entry(
+        kind=kind, tenant=TENANT, agent=grant.agent, epoch=epoch, act=(by,), args=hidden(values.encode(body)), policy_ids=(grant.id,)
+    )  # fmt: skip
 
 
 def _entry(  # noqa: PLR0913 - what is known of a fact

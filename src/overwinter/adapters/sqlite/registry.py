@@ -1,15 +1,17 @@
 """The Registry contract on SQLite: agents, in the store's file and its commits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
 
-from overwinter.adapters.sqlite import agents, audited
+from overwinter.adapters.sqlite import agents, audited, grants
 from overwinter.adapters.sqlite.schema import guarded
 from overwinter.adapters.sqlite.writer import Writer, Wrote
 from overwinter.audit import Kind
 from overwinter.clock import Clock
+from overwinter.grant import Granted
 from overwinter.identity import Identity
 
 __all__ = ["SqliteRegistry"]
@@ -57,6 +59,35 @@ class SqliteRegistry:
             return Wrote(restored, audited=entries)
 
         return await self._writer.submit(act)
+
+    async def grant(self, given: Granted) -> Granted | None:
+        """Write a grant down and return it with its id."""
+
+        def act(db: apsw.Connection) -> Wrote[Granted | None]:
+            made = grants.put(db, replace(given, made_us=self._clock.now_us()))
+            entries = (
+                [] if made is None else [audited.granted("grant", made, agents.epoch(db, made.agent), made.by, "")]
+            )
+            return Wrote(made, audited=entries)
+
+        return await self._writer.submit(act)
+
+    async def withdraw(self, grant: str, *, by: str, reason: str = "") -> Granted | None:
+        """Take a grant away, and return it."""
+
+        def act(db: apsw.Connection) -> Wrote[Granted | None]:
+            gone = grants.remove(db, grant)
+            entries = (
+                [] if gone is None else [audited.granted("revoke", gone, agents.epoch(db, gone.agent), by, reason)]
+            )
+            return Wrote(gone, audited=entries)
+
+        return await self._writer.submit(act)
+
+    async def grants(self) -> Sequence[Granted]:
+        """Return every grant, the oldest first."""
+        with guarded(self._path):
+            return grants.grants(self._reading)
 
     async def note(self, kind: Kind, identity: Identity, *, by: str, reason: str) -> None:
         """Write a governed act of a person down that changes nothing here."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 
-from overwinter.adapters.sqlite import log_rows
+from overwinter.adapters.sqlite import grants, log_rows
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTooNew
 
 __all__ = ["BUSY_MS", "FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
@@ -92,7 +92,7 @@ create table token (
     agents text not null, created integer not null, expires integer not null, used integer, revoked integer)
     strict, without rowid;
 create index token_person on token (person);
-""" + log_rows.FORMAT_3
+""" + log_rows.FORMAT_3 + grants.FORMAT_3
 )
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the

@@ -103,13 +103,13 @@ def _is(shown: Mapping[str, Any], question: str) -> bool:
 
 
 def revoke(
-    subject: Annotated[str, typer.Argument(help="An agent, a run, or a token's id", show_default=False)],
+    subject: Annotated[str, typer.Argument(help="An agent, a run, a token's id, or grant:N", show_default=False)],
     *,
     reason: Reason = "",
     home: Home = None,
     is_json: Json = False,
 ) -> None:
-    """Stop an agent and all below it, or one run, or a token, in mid-task: no effect starts after this, and nothing wakes."""
+    """Stop an agent and all below it, or a run, in mid-task: no effect starts after this, nothing wakes. Or a token, a grant."""
     with open_door(home_path(home), is_json=is_json) as client:
         done = client.post("revoke", subject=subject, by=me(), reason=reason)
     print_json(done) if is_json else _print(done)
@@ -118,6 +118,10 @@ def revoke(
 def _print(done: Mapping[str, Any]) -> None:
     if "token" in done:
         typer.echo(f"revoked token {done['token']['id']} of {safe(done['token']['person'])}: it opens nothing any more")
+        return
+    if "grant" in done:
+        gone = done["grant"]
+        typer.echo(f"revoked {gone['id']}: {safe(gone['agent'])} may not call {safe(gone['pattern'])} by it any more")
         return
     for each in done["agents"]:
         typer.echo(f"revoked {safe(each['id'])}")

@@ -1,0 +1,185 @@
+"""The rules of a home at work: policies and grants as they are now, tried before they hold, and looked into."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+
+from overwinter.adapters.cedar import Grant, Rules
+from overwinter.adapters.cedar.changes import Change, Past, simulate, suggest
+from overwinter.adapters.cedar.explain import Explanation, explain
+from overwinter.adapters.cedar.policy import Act
+from overwinter.adapters.cedar.review import RuleFinding, check
+from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
+from overwinter.clock import SECOND_US
+from overwinter.config import Config
+from overwinter.errors import NotFound, UsageError
+from overwinter.grant import Granted
+from overwinter.policy import Resource
+from overwinter.principal import Principal
+from overwinter.store import Page
+from overwinter.values import Value
+
+__all__ = ["Reloaded", "Rulebook"]
+
+RUNS_MAX = 1_000
+CALLS_MAX = 10_000
+"""Past runs and calls that are looked at: the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """What became of the rules."""
+
+    version: str
+    added: Sequence[str]
+    """Ids of rules that hold now and did not before; one that was rewritten under its id is in both."""
+    removed: Sequence[str]
+
+
+class Rulebook:
+    """Reads, replaces and explains the rules."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config, self._parts, self._policy = config, parts, parts.policy
+
+    async def reload(self) -> Reloaded:
+        """Read policies and grants anew. A wrong set changes nothing: the one before goes on to hold.
+
+        Raises:
+            ConfigInvalid: a policy is wrong; the message says where.
+        """
+        before, after = self._policy.rules, await self._rules(await self._parts.registry.grants())
+        self._policy.replace(after)
+        old, new = {each.id: each for each in before.rules}, {each.id: each for each in after.rules}
+        return Reloaded(
+            version=after.digest,
+            added=[name for name, rule in new.items() if old.get(name) != rule],
+            removed=[name for name, rule in old.items() if new.get(name) != rule],
+        )
+
+    # --- Grants ------------------------------------------------------------------------------------------------------
+
+    async def grants(self) -> Sequence[Granted]:
+        """Return every grant, the oldest first; expired ones too."""
+        return await self._parts.registry.grants()
+
+    async def grant(self, given: Granted) -> Granted:
+        """Let an agent do more, from now on; return the grant with its id.
+
+        Raises:
+            UsageError: it names no function.
+            NotFound: there is no such agent here, or it was revoked.
+        """
+        if given.agent not in self._config.agents:
+            raise NotFound(f"there is no agent {given.agent!r} in overwinter.toml")
+        if not given.pattern.strip() or not any(each in given.pattern for each in ".*?["):
+            raise UsageError(f"{given.pattern!r} names no function: write 'service.function' or 'service.*'")
+        if given.reads_only and given.is_asked:
+            raise UsageError("what only reads is asked of nobody: --reads or --asks, not both")
+        await self._rules([*await self._parts.registry.grants(), given])  # tried before it is written down
+        made = await self._parts.registry.grant(given)
+        if made is None:
+            raise NotFound(f"agent {given.agent!r} was revoked: restore it before it is granted anything")
+        await self.reload()
+        return made
+
+    async def withdraw(self, grant: str, *, by: str, reason: str = "") -> Granted:
+        """Take a grant away, from now on.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        gone = await self._parts.registry.withdraw(grant, by=by, reason=reason)
+        if gone is None:
+            raise NotFound(f"there is no grant {grant!r}: `overwinter grants` lists them")
+        await self.reload()
+        return gone
+
+    # --- Looking into them -------------------------------------------------------------------------------------------
+
+    def check(self) -> Sequence[RuleFinding]:
+        """Return what is wrong with the rules that hold, by the types of every function."""
+        return check(self._policy.rules, list(self._resources()))
+
+    def explain(self, agent: str, function: str, arguments: Mapping[str, Value]) -> Explanation:
+        """Return how a call would be decided now, and why.
+
+        Raises:
+            NotFound: there is no such function.
+        """
+        found = self._parts.tools.catalog.function(function)
+        if found is None:
+            raise NotFound(f"there is no function {function!r}: `overwinter tools search` finds them")
+        resource = Resource(name=found.name, effect=found.effect, pin_ok=not found.fault, stub=found.stub)
+        act = Act(principal=self._principal(agent), action="call", resource=resource, arguments=arguments)
+        return explain(self._policy.present, act, self._now_s())
+
+    async def suggest(self, agent: str, *, since_us: int = 0) -> str:
+        """Return the least policy that would have allowed what an agent tried since an instant."""
+        return suggest(self._policy.rules, [each async for each in self._past(agent, since_us)])
+
+    async def simulate(
+        self, *, agent: str | None = None, since_us: int = 0, policies: Path | None = None
+    ) -> Sequence[Change]:
+        """Return the past calls that another set of policies would have decided otherwise than the one that holds."""
+        grants = await self._parts.registry.grants()
+        after = await self._rules(grants, policies)
+        return simulate(self._policy.rules, after, [each async for each in self._past(agent, since_us)])
+
+    async def _past(self, agent: str | None, since_us: int) -> AsyncIterator[Past]:
+        """Yield calls that runs made, or tried to make: of the newest runs, and at most so many."""
+        count = 0
+        for run in await self._parts.store.runs(Page(agent=agent, limit=RUNS_MAX)):
+            if run.changed_us < since_us:
+                continue
+            approved: set[int] = set()
+            events = await self._parts.store.journal(run.run_id, 0, CALLS_MAX)
+            approved = {each.body["index"] for each in events if each.kind == "approved"}
+            for event in events:
+                if event.kind not in ("called", "denied") or event.at_us < since_us or count >= CALLS_MAX:
+                    continue
+                function = self._parts.tools.catalog.function(event.body["function"])
+                if function is None or function.effect == "wait":
+                    continue
+                count += 1
+                resource = Resource(name=function.name, effect=function.effect, stub=function.stub)
+                principal = self._principal(run.agent, run.run_id)
+                act = Act(principal=principal, action="call", resource=resource, arguments=event.body["arguments"])
+                yield Past(act=act, at_s=event.at_us // SECOND_US, approved=event.body["index"] in approved)
+
+    def _resources(self) -> Sequence[Resource]:
+        modules = self._parts.tools.catalog.modules.values()
+        functions = [each for module in modules for each in module.functions.values()]
+        return [Resource(name=each.name, effect=each.effect, stub=each.stub) for each in functions]
+
+    def _principal(self, agent: str, run_id: str = "") -> Principal:
+        if agent not in self._config.agents:
+            raise NotFound(f"there is no agent {agent!r} in overwinter.toml")
+        owner = self._config.agents[agent].owner
+        return Principal(agent=agent, run_id=run_id, owner=owner, parents=parents_of(self._config).get(agent, ()))
+
+    async def _rules(self, granted: Sequence[Granted], policies: Path | None = None) -> Rules:
+        """Return the rules of these grants and of the policies beside the configuration, or in another directory."""
+        directory = self._parts.directory if policies is None else policies.parent
+        name = POLICIES if policies is None else policies.name
+        grants = [_grant(each, number) for number, each in enumerate(granted)]
+        # Ten thousand rules take a second.
+        return await anyio.to_thread.run_sync(lambda: rules_now(self._config, directory, grants, policies=name))
+
+    def _now_s(self) -> int:
+        return self._parts.clock.now_us() // SECOND_US
+
+
+def _grant(row: Granted, number: int) -> Grant:
+    return Grant(
+        id=row.id or f"grant:new.{number}",
+        agent=row.agent,
+        pattern=row.pattern,
+        reads_only=row.reads_only,
+        is_asked=row.is_asked,
+        approver=row.approver,
+        expires_s=None if row.expires_us is None else row.expires_us // SECOND_US,
+        place=f"grant of {row.by}",
+    )

@@ -1,0 +1,138 @@
+"""Routes about rules: grants, and what policies come to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from overwinter.adapters.cedar.explain import Explanation, text_of
+from overwinter.app import App
+from overwinter.errors import UsageError
+from overwinter.faces import wire
+from overwinter.faces.bodies import body_of, field
+from overwinter.grant import Granted
+from overwinter.policy import Decision
+from overwinter.values import Value
+
+__all__ = ["policy_routes"]
+
+
+def policy_routes(app: App) -> list[Route]:
+    """Return the routes."""
+    face = _Policies(app)
+    return [
+        Route("/v1/grants", face.grants),
+        Route("/v1/grants", face.grant, methods=["POST"]),
+        Route("/v1/policy/check", face.check),
+        Route("/v1/policy/explain", face.explain, methods=["POST"]),
+        Route("/v1/policy/suggest", face.suggest),
+        Route("/v1/policy/simulate", face.simulate, methods=["POST"]),
+        Route("/v1/policy/reload", face.reload, methods=["POST"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Policies:
+    app: App
+
+    async def grants(self, request: Request) -> Response:
+        agent = request.query_params.get("agent")
+        found = [each for each in await self.app.rulebook.grants() if agent in (None, each.agent)]
+        return JSONResponse({"grants": [wire.grant(each) for each in found]})
+
+    async def grant(self, request: Request) -> Response:
+        body = await body_of(request)
+        given = Granted(
+            agent=field(body, "agent", str),
+            pattern=field(body, "pattern", str),
+            reads_only=field(body, "reads", bool, default=False),
+            is_asked=field(body, "asks", bool, default=False),
+            approver=field(body, "approver", str, ""),
+            expires_us=field(body, "expires_us", int, None),
+            by=field(body, "by", str, "unknown"),
+        )
+        return JSONResponse(wire.grant(await self.app.rulebook.grant(given)), status_code=201)
+
+    async def check(self, request: Request) -> Response:
+        del request
+        rows = [
+            {"place": each.place, "rule": each.rule, "message": each.message, "is_error": each.is_error}
+            for each in self.app.rulebook.check()
+        ]
+        return JSONResponse({"findings": rows, "is_well": not any(each["is_error"] for each in rows)})
+
+    async def explain(self, request: Request) -> Response:
+        body = await body_of(request)
+        found = self.app.rulebook.explain(
+            field(body, "agent", str, "default"), field(body, "function", str), field(body, "arguments", dict, {})
+        )
+        return JSONResponse(_explanation(found))
+
+    async def suggest(self, request: Request) -> Response:
+        query = request.query_params
+        since_us = _instant(query.get("since_us", "0"))
+        return JSONResponse({"text": await self.app.rulebook.suggest(query.get("agent", "default"), since_us=since_us)})
+
+    async def simulate(self, request: Request) -> Response:
+        """Decide past calls by another set of policies. It names a directory here: for the home's own socket alone."""
+        body = await body_of(request)
+        place = field(body, "policies", str, None)
+        changes = await self.app.rulebook.simulate(
+            agent=field(body, "agent", str, None),
+            since_us=field(body, "since_us", int, 0),
+            policies=None if place is None else Path(place),
+        )
+        rows = [
+            {
+                "run": each.past.act.principal.run_id,
+                "function": each.past.act.resource.name,
+                "arguments": wire.readable(dict(each.past.act.arguments)),
+                "before": _decision(each.before),
+                "after": _decision(each.after),
+            }
+            for each in changes
+        ]
+        return JSONResponse({"changes": rows})
+
+    async def reload(self, request: Request) -> Response:
+        del request
+        done = await self.app.rulebook.reload()
+        return JSONResponse({"version": done.version, "added": list(done.added), "removed": list(done.removed)})
+
+
+def _decision(decision: Decision) -> dict[str, Value]:
+    shown: dict[str, Value] = {"decision": type(decision).__name__.lower(), "policies": list(decision.policies)}
+    for name in ("reason", "approver"):
+        if (text := getattr(decision, name, None)) is not None:
+            shown[name] = text
+    return shown
+
+
+def _explanation(found: Explanation) -> dict[str, Any]:
+    sides = [
+        {
+            "principal": side.principal[1],
+            "allowed": side.verdict.allowed,
+            "rules": [{"id": rule.id, "place": rule.place, "text": text_of(rule)} for rule in side.verdict.rules],
+            "errors": list(side.verdict.errors),
+            "nearest": None
+            if side.nearest is None
+            else {
+                "id": side.nearest.rule.id,
+                "place": side.nearest.rule.place,
+                "failed": side.nearest.failed,
+                "why": side.nearest.why,
+            },
+        }
+        for side in found.sides
+    ]
+    return {**_decision(found.decision), "sides": sides}
+
+
+def _instant(text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"{text!r} is no instant: it is microseconds since 1970")
+    return int(text)
