@@ -2,6 +2,10 @@
 
 Floor, in the same run and interleaved with it: bare Monty load + resume + dump of the same program, and one raw SQLite
 commit of the same snapshot (WAL, synchronous=FULL, same disk).
+
+`audit_ratio`: the same with a read in each turn, whose intent and result are entries of the audit log with a signed tree
+head in the turn's commit, against the same wake in the same process with the entries left out: turn about, by replacing what
+makes them. A wake without a call that leaves the home makes no entry at all.
 """
 
 import time
@@ -15,7 +19,9 @@ import pydantic_monty as monty
 import uvloop
 
 from bench.report import percentile, project
+from overwinter.adapters.sqlite import audited
 from overwinter.app import App
+from overwinter.audit import Entry
 
 PROGRAM = """
 import tools
@@ -23,7 +29,25 @@ total = 0
 while True:
     total += await tools.receive()
 """
-TOOLS = '"""No tools."""\n'
+CALLING = """
+import tools, work
+total = 0
+while True:
+    total += await tools.receive()
+    await work.look()
+"""
+EVENTS = 6
+"""Of one such wake: message, turn, call, its answer, turn, call."""
+TOOLS = '''"""One."""
+
+from overwinter import read
+
+
+@read
+async def look() -> int:
+    """Return at once."""
+    return 1
+'''
 
 
 def measure(*, is_small: bool) -> dict[str, Any]:
@@ -50,6 +74,7 @@ async def wakes(place: Path, parked: int, samples: int) -> dict[str, Any]:
                 began = time.perf_counter()
                 bare()
                 floor.append(1e3 * (time.perf_counter() - began))
+            audit = await audited_wakes(app, samples)
     ours, floor = ours[50:], floor[50:]  # warm-up
     return {
         "parked": parked,
@@ -59,7 +84,35 @@ async def wakes(place: Path, parked: int, samples: int) -> dict[str, Any]:
         "floor_p50_ms": round(percentile(floor, 0.5), 3),
         "floor_p99_ms": round(percentile(floor, 0.99), 3),
         "ratio": round(percentile(ours, 0.5) / percentile(floor, 0.5), 2),
+        **audit,
     }
+
+
+async def audited_wakes(app: App, samples: int) -> dict[str, float]:
+    """Wake one run again and again, with entries and without in turn."""
+    makes, (run_id,) = (audited.turn, audited.facts), await park(app, 1, CALLING)
+    times: tuple[list[float], list[float]] = ([], [])
+    try:
+        for number in range(2 * (samples + 50)):
+            is_without = number % 2
+            audited.turn, audited.facts = (_none, _none) if is_without else makes
+            since = (await app.run(run_id)).events
+            began = time.perf_counter()
+            await app.send(run_id, 1)
+            await app.committed(run_id, since + EVENTS - 1)
+            times[is_without].append(1e3 * (time.perf_counter() - began))
+    finally:
+        audited.turn, audited.facts = makes
+    with_entries, without = (percentile(each[50:], 0.5) for each in times)
+    return {
+        "audited_p50_ms": round(with_entries, 3),
+        "unaudited_p50_ms": round(without, 3),
+        "audit_ratio": round(with_entries / without, 2),
+    }
+
+
+def _none(*_: object) -> list[Entry]:
+    return []
 
 
 async def park(app: App, count: int, program: str = PROGRAM) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overwinter.config import Agent, Config, Service, load
+from overwinter.config import Agent, Audit, Config, Retention, Service, load
 from overwinter.errors import ConfigInvalid
 
 
@@ -35,6 +35,10 @@ threads = 4
 allow_missing = ["landlock"]
 [retention]
 ended_days = 0.5
+audit_body_days = 7
+[audit]
+witness = "https://w.example"
+witness_key = "w.example+0123abcd+BAAA"
 [agents.billing-bot]
 owner = "ada@example.com"
 tools = ["billing.*", "crm*", "*"]
@@ -44,7 +48,8 @@ python = "shop.billing"
 """)  # fmt: skip
     assert (config.limits.turn_cpu_s, config.limits.memory_mb, config.worker.threads) == (1.0, 32, 4)
     assert config.jail.allow_missing == ("landlock",)
-    assert config.retention.ended_days == 0.5
+    assert config.retention == Retention(ended_days=0.5, audit_body_days=7.0)
+    assert config.audit == Audit(witness="https://w.example", witness_key="w.example+0123abcd+BAAA")
     assert config.agents == {
         "billing-bot": Agent(owner="ada@example.com", tools=("billing.*", "crm*", "*"), purpose="invoices")
     }
@@ -80,6 +85,8 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 WRONG = {
     "toml": ("[worker]\nthreads = = 3", "line 2"),
     "twice": ("[worker]\nthreads = 3\nthreads = 4\n", "line 3"),
+    "witness": ('[audit]\nwitness = "w.example"', "line 2: audit.witness begins with http"),
+    "witness key": ('[audit]\nwitness = "https://w.example"', "audit.witness_key is the key that the witness prints"),
     "unknown table": ("[limit]\n", "line 1: limit is unknown; did you mean 'limits'?"),
     "unknown key": ("\n[worker]\nthread = 3", "line 3: worker.thread is unknown; did you mean 'threads'?"),
     "nothing near": ("[worker]\nzzz = 3", "known: interpreters, threads, calls_in_flight"),
