@@ -43,3 +43,5 @@ _ = (
     tools.search,
 )
 __getattr__ = overwinter.__getattr__
+async_auth_flow = 0  # httpx2 calls it
+_ = async_auth_flow

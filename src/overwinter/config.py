@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from overwinter.clock import SECOND_US
 from overwinter.errors import ConfigInvalid
@@ -21,6 +22,7 @@ __all__ = ["Agent", "Audit", "Config", "Jail", "Limits", "Retention", "Service",
 REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
 """Whole values that are references to secrets."""
 KEY = re.compile(r"[!-*,-~]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
+OAUTH = ("oauth", "oauth-client")
 LAYERS = ("namespaces", "landlock", "seccomp")
 MOST: Mapping[str, float] = {
     "turn_cpu_s": 86_400, "run_cpu_s": 86_400, "memory_mb": 65_536, "recursion_depth": 10_000,
@@ -132,7 +134,17 @@ class Service:
     """Where the API is, if not where its description says. Only so may it be on a private network."""
     auth: str = ""
     """Reference of its credential: `env:NAME`, `file:PATH`, `keyring:SERVICE/NAME` or `vault:NAME`. It is sent as the description's security scheme asks.
-    `identity`: no credential of the home, but a token that says which agent asks, for a described API; docs/api.md."""
+    `identity`: no credential of the home, but a token that says which agent asks, for a described API; docs/api.md.
+    `oauth`: the login that `overwinter tools login NAME` keeps in the vault, for an MCP server at an address.
+    `oauth-client`: a token of our own at `issuer`, for machines, the same; it needs `client_id` and `client_secret`."""
+    issuer: str = ""
+    """The authorization server, exactly as the MCP server names it. Only so may it be on a private network."""
+    scopes: tuple[str, ...] = ()
+    """What is asked for; left out, what the MCP server says that it needs."""
+    client_id: str = ""
+    """Who we are there: an id that it gave out, or the https address of our client metadata document."""
+    client_secret: str = ""
+    """Reference of the client's secret, as in `auth`."""
     timeout_s: float = 60.0
     """The longest that one attempt at a call of a described function may take, all its pages together."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -341,11 +353,29 @@ class _Reader:
     def _credential(self, place: tuple[str, ...], service: Service) -> None:
         if service.auth == "identity" and not service.openapi:
             raise self._wrong((*place, "auth"), "is 'identity' for described APIs alone: openapi = '...'")
-        if service.auth not in ("", "identity") and not REFERENCE.fullmatch(service.auth):
+        self._oauth(place, service)
+        if service.auth not in ("", "identity", *OAUTH) and not REFERENCE.fullmatch(service.auth):
             raise self._wrong(
                 (*place, "auth"),
                 "is a reference, 'env:NAME', 'file:PATH', 'keyring:SERVICE/NAME' or 'vault:NAME': the secret itself stays out of here",
             )
+
+    def _oauth(self, place: tuple[str, ...], service: Service) -> None:
+        given = [key for key in ("issuer", "scopes", "client_id", "client_secret") if getattr(service, key)]
+        if service.auth not in OAUTH:
+            if given:
+                raise self._wrong((*place, given[0]), f"is for auth = 'oauth' or 'oauth-client', not {service.auth!r}")
+            return
+        if not service.mcp.removeprefix("sse+").startswith(("http://", "https://")):
+            raise self._wrong((*place, "auth"), f"is {service.auth!r} for MCP servers alone, mcp = 'https://...'")
+        if any(key.lower() == "authorization" for key in service.headers) or "@" in urlsplit(service.mcp).netloc:
+            raise self._wrong((*place, "auth"), f"is {service.auth!r}, and headers or address hold another credential")
+        if service.client_secret and not REFERENCE.fullmatch(service.client_secret):
+            words = "is a reference, 'env:NAME', 'file:PATH' or 'vault:NAME': the secret itself stays out of here"
+            raise self._wrong((*place, "client_secret"), words)
+        missing = [key for key in ("issuer", "client_id", "client_secret") if key not in given]
+        if service.auth == "oauth-client" and missing:
+            raise self._wrong((*place, "auth"), f"is 'oauth-client', which needs {', '.join(missing)}")
 
     def _wrong(self, place: tuple[str, ...], words: str) -> ConfigInvalid:
         line = self._line(place)

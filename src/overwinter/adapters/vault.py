@@ -29,7 +29,7 @@ class Vault:
 
     def __init__(self, home: Path) -> None:
         """Use the files of a home; they need not exist."""
-        self._home = home
+        self.home = home
         self._place = home / "vault.age"
         self._key = Path(os.environ.get("OVERWINTER_VAULT_KEY") or home / "keys" / "vault.key")
 
@@ -44,6 +44,16 @@ class Vault:
         if found is None:
             raise ConfigInvalid(f"the vault has no secret {name!r}: overwinter secrets set {name}")
         return found
+
+    def check(self) -> None:
+        """Find out that secrets can be kept, before something is done that gives one.
+
+        Raises:
+            ConfigInvalid: the extra is not installed.
+            HomeDamaged: the file or its key cannot be read.
+        """
+        _age()
+        self._all()
 
     def names(self) -> Sequence[str]:
         """Return the names of all secrets, sorted.
@@ -120,10 +130,10 @@ class Vault:
         """Let two commands write one after the other. The lock of the home is another: a server may run."""
         try:
             self._key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise HomeError(f"{self._home} cannot be used as a home: {error.strerror}") from error
+            raise HomeError(f"{self.home} cannot be used as a home: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -17,6 +17,7 @@ from overwinter.adapters.egress import endpoint, judged, resolved_by_system, wit
 from overwinter.adapters.masks import Mask, mask_of
 from overwinter.adapters.mcp_servers.flow import Flow
 from overwinter.adapters.mcp_servers.forms import answered, asked
+from overwinter.adapters.mcp_servers.logins import Access
 from overwinter.adapters.mcp_servers.stdio import Child, Words, over_stdio
 from overwinter.adapters.mcp_servers.web import over_web
 from overwinter.adapters.references import References
@@ -100,9 +101,11 @@ class Server:
         seen: Callable[[Sequence[Mapping[str, Any]]], None],
         *,
         bytes_max: int,
+        access: Access | None,
     ) -> None:
         self._service, self._references, self._directory = service, references, directory
         self._tasks, self._seen, self._bytes_max = tasks, seen, bytes_max
+        self._access = access
         self._flow = Flow(bytes_max)
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -111,6 +114,7 @@ class Server:
         self._alone = asyncio.Lock()
         self._does_ask = False
         self._mask = Mask()
+        self._secrets = set[str]()
         self._has_changed = False
         self._is_doubtful = False
 
@@ -122,6 +126,8 @@ class Server:
             TimeoutError: it does not say what it has.
         """
         async with self._starting:
+            if self._access is not None:  # a login that has ended says so here, not in the middle of the SDK
+                await self._access.bearer()
             if self._client is not None and not self._flow.over.is_set() and await self._is_well():
                 if self._has_changed:
                     self._has_changed = False
@@ -407,6 +413,7 @@ class Server:
         try:
             references = self._references()
             address = self._address(references)
+            self._secrets = {*references.secrets}
             self._mask = mask_of({*references.secrets, address[1].get("Authorization", "") if address else ""})
             if address is not None:
                 there = endpoint(address[0], is_named=True)
@@ -414,7 +421,8 @@ class Server:
             if address is None:
                 wire = over_stdio(self._child(references), words, flow)
             else:
-                wire = over_web(*address, flow, is_sse=self._service.mcp.startswith("sse+"))
+                auth = None if self._access is None else self._access.auth(self._hide)
+                wire = over_web(*address, flow, is_sse=self._service.mcp.startswith("sse+"), auth=auth)
             async with self._client_of(flow.through(wire)) as client:
                 ready.set_result(client)
                 await flow.over.wait()
@@ -427,6 +435,12 @@ class Server:
         finally:
             if not ready.done():
                 ready.cancel()
+
+    def _hide(self, token: str) -> None:
+        """Have the answers of this connection searched for a token, too, before it is sent."""
+        if token not in self._secrets:
+            self._secrets.add(token)
+            self._mask = mask_of(self._secrets)
 
     def _client_of(self, wire: AbstractAsyncContextManager[tuple[Any, Any]]) -> Any:
         try:
@@ -460,7 +474,7 @@ class Server:
     def _headers(self, references: References) -> dict[str, str]:
         service, place = self._service, f"headers of {self._service.mcp}"
         headers = {name: references.whole(value, place, name=name) for name, value in service.headers.items()}
-        if service.auth:
+        if service.auth and self._access is None:
             secret = references.whole(service.auth, f"auth of {service.mcp}", name="credential")
             headers["Authorization"] = f"Bearer {secret}"
         return headers

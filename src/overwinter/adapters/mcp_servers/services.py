@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from overwinter.adapters.catalog_file import CatalogFile, Refreshed, StoredModule
+from overwinter.adapters.mcp_servers.logins import access_of
 from overwinter.adapters.mcp_servers.server import BROKEN, START_S_MAX, Lied, Refused, Server
 from overwinter.adapters.mcp_servers.tools import answer, file_of, operations, resolver
 from overwinter.adapters.references import References
@@ -89,6 +90,7 @@ class McpServices:
                 tasks,
                 partial(self._seen, name),
                 bytes_max=handles.kept_bytes_max,
+                access=access_of(name, service, directory, vault, clock),
             )
             for name, service in services.items()
         }

@@ -20,7 +20,7 @@ SILENCE_S_MAX = 3_600.0
 
 @asynccontextmanager
 async def over_web(
-    url: str, headers: Mapping[str, str], flow: Flow, *, is_sse: bool
+    url: str, headers: Mapping[str, str], flow: Flow, *, is_sse: bool, auth: "httpx2.Auth | None" = None
 ) -> AsyncGenerator[tuple[Any, Any]]:
     """Yield the streams of a connection as the SDK wants them.
 
@@ -29,6 +29,7 @@ async def over_web(
         headers: go with each request.
         flow: of the connection.
         is_sse: it speaks the older transport, HTTP with SSE of 2024-11-05.
+        auth: puts a credential of the moment on each request.
     """
     from mcp.client.sse import sse_client  # noqa: PLC0415 - it takes half a second, and many homes have no server
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - as above
@@ -36,24 +37,24 @@ async def over_web(
     bound = endpoint(url, is_named=True)
     if is_sse:  # it is told by the server where on its origin to write to
         origin = replace(bound, path="/")
-        async with sse_client(url, httpx_client_factory=lambda *_, **__: _http(origin, headers, flow)) as streams:
+        async with sse_client(url, httpx_client_factory=lambda *_, **__: _http(origin, headers, flow, auth)) as streams:
             yield streams
         return
     async with (
-        _http(bound, headers, flow) as client,  # the SDK leaves it to us to close a client of ours
+        _http(bound, headers, flow, auth) as client,  # the SDK leaves it to us to close a client of ours
         streamable_http_client(url, http_client=client, max_sse_event_size=flow.bytes_max) as streams,
     ):
         yield streams
 
 
-def _http(bound: Endpoint, headers: Mapping[str, str], flow: Flow) -> "httpx2.AsyncClient":
+def _http(bound: Endpoint, headers: Mapping[str, str], flow: Flow, auth: "httpx2.Auth | None") -> "httpx2.AsyncClient":
     """Return the SDK's client for one endpoint: a redirect, or a message of the server, does not lead it elsewhere."""
     import httpx2  # noqa: PLC0415 - the SDK's, as in `over_web`
 
     timeout = httpx2.Timeout(CONNECT_S_MAX, read=SILENCE_S_MAX)
     paced: Any = _Paced(transport(bound, headers), flow)
     return httpx2.AsyncClient(
-        transport=paced, timeout=timeout, trust_env=False, headers={"Accept-Encoding": "identity"}
+        auth=auth, transport=paced, timeout=timeout, trust_env=False, headers={"Accept-Encoding": "identity"}
     )
 
 
