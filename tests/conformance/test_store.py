@@ -549,3 +549,14 @@ async def test_a_repeated_message_is_known_after_its_run_has_ended(world):
     world.clock.advance(10)
     assert (await world.store.collect(world.clock.now_us())).runs == 1
     assert await world.store.send(run_id, "x", dedup="once") is Sent.GONE
+
+
+async def test_after_old_runs_are_collected_a_new_program_is_never_taken_for_theirs(world):
+    run_id = await world.run("'old'")
+    assert (await world.store.load(run_id)).program == "'old'"
+    assert await world.store.end(run_id, Status.CANCELLED, Event(kind="cancelled", body={"by": "x", "reason": ""}))
+    world.clock.advance(10)
+    assert (await world.store.collect(world.clock.now_us())).runs == 1
+    for number in range(3):
+        new = await world.run(f"'new {number}'")
+        assert (await world.store.load(new)).program == f"'new {number}'"

@@ -55,6 +55,25 @@ MUTATIONS = {
     "a gated write is started": (STORE, "and not {gates.IS_CLOSED} returning", "returning", ATTACKED),
     "a yes to other rules counts at the start": ("src/overwinter/turn.py", "if gate.digest != approved:", "if approved is None:", ATTACKED),
     "a repeat needs no new yes": (STORE, "gates.spend(db, row.n, call.index)", "pass", ATTACKED),
+    "a wake is not decided": ("src/overwinter/turn.py", "    may_go_on(run, means)\n", "", ["tests/unit/test_approvals.py"]),
+    "the start of an effect is not decided": (
+        "src/overwinter/effects.py",
+        "if attempt.rules != self._means.policy.version",
+        "if False",
+        ["tests/unit/test_approvals.py", "tests/unit/test_approvals_attacked.py"],
+    ),
+    "a search shows what no rule lets be called": (
+        "src/overwinter/adapters/sources.py",
+        "if self._sight(agent, each)",
+        "if True",
+        ["tests/unit/test_openapi.py"],
+    ),
+    "a program is checked against what its agent may not see": (
+        "src/overwinter/app/checks.py",
+        "if function is not None and not self._sight(agent, function):",
+        "if False:",
+        TURNS,
+    ),
     "an answer is taken twice": (STORE, 'and position = ? and state <> 2", (row.n, index)', 'and position = ?", (row.n, index)', CONFORMANCE),
     "an intent is acted on before it is committed": (
         "src/overwinter/turn.py",

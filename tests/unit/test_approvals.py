@@ -174,3 +174,25 @@ async def test_cancelling_a_run_closes_its_gate(project, ledger):
             await app.governance.vote(record, is_yes=True, by=OWNER)
         assert await app.questions() == []
     assert paid(ledger) == []
+
+
+@pytest.mark.claim("G1.wake")
+async def test_a_run_that_no_rule_lets_go_on_stops_with_its_mail_kept_until_a_person_releases_it(project, ledger):
+    clock = ManualClock()
+    source = "got = await tools.receive()\nawait shop.double(number=got)"
+    async with asking(project, clock=clock) as app:
+        run_id = await app.start(source)
+        await idle(app)
+    (project / "policies").mkdir()
+    rule = project / "policies" / "night.cedar"
+    rule.write_text('@reason("it is night") forbid(principal, action == Action::"wake", resource);')
+    async with asking(project, clock=clock) as app:
+        await app.send(run_id, 4)
+        await idle(app)
+        run = await app.run(run_id)
+        assert (run.status, run.result["kind"]) == (Status.QUARANTINED, "WakeDenied")
+        assert "it is night" in run.result["message"]
+        rule.unlink()
+        await app.rulebook.reload()
+        await app.release(run_id, by="somebody")
+        assert (await app.result(run_id)).result == 8

@@ -103,7 +103,9 @@ async def test_old_bodies_go_and_every_proof_stays(project, ledger):
         assert (await app.auditing.entry(0))[1]["args"].is_kept
         proof = await app.auditing.prove(0)
         clock.advance(86_400.0 + 3_601)
-        await idle(app)
+        with anyio.fail_after(20):
+            while (await app.auditing.entry(0))[1]["args"].is_kept:  # noqa: ASYNC110 - the retention has no event
+                await anyio.sleep(0.01)
         fields, bodies = await app.auditing.entry(0)
         assert (bodies["args"].is_kept, "args_hmac" in fields) == (False, True)
         assert (await app.auditing.entry(2))[1]["args"].value["arguments"] == {"cents": 42}

@@ -447,7 +447,8 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
 
 def sweep(db: apsw.Connection, dedups_before: int) -> Collected:
     """Delete what nothing refers to any more."""
-    db.execute("delete from program where id not in (select program from run)")
+    # The newest stays: the next one's number is one above it. So no number is ever another program's, see `SqliteStore._source`.
+    db.execute("delete from program where id not in (select program from run) and id < (select max(id) from program)")
     programs = db.changes()
     db.execute("delete from started where at < ?", (dedups_before,))
     return Collected(runs=0, events=0, programs=programs, dedups=db.changes())
