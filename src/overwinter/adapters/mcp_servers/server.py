@@ -413,13 +413,16 @@ class Server:
         try:
             references = self._references()
             address = self._address(references)
-            self._secrets = {*references.secrets}
-            self._mask = mask_of({*references.secrets, address[1].get("Authorization", "") if address else ""})
+            child = self._child(references) if address is None else None
+            # What was used is known only now. The header of a user in an address is a secret too.
+            self._secrets = {*references.secrets, address[1].get("Authorization", "") if address else ""}
+            self._mask = mask_of(self._secrets)
             if address is not None:
                 there = endpoint(address[0], is_named=True)
                 await judged(there.host, there.port, resolved_by_system, is_named=True)
             if address is None:
-                wire = over_stdio(self._child(references), words, flow)
+                assert child is not None
+                wire = over_stdio(child, words, flow)
             else:
                 auth = None if self._access is None else self._access.auth(self._hide)
                 wire = over_web(*address, flow, is_sse=self._service.mcp.startswith("sse+"), auth=auth)
