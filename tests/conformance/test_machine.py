@@ -60,10 +60,10 @@ class Stores(RuleBasedStateMachine):
     def send(self, run, number, dedup):
         known = self.known[run]
         sent = self.portal.call(lambda: self.store.send(run, number, dedup=dedup))
-        if not known.is_live:
-            assert sent is Sent.GONE
-        elif dedup in known.seen:
+        if dedup in known.seen:
             assert sent is Sent.DUPLICATE
+        elif not known.is_live:
+            assert sent is Sent.GONE
         else:
             assert sent is Sent.SENT
             known.messages.append(number)

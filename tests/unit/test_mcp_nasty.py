@@ -65,6 +65,7 @@ async def test_whatever_a_server_does_its_call_ends_and_the_service_beside_it_go
         ("notifications without end", "no answer came"),
     ],
 )
+@pytest.mark.timeout(240)  # it floods as fast as it can: a busy machine takes minutes
 async def test_a_server_that_floods_costs_neither_memory_nor_the_time_of_the_service_beside_it(project, how, words):
     clock = ManualClock()
     async with opened(project, clock=clock, config=configured(how)) as app:
