@@ -1,0 +1,1 @@
+"""The one layer that every model call passes: policy, redaction, cache, budget, upstream, ledger."""

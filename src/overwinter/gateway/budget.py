@@ -1,0 +1,126 @@
+"""Hard limits on money: reserved before a call, settled after it, in whole nano-dollars.
+
+A call holds what it can cost at most in every scope that it falls under, in one transaction, or in none. Whatever ends it
+settles the hold exactly once. The sum of what is spent and what is held never passes a limit, by any number of callers in
+any number of processes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal, Protocol
+
+from overwinter.gateway.usage import Usage
+
+__all__ = ["Budget", "Hold", "Ledger", "Line", "Reserved", "Scope", "Spent", "State", "Window"]
+
+Window = Literal["hour", "day", "month", "ever"]
+"""Calendar hour, day or month in UTC; or without end."""
+
+ScopeKind = Literal["tenant", "team", "agent", "run", "key"]
+
+State = Literal["held", "settled", "unknown"]
+"""Under way or left by a crash; done with a known cost; done, and nobody knows what it cost: the hold stays spent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose money."""
+
+    kind: ScopeKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A limit for a scope in each of its windows; for money, calls, or both."""
+
+    scope: Scope
+    window: Window
+    limit_nusd: int | None = None
+    calls_max: int | None = None
+    """A rate: how many calls may begin in a window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What a call may cost at most, before it is made."""
+
+    call: str
+    """Names the call for ever: `run:index:attempt`, or the id of a request. A second hold of a name is no second one."""
+    amount_nusd: int
+    budgets: tuple[Budget, ...]
+    """Every limit that it falls under, in the order of scope and window."""
+
+
+class Reserved(Enum):
+    """What became of a reservation."""
+
+    HELD = auto()
+    REFUSED = auto()
+    """A limit would be passed; nothing was held anywhere."""
+    REPEATED = auto()
+    """The call has a hold, or a line, already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """How a budget stands in its window."""
+
+    budget: Budget
+    spent_nusd: int
+    held_nusd: int
+    calls: int
+    until_us: int | None
+    """When its window ends; None: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One model call in the ledger: from its hold on, for ever."""
+
+    call: str
+    began_us: int
+    agent: str
+    run_id: str
+    key: str
+    """Id of the token that it came with; "" in-process."""
+    dialect: str
+    upstream: str
+    model: str
+    """As the client named it."""
+    state: State = "held"
+    priced_model: str = ""
+    """By whose price it was settled."""
+    held_nusd: int = 0
+    cost_nusd: int | None = None
+    saved_nusd: int = 0
+    """What a cached answer would have cost."""
+    usage: Usage | None = None
+    status: str = ""
+    """answered, cached, refused, partial, gone (the client left), failed."""
+    ended_us: int | None = None
+
+
+class Ledger(Protocol):
+    """Budgets, holds and lines, durable. Every method is one transaction."""
+
+    async def reserve(self, hold: Hold, line: Line) -> tuple[Reserved, Budget | None]:
+        """Hold an amount in every budget, with its line; if refused, also the first budget that stood in the way."""
+        ...
+
+    async def extend(self, call: str, more_nusd: int) -> bool:
+        """Hold more for a call under way, in every budget of its hold; False: a limit would be passed."""
+        ...
+
+    async def settle(self, line: Line) -> bool:
+        """Book what a call cost and let go of its hold; False: somebody did before. A cost above the hold is booked whole."""
+        ...
+
+    async def spent(self, budgets: Sequence[Budget]) -> Sequence[Spent]:
+        """Return how budgets stand."""
+        ...
+
+    async def left(self) -> Sequence[Line]:
+        """Return the lines still held by a process that is gone, oldest first."""
+        ...

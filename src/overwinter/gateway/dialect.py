@@ -1,0 +1,180 @@
+"""What the gateway must know of a provider's wire format, and no more than that.
+
+A request is read at its top level only: the bytes below go through as they came, so fields that nobody here has heard of
+survive and the provider's prompt cache still hits. An answer is a row of events, each with its own bytes; the gateway looks
+at an event to learn what it means, and hands the bytes on.
+
+    bytes ─► read ─► Asked ─► forward ─► bytes ─► provider ─► bytes ─► AnswerReader ─► Event, Event, ... ─► bytes
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from overwinter.gateway.refusal import Refusal
+from overwinter.gateway.usage import Usage
+
+__all__ = ["AnswerReader", "Asked", "Dialect", "DialectName", "Event", "Means", "Operation", "Text", "Wire"]
+
+DialectName = Literal["chat", "responses", "messages", "gemini", "embeddings"]
+
+Operation = Literal["generate", "count", "embed", "retrieve", "cancel"]
+"""An answer; the number of tokens of a request; vectors; a background answer asked for again; its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request, read as far as the gateway needs."""
+
+    dialect: DialectName
+    operation: Operation
+    model: str
+    """As the client named it."""
+    path: str
+    """Path and query below the provider's address, without credentials: `/v1/messages?beta=true`."""
+    headers: Mapping[str, str]
+    """To be sent on, names in lower case: no credential, no hop-by-hop field, no encoding."""
+    top: Mapping[str, bytes]
+    """Its body: top-level keys in order, each with the JSON bytes of its value. Of a key that was there twice, the last."""
+    is_stream: bool
+    size_bytes: int
+    """Of the body. A byte-level tokenizer makes at most one token of a byte, so it bounds the input."""
+    output_tokens_max: int | None = None
+    """Limit in the request; None: it has none."""
+    choices: int = 1
+    tier: str = ""
+    """Service tier or speed that it asks for."""
+    is_background: bool = False
+    unbounded: tuple[str, ...] = ()
+    """Fields that bring input from elsewhere (`previous_response_id`, a file by id or address, tools that the provider runs
+    itself), so that `size_bytes` bounds nothing."""
+    temperature: float | None = None
+    answer_id: str = ""
+    """For `retrieve` and `cancel`: of which answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text in an event that people or programs read."""
+
+    channel: str
+    """Which of the texts side by side it continues: choice, block or tool call."""
+    text: str
+    is_json: bool = False
+    """Whether it is a fragment of JSON text: the arguments of a tool call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One server-sent event of an answer, or the whole of an answer that is none."""
+
+    wire: bytes
+    """As it came, with its line ends."""
+    kind: Literal["opening", "content", "other", "terminal", "error"] = "other"
+    """`opening`: nothing that a client has seen would be lost by another try. `content`: what it asked for has begun.
+    `terminal`: the dialect's own end. `error`: the provider says that it failed."""
+    usage: Usage | None = None
+    """The counts so far, where it has some: the last ones count, they are never added."""
+    is_usage_only: bool = False
+    """There only because usage was asked for: not for a client that did not ask."""
+    texts: tuple[Text, ...] = ()
+    closes: tuple[str, ...] = ()
+    """Channels that end with it."""
+    stop: str = ""
+    """Why the provider stopped, in its own word, once it says so."""
+    status: int | None = None
+    """For an error: the status that it would have had."""
+    message: str = ""
+    answer_id: str = ""
+
+
+class AnswerReader(Protocol):
+    """Reads one answer as it comes, cut anywhere."""
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        """Return the events that are whole by now."""
+        ...
+
+    def close(self) -> Sequence[Event]:
+        """Return what is left at the end of the bytes; an answer without its dialect's end has no `terminal` in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What the gateway changes in a request before it goes on."""
+
+    model: str
+    """As the provider calls it."""
+    output_tokens_max: int | None = None
+    """A limit for a request that has none, or a lower one; None: as it is."""
+    replaced: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Top-level values after redaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A message of HTTP."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    status: int = 200
+    path: str = ""
+
+
+class Dialect(Protocol):
+    """One provider's wire format."""
+
+    @property
+    def name(self) -> DialectName:
+        """Return its name."""
+        ...
+
+    @property
+    def text_fields(self) -> frozenset[str]:
+        """Return the top-level keys below which there is text for the model: what redaction reads."""
+        ...
+
+    @property
+    def opaque_keys(self) -> frozenset[str]:
+        """Return keys at any depth whose values are never changed: ids, types, signatures, bytes in base64."""
+        ...
+
+    def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
+        """Return a request as read.
+
+        Raises:
+            ModelRefused: it cannot be read, with what is wrong and where.
+        """
+        ...
+
+    def forward(self, asked: Asked, means: Means) -> Wire:
+        """Return what the provider gets: the client's bytes in the client's order, but for what `means` names.
+
+        A stream is made to report its usage where the dialect leaves that to the request.
+        """
+        ...
+
+    def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
+        """Return a reader of the answer to a request."""
+        ...
+
+    def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
+        """Return an event's bytes with other texts in the place of its own, in their order."""
+        ...
+
+    def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
+        """Return the JSON of an answer that came as a stream, as the provider would have given it."""
+        ...
+
+    def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
+        """Return the events of an answer that came as JSON, as the provider would have given them."""
+        ...
+
+    def refused(self, refusal: Refusal) -> Wire:
+        """Return a refusal in the shape, with the status and the headers, after which this dialect's clients stop."""
+        ...
+
+    def broken(self, refusal: Refusal, sent: Sequence[Event]) -> bytes:
+        """Return the bytes that end a stream under way with an error, after which its clients know that it failed."""
+        ...
