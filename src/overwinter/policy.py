@@ -63,6 +63,12 @@ class Resource:
     """Its `async def` line, for the types of its arguments; classes that it speaks of may stand before it."""
     approver: str = ""
     """Who was asked, for `approve`."""
+    provider: str = ""
+    """Who answers, for `think`."""
+    region: str = ""
+    """Where the provider computes, as the operator says; for `think`."""
+    retention: str = ""
+    """How long it keeps what it is sent, as the operator says; for `think`."""
 
     @property
     def service(self) -> str:

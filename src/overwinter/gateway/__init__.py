@@ -1,1 +1,354 @@
-"""The one layer that every model call passes: policy, redaction, cache, budget, upstream, ledger."""
+"""THE GATEWAY: the one layer that every model call passes, from our own programs and from any other client.
+
+    asked ─► policy ─► redaction ─► kept answer? ─► RESERVE ─► provider, another try, another provider ─► answer
+              no: 403    block: 403   yes: free      no: 402     until something has come                   │
+                                                        SETTLE, exactly once, whatever has happened ◄────────┘
+
+Policy is asked before a kept answer is given: a cached answer is an answer. The reservation is one transaction over every
+budget, so what is spent and held never passes a limit. Bytes go through as they came, in both directions; the gateway looks at
+them to learn what was used and how the answer ended.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import anyio
+
+from overwinter.clock import SECOND_US, Clock
+from overwinter.gateway.answers import Answers, Kept
+from overwinter.gateway.attempts import Attempts, Job, Restore
+from overwinter.gateway.budget import Ledger, Line
+from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, request_digest
+from overwinter.gateway.caller import Caller, Sink
+from overwinter.gateway.dialect import Asked, Dialect, DialectName
+from overwinter.gateway.money import Accounts, Allowance
+from overwinter.gateway.prices import Prices
+from overwinter.gateway.refusal import ModelRefused, Refusal
+from overwinter.gateway.routes import Breaker, Routes, Target
+from overwinter.gateway.upstream import Upstream
+from overwinter.policy import Allow, Ask, Deny, Policy, Resource
+
+__all__ = ["Caller", "Cleaned", "Cleaner", "Gateway", "Settings", "Sink"]
+
+CUT_S_MAX = 1.0
+"""How long to wait for calls that were cut."""
+SETTLE_S_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`[gateway]`: what holds for every call."""
+
+    cache_s: float = 3_600.0
+    named_s: float = 86_400.0
+    """How long the answer of a named call is kept for whoever asks for it again."""
+    version: str = ""
+    """Of the rules of redaction: with other ones, other keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaned:
+    """A request as it may leave."""
+
+    asked: Asked
+    replaced: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Top-level values in which something was replaced."""
+    restore: Restore = field(default_factory=Restore)
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often each class was found."""
+
+
+class Cleaner:
+    """Takes out of a request what must not leave. This one takes nothing; see `redaction`."""
+
+    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect) -> Cleaned:
+        """Return what goes on.
+
+        Raises:
+            ModelRefused: something in it may not leave at all, or that cannot be told.
+        """
+        del caller, dialect
+        return Cleaned(asked=asked)
+
+
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    caller: Caller
+    scope: anyio.CancelScope
+    why: str = ""
+    """Why it was cut."""
+    ended: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """What is known of one call while it is under way."""
+
+    asked: Asked
+    caller: Caller
+    dialect: Dialect
+    method: str
+    sink: Sink
+    line: Line
+    is_held: bool = False
+    """Whether it has a line in the ledger that must be settled."""
+    job: Job | None = None
+    has_begun: bool = False
+    """The client has got the beginning of an answer."""
+
+
+class Gateway:
+    """Answers model calls."""
+
+    def __init__(  # noqa: PLR0913 - a composition root names each part once
+        self,
+        *,
+        routes: Routes,
+        dialects: Mapping[DialectName, Dialect],
+        policy: Policy,
+        cleaner: Cleaner,
+        answers: Answers,
+        ledger: Ledger,
+        prices: Prices,
+        upstream: Upstream,
+        clock: Clock,
+        random: Random,
+        secret: bytes,
+        settings: Settings,
+        may_act: Callable[[str], bool],
+        ended: Callable[[Line], None] = lambda _: None,
+    ) -> None:
+        self.routes, self.breaker = routes, Breaker()
+        self._dialects, self._policy, self._cleaner = dialects, policy, cleaner
+        self._answers, self._clock = answers, clock
+        self._accounts = Accounts(ledger, prices, clock)
+        self._secret, self._settings = secret, settings
+        self._may_act = may_act
+        """Whether an agent is active at this moment."""
+        self._ended = ended
+        """Told each line once it is settled."""
+        self._attempts = Attempts(upstream, self.breaker, clock, random)
+        self._flights = Flights()
+        self._under_way = set[_UnderWay]()
+
+    async def answer(self, asked: Asked, caller: Caller, sink: Sink, *, method: str = "POST") -> Line:
+        """Answer a call, and return its line in the ledger. Whatever goes wrong is said to the sink, in the client's dialect."""
+        call = _Call(
+            asked=asked,
+            caller=caller,
+            dialect=self._dialects[asked.dialect],
+            method=method,
+            sink=sink,
+            line=self._line(asked, caller),
+        )
+        scope = anyio.CancelScope()
+        under_way = _UnderWay(caller, scope)
+        self._under_way.add(under_way)
+        with scope:
+            try:
+                await self._answer(call)
+            except ModelRefused as error:
+                call.line = replace(call.line, status=call.line.status or error.refusal.why)
+                await self._say(call, error.refusal)
+            finally:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_S_MAX):
+                    await self._settle(call)
+                self._under_way.discard(under_way)
+                under_way.ended.set()
+        if scope.cancelled_caught:
+            await self._say(call, Refusal(why="revoked", message=under_way.why))
+        return call.line
+
+    async def cut(self, concerns: Callable[[Caller], bool], why: str) -> int:
+        """Stop the calls under way that this concerns, and return how many; each client is told in its dialect."""
+        found = [each for each in self._under_way if concerns(each.caller)]
+        for each in found:
+            each.why = why
+            each.scope.cancel()
+        with anyio.move_on_after(CUT_S_MAX):
+            for each in found:
+                await each.ended.wait()
+        return len(found)
+
+    @property
+    def under_way(self) -> int:
+        """Return how many calls are under way."""
+        return len(self._under_way)
+
+    # --- The steps ---------------------------------------------------------------------------------------------------
+
+    async def _answer(self, call: _Call) -> None:
+        targets = self._permitted(call)
+        cleaned = await self._cleaner.clean(call.asked, call.caller, call.dialect)
+        call.asked = cleaned.asked
+        if await self._repeated(call):
+            return
+        key = self._key(call, targets)
+        kept = None if key is None else (await self._answers.find(key) or await self._flights.join(key))
+        if kept is not None:
+            await self._give(call, kept, cleaned)
+            return
+        fresh: Kept | None = None
+        try:
+            fresh = await self._fresh(call, targets, cleaned, key)
+        finally:
+            if key is not None:
+                self._flights.land(key, fresh)
+
+    def _permitted(self, call: _Call) -> Sequence[Target]:
+        """Return the targets that the rules allow for this caller, in order.
+
+        Raises:
+            ModelRefused: the model is not known, its provider does not speak the dialect, or no rule allows it.
+        """
+        asked, principal = call.asked, call.caller.principal
+        if not all(map(self._may_act, principal.chain)):
+            raise ModelRefused(Refusal(why="revoked", message=f"agent {principal.agent!r} was revoked"))
+        route = self.routes.of(asked.model)
+        able = [each for each in route.targets if asked.dialect in each.provider.dialects]
+        if not able:
+            name = route.targets[0].provider.name
+            message = f"{asked.model} is answered by {name}, which does not speak {asked.dialect}"
+            raise ModelRefused(Refusal(why="unsupported", message=message))
+        allowed, reason = list[Target](), ""
+        for target in able:
+            provider = target.provider
+            resource = Resource(
+                name=target.declared.name if target is not able[0] else asked.model,
+                effect="write", provider=provider.name, region=provider.region, retention=provider.retention,
+            )  # fmt: skip
+            match self._policy.decide(
+                principal, "think", resource, {"data": call.caller.data} if call.caller.data else {}
+            ):
+                case Allow():
+                    allowed.append(target)
+                case Deny(reason=why) | Ask(reason=why):
+                    reason = reason or why
+        if not allowed or allowed[0] is not able[0]:
+            raise ModelRefused(Refusal(why="denied", message=reason))
+        return allowed
+
+    def _key(self, call: _Call, targets: Sequence[Target]) -> bytes | None:
+        """Return the key under which an answer may be kept; None: it may not be."""
+        caller, asked = call.caller, call.asked
+        if (
+            not caller.is_cached
+            or caller.is_unlogged
+            or asked.operation not in ("generate", "embed")
+            or asked.is_background
+        ):
+            return None
+        route = f"{targets[0].provider.name}/{targets[0].model}"
+        version = f"{self._policy.version}/{self._settings.version}"
+        return cache_key(asked, self._secret, tenant=caller.tenant, route=route, version=version)
+
+    async def _repeated(self, call: _Call) -> bool:
+        """Give a named call the answer that it got before; False: it got none."""
+        if not call.caller.is_named:
+            return False
+        kept = await self._answers.find(call_key(call.caller.call, self._secret))
+        if kept is None:
+            return False
+        if kept.request != request_digest(call.asked):
+            message = "this idempotency key came with another request before: take a new key for a new request"
+            raise ModelRefused(Refusal(why="repeated", message=message))
+        await self._replay(call, kept, Restore())
+        call.line = replace(call.line, status="repeated")
+        return True
+
+    async def _give(self, call: _Call, kept: Kept, cleaned: Cleaned) -> None:
+        """Answer with what was kept: free, but counted."""
+        await self._reserve(call, 0)
+        call.line = replace(
+            call.line, status="cached", saved_nusd=kept.cost_nusd, cost_nusd=0, usage=kept.usage, upstream=kept.provider
+        )
+        await self._replay(call, kept, cleaned.restore)
+
+    async def _replay(self, call: _Call, kept: Kept, restore: Restore) -> None:
+        """Send a kept answer, as a stream or as JSON, whichever was asked."""
+        dialect, asked = call.dialect, call.asked
+        whole = kept.body
+        if kept.is_stream:
+            reader = dialect.reader(replace(asked, is_stream=True), is_stream=True)
+            whole = dialect.whole(asked, [*reader.feed(kept.body), *reader.close()])
+        whole = restore.whole(whole)
+        call.has_begun = True
+        media = "text/event-stream" if asked.is_stream else "application/json"
+        await call.sink.begin(200, {"content-type": media, "x-overwinter-cache": "hit"})
+        if asked.is_stream:
+            await call.sink.write(
+                b"".join(each.wire for each in dialect.stream(asked, whole) if not each.is_usage_only)
+            )
+        else:
+            await call.sink.write(whole)
+
+    async def _fresh(self, call: _Call, targets: Sequence[Target], cleaned: Cleaned, key: bytes | None) -> Kept | None:
+        """Ask providers; return the answer if it may be shared with others who ask the same."""
+        caller, asked = call.caller, call.asked
+        bound = self._accounts.bound(asked, caller.budgets, targets[0])
+        await self._reserve(call, bound.nusd)
+        call.job = job = Job(
+            asked=asked, method=call.method, targets=targets, dialect=call.dialect, sink=call.sink,
+            is_drained=caller.is_drained, output_tokens_max=bound.output_tokens_max, replaced=cleaned.replaced, restore=cleaned.restore,
+            limit=Allowance(self._accounts, asked, caller.budgets, call.line), is_recorded=key is not None or caller.is_named,
+        )  # fmt: skip
+        done = await self._attempts.run(job)
+        call.line = replace(
+            self._accounts.told(call.line, job.seen),
+            status="refused" if done is None else "gone" if done.is_gone else "answered",
+        )
+        if done is None or done.is_gone or not job.record:
+            return None
+        kept = Kept(
+            body=b"".join(job.record), is_stream=done.is_stream, usage=done.tap.used, cost_nusd=call.line.cost_nusd or 0,
+            provider=done.target.provider.name, model=done.target.model, request=request_digest(asked),
+            made_us=self._clock.now_us(),
+        )  # fmt: skip
+        if caller.is_named and done.tap.is_whole:
+            await self._keep(call_key(caller.call, self._secret), kept, self._settings.named_s)
+        if key is None or not is_keepable(asked, done.tap, is_opted_in=caller.cache_s is not None):
+            return None
+        await self._keep(key, kept, self._settings.cache_s if caller.cache_s is None else caller.cache_s)
+        return kept
+
+    async def _reserve(self, call: _Call, nusd: int) -> None:
+        caller = call.caller
+        if caller.is_named and any(
+            each.caller.call == caller.call and each.caller is not caller for each in self._under_way
+        ):
+            message = "a call with this idempotency key is under way: wait for it, and ask again"
+            raise ModelRefused(Refusal(why="repeated", message=message, retry_after_s=1.0))
+        call.line = await self._accounts.reserve(call.line, caller.budgets, nusd, is_named=caller.is_named)
+        call.is_held = True
+
+    async def _settle(self, call: _Call) -> None:
+        if not call.is_held:
+            return
+        line = call.line
+        if line.cost_nusd is None:
+            line = self._accounts.told(line, call.job.seen if call.job is not None else ())
+        call.line = await self._accounts.settle(replace(line, status=line.status or "failed"))
+        self._ended(call.line)
+
+    async def _keep(self, key: bytes, kept: Kept, seconds: float) -> None:
+        await self._answers.keep(key, kept, until_us=kept.made_us + round(seconds * SECOND_US))
+
+    def _line(self, asked: Asked, caller: Caller) -> Line:
+        principal = caller.principal
+        return Line(
+            call=caller.call, began_us=self._clock.now_us(), agent=principal.agent, run_id=principal.run_id, key=caller.key,
+            dialect=asked.dialect, upstream="", model=asked.model,
+        )  # fmt: skip
+
+    async def _say(self, call: _Call, refusal: Refusal) -> None:
+        """Tell the client; in its stream if it has got the beginning of an answer."""
+        job = call.job
+        if refusal.why == "partial":
+            return  # it was told where it happened
+        if call.has_begun or (job is not None and job.has_begun):
+            await call.sink.write(call.dialect.broken(refusal, job.sent if job is not None else ()))
+            return
+        wire = call.dialect.refused(refusal)
+        await call.sink.begin(wire.status, wire.headers)
+        await call.sink.write(wire.body)

@@ -100,6 +100,8 @@ class Line:
     status: str = ""
     """answered, cached, refused, partial, gone (the client left), failed."""
     ended_us: int | None = None
+    answer_id: str = ""
+    """The provider's name of the answer, by which a background one is asked for again."""
 
 
 class Ledger(Protocol):

@@ -1,0 +1,388 @@
+"""One answer from providers: tries, other tries, other providers, until something has come; then that, to its end.
+
+Before the first content a try can be given up and nobody has seen anything of it. From then on there is one ending: the
+provider's own, or an error that the client's dialect has a form for. Clients do not notice when a stream just stops.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from overwinter.clock import SECOND_US, Clock
+from overwinter.gateway.caller import Sink
+from overwinter.gateway.dialect import Asked, Dialect, Event, Means, Text
+from overwinter.gateway.refusal import ModelRefused, Refusal, Why
+from overwinter.gateway.routes import Breaker, Target
+from overwinter.gateway.tap import Tap
+from overwinter.gateway.upstream import Reply, Upstream, UpstreamFailed
+
+__all__ = ["ANSWER_BYTES_MAX", "Attempts", "Done", "Job", "Limit", "Restore", "Seen"]
+
+TRIES_MAX = 3
+"""Of one target."""
+PAUSE_S_MAX = 20.0
+"""The longest pause that a provider may ask for before another try; a longer one is handed on to the client."""
+ANSWER_BYTES_MAX = 64 << 20
+KEPT_BYTES_MAX = 8 << 20
+"""A longer answer is handed on and not kept."""
+ERROR_BYTES_MAX = 64 << 10
+SENT_MAX = 64
+"""Events remembered of a stream: an ending says which block it ends."""
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+OURS = frozenset({401, 403})
+"""The provider does not take the home's key: the client can do nothing about it."""
+HANDED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "openai-processing-ms")
+"""Headers of an answer that clients get; of the limits of the home's account they learn nothing."""
+
+
+class Restore:
+    """What is done to the texts of an answer on their way. This one does nothing; see `redaction.Restorer`."""
+
+    is_idle = True
+
+    def feed(self, text: Text) -> str:
+        """Return what may go on of a text by now."""
+        return text.text
+
+    def close(self, channel: str) -> str:
+        """Return what was held back of a channel that ends."""
+        del channel
+        return ""
+
+    def whole(self, body: bytes) -> bytes:
+        """Return a whole answer, changed as its texts would be."""
+        return body
+
+
+class Limit:
+    """What more a call may spend; asked before a try that comes on top."""
+
+    async def more(self, target: Target, tries: "Sequence[Seen]") -> bool:
+        """Whether another try may be paid for.
+
+        Args:
+            target: of the next one.
+            tries: those before, that may be billed.
+        """
+        del target, tries
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One try that a provider may bill."""
+
+    target: Target
+    tap: Tap
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One call on its way."""
+
+    asked: Asked
+    method: str
+    targets: Sequence[Target]
+    dialect: Dialect
+    sink: Sink
+    is_drained: bool
+    output_tokens_max: int | None = None
+    replaced: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    restore: Restore = field(default_factory=Restore)
+    limit: Limit = field(default_factory=Limit)
+    is_recorded: bool = False
+    has_begun: bool = False
+    """The client has got something."""
+    seen: list[Seen] = field(default_factory=list[Seen])
+    record: list[bytes] = field(default_factory=list[bytes])
+    """The answer as its provider gave it, if it is to be kept; empty if it was too long."""
+    record_bytes: int = 0
+    sent: list[Event] = field(default_factory=list[Event])
+    """The last events, for an ending that follows on them."""
+
+    def keep(self, event: Event) -> None:
+        """Record an event."""
+        if not self.is_recorded:
+            return
+        self.record_bytes += len(event.wire)
+        if self.record_bytes > KEPT_BYTES_MAX:
+            self.is_recorded = False
+            self.record.clear()
+        else:
+            self.record.append(event.wire)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A whole answer."""
+
+    target: Target
+    tap: Tap
+    is_stream: bool
+    is_gone: bool = False
+    """The client had left, and the rest was not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Missed:
+    """A try that brought nothing that a client has seen."""
+
+    refusal: Refusal
+    is_retried: bool
+    is_fault: bool = True
+    """Whether it tells against the provider."""
+    reply: tuple[int, Mapping[str, str], bytes] | None = None
+    """The provider's own refusal, to be handed on as it is."""
+
+
+class Attempts:
+    """Gets answers from providers."""
+
+    def __init__(self, upstream: Upstream, breaker: Breaker, clock: Clock, random: Random) -> None:
+        self._upstream, self._breaker, self._clock, self._random = upstream, breaker, clock, random
+
+    async def run(self, job: Job) -> Done | None:
+        """Return how the call was answered; None: with a provider's own refusal, handed on as it came.
+
+        Raises:
+            ModelRefused: nobody answered; or somebody began to, which the client has been told in its stream.
+        """
+        missed: _Missed | None = None
+        for target in job.targets:
+            if missed is not None and not await job.limit.more(target, job.seen):
+                break
+            found = await self._of(job, target)
+            if isinstance(found, Done):
+                return found
+            missed = found or missed
+            if found is not None and not found.is_retried:
+                break
+        if missed is None:
+            message = "every provider of this model has failed again and again, and is left alone for some seconds"
+            raise ModelRefused(Refusal(why="overloaded", message=message, retry_after_s=5.0))
+        if missed.reply is None:
+            raise ModelRefused(missed.refusal)
+        status, headers, body = missed.reply
+        await job.sink.begin(status, headers)
+        await job.sink.write(body)
+        return None
+
+    async def _of(self, job: Job, target: Target) -> Done | _Missed | None:
+        """Try one target; None: it is left alone."""
+        name, missed = target.provider.name, None
+        for number in range(TRIES_MAX):
+            if not self._breaker.lets(name, self._clock.now_us()):
+                return missed
+            if number and missed is not None:
+                pause_s = self._pause_s(number, missed.refusal.retry_after_s)
+                if pause_s > PAUSE_S_MAX or not await job.limit.more(target, job.seen):
+                    return missed
+                await self._clock.sleep_until(self._clock.now_us() + round(pause_s * SECOND_US))
+            try:
+                found = await self._try(job, target)
+            except BaseException:
+                self._breaker.left(name)
+                raise
+            if isinstance(found, Done):
+                self._breaker.answered(name)
+                return found
+            if found.is_fault:
+                self._breaker.failed(name, self._clock.now_us())
+            else:
+                self._breaker.left(name)
+            missed = found
+            if not missed.is_retried or job.sink.is_gone:
+                return missed
+        return missed
+
+    def _pause_s(self, number: int, asked_s: float | None) -> float:
+        """Return the pause before a try: what the provider asked for, else 0.5 s doubled each time; both with jitter."""
+        if asked_s is not None:
+            return asked_s * (1 + 0.1 * self._random.random())
+        return 0.5 * 2 ** (number - 1) * (0.5 + 0.5 * self._random.random())
+
+    async def _try(self, job: Job, target: Target) -> Done | _Missed:
+        wire = job.dialect.forward(
+            job.asked, Means(model=target.model, output_tokens_max=job.output_tokens_max, replaced=job.replaced)
+        )
+        tap = Tap(job.asked)
+        try:
+            async with self._upstream.send(target.provider, job.asked.dialect, job.method, wire) as reply:
+                if reply.status >= 400:  # noqa: PLR2004 - RFC 9110, 15.5
+                    return await self._refused(reply, target)
+                job.seen.append(Seen(target, tap))
+                is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")
+                pour = self._pour if is_stream and job.asked.is_stream else self._whole
+                return await pour(job, target, tap, reply, is_stream=is_stream)
+        except UpstreamFailed as error:
+            why: Why = "timeout" if error.kind == "timeout" else "upstream"
+            if job.has_begun:
+                raise await self._broken(job, target, f"{target.provider.name} broke off: {error}") from error
+            message = f"{target.provider.name} did not answer: {error}"
+            is_retried = error.kind in ("connect", "reset", "timeout")
+            return _Missed(refusal=Refusal(why=why, message=message, retry_after_s=None), is_retried=is_retried)
+
+    async def _refused(self, reply: Reply, target: Target) -> _Missed:
+        """Return a provider's refusal. What it says to our key is not handed on."""
+        status, name = reply.status, target.provider.name
+        body = await _read(reply.chunks(), ERROR_BYTES_MAX)
+        after_s = _after_s(reply.headers)
+        if status in OURS:
+            message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
+            return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False)
+        headers = _handed_on(reply.headers)
+        is_json = "json" in headers.get("content-type", "")
+        refusal = Refusal(why="upstream", message=f"{name} answered {status}", status=status, retry_after_s=after_s)
+        return _Missed(
+            refusal=refusal,
+            is_retried=status in RETRIED,
+            is_fault=status >= 500 or status == 408,  # noqa: PLR2004 - RFC 9110, 15.6 and 15.5.9
+            reply=(status, headers, body) if is_json else None,
+        )
+
+    async def _whole(self, job: Job, target: Target, tap: Tap, reply: Reply, *, is_stream: bool) -> Done | _Missed:
+        """Hand on an answer that came in one piece, or put a stream together for a client that asked for none."""
+        body = await _read(reply.chunks(), ANSWER_BYTES_MAX)
+        reader = job.dialect.reader(job.asked, is_stream=is_stream)
+        events = [*reader.feed(body), *reader.close()]
+        for event in events:
+            tap.see(event)
+        if missed := _missed(tap, target):
+            return missed
+        for event in events:
+            job.keep(event)
+        whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else body)
+        headers = _handed_on(reply.headers)
+        if job.asked.is_stream:
+            await _begin(job, headers | {"content-type": "text/event-stream"})
+            await job.sink.write(b"".join(each.wire for each in job.dialect.stream(job.asked, whole)))
+        else:
+            await _begin(job, headers | {"content-type": "application/json"})
+            await job.sink.write(whole)
+        return Done(target=target, tap=tap, is_stream=is_stream)
+
+    async def _pour(self, job: Job, target: Target, tap: Tap, reply: Reply, *, is_stream: bool) -> Done | _Missed:
+        """Hand on a stream as it comes, from its first content on."""
+        reader = job.dialect.reader(job.asked, is_stream=is_stream)
+        flow = _Flow(job, tap, reply)
+        async for chunk in reply.chunks():
+            await flow.take(reader.feed(chunk))
+            if flow.is_over:
+                break
+            if job.sink.is_gone and not job.is_drained:
+                return Done(target=target, tap=tap, is_stream=True, is_gone=True)
+        if not flow.is_over:
+            await flow.take(reader.close())
+        if not job.has_begun:
+            return _missed(tap, target) or _Missed(refusal=_cut(target), is_retried=True)
+        if tap.error is not None:
+            raise ModelRefused(Refusal(why="partial", message=f"{target.provider.name} failed: {tap.trouble}"))
+        if not tap.is_whole:
+            raise await self._broken(job, target, f"{target.provider.name} ended in the middle of its answer")
+        return Done(target=target, tap=tap, is_stream=True)
+
+    async def _broken(self, job: Job, target: Target, message: str) -> ModelRefused:
+        """Tell the client in its stream that there is no more; return what to raise."""
+        del target
+        refusal = Refusal(why="partial", message=message)
+        await job.sink.write(job.dialect.broken(refusal, job.sent))
+        return ModelRefused(refusal)
+
+
+@dataclass(slots=True)
+class _Flow:
+    """A stream on its way to the client: held until its first content, then passed on as it comes."""
+
+    job: Job
+    tap: Tap
+    reply: Reply
+    early: list[bytes] = field(default_factory=list[bytes])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its end has come."""
+        return self.tap.is_whole or self.tap.error is not None
+
+    async def take(self, events: Sequence[Event]) -> None:
+        """Pass some events on."""
+        job, tap, out = self.job, self.tap, list[bytes]()
+        for event in events:
+            tap.see(event)
+            job.keep(event)
+            if event.is_usage_only:
+                continue
+            is_plain = job.restore.is_idle or not (event.texts or event.closes)
+            out.append(event.wire if is_plain else _restored(job, event))
+            job.sent.append(event)
+        del job.sent[:-SENT_MAX]
+        if not out:
+            return
+        if not job.has_begun:
+            self.early += out
+            if not tap.has_begun or (tap.error is not None and not tap.is_whole):
+                return
+            await _begin(job, _handed_on(self.reply.headers))
+            out = self.early
+        await job.sink.write(b"".join(out))
+
+
+async def _begin(job: Job, headers: Mapping[str, str]) -> None:
+    job.has_begun = True
+    await job.sink.begin(200, headers)
+
+
+def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key in HANDED_ON if (value := headers.get(key))}
+
+
+def _restored(job: Job, event: Event) -> bytes:
+    texts = [Text(each.channel, job.restore.feed(each), each.is_json) for each in event.texts]
+    held = [(channel, rest) for channel in event.closes if (rest := job.restore.close(channel))]
+    before = b"".join(
+        job.dialect.rewrite(
+            last, [Text(each.channel, rest if each.channel == channel else "", each.is_json) for each in last.texts]
+        )
+        for channel, rest in held
+        if (last := _last_of(job.sent, channel)) is not None
+    )
+    return before + (job.dialect.rewrite(event, texts) if event.texts else event.wire)
+
+
+def _last_of(events: Sequence[Event], channel: str) -> Event | None:
+    return next((each for each in reversed(events) if any(text.channel == channel for text in each.texts)), None)
+
+
+def _missed(tap: Tap, target: Target) -> _Missed | None:
+    """Return why what came is no answer: an error under status 200, or something else altogether."""
+    name = target.provider.name
+    if tap.error is not None:
+        status = tap.error.status or 502
+        message = f"{name} answered with an error: {tap.trouble}"
+        return _Missed(refusal=Refusal(why="upstream", message=message, status=status), is_retried=status in RETRIED)
+    if not tap.is_whole and not tap.has_begun:
+        return _Missed(refusal=_cut(target), is_retried=True)
+    return None
+
+
+def _cut(target: Target) -> Refusal:
+    return Refusal(why="upstream", message=f"{target.provider.name} answered 200 with what is no answer of its kind")
+
+
+async def _read(chunks: AsyncIterator[bytes], bytes_max: int) -> bytes:
+    parts: list[bytes] = []
+    size_bytes = 0
+    async for chunk in chunks:
+        size_bytes += len(chunk)
+        if size_bytes > bytes_max:
+            raise UpstreamFailed("too-large", f"its answer has more than {bytes_max >> 20 or 1} MB", has_left=True)
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the pause that a provider asks for, in seconds."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "").strip()
+        if text.replace(".", "", 1).isdecimal():
+            return float(text) * unit_s
+    return None

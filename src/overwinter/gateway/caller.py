@@ -1,0 +1,53 @@
+"""Who asks a model, and where the answer goes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from overwinter.gateway.budget import Budget
+from overwinter.principal import Principal
+
+__all__ = ["Caller", "Sink"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, and under which limits."""
+
+    principal: Principal
+    call: str
+    """Names this call for ever: `run:index`, or what the client's own key comes to."""
+    is_named: bool = False
+    """Whether a client or a run may ask for the same call again: its answer is kept for that."""
+    budgets: tuple[Budget, ...] = ()
+    tenant: str = "default"
+    """Cached answers are never shared across it."""
+    key: str = ""
+    """Id of the token that it came with; "" from inside."""
+    data: str = ""
+    """What kind of data it says that it sends, for rules: `"public"`, `"confidential"`."""
+    is_drained: bool = True
+    """Whether the answer is read to its end when the client leaves: for its exact price, and for whoever asks again."""
+    is_unlogged: bool = False
+    """Whether nothing of what is said is kept, only counts, digests and costs."""
+    is_cached: bool = False
+    """Whether a kept answer will do."""
+    cache_s: float | None = None
+    """How long an answer is kept; None: as the configuration says."""
+
+
+class Sink(Protocol):
+    """Where an answer goes."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody listens any more."""
+        ...
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Say how the answer begins; once, before anything is written."""
+        ...
+
+    async def write(self, body: bytes) -> None:
+        """Send a part of it. Nothing is raised if nobody listens."""
+        ...

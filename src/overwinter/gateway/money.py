@@ -1,0 +1,150 @@
+"""What a call may cost at most, before it is made; what it did cost, after it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from overwinter.clock import Clock
+from overwinter.gateway.attempts import Limit, Seen
+from overwinter.gateway.budget import Budget, Hold, Ledger, Line, Reserved
+from overwinter.gateway.dialect import Asked
+from overwinter.gateway.prices import Bound, Prices, Unpriced, bill, bound_nusd
+from overwinter.gateway.refusal import ModelRefused, Refusal
+from overwinter.gateway.routes import Target
+from overwinter.gateway.usage import Usage
+
+__all__ = ["Accounts", "Allowance"]
+
+TRIES_MAX = 16
+"""Of one named call, each after a crash in the middle of the last."""
+RATE_RETRY_S = 60.0
+
+
+class Accounts:
+    """Holds and settles what calls cost."""
+
+    def __init__(self, ledger: Ledger, prices: Prices, clock: Clock) -> None:
+        self._ledger, self._prices, self._clock = ledger, prices, clock
+
+    def bound(self, asked: Asked, budgets: Sequence[Budget], target: Target) -> Bound:
+        """Return the most that a call can cost; without a budget nothing is held.
+
+        Raises:
+            ModelRefused: a budget applies, and there is no such bound.
+        """
+        if asked.operation not in ("generate", "embed") or all(each.limit_nusd is None for each in budgets):
+            return Bound()
+        declared, provider = target.declared, target.provider.prices
+        window = declared.input_tokens_max or self._prices.window(provider, target.model)
+        if asked.unbounded and window is None:
+            message = (
+                f"under a budget, {', '.join(asked.unbounded)} brings input of unknown size: set input_tokens_max of model "
+                f"{declared.name}"
+            )
+            raise ModelRefused(Refusal(why="budget", message=message))
+        size = asked.size_bytes if window is None else min(asked.size_bytes, window)
+        input_tokens = window if asked.unbounded and window is not None else size
+        output_tokens, injected = 0, None
+        if asked.operation == "generate":
+            injected = declared.output_tokens_max if asked.output_tokens_max is None else None
+            output_tokens = (asked.output_tokens_max or declared.output_tokens_max) * asked.choices
+        try:
+            rates = self._prices.rates(provider, target.model, asked.tier, input_tokens)
+        except Unpriced as error:
+            message = (
+                f"{target.model} has no price ({error}), and a budget cannot be kept without: add it to prices.toml"
+            )
+            raise ModelRefused(Refusal(why="budget", message=message)) from error
+        return Bound(nusd=bound_nusd(rates, input_tokens, output_tokens), output_tokens_max=injected)
+
+    async def reserve(self, line: Line, budgets: Sequence[Budget], nusd: int, *, is_named: bool) -> Line:
+        """Hold an amount in every budget or in none, and return the line that holds it.
+
+        A named call whose last process died in the middle is begun again under a name of its own: what that one may have
+        cost stays held until somebody says what became of it.
+
+        Raises:
+            ModelRefused: a budget is spent, or a call of this name is under way.
+        """
+        for number in range(1, TRIES_MAX + 1):
+            held = replace(line, call=line.call if number == 1 else f"{line.call}~{number}", held_nusd=nusd)
+            reserved, budget = await self._ledger.reserve(
+                Hold(call=held.call, amount_nusd=nusd, budgets=tuple(budgets)), held
+            )
+            match reserved:
+                case Reserved.HELD:
+                    return held
+                case Reserved.REFUSED:
+                    raise ModelRefused(_spent(budget, nusd))
+                case Reserved.REPEATED if not is_named:
+                    break
+                case Reserved.REPEATED:
+                    pass
+        message = f"call {line.call} was begun before and has not ended: ask again later, or under another key"
+        raise ModelRefused(Refusal(why="repeated", message=message, retry_after_s=1.0))
+
+    async def extend(self, line: Line, nusd: int) -> bool:
+        """Hold more for a call under way; False: a budget does not have it."""
+        return await self._ledger.extend(line.call, nusd)
+
+    async def settle(self, line: Line) -> Line:
+        """Book a call as it ended, once, and return its line."""
+        settled = replace(line, state="settled", ended_us=self._clock.now_us())
+        await self._ledger.settle(settled)
+        return settled
+
+    def told(self, line: Line, tries: Sequence[Seen]) -> Line:
+        """Return the line of a call with what its tries used and cost: the last one's counts, the others beside it."""
+        if not tries:
+            return replace(line, usage=Usage(), cost_nusd=0)
+        usage, cost = Usage(), 0
+        for number, each in enumerate(tries):
+            used = each.tap.used
+            usage = (
+                replace(used, also=(*used.also, replace(usage, model=tries[number - 1].target.model)))
+                if number
+                else used
+            )
+            try:
+                cost += bill(self._prices, each.target.provider.prices, each.target.model, used)
+            except Unpriced:
+                usage = replace(usage, source="unknown")
+        last = tries[-1]
+        return replace(
+            line, usage=usage, cost_nusd=cost, upstream=last.target.provider.name, priced_model=last.target.model,
+            answer_id=last.tap.answer_id,
+        )  # fmt: skip
+
+
+class Allowance(Limit):
+    """Asks for what another try may cost: one that its provider refused cost nothing, so its hold serves again."""
+
+    def __init__(self, accounts: Accounts, asked: Asked, budgets: Sequence[Budget], line: Line) -> None:
+        self._accounts, self._asked, self._budgets, self._line = accounts, asked, budgets, line
+        self._held_nusd = line.held_nusd
+
+    async def more(self, target: Target, tries: Sequence[Seen]) -> bool:
+        """Whether another try may be paid for."""
+        try:
+            bound = self._accounts.bound(self._asked, self._budgets, target)
+        except ModelRefused:
+            return False
+        missing = bound.nusd + (self._accounts.told(self._line, tries).cost_nusd or 0) - self._held_nusd
+        if missing <= 0:
+            return True
+        if not await self._accounts.extend(self._line, missing):
+            return False
+        self._held_nusd += missing
+        return True
+
+
+def _spent(budget: Budget | None, nusd: int) -> Refusal:
+    assert budget is not None, "who refuses says which budget"
+    whose = f"the budget of {budget.scope.kind} {budget.scope.name}"
+    if budget.limit_nusd is None:
+        message = f"{whose} lets {budget.calls_max} calls begin in each {budget.window}: wait, or raise it"
+        return Refusal(why="rate", message=message, retry_after_s=RATE_RETRY_S)
+    message = (
+        f"{whose}, {budget.limit_nusd / 1e9:g} USD for each {budget.window}, does not hold this call: it may cost "
+        f"{nusd / 1e9:.6f} USD"
+    )
+    return Refusal(why="budget", message=message)

@@ -1,0 +1,57 @@
+"""What models cost: the table that budgets and bills go by."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Protocol
+
+from overwinter.gateway.usage import Rates, Usage, cost_nusd
+
+__all__ = ["Bound", "Prices", "Unpriced", "bill", "bound_nusd"]
+
+
+class Unpriced(Exception):
+    """Nobody says what this costs: no entry, an entry without prices, or a tier that is not in it."""
+
+
+class Prices(Protocol):
+    """Rates by provider, model, tier and size of the prompt."""
+
+    def rates(self, provider: str, model: str, tier: str, input_tokens: int) -> Rates:
+        """Return what a token costs.
+
+        Raises:
+            Unpriced: it is not known.
+        """
+        ...
+
+    def window(self, provider: str, model: str) -> int | None:
+        """Return the context window of a model in tokens; None: it is not known."""
+        ...
+
+
+def bill(prices: Prices, provider: str, model: str, usage: Usage) -> int:
+    """Return what a call cost, with what other models did for it, in nano-dollars.
+
+    Raises:
+        Unpriced: a part of it has no price.
+    """
+    total = 0
+    for each in (usage, *usage.also):
+        name = each.model or model
+        total += cost_nusd(each, prices.rates(provider, name, each.tier, each.input))
+    return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The most that a call can cost."""
+
+    nusd: int = 0
+    output_tokens_max: int | None = None
+    """Limit to be put into a request that has none; None: it stays as it is."""
+
+
+def bound_nusd(rates: Rates, input_tokens: int, output_tokens: int) -> int:
+    """Return the most that so many tokens can cost: all input written to the dearest cache, all output used."""
+    dearest = max(rates.fresh, rates.cache_write, rates.cache_write_long, rates.audio_input)
+    return ceil(input_tokens * dearest + output_tokens * max(rates.output, rates.audio_output))

@@ -1,0 +1,59 @@
+"""What is known of an answer while it comes: whether it has begun, how it ended, what it used."""
+
+from dataclasses import dataclass, replace
+
+from overwinter.gateway.dialect import Asked, Event
+from overwinter.gateway.usage import Usage
+
+__all__ = ["Tap"]
+
+BYTES_PER_TOKEN = 4
+"""For estimates alone: English text has about four bytes a token with every provider's tokenizer."""
+MESSAGE_CHARACTERS_MAX = 2_000
+
+
+@dataclass(slots=True)
+class Tap:
+    """One for every attempt. A stated count is taken as it is, a zero too; what nobody states is estimated and says so."""
+
+    asked: Asked
+    has_begun: bool = False
+    """Something that a client asked for has come: from now on there is no second try."""
+    is_whole: bool = False
+    """Its dialect's own end has come."""
+    error: Event | None = None
+    usage: Usage | None = None
+    stop: str = ""
+    answer_id: str = ""
+    output_bytes: int = 0
+
+    def see(self, event: Event) -> None:
+        """Take note of an event."""
+        if event.usage is not None:
+            self.usage = event.usage
+        if event.stop:
+            self.stop = event.stop
+        if event.answer_id:
+            self.answer_id = event.answer_id
+        if event.kind == "content":
+            self.has_begun = True
+            for each in event.texts:
+                self.output_bytes += len(each.text)
+        elif event.kind == "terminal":
+            self.has_begun = self.is_whole = True
+        elif event.kind == "error":
+            self.error = event
+
+    @property
+    def used(self) -> Usage:
+        """Return what was used: by the provider's word if the answer is whole, else by our estimate on top of it."""
+        if self.usage is not None and self.is_whole:
+            return self.usage
+        known = self.usage or Usage(fresh=-(-self.asked.size_bytes // BYTES_PER_TOKEN))
+        output = max(known.output, -(-self.output_bytes // BYTES_PER_TOKEN))
+        return replace(known, output=output, source="estimated")
+
+    @property
+    def trouble(self) -> str:
+        """Return what the provider said went wrong, cut."""
+        return (self.error.message if self.error else "")[:MESSAGE_CHARACTERS_MAX]
