@@ -111,7 +111,7 @@ class Ledger(Protocol):
         """Hold an amount in every budget, with its line; if refused, also the first budget that stood in the way."""
         ...
 
-    async def extend(self, call: str, more_nusd: int) -> bool:
+    async def extend(self, call: str, more_nusd: int, budgets: Sequence[Budget]) -> bool:
         """Hold more for a call under way, in every budget of its hold; False: a limit would be passed."""
         ...
 

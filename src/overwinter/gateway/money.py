@@ -82,9 +82,9 @@ class Accounts:
         message = f"call {line.call} was begun before and has not ended: ask again later, or under another key"
         raise ModelRefused(Refusal(why="repeated", message=message, retry_after_s=1.0))
 
-    async def extend(self, line: Line, nusd: int) -> bool:
+    async def extend(self, line: Line, budgets: Sequence[Budget], nusd: int) -> bool:
         """Hold more for a call under way; False: a budget does not have it."""
-        return await self._ledger.extend(line.call, nusd)
+        return await self._ledger.extend(line.call, nusd, budgets)
 
     async def settle(self, line: Line) -> Line:
         """Book a call as it ended, once, and return its line."""
@@ -131,7 +131,7 @@ class Allowance(Limit):
         missing = bound.nusd + (self._accounts.told(self._line, tries).cost_nusd or 0) - self._held_nusd
         if missing <= 0:
             return True
-        if not await self._accounts.extend(self._line, missing):
+        if not await self._accounts.extend(self._line, self._budgets, missing):
             return False
         self._held_nusd += missing
         return True

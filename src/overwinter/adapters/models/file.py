@@ -1,0 +1,381 @@
+"""`models.db` of a home: budgets, the ledger of model calls, kept answers.
+
+Apart from the store, for a reservation must not wait for a disk: commits here are durable over the death of any process at any
+point, and may lose the last moments when the power fails. Several processes may have the file open; a reservation is one
+transaction, so the sum of what is spent and held passes no limit, whoever counts.
+"""
+
+import json
+import os
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import apsw
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from overwinter.adapters.sqlite.schema import guarded
+from overwinter.clock import SECOND_US, Clock
+from overwinter.errors import HomeTooNew
+from overwinter.gateway.answers import Kept
+from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Spent, Window
+from overwinter.gateway.usage import Usage
+
+__all__ = ["ModelsFile", "Total", "open_models_file"]
+
+FORMAT = 1
+BUSY_MS = 5_000
+LINES_MAX = 1_000
+"""Lines in one page."""
+PRUNED_MAX = 64
+"""Answers that one more pushes out."""
+
+TABLES = """
+create table meta (format integer not null) strict;
+create table budget (
+    kind text not null, name text not null, window text not null, start integer not null, spent integer not null,
+    held integer not null, calls integer not null, primary key (kind, name, window, start)) strict, without rowid;
+create table line (
+    call text primary key, began integer not null, ended integer, agent text not null, run text not null, key text not null,
+    dialect text not null, upstream text not null, model text not null, priced text not null, state text not null,
+    status text not null, held integer not null, cost integer, saved integer not null, usage text not null,
+    answer text not null, budgets text not null, holder text not null) strict, without rowid;
+create index line_began on line (began);
+create index line_held on line (holder) where state = 'held';
+create index line_answer on line (answer) where answer <> '';
+create table answer (
+    key blob primary key, body blob not null, about text not null, size integer not null, used integer not null,
+    until integer not null) strict, without rowid;
+create index answer_used on answer (used);
+"""
+_LINE = "call, began, ended, agent, run, key, dialect, upstream, model, priced, state, status, held, cost, saved, usage, answer"
+# A row of a window that nobody spent from yet is as good as one with zeros in it.
+_HOLD = """
+insert into budget (kind, name, window, start, spent, held, calls) values (?1, ?2, ?3, ?4, 0, ?5, 1)
+on conflict (kind, name, window, start) do update set held = held + ?5, calls = calls + 1
+where (?6 is null or spent + held + ?5 <= ?6) and (?7 is null or calls < ?7)"""
+_EXTEND = """
+update budget set held = held + ?5 where (kind, name, window, start) = (?1, ?2, ?3, ?4) and (?6 is null or spent + held + ?5 <= ?6)"""
+_SETTLE = "update budget set held = held - ?5, spent = spent + ?6 where (kind, name, window, start) = (?1, ?2, ?3, ?4)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What one agent, run, model or day comes to."""
+
+    of: Mapping[str, str]
+    calls: int
+    cost_nusd: int
+    saved_nusd: int
+    input_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    cached: int
+    """Calls that a kept answer did."""
+    unknown: int
+    """Calls whose cost nobody knows for sure."""
+
+
+@contextmanager
+def open_models_file(path: Path, clock: Clock, *, key: bytes, answers_bytes_max: int) -> "Generator[ModelsFile]":
+    """Open the file, made if it is missing, until the block is left.
+
+    Raises:
+        HomeError: it is damaged, too new, or cannot be written.
+    """
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with guarded(path), closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
+        db.set_busy_timeout(BUSY_MS)
+        db.execute("pragma journal_mode=wal")
+        db.execute("pragma synchronous=normal")
+        _made(db, path)
+        yield ModelsFile(path, db, clock, key=key, answers_bytes_max=answers_bytes_max)
+
+
+def _made(db: apsw.Connection, path: Path) -> None:
+    db.execute("begin immediate")
+    try:
+        if not list(db.execute("select 1 from sqlite_schema where name = 'meta'")):
+            db.execute(TABLES)
+            db.execute("insert into meta values (?)", (FORMAT,))
+        ((found,),) = db.execute("select format from meta")
+    finally:
+        db.execute("commit")
+    if found > FORMAT:
+        raise HomeTooNew(f"{path} has format {found}, this version knows up to {FORMAT}: install a newer overwinter")
+
+
+class ModelsFile:
+    """See `gateway.budget.Ledger` and `gateway.answers.Answers`."""
+
+    def __init__(self, path: Path, db: apsw.Connection, clock: Clock, *, key: bytes, answers_bytes_max: int) -> None:
+        self._path, self._db, self._clock = path, db, clock
+        self._holder = os.urandom(8).hex()
+        self._cipher, self._answers_bytes_max = AESGCM(key), answers_bytes_max
+
+    # --- Money -------------------------------------------------------------------------------------------------------
+
+    async def reserve(self, hold: Hold, line: Line) -> tuple[Reserved, Budget | None]:
+        """Hold an amount in every budget, with its line."""
+        now_us, amount = self._clock.now_us(), hold.amount_nusd
+        places = [_place(each, now_us) for each in hold.budgets]
+        with self._transaction() as db:
+            row = (*_row(line), json.dumps(places), self._holder)
+            marks = ", ".join("?" * len(row))
+            db.execute(f"insert or ignore into line ({_LINE}, budgets, holder) values ({marks})", row)
+            if not db.changes():
+                return Reserved.REPEATED, None
+            for each, place in zip(hold.budgets, places, strict=True):
+                is_beyond = (each.limit_nusd is not None and amount > each.limit_nusd) or each.calls_max == 0
+                if not is_beyond:
+                    db.execute(_HOLD, (*place, amount, each.limit_nusd, each.calls_max))
+                if is_beyond or not db.changes():
+                    db.execute("rollback")
+                    return Reserved.REFUSED, each
+        return Reserved.HELD, None
+
+    async def extend(self, call: str, more_nusd: int, budgets: Sequence[Budget]) -> bool:
+        """Hold more for a call under way, in every budget of its hold."""
+        limits = {(each.scope.kind, each.scope.name, each.window): each.limit_nusd for each in budgets}
+        with self._transaction() as db:
+            found = list(db.execute("select budgets from line where call = ? and state = 'held'", (call,)))
+            for place in json.loads(found[0][0]) if found else ():
+                db.execute(_EXTEND, (*place, more_nusd, limits.get((place[0], place[1], place[2]))))
+                if not db.changes():
+                    db.execute("rollback")
+                    return False
+            db.execute("update line set held = held + ? where call = ?", (more_nusd, call))
+        return bool(found)
+
+    async def settle(self, line: Line) -> bool:
+        """Book what a call cost and let go of its hold."""
+        with self._transaction() as db:
+            found = list(db.execute("select held, budgets from line where call = ? and state = 'held'", (line.call,)))
+            if not found:
+                return False
+            held, places = found[0]
+            for place in json.loads(places):
+                db.execute(_SETTLE, (*place, held, line.cost_nusd or 0))
+            row = _row(line)
+            columns = ", ".join(f"{name} = ?" for name in _LINE.split(", ")[1:] if name != "held")
+            kept = [value for name, value in zip(_LINE.split(", "), row, strict=True) if name not in ("call", "held")]
+            db.execute(f"update line set {columns} where call = ?", (*kept, line.call))
+        return True
+
+    async def spent(self, budgets: Sequence[Budget]) -> Sequence[Spent]:
+        """Return how budgets stand."""
+        now_us = self._clock.now_us()
+        sql = "select spent, held, calls from budget where (kind, name, window, start) = (?, ?, ?, ?)"
+        with guarded(self._path):
+            rows = [next(iter(list(self._db.execute(sql, _place(each, now_us)))), (0, 0, 0)) for each in budgets]
+        return [
+            Spent(
+                budget=each, spent_nusd=row[0], held_nusd=row[1], calls=row[2], until_us=_window(each.window, now_us)[1]
+            )
+            for each, row in zip(budgets, rows, strict=True)
+        ]
+
+    async def left(self) -> Sequence[Line]:
+        """Return the lines still held by a process that is gone: whoever asks has the home alone."""
+        sql = f"select {_LINE} from line where state = 'held' and holder <> ? order by began"
+        with guarded(self._path):
+            return [_line(row) for row in self._db.execute(sql, (self._holder,))]
+
+    # --- What was spent ----------------------------------------------------------------------------------------------
+
+    def line(self, call: str) -> Line | None:
+        """Return the line of a call."""
+        with guarded(self._path):
+            return next(
+                (_line(row) for row in list(self._db.execute(f"select {_LINE} from line where call = ?", (call,)))),
+                None,
+            )
+
+    def answered(self, answer_id: str) -> Line | None:
+        """Return the line of the call that a provider's background answer belongs to."""
+        sql = f"select {_LINE} from line where answer = ? and answer <> '' order by began limit 1"
+        with guarded(self._path):
+            return next((_line(row) for row in list(self._db.execute(sql, (answer_id,)))), None)
+
+    def lines(self, *, before_us: int | None, limit: int, wanted: Mapping[str, str]) -> Sequence[Line]:
+        """Return lines, the newest first.
+
+        Args:
+            before_us: those that began before; None: from the newest on.
+            limit: how many at most.
+            wanted: column to value: agent, run, model, key, state, status.
+        """
+        names = [each for each in ("agent", "run", "model", "key", "state", "status") if each in wanted]
+        where = " and ".join(["began < ?", *(f"{each} = ?" for each in names)])
+        sql = f"select {_LINE} from line where {where} order by began desc limit ?"
+        values = (before_us or 1 << 62, *(wanted[each] for each in names), min(limit, LINES_MAX))
+        with guarded(self._path):
+            return [_line(row) for row in self._db.execute(sql, values)]
+
+    def totals(self, by: Sequence[str], *, since_us: int, until_us: int) -> Sequence[Total]:
+        """Return what was used from one instant to another, grouped by agent, run, model, upstream or day."""
+        columns = {
+            "agent": "agent", "run": "run", "model": "model", "upstream": "upstream", "key": "key",
+            "day": "strftime('%Y-%m-%d', began / 1000000, 'unixepoch')",
+        }  # fmt: skip
+        groups = [columns[each] for each in by]
+        picked = ", ".join(groups) + ", " if groups else ""
+        sql = f"""select {picked}count(*), total(cost), total(saved),
+            total(usage ->> 'fresh') + total(usage ->> 'cache_read') + total(usage ->> 'cache_write')
+            + total(usage ->> 'cache_write_long') + total(usage ->> 'audio_input'),
+            total(usage ->> 'cache_read'), total(usage ->> 'output'), sum(status = 'cached'),
+            sum(state = 'unknown' or usage ->> 'source' = 'unknown')
+            from line where began >= ? and began < ? {"group by " + ", ".join(groups) if groups else ""} order by 1"""
+        with guarded(self._path):
+            rows = list(self._db.execute(sql, (since_us, until_us)))
+        return [_total(by, row) for row in rows]
+
+    # --- Answers -----------------------------------------------------------------------------------------------------
+
+    async def find(self, key: bytes) -> Kept | None:
+        """Return a kept answer that has not expired."""
+        now_us = self._clock.now_us()
+        with guarded(self._path):
+            found = list(
+                self._db.execute("select body, about, used from answer where key = ? and until > ?", (key, now_us))
+            )
+            if not found:
+                return None
+            body, about, used = found[0]
+            if now_us - used > 60 * SECOND_US:
+                self._db.execute("update answer set used = ? where key = ?", (now_us, key))
+        try:
+            opened = self._cipher.decrypt(body[:12], body[12:], key + about.encode())
+        except InvalidTag:
+            return None  # altered, or sealed with another key: as good as not there
+        told = json.loads(about)
+        usage, request = _usage(told.pop("usage")) or Usage(), bytes.fromhex(told.pop("request"))
+        return Kept(body=opened, usage=usage, request=request, **told)
+
+    async def keep(self, key: bytes, kept: Kept, *, until_us: int) -> None:
+        """Keep an answer; the ones used longest ago go first where there is no room."""
+        about = json.dumps({
+            "is_stream": kept.is_stream, "usage": _usage_text(kept.usage), "cost_nusd": kept.cost_nusd, "provider": kept.provider,
+            "model": kept.model, "request": kept.request.hex(), "made_us": kept.made_us,
+        })  # fmt: skip
+        nonce = os.urandom(12)
+        body = nonce + self._cipher.encrypt(nonce, kept.body, key + about.encode())
+        if len(body) > self._answers_bytes_max:
+            return
+        now_us = self._clock.now_us()
+        with self._transaction() as db:
+            db.execute(
+                "insert or replace into answer values (?, ?, ?, ?, ?, ?)",
+                (key, body, about, len(body), now_us, until_us),
+            )
+            db.execute("delete from answer where until <= ?", (now_us,))
+            ((size,),) = db.execute("select total(size) from answer")
+            for old, old_size in list(db.execute("select key, size from answer order by used limit ?", (PRUNED_MAX,))):
+                if size <= self._answers_bytes_max:
+                    break
+                db.execute("delete from answer where key = ?", (old,))
+                size -= old_size
+
+    @contextmanager
+    def _transaction(self) -> "Generator[apsw.Connection]":
+        """Write in one transaction, unless the block rolled it back."""
+        db = self._db
+        with guarded(self._path):
+            db.execute("begin immediate")
+            try:
+                yield db
+            except BaseException:
+                db.execute("rollback")
+                raise
+            if db.in_transaction:
+                db.execute("commit")
+
+
+def _place(budget: Budget, now_us: int) -> tuple[str, str, str, int]:
+    return budget.scope.kind, budget.scope.name, budget.window, _window(budget.window, now_us)[0]
+
+
+def _window(window: Window, now_us: int) -> tuple[int, int | None]:
+    """Return when the window of an instant begins and ends, microseconds UTC."""
+    if window == "ever":
+        return 0, None
+    if window == "hour":
+        start = now_us - now_us % (3_600 * SECOND_US)
+        return start, start + 3_600 * SECOND_US
+    if window == "day":
+        start = now_us - now_us % (86_400 * SECOND_US)
+        return start, start + 86_400 * SECOND_US
+    first = datetime.fromtimestamp(now_us / SECOND_US, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    following = (first + timedelta(days=32)).replace(day=1)
+    return round(first.timestamp()) * SECOND_US, round(following.timestamp()) * SECOND_US
+
+
+def _row(line: Line) -> tuple[Any, ...]:
+    return (
+        line.call, line.began_us, line.ended_us, line.agent, line.run_id, line.key, line.dialect, line.upstream, line.model,
+        line.priced_model, line.state, line.status, line.held_nusd, line.cost_nusd, line.saved_nusd, _usage_text(line.usage),
+        line.answer_id,
+    )  # fmt: skip
+
+
+def _line(row: tuple[Any, ...]) -> Line:
+    (
+        call,
+        began,
+        ended,
+        agent,
+        run,
+        key,
+        dialect,
+        upstream,
+        model,
+        priced,
+        state,
+        status,
+        held,
+        cost,
+        saved,
+        usage,
+        answer,
+    ) = row
+    return Line(
+        call=call, began_us=began, ended_us=ended, agent=agent, run_id=run, key=key, dialect=dialect, upstream=upstream,
+        model=model, priced_model=priced, state=state, status=status, held_nusd=held, cost_nusd=cost, saved_nusd=saved,
+        usage=_usage(usage), answer_id=answer,
+    )  # fmt: skip
+
+
+def _usage_text(usage: Usage | None) -> str:
+    """Return counts as JSON; those that are nothing are left out."""
+    if usage is None:
+        return ""
+    return json.dumps(_counts(usage), separators=(",", ":"))
+
+
+def _counts(usage: Usage) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(usage).items() if value and name != "also"}
+    return told | ({"also": [_counts(each) for each in usage.also]} if usage.also else {})
+
+
+def _usage(text: str) -> Usage | None:
+    return _counted(json.loads(text)) if text else None
+
+
+def _counted(told: Mapping[str, Any]) -> Usage:
+    also: Iterable[Mapping[str, Any]] = told.get("also", ())
+    counts: dict[str, Any] = {name: value for name, value in told.items() if name != "also"}
+    return Usage(**counts, also=tuple(map(_counted, also)))
+
+
+def _total(by: Sequence[str], row: tuple[Any, ...]) -> Total:
+    names, counts = row[: len(by)], [round(each or 0) for each in row[len(by) :]]
+    calls, cost, saved, tokens, read, output, cached, unknown = counts
+    return Total(
+        of=dict(zip(by, map(str, names), strict=True)), calls=calls, cost_nusd=cost, saved_nusd=saved, input_tokens=tokens,
+        cache_read_tokens=read, output_tokens=output, cached=cached, unknown=unknown,
+    )  # fmt: skip

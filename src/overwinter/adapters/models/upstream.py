@@ -1,0 +1,136 @@
+"""The way to providers over HTTP: pooled connections, judged addresses, the home's own credentials, nothing decoded."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from overwinter.adapters.egress import Forbidden, Resolve, endpoint, resolved_by_system, session
+from overwinter.gateway.dialect import DialectName, Wire
+from overwinter.gateway.routes import Provider
+from overwinter.gateway.upstream import Reply, UpstreamFailed
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["HttpUpstream", "Place"]
+
+CONNECT_S_MAX = 10.0
+WRITE_S_MAX = 60.0
+CREDENTIAL_HEADERS: Mapping[DialectName, str] = {"messages": "x-api-key", "gemini": "x-goog-api-key"}
+"""Where a dialect's providers look for the key; the others: a bearer token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a provider is, and how it knows us."""
+
+    url: str
+    """Without the path of the dialects: `https://api.anthropic.com`."""
+    credential: Callable[[], str] | None = None
+    """Reads the key; None: it needs none."""
+    headers: Mapping[str, str]
+
+
+class HttpUpstream:
+    """See `gateway.upstream.Upstream`. Use it as a context manager: leaving it closes the connections."""
+
+    def __init__(self, places: Mapping[str, Place], resolve: Resolve = resolved_by_system) -> None:
+        self._places, self._resolve = places, resolve
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def send(self, provider: Provider, dialect: DialectName, method: str, wire: Wire) -> "AsyncGenerator[Reply]":
+        """Send a request; leaving the block lets go of the answer, and of the connection if there is more of it.
+
+        Raises:
+            UpstreamFailed: nothing came back.
+        """
+        import aiohttp  # noqa: PLC0415 - 0.15 s, for whoever calls a model
+
+        place = self._places[provider.name]
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=provider.first_byte_s_max)
+        try:
+            url = self._url(place, wire.path)
+            # Compressed bytes could not be tapped.
+            headers = {**place.headers, **wire.headers, "accept-encoding": "identity", **_credential(place, dialect)}
+            response = await self._opened().request(
+                method, url, data=wire.body or None, headers=headers, timeout=timeout, allow_redirects=False
+            )
+        except Forbidden as error:
+            raise UpstreamFailed("forbidden", str(error), has_left=False) from error
+        except aiohttp.ClientConnectorError as error:
+            raise UpstreamFailed(
+                "connect", f"it cannot be reached ({error.strerror or error})", has_left=False
+            ) from error
+        except TimeoutError as error:  # aiohttp's are, all of them
+            has_left = not isinstance(error, aiohttp.ConnectionTimeoutError)
+            what = f"not a byte within {provider.first_byte_s_max:g} s" if has_left else "no connection"
+            raise UpstreamFailed("timeout", what, has_left=has_left) from error
+        except aiohttp.ClientError as error:
+            raise UpstreamFailed("reset", f"the connection broke ({type(error).__name__})", has_left=True) from error
+        try:
+            yield _HttpReply(response, provider.idle_s_max)
+        finally:
+            response.close()
+
+    def _url(self, place: Place, path: str) -> str:
+        base = place.url.rstrip("/")
+        if urlsplit(base).path.endswith("/v1") and path.startswith("/v1/"):
+            path = path.removeprefix("/v1")
+        endpoint(base + path, is_named=True)
+        return base + path
+
+    def _opened(self) -> "aiohttp.ClientSession":
+        if self._session is None:
+            self._session = session(is_named=True, resolve=self._resolve)
+        return self._session
+
+
+class _HttpReply:
+    """See `gateway.upstream.Reply`."""
+
+    def __init__(self, response: "aiohttp.ClientResponse", idle_s_max: float) -> None:
+        self._response, self._idle_s_max = response, idle_s_max
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body, cut anywhere.
+
+        Raises:
+            UpstreamFailed: it broke off, or was silent for too long.
+        """
+        import aiohttp  # noqa: PLC0415 - loaded by now
+
+        content = self._response.content
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_s_max):
+                    chunk = await content.readany()
+                if not chunk:
+                    return
+                yield chunk
+        except TimeoutError as error:
+            raise UpstreamFailed(
+                "timeout", f"silent for {self._idle_s_max:g} s in the middle", has_left=True
+            ) from error
+        except aiohttp.ClientError as error:
+            raise UpstreamFailed("reset", f"the connection broke ({type(error).__name__})", has_left=True) from error
+
+
+def _credential(place: Place, dialect: DialectName) -> dict[str, str]:
+    if place.credential is None:
+        return {}
+    key = place.credential()
+    name = CREDENTIAL_HEADERS.get(dialect)
+    return {"authorization": f"Bearer {key}"} if name is None else {name: key}
