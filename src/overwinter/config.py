@@ -14,6 +14,15 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from overwinter.clock import SECOND_US
+from overwinter.declared import (
+    MODEL_NAME,
+    Declared,
+    DeclaredBudget,
+    DeclaredModel,
+    DeclaredProvider,
+    GatewaySettings,
+    faults,
+)
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
 
@@ -22,6 +31,7 @@ __all__ = ["Agent", "Audit", "Config", "Jail", "Limits", "Retention", "Service",
 REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
 """Whole values that are references to secrets."""
 KEY = re.compile(r"[!-*,-~]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
+NAMES = {"services": r"[A-Za-z_]\w*"}
 OAUTH = ("oauth", "oauth-client")
 LAYERS = ("namespaces", "landlock", "seccomp")
 MOST: Mapping[str, float] = {
@@ -29,7 +39,8 @@ MOST: Mapping[str, float] = {
     "calls_per_turn": 100_000, "output_kb": 65_536, "value_kb": 65_536, "snapshot_mb": 1_024, "kept_mb": 1_024,
     "interpreters": 256, "threads": 4_096, "calls_in_flight": 1_000_000, "ended_days": 36_525,
     "audit_body_days": 36_525,
-    "timeout_s": 86_400,
+    "timeout_s": 86_400, "first_byte_s": 3_600, "idle_s": 3_600, "cache_s": 31_622_400, "answers_mb": 65_536,
+    "output_tokens_max": 100_000_000, "input_tokens_max": 100_000_000, "usd": 1_000_000_000, "calls": 1_000_000_000,
 }  # fmt: skip
 """Largest value of each number: what is above is a mistake in a unit, not a wish."""
 
@@ -107,6 +118,8 @@ class Agent:
     """When its authority ends by itself: a date, or an instant with its zone, as ISO 8601 writes it."""
     models: tuple[str, ...] = ()
     """Patterns of the models that it may use."""
+    team: str = ""
+    """Whose budget it spends besides its own."""
 
     @property
     def expires_us(self) -> int | None:
@@ -162,8 +175,14 @@ class Config:
     jail: Jail = Jail()
     retention: Retention = Retention()
     audit: Audit = Audit()
-    agents: Mapping[str, Agent] = field(default_factory=lambda: {"default": Agent(reads=("*",), asks=("*",))})
+    agents: Mapping[str, Agent] = field(
+        default_factory=lambda: {"default": Agent(reads=("*",), asks=("*",), models=("*",))}
+    )
     services: Mapping[str, Service] = field(default_factory=dict[str, Service])
+    providers: Mapping[str, DeclaredProvider] = field(default_factory=dict[str, DeclaredProvider])
+    models: Mapping[str, DeclaredModel] = field(default_factory=dict[str, DeclaredModel])
+    budgets: Mapping[str, DeclaredBudget] = field(default_factory=dict[str, DeclaredBudget])
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
 
 
 T = TypeVar("T")
@@ -212,17 +231,33 @@ class _Reader:
     def config(self, document: Mapping[str, Any]) -> Config:
         self._known((), document, [each.name for each in fields(Config)])
         made: dict[str, Any] = {}
-        tables = (("limits", Limits), ("worker", Worker), ("jail", Jail), ("retention", Retention), ("audit", Audit))
+        tables = (
+            ("limits", Limits),
+            ("worker", Worker),
+            ("jail", Jail),
+            ("retention", Retention),
+            ("audit", Audit),
+            ("gateway", GatewaySettings),
+        )
         for name, kind in tables:
             if name in document:
                 made[name] = self._table((name,), document[name], kind)
-        for name, kind in (("agents", Agent), ("services", Service)):
+        groups = (
+            ("agents", Agent), ("services", Service), ("providers", DeclaredProvider), ("models", DeclaredModel),
+            ("budgets", DeclaredBudget),
+        )  # fmt: skip
+        for name, kind in groups:
             if name in document:
                 made[name] = self._named(name, document[name], kind)
         config = Config(**made)
         self._layers(config.jail)
         self._witness(config.audit)
         self._names(config)
+        declared = Declared(
+            providers=config.providers, models=config.models, budgets=config.budgets, gateway=config.gateway
+        )
+        for place, words in faults(declared, REFERENCE):
+            raise self._wrong(place, words)
         if not config.agents:
             raise self._wrong(("agents",), "needs at least one agent: [agents.default]")
         return config
@@ -232,7 +267,11 @@ class _Reader:
             raise self._wrong((group,), f"is a table of tables: [{group}.NAME]")
         named: dict[str, T] = {}
         for name, table in cast("dict[str, Any]", tables).items():
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*" if group == "agents" else r"[A-Za-z_]\w*", name):
+            if group == "models" and not MODEL_NAME.fullmatch(name):
+                raise self._wrong(
+                    (group, name), "is no name of a model: letters, digits and ._:/@-, or a pattern with * and ?"
+                )
+            if group != "models" and not re.fullmatch(NAMES.get(group, r"[A-Za-z_][A-Za-z0-9_-]*"), name):
                 raise self._wrong((group, name), "is no name: letters, digits and _, not a digit first")
             if group == "services" and (name == "tools" or keyword.iskeyword(name) or name in sys.stdlib_module_names):
                 raise self._wrong((group, name), "is taken by Python or by overwinter: programs could not import it")

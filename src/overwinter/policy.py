@@ -69,6 +69,8 @@ class Resource:
     """Where the provider computes, as the operator says; for `think`."""
     retention: str = ""
     """How long it keeps what it is sent, as the operator says; for `think`."""
+    data: str = ""
+    """What kind of data it is sent, as the caller says; for `think`."""
 
     @property
     def service(self) -> str:

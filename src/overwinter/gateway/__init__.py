@@ -216,11 +216,9 @@ class Gateway:
             provider = target.provider
             resource = Resource(
                 name=target.declared.name if target is not able[0] else asked.model,
-                effect="write", provider=provider.name, region=provider.region, retention=provider.retention,
+                effect="write", provider=provider.name, region=provider.region, retention=provider.retention, data=call.caller.data,
             )  # fmt: skip
-            match self._policy.decide(
-                principal, "think", resource, {"data": call.caller.data} if call.caller.data else {}
-            ):
+            match self._policy.decide(principal, "think", resource, {}):
                 case Allow():
                     allowed.append(target)
                 case Deny(reason=why) | Ask(reason=why):

@@ -18,6 +18,8 @@ from overwinter.policy import LOOKUPS, Action
 
 __all__ = ["Grant", "Rule", "Rules", "Statement", "fits", "grants_of_agents", "read_policies", "rules_of", "statements"]
 
+PATTERNS = ("tools", "reads", "asks", "models")
+"""Keys of an agent in `overwinter.toml` that permit."""
 ACTIONS = frozenset({"call", "wake", "approve", "think"})
 TYPES = frozenset({"Agent", "Person", "Function", "Service", "Run", "Model", "Action"})
 FILE_BYTES_MAX = 1 << 20
@@ -140,10 +142,11 @@ def grants_of_agents(agents: Mapping[str, Agent]) -> Sequence[Grant]:
             pattern=pattern,
             reads_only=key == "reads",
             is_asked=key == "asks",
+            action="think" if key == "models" else "call",
             place="overwinter.toml",
         )
         for name, agent in agents.items()
-        for key, patterns in (("tools", agent.tools), ("reads", agent.reads), ("asks", agent.asks))
+        for key, patterns in zip(PATTERNS, (agent.tools, agent.reads, agent.asks, agent.models), strict=True)
         for pattern in dict.fromkeys(patterns)
     ]
 

@@ -30,7 +30,7 @@ entity Person { name: String };
 entity Service { name: String };
 entity Function in [Service] { name: String, service: String, effect: String, pin_ok: Bool };
 entity Run { name: String };
-entity Model { name: String };
+entity Model { name: String, provider: String, region: String, retention: String, data: String };
 """
 CONTEXT: Mapping[str, str] = {"approved": "Bool", "now": "Long", "actor": "String", "depth": "Long", "run": "String"}
 """Whether a person said yes, seconds since 1970, the agent at work, how many delegated to it, its run."""
@@ -102,6 +102,10 @@ def entities(principal: Entity, owner: str, action: str, resource: Resource) -> 
     attributes: dict[str, Any] = {"name": resource.name}
     if kind == "Function":
         attributes |= {"service": resource.service, "effect": resource.effect, "pin_ok": resource.pin_ok}
+    if kind == "Model":
+        attributes |= {
+            "provider": resource.provider, "region": resource.region, "retention": resource.retention, "data": resource.data,
+        }  # fmt: skip
     parents = parents_of(action, resource.name)
     who = {"name": principal[1]} | ({"owner": owner} if principal[0] == "Agent" else {})
     rows = [(principal, who, ()), ((kind, resource.name), attributes, parents)]

@@ -7,9 +7,9 @@ transaction, so the sum of what is spent and held passes no limit, whoever count
 
 import json
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from overwinter.adapters.sqlite.schema import guarded
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeTooNew
 from overwinter.gateway.answers import Kept
-from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Spent, Window
+from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, Window
 from overwinter.gateway.usage import Usage
 
 __all__ = ["ModelsFile", "Total", "open_models_file"]
@@ -185,6 +185,30 @@ class ModelsFile:
         sql = f"select {_LINE} from line where state = 'held' and holder <> ? order by began"
         with guarded(self._path):
             return [_line(row) for row in self._db.execute(sql, (self._holder,))]
+
+    async def correct(self, line: Line, cost_nusd: int) -> Line:
+        """Book another cost for a call whose cost was unknown, in the windows of its hold."""
+        corrected = replace(line, state="settled", cost_nusd=cost_nusd)
+        with self._transaction() as db:
+            ((places,),) = db.execute("select budgets from line where call = ?", (line.call,))
+            for place in json.loads(places):
+                db.execute(_SETTLE, (*place, 0, cost_nusd - (line.cost_nusd or 0)))
+            db.execute("update line set state = 'settled', cost = ? where call = ?", (cost_nusd, line.call))
+        return corrected
+
+    def begun(self, limits: Callable[[str, str, str], tuple[int | None, int | None] | None]) -> Iterator[Budget]:
+        """Yield the budgets that were spent from in their window of this moment.
+
+        Args:
+            limits: returns the limits in money and calls that hold now for kind, name and window; None: there are none.
+        """
+        now_us = self._clock.now_us()
+        with guarded(self._path):
+            rows = list(self._db.execute("select kind, name, window, start from budget order by kind, name, window"))
+        for kind, name, window, start in rows:
+            found = limits(kind, name, window)
+            if found is not None and start == _window(window, now_us)[0]:
+                yield Budget(scope=Scope(kind=kind, name=name), window=window, limit_nusd=found[0], calls_max=found[1])
 
     # --- What was spent ----------------------------------------------------------------------------------------------
 
