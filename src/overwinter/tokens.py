@@ -17,10 +17,10 @@ from typing import Literal, Protocol, get_args
 
 __all__ = ["FORM", "PREFIX", "SCOPES", "Scope", "Token", "Tokens", "digest_of", "id_of", "is_spelt", "spelt"]
 
-Scope = Literal["read", "act", "approve", "admin"]
+Scope = Literal["read", "act", "approve", "admin", "models"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """`read`: look. `act`: start, message and stop runs. `approve`: answer what people are asked. `admin`: revoke, restore, accept.
-None of them holds another."""
+`models`: call models. None of them holds another."""
 PREFIX = "ow_"
 SECRET_BYTES = 32
 SECRET_LETTERS = 43

@@ -37,6 +37,11 @@ class Home:
         return self.path / "catalog.db"
 
     @property
+    def models_path(self) -> Path:
+        """Return the file of budgets, model calls and kept answers."""
+        return self.path / "models.db"
+
+    @property
     def config_path(self) -> Path:
         """Return where the configuration is, or would be."""
         return config_path(self.path)

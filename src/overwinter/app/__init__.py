@@ -15,6 +15,7 @@ from overwinter.adapters.home import Home, open_home
 from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
+from overwinter.app.models import Models
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
 from overwinter.app.tokens import Access
@@ -88,8 +89,11 @@ class App:
         )
         self.auditing = Auditing(config.audit, parts.audit, parts.audit_keeping)
         """What was done here."""
+        models = parts.models
+        self.models = Models(config, models.gateway, models.dialects, models.file, means.parents, parts.clock)
+        """Model calls: who may make them, and what they cost."""
         self.governance = Governance(
-            config, parts.store, parts.registry, self._worker, means, parts.clock, self.auditing.ring
+            config, parts.store, parts.registry, self._worker, means, parts.clock, self.models, self.auditing.ring
         )
         """Who may act here, and what stops them."""
         self.access = Access(parts.tokens, parts.clock)
@@ -149,6 +153,7 @@ class App:
         """
         failure: Exception | None = None
         await self.governance.enrol()
+        await self.models.recover()
         if await self.rulebook.grants():
             await self.rulebook.reload()
         try:

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import anyio
+
 from overwinter import journal
+from overwinter.app.models import Models
 from overwinter.approval import Gate, Vote, approvers
 from overwinter.clock import Clock
 from overwinter.config import Config
@@ -31,6 +34,8 @@ class Revocation:
     """Programs that were computing; their interpreters were killed."""
     calls: int
     """Calls in flight that were cancelled."""
+    model_calls: int = 0
+    """Model calls of other clients under its identity that were cut."""
     on_the_wire: Sequence[Call]
     """Calls that may have left before: what has left cannot be called back. Each has its key."""
     fenced_us: int
@@ -50,10 +55,11 @@ class Governance:
         worker: Worker,
         means: Means,
         clock: Clock,
+        models: Models,
         acted: Callable[[], None],
     ) -> None:
         self._config, self._store, self._registry = config, store, registry
-        self._worker, self._means, self._clock = worker, means, clock
+        self._worker, self._means, self._models, self._clock = worker, means, models, clock
         self._acted = acted
         """Called once a person's act is in the audit log."""
 
@@ -97,7 +103,15 @@ class Governance:
         fenced_us = self._clock.now_us() - began_us
         names = {each.name for each in revoked} | {agent}
         self._acted()
-        stopped = await self._worker.revoked(names)
+        model_calls = 0
+
+        async def cut() -> None:
+            nonlocal model_calls
+            model_calls = await self._models.cut(frozenset(names), f"agent {agent!r} was revoked")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cut)
+            stopped = await self._worker.revoked(names)
         stopped_us = self._clock.now_us() - began_us
         counts = await self._store.counts(names)
         return Revocation(
@@ -105,6 +119,7 @@ class Governance:
             runs=counts.get(Status.LIVE, 0) + counts.get(Status.QUARANTINED, 0),
             turns=len(stopped.turns),
             calls=len(stopped.cut),
+            model_calls=model_calls,
             on_the_wire=[each.call for each in stopped.cut if each.has_left],
             fenced_us=fenced_us,
             stopped_us=stopped_us,
@@ -121,6 +136,7 @@ class Governance:
         is_ended = await self._store.end(run_id, Status.CANCELLED, event)
         fenced_us = self._clock.now_us() - began_us
         self._acted()
+        await self._models.cut_run(run_id, f"run {run_id} was revoked")
         stopped = await self._worker.interrupt(run_id)
         if not is_ended:
             raise Conflict(f"run {run_id} had ended before")

@@ -1,5 +1,6 @@
 """Model calls of a home: who may make them on whose budget, what they cost, and what is left of those that a crash cut off."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -58,7 +59,13 @@ class Models:
         """Return the models that are declared, in the order of the file; a pattern as itself."""
         return list(self._config.models)
 
-    async def answer(
+    def permitted(self, agent: str) -> list[str]:
+        """Return the models that an agent may call, patterns left out."""
+        return self.gateway.permitted(
+            self.caller(agent, Wish(call="")), [each for each in self.names if not re.search(r"[*?]", each)]
+        )
+
+    async def answer(  # noqa: PLR0913 - what a call is made with
         self, asked: Asked, agent: str, wish: Wish, sink: Sink, *, run_id: str = "", method: str = "POST"
     ) -> Line:
         """Answer a call for an agent, into a sink, and return its line in the ledger."""

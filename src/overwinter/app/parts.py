@@ -8,6 +8,7 @@ from pathlib import Path
 from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of
 from overwinter.adapters.home import Home
 from overwinter.adapters.identity_tokens import Mint, issuer_in
+from overwinter.adapters.models import ModelParts, open_models
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
@@ -51,6 +52,7 @@ class Parts:
     sources: Sources
     """What the tools come from; `tools` may be a wrapping of it."""
     handles: Handles
+    models: ModelParts
     clock: Clock
     ids: Ids
     policy: CedarPolicy
@@ -109,6 +111,15 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             importing=importing,
             identify=mint.for_call,
         ) as sources,
+        open_models(
+            config,
+            place.models_path,
+            clock,
+            policy,
+            directory=directory,
+            key=place.key,
+            may_act=store.registry.is_active,
+        ) as models,
         open_interpreter(
             limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
         ) as interpreter,
@@ -125,6 +136,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             tools=sources,
             sources=sources,
             handles=handles,
+            models=models,
             clock=clock,
             ids=ids,
             policy=policy,

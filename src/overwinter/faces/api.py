@@ -349,7 +349,9 @@ class _Agents:
         if any(each.name == subject for each in await governance.identities()):
             revocation = await governance.revoke(subject, **said)
         elif await self._app.access.token(subject) is not None:
-            return JSONResponse(wire.revoked_token(await self._app.access.revoke(subject, **said)))
+            revoked = await self._app.access.revoke(subject, **said)
+            await self._app.models.cut_key(subject, f"token {subject} was revoked")
+            return JSONResponse(wire.revoked_token(revoked))
         elif subject.startswith(PREFIX):
             return JSONResponse(wire.revoked_grant(await self._app.rulebook.withdraw(subject, **said)))
         else:

@@ -136,9 +136,8 @@ class Bearer:
         return True
 
     async def _recognised(self, scope: Scope) -> Token | Response:
-        given = _headers(scope, b"authorization")
-        scheme, _, text = (given[0] if len(given) == 1 else "").partition(" ")
-        if scheme.lower() != "bearer":
+        text = _given(scope)
+        if text is None:
             return refused(401, "TokenRefused", UNKNOWN, REALM, exit_code=8)
         address, text = str((scope.get("client") or ("",))[0]), text.strip()
         who = (address, digest_of(text))
@@ -159,6 +158,18 @@ class Bearer:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+
+
+def _given(scope: Scope) -> str | None:
+    """Return the token of a request, wherever the official clients of model providers put theirs; None: there is none, or two."""
+    given = _headers(scope, b"authorization")
+    plain = [*_headers(scope, b"x-api-key"), *_headers(scope, b"x-goog-api-key")]
+    if len(given) + len(plain) != 1:
+        return None
+    if plain:
+        return plain[0]
+    scheme, _, text = given[0].partition(" ")
+    return text if scheme.lower() == "bearer" else None
 
 
 def _holds_token(scope: Scope) -> bool:

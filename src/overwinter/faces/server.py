@@ -12,6 +12,7 @@ import uvicorn
 from overwinter.adapters.home import socket_path
 from overwinter.app import App
 from overwinter.faces.api import api
+from overwinter.faces.models import ModelsDoor
 from overwinter.faces.tcp import Listener
 
 __all__ = ["serve"]
@@ -47,7 +48,11 @@ async def serve(
         os.umask(before)
     listening.listen(1_024)
     config = uvicorn.Config(
-        api(app, stop), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_S
+        ModelsDoor(api(app, stop), app, is_remote=False),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=STOP_S,
     )
     try:
         remote = None if listener is None else listener.config(app, stop, STOP_S)

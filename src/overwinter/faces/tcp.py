@@ -15,6 +15,7 @@ from overwinter.app import App
 from overwinter.errors import UsageError
 from overwinter.faces.api import api
 from overwinter.faces.bearer import Bearer
+from overwinter.faces.models import ModelsDoor
 
 __all__ = ["LOOPBACK", "Port", "listen"]
 
@@ -55,7 +56,7 @@ class Listener:
     def config(self, app: App, stop: anyio.Event, stop_s: int) -> uvicorn.Config:
         """Return the server's settings."""
         names = (*self._port.names, self._port.host)
-        door = Bearer(api(app, stop, is_remote=True), app.access, names)
+        door = Bearer(ModelsDoor(api(app, stop, is_remote=True), app, is_remote=True), app.access, names)
         return uvicorn.Config(
             door,
             log_level="warning",

@@ -27,7 +27,7 @@ from overwinter.gateway.prices import Prices
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Breaker, Routes, Target
 from overwinter.gateway.upstream import Upstream
-from overwinter.policy import Allow, Ask, Deny, Policy, Resource
+from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
 
 __all__ = ["Caller", "Cleaned", "Cleaner", "Gateway", "Settings", "Sink"]
 
@@ -117,7 +117,6 @@ class Gateway:
         secret: bytes,
         settings: Settings,
         may_act: Callable[[str], bool],
-        ended: Callable[[Line], None] = lambda _: None,
     ) -> None:
         self.routes, self.breaker = routes, Breaker()
         self._dialects, self._policy, self._cleaner = dialects, policy, cleaner
@@ -126,7 +125,7 @@ class Gateway:
         self._secret, self._settings = secret, settings
         self._may_act = may_act
         """Whether an agent is active at this moment."""
-        self._ended = ended
+        self.ended: Callable[[Line], None] = lambda _: None
         """Told each line once it is settled."""
         self._attempts = Attempts(upstream, self.breaker, clock, random)
         self._flights = Flights()
@@ -196,36 +195,43 @@ class Gateway:
             if key is not None:
                 self._flights.land(key, fresh)
 
+    def permitted(self, caller: Caller, models: Sequence[str]) -> list[str]:
+        """Return those of some models that a caller may ask."""
+        return [
+            each for each in models if isinstance(self._decided(caller, self.routes.of(each).targets[0], each), Allow)
+        ]
+
     def _permitted(self, call: _Call) -> Sequence[Target]:
         """Return the targets that the rules allow for this caller, in order.
 
         Raises:
             ModelRefused: the model is not known, its provider does not speak the dialect, or no rule allows it.
         """
-        asked, principal = call.asked, call.caller.principal
-        if not all(map(self._may_act, principal.chain)):
-            raise ModelRefused(Refusal(why="revoked", message=f"agent {principal.agent!r} was revoked"))
+        asked, caller = call.asked, call.caller
+        if not all(map(self._may_act, caller.principal.chain)):
+            raise ModelRefused(Refusal(why="revoked", message=f"agent {caller.principal.agent!r} was revoked"))
         route = self.routes.of(asked.model)
-        able = [each for each in route.targets if asked.dialect in each.provider.dialects]
+        first, *others = [
+            (each, asked.model if not number else each.declared.name) for number, each in enumerate(route.targets)
+        ]
+        match self._decided(caller, *first):
+            case Allow():
+                pass
+            case Deny(reason=reason) | Ask(reason=reason):
+                raise ModelRefused(Refusal(why="denied", message=reason))
+        allowed = [first[0], *(each for each, name in others if isinstance(self._decided(caller, each, name), Allow))]
+        able = [each for each in allowed if asked.dialect in each.provider.dialects]
         if not able:
-            name = route.targets[0].provider.name
-            message = f"{asked.model} is answered by {name}, which does not speak {asked.dialect}"
+            message = f"{asked.model} is answered by {first[0].provider.name}, which does not speak {asked.dialect}"
             raise ModelRefused(Refusal(why="unsupported", message=message))
-        allowed, reason = list[Target](), ""
-        for target in able:
-            provider = target.provider
-            resource = Resource(
-                name=target.declared.name if target is not able[0] else asked.model,
-                effect="write", provider=provider.name, region=provider.region, retention=provider.retention, data=call.caller.data,
-            )  # fmt: skip
-            match self._policy.decide(principal, "think", resource, {}):
-                case Allow():
-                    allowed.append(target)
-                case Deny(reason=why) | Ask(reason=why):
-                    reason = reason or why
-        if not allowed or allowed[0] is not able[0]:
-            raise ModelRefused(Refusal(why="denied", message=reason))
-        return allowed
+        return able
+
+    def _decided(self, caller: Caller, target: Target, name: str) -> Decision:
+        provider = target.provider
+        resource = Resource(
+            name=name, provider=provider.name, region=provider.region, retention=provider.retention, data=caller.data
+        )
+        return self._policy.decide(caller.principal, "think", resource, {})
 
     def _key(self, call: _Call, targets: Sequence[Target]) -> bytes | None:
         """Return the key under which an answer may be kept; None: it may not be."""
@@ -327,7 +333,7 @@ class Gateway:
         if line.cost_nusd is None:
             line = self._accounts.told(line, call.job.seen if call.job is not None else ())
         call.line = await self._accounts.settle(replace(line, status=line.status or "failed"))
-        self._ended(call.line)
+        self.ended(call.line)
 
     async def _keep(self, key: bytes, kept: Kept, seconds: float) -> None:
         await self._answers.keep(key, kept, until_us=kept.made_us + round(seconds * SECOND_US))

@@ -1,7 +1,6 @@
 """Models of providers: what they cost, what was spent, what is kept of their answers, and the way to them."""
 
-from overwinter.adapters.models.file import ModelsFile, open_models_file
-from overwinter.adapters.models.prices import TablePrices
-from overwinter.adapters.models.upstream import HttpUpstream
+from overwinter.adapters.models.file import ModelsFile, Total
+from overwinter.adapters.models.opened import ModelParts, open_models
 
-__all__ = ["HttpUpstream", "ModelsFile", "TablePrices", "open_models_file"]
+__all__ = ["ModelParts", "ModelsFile", "Total", "open_models"]

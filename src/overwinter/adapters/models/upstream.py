@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from overwinter.adapters.egress import Forbidden, Resolve, endpoint, resolved_by_system, session
+from overwinter.errors import ConfigInvalid
 from overwinter.gateway.dialect import DialectName, Wire
 from overwinter.gateway.routes import Provider
 from overwinter.gateway.upstream import Reply, UpstreamFailed
@@ -29,9 +30,8 @@ class Place:
 
     url: str
     """Without the path of the dialects: `https://api.anthropic.com`."""
-    credential: Callable[[], str] | None = None
-    """Reads the key; None: it needs none."""
-    headers: Mapping[str, str]
+    credentials: Callable[[], Mapping[str, str]]
+    """Returns the headers that it wants besides, and under the empty name its key; "": it needs none."""
 
 
 class HttpUpstream:
@@ -62,7 +62,7 @@ class HttpUpstream:
         try:
             url = self._url(place, wire.path)
             # Compressed bytes could not be tapped.
-            headers = {**place.headers, **wire.headers, "accept-encoding": "identity", **_credential(place, dialect)}
+            headers = {**wire.headers, "accept-encoding": "identity", **_credentials(place, dialect)}
             response = await self._opened().request(
                 method, url, data=wire.body or None, headers=headers, timeout=timeout, allow_redirects=False
             )
@@ -128,9 +128,12 @@ class _HttpReply:
             raise UpstreamFailed("reset", f"the connection broke ({type(error).__name__})", has_left=True) from error
 
 
-def _credential(place: Place, dialect: DialectName) -> dict[str, str]:
-    if place.credential is None:
-        return {}
-    key = place.credential()
-    name = CREDENTIAL_HEADERS.get(dialect)
-    return {"authorization": f"Bearer {key}"} if name is None else {name: key}
+def _credentials(place: Place, dialect: DialectName) -> dict[str, str]:
+    try:
+        headers = dict(place.credentials())
+    except ConfigInvalid as error:
+        raise UpstreamFailed("forbidden", str(error), has_left=False) from error
+    key, name = headers.pop("", ""), CREDENTIAL_HEADERS.get(dialect)
+    if key:
+        headers |= {"authorization": f"Bearer {key}"} if name is None else {name: key}
+    return headers

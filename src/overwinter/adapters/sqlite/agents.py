@@ -8,7 +8,7 @@ import apsw
 
 from overwinter.identity import Identity
 
-__all__ = ["enrol", "enrolled", "epoch", "fell", "identities", "restore", "revoke"]
+__all__ = ["enrol", "enrolled", "epoch", "fell", "identities", "is_active", "restore", "revoke"]
 
 ACTIVE, REVOKED = 0, 1
 _COLUMNS = "name, owner, purpose, parent, expires, models, epoch, state, changed, by, reason"
@@ -50,6 +50,11 @@ def enrolled(db: apsw.Connection, name: str) -> int | None:
 def epoch(db: apsw.Connection, name: str) -> int:
     """Return the epoch of an agent; 0: it is not known."""
     return next((found for (found,) in list(db.execute("select epoch from agent where name = ?", (name,)))), 0)
+
+
+def is_active(db: apsw.Connection, name: str) -> bool:
+    """Whether an agent is known, and not revoked."""
+    return list(db.execute("select state from agent where name = ?", (name,))) == [(ACTIVE,)]
 
 
 def identities(db: apsw.Connection) -> list[Identity]:

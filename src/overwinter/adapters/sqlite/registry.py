@@ -35,6 +35,11 @@ class SqliteRegistry:
 
         await self._writer.submit(act)
 
+    def is_active(self, agent: str) -> bool:
+        """Whether an agent may act at this moment; one that nobody wrote down may not."""
+        with guarded(self._path):
+            return agents.is_active(self._reading, agent)
+
     async def identities(self) -> Sequence[Identity]:
         """Return every agent, by name."""
         with guarded(self._path):

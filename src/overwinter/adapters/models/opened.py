@@ -1,0 +1,145 @@
+"""The gateway of a home, put together from what `overwinter.toml` says."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import SystemRandom
+from typing import cast
+
+from overwinter.adapters.dialects import DIALECTS
+from overwinter.adapters.models.file import ModelsFile, open_models_file
+from overwinter.adapters.models.prices import PRICES_NAME, TablePrices, read_prices
+from overwinter.adapters.models.upstream import HttpUpstream, Place
+from overwinter.adapters.references import References
+from overwinter.adapters.vault import Vault
+from overwinter.clock import SECOND_US, Clock
+from overwinter.config import Config
+from overwinter.gateway import Cleaner, Gateway, Settings
+from overwinter.gateway.dialect import Dialect, DialectName
+from overwinter.gateway.routes import Model, Provider, Routes
+from overwinter.policy import Policy
+
+__all__ = ["ModelParts", "open_models"]
+
+CREDENTIAL_US = 60 * SECOND_US
+"""How long a credential is used before it is read again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParts:
+    """What model calls are made with."""
+
+    gateway: Gateway
+    file: ModelsFile
+    prices: TablePrices
+    dialects: Mapping[DialectName, Dialect]
+
+
+@asynccontextmanager
+async def open_models(  # noqa: PLR0913 - what a gateway is made of
+    config: Config,
+    path: Path,
+    clock: Clock,
+    policy: Policy,
+    *,
+    directory: Path,
+    key: bytes,
+    may_act: Callable[[str], bool],
+) -> "AsyncGenerator[ModelParts]":
+    """Open the gateway until the block is left.
+
+    Args:
+        config: the home's.
+        path: of `models.db`, in the home.
+        clock: its time.
+        policy: decides each call.
+        directory: where `overwinter.toml` lies, with `prices.toml`.
+        key: of the home; what is kept is sealed with one made from it.
+        may_act: whether an agent is active at this moment.
+
+    Raises:
+        HomeError: the file is damaged or too new.
+        ConfigInvalid: `prices.toml` cannot be used.
+    """
+    secret = sha256(b"models\0" + key).digest()
+    prices = TablePrices(read_prices(directory / PRICES_NAME), clock)
+    places = {name: _place(name, config, directory, Vault(path.parent), clock) for name in config.providers}
+    room = config.gateway.answers_mb << 20
+    with open_models_file(path, clock, key=secret, answers_bytes_max=room) as file:
+        async with HttpUpstream(places) as upstream:
+            gateway = Gateway(
+                routes=_routes(config),
+                dialects=DIALECTS,
+                policy=policy,
+                cleaner=Cleaner(),
+                answers=file,
+                ledger=file,
+                prices=prices,
+                upstream=upstream,
+                clock=clock,
+                random=SystemRandom(),
+                secret=secret,
+                settings=Settings(cache_s=config.gateway.cache_s),
+                may_act=may_act,
+            )
+            yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=DIALECTS)
+
+
+def _routes(config: Config) -> Routes:
+    providers = {
+        name: Provider(
+            name=name,
+            dialects=frozenset(cast("tuple[DialectName, ...]", each.dialects)),
+            region=each.region,
+            retention=each.retention,
+            prices=each.prices or name,
+            first_byte_s_max=each.first_byte_s,
+            idle_s_max=each.idle_s,
+        )
+        for name, each in config.providers.items()
+    }
+    models = [
+        Model(
+            name=name,
+            provider=each.provider,
+            model=each.model,
+            fallbacks=each.fallbacks,
+            output_tokens_max=each.output_tokens_max,
+            input_tokens_max=each.input_tokens_max or None,
+        )
+        for name, each in config.models.items()
+    ]
+    return Routes(models, providers)
+
+
+def _place(name: str, config: Config, directory: Path, vault: Vault, clock: Clock) -> Place:
+    declared = config.providers[name]
+    where = f"providers.{name}"
+
+    def read() -> Mapping[str, str]:
+        references = References(directory, vault)
+        headers = {
+            key.lower(): references.whole(value, f"{where}.headers", name=key)
+            for key, value in declared.headers.items()
+        }
+        return {**headers, "": references.whole(declared.auth, f"{where}.auth", name="auth") if declared.auth else ""}
+
+    return Place(url=declared.url, credentials=_Remembered(read, clock))
+
+
+class _Remembered:
+    """Reads credentials again after a while, so that new ones need no restart."""
+
+    def __init__(self, read: Callable[[], Mapping[str, str]], clock: Clock) -> None:
+        self._read, self._clock = read, clock
+        self._known: Mapping[str, str] = {}
+        self._until_us = 0
+
+    def __call__(self) -> Mapping[str, str]:
+        """Return the headers of a provider, and under the empty name its key."""
+        now_us = self._clock.now_us()
+        if now_us >= self._until_us:
+            self._known, self._until_us = self._read(), now_us + CREDENTIAL_US
+        return self._known
