@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import anyio
-
 from overwinter import journal
 from overwinter.app.models import Models
 from overwinter.approval import Gate, Vote, approvers
@@ -103,15 +101,9 @@ class Governance:
         fenced_us = self._clock.now_us() - began_us
         names = {each.name for each in revoked} | {agent}
         self._acted()
-        model_calls = 0
-
-        async def cut() -> None:
-            nonlocal model_calls
-            model_calls = await self._models.cut(frozenset(names), f"agent {agent!r} was revoked")
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(cut)
-            stopped = await self._worker.revoked(names)
+        cutting = self._models.cut(names, f"agent {agent!r} was revoked")
+        stopped = await self._worker.revoked(names)
+        model_calls = await cutting.ended()
         stopped_us = self._clock.now_us() - began_us
         counts = await self._store.counts(names)
         return Revocation(
@@ -136,8 +128,9 @@ class Governance:
         is_ended = await self._store.end(run_id, Status.CANCELLED, event)
         fenced_us = self._clock.now_us() - began_us
         self._acted()
-        await self._models.cut_run(run_id, f"run {run_id} was revoked")
+        cutting = self._models.cut_run(run_id, f"run {run_id} was revoked")
         stopped = await self._worker.interrupt(run_id)
+        model_calls = await cutting.ended()
         if not is_ended:
             raise Conflict(f"run {run_id} had ended before")
         return Revocation(
@@ -145,6 +138,7 @@ class Governance:
             runs=1,
             turns=len(stopped.turns),
             calls=len(stopped.cut),
+            model_calls=model_calls,
             on_the_wire=[each.call for each in stopped.cut if each.has_left],
             fenced_us=fenced_us,
             stopped_us=self._clock.now_us() - began_us,

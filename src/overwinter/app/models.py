@@ -1,7 +1,7 @@
 """Model calls of a home: who may make them on whose budget, what they cost, and what is left of those that a crash cut off."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import cast
@@ -11,7 +11,7 @@ from overwinter.clock import Clock
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
-from overwinter.gateway import Caller, Gateway, Sink
+from overwinter.gateway import Caller, Cutting, Gateway, Sink
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
 from overwinter.principal import Principal
@@ -113,17 +113,18 @@ class Models:
             raise Conflict(f"what {call} cost is known: {(line.cost_nusd or 0) / NUSD:.6f} USD")
         return await self._file.correct(line, cost_nusd)
 
-    async def cut(self, agents: frozenset[str], why: str) -> int:
-        """Stop the calls of agents under way, and of all below them; return how many there were."""
-        return await self.gateway.cut(lambda caller: not agents.isdisjoint(caller.principal.chain), why)
+    def cut(self, agents: Collection[str], why: str) -> Cutting:
+        """Begin to stop the calls under way of agents, and of all below them."""
+        names = frozenset(agents)
+        return self.gateway.cut(lambda caller: not names.isdisjoint(caller.principal.chain), why)
 
-    async def cut_run(self, run_id: str, why: str) -> int:
-        """Stop the calls of a run under way."""
-        return await self.gateway.cut(lambda caller: caller.principal.run_id == run_id, why)
+    def cut_run(self, run_id: str, why: str) -> Cutting:
+        """Begin to stop the calls under way of a run."""
+        return self.gateway.cut(lambda caller: caller.principal.run_id == run_id, why)
 
-    async def cut_key(self, key: str, why: str) -> int:
-        """Stop the calls under way that came with a token."""
-        return await self.gateway.cut(lambda caller: caller.key == key, why)
+    def cut_key(self, key: str, why: str) -> Cutting:
+        """Begin to stop the calls under way that came with a token."""
+        return self.gateway.cut(lambda caller: caller.key == key, why)
 
     async def budgets(self) -> Sequence[Spent]:
         """Return how every budget stands that is spent from in its window, and those that name somebody."""

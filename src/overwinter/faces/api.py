@@ -350,7 +350,7 @@ class _Agents:
             revocation = await governance.revoke(subject, **said)
         elif await self._app.access.token(subject) is not None:
             revoked = await self._app.access.revoke(subject, **said)
-            await self._app.models.cut_key(subject, f"token {subject} was revoked")
+            await self._app.models.cut_key(subject, f"token {subject} was revoked").ended()
             return JSONResponse(wire.revoked_token(revoked))
         elif subject.startswith(PREFIX):
             return JSONResponse(wire.revoked_grant(await self._app.rulebook.withdraw(subject, **said)))

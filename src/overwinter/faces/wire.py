@@ -210,6 +210,7 @@ def revocation(done: Revocation) -> dict[str, Value]:
         "runs": done.runs,
         "turns": done.turns,
         "calls": done.calls,
+        "model_calls": done.model_calls,
         "on_the_wire": [
             {"key": each.key, "function": each.function, "effect": each.effect} for each in done.on_the_wire
         ],
@@ -221,7 +222,7 @@ def revocation(done: Revocation) -> dict[str, Value]:
 def revoked_token(token: Token) -> dict[str, Value]:
     """Return what became of a token as JSON: nothing was under way for it."""
     row: dict[str, Value] = {"id": token.id, "person": token.person}
-    nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "on_the_wire": []}
+    nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "model_calls": 0, "on_the_wire": []}
     return {"token": row, **nothing, "fenced_ms": 0.0, "stopped_ms": 0.0}
 
 
@@ -241,7 +242,7 @@ def grant(given: Granted) -> dict[str, Value]:
 
 def revoked_grant(gone: Granted) -> dict[str, Value]:
     """Return what became of a grant as JSON: what is under way goes on, what starts is decided without it."""
-    nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "on_the_wire": []}
+    nothing: dict[str, Value] = {"agents": [], "runs": 0, "turns": 0, "calls": 0, "model_calls": 0, "on_the_wire": []}
     return {"grant": grant(gone), **nothing, "fenced_ms": 0.0, "stopped_ms": 0.0}
 
 

@@ -29,7 +29,7 @@ from overwinter.gateway.routes import Breaker, Routes, Target
 from overwinter.gateway.upstream import Upstream
 from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
 
-__all__ = ["Caller", "Cleaned", "Cleaner", "Gateway", "Settings", "Sink"]
+__all__ = ["Caller", "Cleaned", "Cleaner", "Cutting", "Gateway", "Settings", "Sink"]
 
 CUT_S_MAX = 1.0
 """How long to wait for calls that were cut."""
@@ -98,6 +98,21 @@ class _Call:
     """The client has got the beginning of an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """Calls that are being stopped."""
+
+    count: int
+    _ended: Sequence[anyio.Event]
+
+    async def ended(self) -> int:
+        """Wait until none of them does anything any more, and return how many there were."""
+        with anyio.move_on_after(CUT_S_MAX):
+            for each in self._ended:
+                await each.wait()
+        return self.count
+
+
 class Gateway:
     """Answers model calls."""
 
@@ -159,16 +174,13 @@ class Gateway:
             await self._say(call, Refusal(why="revoked", message=under_way.why))
         return call.line
 
-    async def cut(self, concerns: Callable[[Caller], bool], why: str) -> int:
-        """Stop the calls under way that this concerns, and return how many; each client is told in its dialect."""
+    def cut(self, concerns: Callable[[Caller], bool], why: str) -> "Cutting":
+        """Begin to stop the calls under way that this concerns; each client is told in its dialect."""
         found = [each for each in self._under_way if concerns(each.caller)]
         for each in found:
             each.why = why
             each.scope.cancel()
-        with anyio.move_on_after(CUT_S_MAX):
-            for each in found:
-                await each.ended.wait()
-        return len(found)
+        return Cutting(len(found), [each.ended for each in found])
 
     @property
     def under_way(self) -> int:
