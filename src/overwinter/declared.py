@@ -79,6 +79,8 @@ class DeclaredBudget:
 class GatewaySettings:
     """`[gateway]`: what holds for every model call."""
 
+    model: str = ""
+    """The model that `tools.think` asks if it is not told which."""
     cache: bool = False
     """Give an answer again for a request that is the same in everything. A client asks for it, or for none, by a header."""
     cache_s: float = 3_600.0
@@ -124,7 +126,7 @@ def faults(declared: Declared, reference: re.Pattern[str]) -> Iterator[tuple[Pla
             yield (*place, "window"), f"is one of {', '.join(WINDOWS)}, not {budget.window!r}"
         if not budget.usd and not budget.calls:
             yield place, "limits nothing: usd = 5.0, or calls = 100"
-    yield from _gateway(declared.gateway)
+    yield from _gateway(declared)
 
 
 def _provider(place: Place, provider: DeclaredProvider, reference: re.Pattern[str]) -> Iterator[tuple[Place, str]]:
@@ -153,7 +155,10 @@ def _models(declared: Declared) -> Iterator[tuple[Place, str]]:
                 yield ("models", name, "fallbacks"), f"names no model of this file by its whole name: {other!r}"
 
 
-def _gateway(gateway: GatewaySettings) -> Iterator[tuple[Place, str]]:
+def _gateway(declared: Declared) -> Iterator[tuple[Place, str]]:
+    gateway = declared.gateway
+    if gateway.model and gateway.model not in declared.models:
+        yield ("gateway", "model"), f"names no model of this file: {gateway.model!r}"
     if gateway.on_disconnect not in ("drain", "abort"):
         yield ("gateway", "on_disconnect"), f"is drain or abort, not {gateway.on_disconnect!r}"
     for key, table in (("redact", gateway.redact), ("redact_answers", gateway.redact_answers)):

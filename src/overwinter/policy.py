@@ -46,8 +46,10 @@ class Ask:
 
 Decision = Allow | Deny | Ask
 
-LOOKUPS = frozenset({"tools.services", "tools.search", "tools.browse", "tools.describe", "tools.read"})
-"""Whoever may do anything may look up what: these show an agent only what it may call."""
+LOOKUPS = frozenset({
+    "tools.services", "tools.search", "tools.browse", "tools.describe", "tools.read", "tools.think",
+})  # fmt: skip
+"""Whoever may do anything may look up what: these show an agent only what it may call, and the gateway decides each thought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

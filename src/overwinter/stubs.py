@@ -47,6 +47,11 @@ async def call(name: str, arguments: dict[str, Any]) -> Any:
     \"\"\"Call a function by its full name; checked only as it happens.\"\"\"
 async def read(handle: str | FileHandle, path: str = ...) -> Any:
     \"\"\"What was cut, by its handle: `await tools.read("RUN", "items[20:40]")`; of a file its bytes.\"\"\"
+async def think(
+    prompt: str, *, model: str | None = ..., system: str | None = ..., schema: dict[str, Any] | None = ...,
+    max_tokens: int = ..., temperature: float | None = ...,
+) -> Any:
+    \"\"\"Ask a model; its text, or with a JSON schema the value.\"\"\"
 async def receive(*, timeout: float | None = ...) -> Any:
     \"\"\"The next message for this run.\"\"\"
 async def settle(*awaitables: Awaitable[Any]) -> list[Any]:

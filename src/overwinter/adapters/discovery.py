@@ -1,7 +1,7 @@
 """The look-ups of the module `tools`: search, browse, describe, read. They show an agent only what is its own."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -36,15 +36,23 @@ LOOKUPS: Mapping[str, Function] = {
     "browse": _lookup("browse", "prefix", "limit?"),
     "describe": _lookup("describe", "name", "names?"),
     "read": _lookup("read", "handle", "path?"),
+    "think": _lookup("think", "prompt", "model?", "system?", "schema?", "max_tokens?", "temperature?"),
 }
 
 
 class Discovery:
     """See `catalog.Tools`."""
 
-    def __init__(self, file: CatalogFile, scope: Callable[[str], Sequence[str] | None], handles: Handles) -> None:
+    def __init__(
+        self,
+        file: CatalogFile,
+        scope: Callable[[str], Sequence[str] | None],
+        handles: Handles,
+        think: Callable[[Call], Awaitable[Answer]],
+    ) -> None:
         self._file = file
         self._handles = handles
+        self._think = think
         self._scope = scope
         """Agent to the functions it may call, by full name; None: every one."""
         self._types = lru_cache(MODULES_REMEMBERED)(self._cut)
@@ -59,6 +67,8 @@ class Discovery:
         arguments: dict[str, Any] = dict(call.arguments)
         try:
             match call.function:
+                case "tools.think":
+                    return await self._think(call)
                 case "tools.services":
                     return Returned(value=self.services(call.agent))
                 case "tools.search":

@@ -1,7 +1,7 @@
 """Every source of a home as one set of tools: Python modules, described APIs, and the look-ups over all of them."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ from overwinter.catalog.operations import Fault
 from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared, merged, shape_of, stub
 from overwinter.clock import Clock
 from overwinter.config import Service
-from overwinter.events import Call, Raised, Returned
+from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.handles import TOO_LARGE, Handles
 from overwinter.values import Value
 
@@ -45,6 +45,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     handles: Handles,
     importing: Callable[[str], None],
     identify: Identify,
+    think: Callable[[Call], Awaitable[Answer]],
 ) -> "AsyncGenerator[Sources]":
     """Import what is new, and yield all functions of a home's services.
 
@@ -58,6 +59,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         sight: whether an agent may find a function.
         handles: keeps files, and values that are too large.
         importing: told the name of each service whose import begins.
+        think: asks a model for a call of `tools.think`.
         identify: makes the token of an attempt at a call, for services with `auth = "identity"`.
 
     Raises:
@@ -92,7 +94,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         mcp = await stack.enter_async_context(
             load_mcp(servers, file, clock, handles, directory=directory, vault=vault, importing=importing)
         )
-        yield Sources(file, python, apis, mcp, sight, handles, value_bytes_max=value_bytes_max)
+        yield Sources(file, python, apis, mcp, sight, handles, think, value_bytes_max=value_bytes_max)
 
 
 class Sight(Protocol):
@@ -119,6 +121,7 @@ class Sources:
         mcp: McpServices,
         sight: Sight,
         handles: Handles,
+        think: Callable[[Call], Awaitable[Answer]],
         *,
         value_bytes_max: int,
     ) -> None:
@@ -129,7 +132,7 @@ class Sources:
         self._sight = sight
         self._looking = Lock()
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
-        self.discovery = Discovery(file, lambda agent: self._scope(agent, sight.version), handles)
+        self.discovery = Discovery(file, lambda agent: self._scope(agent, sight.version), handles, think)
         parts: Sequence[Tools] = (python, apis, mcp, self.discovery)
         self._by_module = {name: part for part in parts for name in part.catalog.modules}
         self._catalog = Catalog({name: module for part in parts for name, module in part.catalog.modules.items()})

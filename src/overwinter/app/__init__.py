@@ -15,7 +15,6 @@ from overwinter.adapters.home import Home, open_home
 from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
-from overwinter.app.models import Models
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
 from overwinter.app.tokens import Access
@@ -89,8 +88,7 @@ class App:
         )
         self.auditing = Auditing(config.audit, parts.audit, parts.audit_keeping)
         """What was done here."""
-        models = parts.models
-        self.models = Models(config, models.gateway, models.dialects, models.file, means.parents, parts.clock)
+        self.models = parts.models
         """Model calls: who may make them, and what they cost."""
         self.governance = Governance(
             config, parts.store, parts.registry, self._worker, means, parts.clock, self.models, self.auditing.ring

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import cast
 
-from overwinter.adapters.models.file import ModelsFile, Total
+from overwinter.adapters.models import ModelParts, Thinker, Total
 from overwinter.clock import Clock
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
-from overwinter.gateway import Caller, Cutting, Gateway, Sink
+from overwinter.events import Call
+from overwinter.gateway import Caller, Cutting, Sink
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
-from overwinter.gateway.dialect import Asked, Dialect, DialectName
+from overwinter.gateway.dialect import Asked
 from overwinter.principal import Principal
 
 __all__ = ["Models", "Wish", "budgets_of"]
@@ -42,17 +43,13 @@ class Wish:
 class Models:
     """The gateway of a home, and its ledger."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made by App alone
-        self,
-        config: Config,
-        gateway: Gateway,
-        dialects: Mapping[DialectName, Dialect],
-        file: ModelsFile,
-        parents: Mapping[str, tuple[str, ...]],
-        clock: Clock,
+    def __init__(
+        self, config: Config, opened: ModelParts, parents: Mapping[str, tuple[str, ...]], clock: Clock
     ) -> None:
-        self._config, self.gateway, self.dialects, self._file = config, gateway, dialects, file
-        self._parents, self._clock = parents, clock
+        self._config, self._file, self._parents, self._clock = config, opened.file, parents, clock
+        self.gateway, self.dialects = opened.gateway, opened.dialects
+        self.thinker = Thinker(self.gateway.routes, self.dialects, self._for_program, default=config.gateway.model)
+        """Answers `tools.think`."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -70,6 +67,11 @@ class Models:
     ) -> Line:
         """Answer a call for an agent, into a sink, and return its line in the ledger."""
         return await self.gateway.answer(asked, self.caller(agent, wish, run_id=run_id), sink, method=method)
+
+    async def _for_program(self, asked: Asked, call: Call, sink: Sink) -> Line:
+        """Answer a question of a program: a named call, so that after a crash nobody pays for it again."""
+        wish = Wish(call=f"{call.run_id}:{call.index}", is_named=True, is_drained=True)
+        return await self.answer(asked, call.agent, wish, sink, run_id=call.run_id)
 
     def caller(self, agent: str, wish: Wish, *, run_id: str = "") -> Caller:
         """Return who asks, with the budgets that the call falls under."""

@@ -13,6 +13,7 @@ from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
 from overwinter.adapters.sqlite import AuditKeeping, AuditLog, SqliteStore, open_store
+from overwinter.app.models import Models
 from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
@@ -52,7 +53,8 @@ class Parts:
     sources: Sources
     """What the tools come from; `tools` may be a wrapping of it."""
     handles: Handles
-    models: ModelParts
+    models: Models
+    """Model calls, and what they cost."""
     clock: Clock
     ids: Ids
     policy: CedarPolicy
@@ -99,6 +101,16 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         open_store(place.database_path, clock, ids, key=place.key) as store,
         nullcontext(_mint(place, store, clock, policy)) as mint,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
+        open_models(
+            config,
+            place.models_path,
+            clock,
+            policy,
+            directory=directory,
+            key=place.key,
+            may_act=store.registry.is_active,
+        ) as opened,
+        nullcontext(_models(config, opened, clock)) as models,
         open_sources(
             config.services,
             place.catalog_path,
@@ -110,16 +122,8 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             handles=handles,
             importing=importing,
             identify=mint.for_call,
+            think=models.thinker.perform,
         ) as sources,
-        open_models(
-            config,
-            place.models_path,
-            clock,
-            policy,
-            directory=directory,
-            key=place.key,
-            may_act=store.registry.is_active,
-        ) as models,
         open_interpreter(
             limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
         ) as interpreter,
@@ -149,6 +153,10 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
 def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) -> Mint:
     issuer = issuer_in(place.path / "keys" / "issuer.key", store.audit.key.name)
     return Mint(issuer, store.registry, clock, lambda: policy.version)
+
+
+def _models(config: Config, opened: ModelParts, clock: Clock) -> Models:
+    return Models(config, opened, parents_of(config), clock)
 
 
 def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = (), *, policies: str = POLICIES) -> Rules:

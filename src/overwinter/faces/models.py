@@ -36,12 +36,6 @@ BODY_BYTES_MAX = 32 << 20
 """Providers take at most as much: Anthropic 32 MB, OpenAI less."""
 SCOPE = "models"
 OURS = "x-overwinter-"
-NOT_SENT_ON = frozenset({
-    "host", "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-    "upgrade", "content-length", "accept-encoding", "expect", "authorization", "x-api-key", "x-goog-api-key", "cookie", "forwarded",
-    "origin", "referer",
-})  # fmt: skip
-"""Hop-by-hop headers (RFC 9110, 7.6.1), credentials for us, and what tells about the client's place."""
 PATHS: Mapping[str, DialectName] = {
     "/v1/chat/completions": "chat",
     "/v1/responses": "responses",
@@ -98,10 +92,7 @@ class ModelsDoor:
             agent, token = self._agent(scope, headers)
             body = await _body(receive, headers)
             place = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
-            sent_on = {
-                key: value for key, value in headers.items() if key not in NOT_SENT_ON and not key.startswith(OURS)
-            }
-            asked = dialect.read(scope["method"], place, sent_on, body)
+            asked = dialect.read(scope["method"], place, headers, body)
             wish = _wish(headers, token)
         except ModelRefused as error:
             wire = dialect.refused(error.refusal)
