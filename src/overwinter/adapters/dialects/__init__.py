@@ -1,0 +1,13 @@
+"""Wire formats of providers, over msgspec: requests read at their top level, answers event by event."""
+
+from collections.abc import Mapping
+
+from overwinter.adapters.dialects.chat import Chat
+from overwinter.gateway.dialect import Dialect, DialectName
+
+__all__ = ["dialects"]
+
+
+def dialects() -> Mapping[DialectName, Dialect]:
+    """Return every wire format, by name."""
+    return {each.name: each for each in (Chat(),)}

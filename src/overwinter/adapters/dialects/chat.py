@@ -1,0 +1,320 @@
+"""OpenAI chat completions, and what is compatible with them."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from overwinter.adapters.dialects import request
+from overwinter.adapters.dialects.chat_answer import as_stream, as_whole, asks_for_usage
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts
+from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
+from overwinter.adapters.dialects.refusals import error_wire, openai_error
+from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Text, Wire
+from overwinter.gateway.refusal import Refusal
+
+__all__ = ["Chat"]
+
+PATH = "/v1/chat/completions"
+LIMITS = ("max_completion_tokens", "max_tokens")
+"""The limit of output, by its name of today and the older one."""
+MEDIA = frozenset({"image_url", "file", "input_audio"})
+"""Parts that are more tokens than they have bytes: a small file may be a large picture or a hundred pages."""
+SERVED = ("web_search_options", "plugins", "search_parameters")
+"""Top-level fields with which a provider brings input of its own."""
+NORMAL_STOPS = frozenset({"stop", "tool_calls", "function_call"})
+PROSE = ("content", "refusal", "reasoning_content", "reasoning")
+"""Fields of a delta that are texts: of OpenAI, and of those that stream what the model thinks."""
+
+
+class _Function(msgspec.Struct):
+    arguments: str | None = None
+
+
+class _Custom(msgspec.Struct):
+    input: str | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+
+
+class _Said(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+    audio: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Said | None = None
+    message: _Said | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    """What is looked at of a chunk of a stream, or of a whole answer."""
+
+    id: str | None = None
+    service_tier: str | None = None
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"")
+    """Nothing at all is something else than null."""
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
+
+
+class Chat:
+    """Reads and writes chat completions."""
+
+    name: DialectName = "chat"
+    text_fields = frozenset({
+        "messages", "tools", "functions", "response_format", "prediction", "metadata", "user", "safety_identifier", "stop",
+    })  # fmt: skip
+    opaque_keys = frozenset({"type", "role", "id", "tool_call_id", "image_url", "input_audio", "file", "index"})
+
+    def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
+        """Return a request as read."""
+        if method != "POST" or path.partition("?")[0] != PATH:
+            raise request.invalid(f"{method} {path.partition('?')[0]} is not of chat: POST {PATH}")
+        top = request.top_level(body)
+        limits = [each for name in LIMITS if (each := request.number(top, name)) is not None]
+        choices = request.number(top, "n")
+        if choices == 0:
+            raise request.invalid("n: ask for one choice at least")
+        return Asked(
+            dialect=self.name,
+            operation="generate",
+            model=request.model(top),
+            path=path,
+            headers=request.headers_sent_on(headers),
+            top=top,
+            is_stream=request.boolean(top, "stream"),
+            size_bytes=len(body),
+            output_tokens_max=max(limits, default=None),
+            choices=choices or 1,
+            tier=tier_of(request.text(top, "service_tier")),
+            unbounded=tuple(_unbounded(top)),
+            temperature=request.temperature(top),
+        )
+
+    def forward(self, asked: Asked, means: Means) -> Wire:
+        """Return what the provider gets; a stream is made to report its usage."""
+        top = {**asked.top, **means.replaced}
+        top["model"] = msgspec.json.encode(means.model)
+        if means.output_tokens_max is not None:
+            limit = msgspec.json.encode(means.output_tokens_max)
+            top |= dict.fromkeys([name for name in LIMITS if name in top] or LIMITS[:1], limit)
+        if asked.is_stream and not asks_for_usage(asked):
+            options = request.members(top.get("stream_options"), "stream_options")
+            top["stream_options"] = request.encoded(options | {"include_usage": b"true"})
+        return Wire(body=request.encoded(top), headers=asked.headers, path=asked.path)
+
+    def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
+        """Return a reader of the answer to a request."""
+        sayings = _Sayings(self, is_usage_hidden=is_stream and not asks_for_usage(asked))
+        return StreamReader(sayings) if is_stream else WholeReader(sayings.whole)
+
+    def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
+        """Return an event's bytes with other texts in the place of its own, in their order."""
+        name, content = parts(event.wire)
+        node = msgspec.json.decode(content or event.wire)
+        for (place, key), other in zip(_places(node), texts, strict=True):
+            place[key] = other.text
+        return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
+
+    def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
+        """Return the JSON of an answer that came as a stream."""
+        del asked
+        return as_whole(content for each in events if (content := parts(each.wire)[1]))
+
+    def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
+        """Return the events of an answer that came as JSON."""
+        reader = self.reader(asked, is_stream=True)
+        return [*reader.feed(b"".join(as_stream(asked, body))), *reader.close()]
+
+    def refused(self, refusal: Refusal) -> Wire:
+        """Return a refusal after which clients stop."""
+        return error_wire(refusal, {"error": openai_error(refusal)})
+
+    def broken(self, refusal: Refusal, sent: Sequence[Event]) -> bytes:
+        """Return the bytes that end a stream under way with an error: the SDK raises `APIError`."""
+        del sent
+        return framed(msgspec.json.encode({"error": openai_error(refusal)}))
+
+
+def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
+    yield from request.kinds_in(top.get("messages"), MEDIA)
+    # An answer in sound that the provider has kept is named by its id.
+    yield from request.kinds_in(top.get("messages"), frozenset(), frozenset({"audio", "file_id"}))
+    yield from (name for name in SERVED if top.get(name, b"null") != b"null")
+
+
+# --- Answers ---------------------------------------------------------------------------------------------------------
+
+
+class _Sayings:
+    """What the chunks of one answer mean, one after another."""
+
+    def __init__(self, dialect: Chat, *, is_usage_hidden: bool) -> None:
+        self._dialect, self._is_usage_hidden = dialect, is_usage_hidden
+        self._current = dict[int, str]()
+        """The channel of each choice that has not ended."""
+        self._stop, self._id = "", ""
+        self._is_counted = self._is_refusal = self._is_ended = False
+
+    def said(self, wire: bytes, name: str, content: bytes) -> Event:
+        """Return an event that has data."""
+        del name
+        if content == b"[DONE]":
+            self._is_ended = True
+            return Event(wire=wire, kind="terminal", closes=self._close_all(), stop=self._stop)
+        try:
+            chunk = _CHUNK.decode(content)
+        except msgspec.ValidationError:
+            checked(content)  # something in a place where nobody expects it: it goes by unread
+            return Event(wire=wire, kind="content")
+        return self._chunk(wire, chunk)
+
+    def _chunk(self, wire: bytes, chunk: _Chunk) -> Event:
+        if (error := bytes(chunk.error)) != b"null":
+            return _failed(wire, error)
+        usage, is_usage_only = None, False
+        if raw := bytes(chunk.usage):
+            usage = usage_of(raw, chunk.service_tier)
+            self._is_counted = self._is_counted or usage is not None
+            is_usage_only = self._is_usage_hidden and usage is not None and not chunk.choices
+            if self._is_usage_hidden and raw == b"null":
+                wire = _without_null_usage(wire)
+        texts, closes, is_content = list[Text](), list[str](), False
+        for choice in chunk.choices or ():
+            is_content = self._choice(choice, texts, closes) or is_content
+        if chunk.id and not self._id:
+            self._id = chunk.id
+        kind: Literal["opening", "content", "other"] = (
+            "content" if is_content else "opening" if chunk.choices else "other"
+        )
+        return Event(
+            wire=wire, kind=kind, usage=usage, is_usage_only=is_usage_only, texts=tuple(texts), closes=tuple(closes),
+            stop=self._stop, answer_id=self._id,
+        )  # fmt: skip
+
+    def _choice(self, choice: _Choice, texts: list[Text], closes: list[str]) -> bool:
+        index = choice.index or 0
+        said = choice.delta or choice.message
+        is_content = False
+        if said is not None:
+            found = list(_texts(index, said))
+            is_content = bool(found or said.tool_calls or said.function_call or bytes(said.audio) != b"null")
+            self._is_refusal = self._is_refusal or bool(said.refusal)
+            for each in found:
+                current = self._current.get(index)
+                if current is not None and current != each.channel:
+                    closes.append(current)
+                self._current[index] = each.channel
+            texts += found
+        if choice.finish_reason is not None:
+            is_content = True
+            self._stopped(choice.finish_reason)
+            if (current := self._current.pop(index, None)) is not None:
+                closes.append(current)
+        return is_content
+
+    def _stopped(self, word: str) -> None:
+        """Remember the worst of the words of several choices: one that was cut makes the whole answer one that was."""
+        if self._is_refusal:
+            word = "refusal"
+        if not self._stop or word not in NORMAL_STOPS:
+            self._stop = word
+
+    def _close_all(self) -> tuple[str, ...]:
+        closes = tuple(self._current.values())
+        self._current.clear()
+        return closes
+
+    def whole(self, body: bytes) -> Event:
+        """Return what an answer is that came in one piece."""
+        try:
+            chunk = _CHUNK.decode(body)
+        except (ValueError, RecursionError):
+            return Event(wire=body)
+        if (error := bytes(chunk.error)) != b"null":
+            return _failed(body, error)
+        if not chunk.choices:
+            return Event(wire=body)
+        event = self._chunk(body, chunk)
+        return Event(
+            wire=body, kind="terminal", usage=event.usage, texts=event.texts, closes=event.closes, stop=event.stop,
+            answer_id=event.answer_id,
+        )  # fmt: skip
+
+    def ended(self) -> Sequence[Event]:
+        """Return an end for those that leave `[DONE]` out: every choice has ended, and the usage has come."""
+        if self._stop and self._is_counted and not self._current and not self._is_ended:
+            return [Event(wire=b"", kind="terminal", stop=self._stop)]
+        return ()
+
+    def failed(self, message: str) -> Event:
+        """Return an error that the gateway found."""
+        wire = self._dialect.broken(Refusal(why="partial", message=message), ())
+        return Event(wire=wire, kind="error", status=502, message=message)
+
+
+def _texts(index: int, said: _Said) -> Iterator[Text]:
+    """Yield the texts of a delta, in the order of `_places`."""
+    if said.content:
+        yield Text(f"{index}.content", said.content)
+    if said.refusal:
+        yield Text(f"{index}.refusal", said.refusal)
+    if said.reasoning_content:
+        yield Text(f"{index}.reasoning_content", said.reasoning_content)
+    if said.reasoning:
+        yield Text(f"{index}.reasoning", said.reasoning)
+    if said.function_call is not None and said.function_call.arguments:
+        yield Text(f"{index}.function_call", said.function_call.arguments, is_json=True)
+    for number, call in enumerate(said.tool_calls or ()):
+        channel = f"{index}.call.{number if call.index is None else call.index}"
+        if call.function is not None and call.function.arguments:
+            yield Text(channel, call.function.arguments, is_json=True)
+        if call.custom is not None and call.custom.input:
+            yield Text(channel, call.custom.input)
+
+
+def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield where the texts of a chunk or an answer stand, in the order of `_texts`."""
+    for choice in node.get("choices") or ():
+        said = choice.get("delta") or choice.get("message") or {}
+        places = [(said, key) for key in PROSE]
+        if said.get("function_call"):
+            places.append((said["function_call"], "arguments"))
+        for call in said.get("tool_calls") or ():
+            places += [
+                (call[part], key) for part, key in (("function", "arguments"), ("custom", "input")) if call.get(part)
+            ]
+        yield from ((place, key) for place, key in places if place.get(key))
+
+
+def _without_null_usage(wire: bytes) -> bytes:
+    """Return a chunk as it would have come had nobody asked for usage."""
+    found = _NULL_USAGE.findall(wire)
+    if len(found) == 1:
+        return _NULL_USAGE.sub(b"", wire, count=1)
+    name, content = parts(wire)
+    top = msgspec.json.decode(content or wire, type=dict[str, msgspec.Raw])
+    top.pop("usage", None)
+    return framed(msgspec.json.encode(top), name) if content else msgspec.json.encode(top)
+
+
+def _failed(wire: bytes, raw: bytes) -> Event:
+    status, message = failure_of(raw)
+    return Event(wire=wire, kind="error", status=status, message=message)

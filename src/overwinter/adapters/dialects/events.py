@@ -1,0 +1,199 @@
+"""Server-sent events: where one ends, what is in it, how one is written (HTML Living Standard, 9.2.6).
+
+The bytes of an event are kept as they came: line ends, comments and fields that nobody knows. However the stream was cut, the
+same events come out.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from overwinter.gateway.dialect import Event
+
+__all__ = ["EVENT_BYTES_MAX", "Cutter", "Sayings", "StreamReader", "WholeReader", "checked", "framed", "parts"]
+
+EVENT_BYTES_MAX = 16 << 20
+"""Of one event: the last one of Responses repeats the whole answer, images in base64 too."""
+_BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+"""The end of an event: an empty line."""
+
+
+class Cutter:
+    """Cuts a stream into its events."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._searched = 0
+        """How much of what is held has no end of an event in it."""
+
+    def feed(self, chunk: bytes, *, is_last: bool = False) -> list[bytes]:
+        """Return the events that are whole by now, each with the empty line that ends it."""
+        held = self._held
+        if not held and chunk[:1] > b"\r" and 0 < chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk:
+            return [chunk]  # one event in one piece, as providers write them
+        held += chunk
+        found, start = list[bytes](), 0
+        while True:
+            end = self._end(start, is_last=is_last)
+            if end < 0:
+                break
+            found.append(bytes(held[start:end]))
+            start = self._searched = end
+        if start:
+            del held[:start]
+        self._searched = max(0, len(held) - 3)
+        return found
+
+    def rest(self) -> bytes:
+        """Return what has no end yet."""
+        return bytes(self._held)
+
+    @property
+    def held_bytes(self) -> int:
+        """Return how much has no end yet."""
+        return len(self._held)
+
+    def _end(self, start: int, *, is_last: bool) -> int:
+        held = self._held
+        if start < len(held) and held[start] in b"\r\n":  # an event of its own, without anything in it
+            end = start + (2 if held.startswith(b"\r\n", start) else 1)
+        else:
+            match = _BLANK.search(held, max(start, self._searched))
+            if match is None:
+                return -1
+            end = match.end()
+        # A carriage return at the very end may be half of a line end.
+        return -1 if end == len(held) and held[end - 1] == 13 and not is_last else end  # noqa: PLR2004 - "\r"
+
+
+def parts(wire: bytes) -> tuple[str, bytes]:
+    """Return the name of an event and its data; "" and nothing for a comment."""
+    if wire.startswith(b"data: ") and b"\r" not in wire and wire.find(b"\n") == len(wire) - 2:
+        return "", wire[6:-2]
+    name, lines = "", list[bytes]()
+    for line in wire.removeprefix(b"\xef\xbb\xbf").splitlines():
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            lines.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ").decode("utf-8", "replace")
+    return name, b"\n".join(lines)
+
+
+def framed(content: bytes, name: str = "") -> bytes:
+    """Return an event with this data, which is one line."""
+    head = b"event: %b\n" % name.encode() if name else b""
+    return b"%bdata: %b\n\n" % (head, content)
+
+
+def checked(content: bytes) -> None:
+    """Do nothing about JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    msgspec.json.decode(content)
+
+
+class Sayings(Protocol):
+    """What a dialect makes of the events of one answer, one after another."""
+
+    def said(self, wire: bytes, name: str, content: bytes) -> Event:
+        """Return an event that has data.
+
+        Raises:
+            ValueError: its data is not what this dialect says.
+        """
+        ...
+
+    def whole(self, body: bytes) -> Event:
+        """Return what an answer is that came in one piece."""
+        ...
+
+    def ended(self) -> Sequence[Event]:
+        """Return what the end of the bytes means, if it means something: a `terminal` without bytes of its own."""
+        ...
+
+    def failed(self, message: str) -> Event:
+        """Return an error that the gateway found in the answer, with the bytes that say so to a client."""
+        ...
+
+
+class StreamReader:
+    """Reads an answer that comes as events."""
+
+    def __init__(self, sayings: Sayings) -> None:
+        self._sayings, self._cutter, self._is_over = sayings, Cutter(), False
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        """Return the events that are whole by now. After one that cannot be read there are no more."""
+        if self._is_over:
+            return ()
+        found = self._read(self._cutter.feed(chunk))
+        if self._cutter.held_bytes > EVENT_BYTES_MAX and not self._is_over:
+            found.append(self._fail(f"an event of the answer has more than {EVENT_BYTES_MAX >> 20} MB"))
+        return found
+
+    def close(self) -> Sequence[Event]:
+        """Return what is left at the end.
+
+        An event without its empty line gets one, if it can be read: clients would wait for it. A torn one is dropped, so that
+        whatever is sent after it stands on a line of its own.
+        """
+        if self._is_over:
+            return ()
+        found = self._read(self._cutter.feed(b"", is_last=True))
+        if not self._is_over and (rest := self._cutter.rest()):
+            found += self._last(rest)
+        return found if self._is_over else [*found, *self._sayings.ended()]
+
+    def _last(self, rest: bytes) -> list[Event]:
+        if rest.lstrip()[:1] in (b"{", b"["):
+            event = self._sayings.whole(rest)
+            return [event] if event.kind == "error" else []
+        end = b"\r\n" if rest.endswith(b"\r\n") else b"\n"
+        wire = rest + (end if rest.endswith((b"\n", b"\r")) else end + end)
+        name, content = parts(wire)
+        if not content:
+            return []
+        try:
+            return [self._sayings.said(wire, name, content)]
+        except (ValueError, RecursionError):
+            return []
+
+    def _read(self, wires: list[bytes]) -> list[Event]:
+        found = list[Event]()
+        said = self._sayings.said
+        for wire in wires:
+            name, content = parts(wire)
+            if not content:
+                found.append(Event(wire=wire))
+                continue
+            try:
+                found.append(said(wire, name, content))
+            except (ValueError, RecursionError) as error:
+                found.append(self._fail(f"an event of the answer cannot be read: {error}"))
+                break
+        return found
+
+    def _fail(self, message: str) -> Event:
+        self._is_over = True
+        return self._sayings.failed(message)
+
+
+class WholeReader:
+    """Reads an answer that comes in one piece."""
+
+    def __init__(self, read: Callable[[bytes], Event]) -> None:
+        self._read, self._parts = read, list[bytes]()
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        """Return nothing: it is not whole before its end."""
+        self._parts.append(chunk)
+        return ()
+
+    def close(self) -> Sequence[Event]:
+        """Return it."""
+        return [self._read(b"".join(self._parts))]
