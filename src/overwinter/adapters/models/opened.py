@@ -8,7 +8,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import cast
 
-from overwinter.adapters.dialects import DIALECTS
+from overwinter.adapters.dialects import dialects
 from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.adapters.models.prices import PRICES_NAME, TablePrices, read_prices
 from overwinter.adapters.models.upstream import HttpUpstream, Place
@@ -66,12 +66,13 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
     secret = sha256(b"models\0" + key).digest()
     prices = TablePrices(read_prices(directory / PRICES_NAME), clock)
     places = {name: _place(name, config, directory, Vault(path.parent), clock) for name in config.providers}
+    spoken = dialects()
     room = config.gateway.answers_mb << 20
     with open_models_file(path, clock, key=secret, answers_bytes_max=room) as file:
         async with HttpUpstream(places) as upstream:
             gateway = Gateway(
                 routes=_routes(config),
-                dialects=DIALECTS,
+                dialects=spoken,
                 policy=policy,
                 cleaner=Cleaner(),
                 answers=file,
@@ -84,7 +85,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                 settings=Settings(cache_s=config.gateway.cache_s),
                 may_act=may_act,
             )
-            yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=DIALECTS)
+            yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=spoken)
 
 
 def _routes(config: Config) -> Routes:

@@ -59,7 +59,7 @@ class Thinker:
         except ValueError as error:
             return Raised(kind="ValueError", message=f"tools.think: {error}")
         spoken = route.targets[0].provider.dialects
-        name = next((each for each in PREFERRED if each in spoken), None)
+        name: DialectName | None = next((each for each in PREFERRED if each in spoken), None)
         if name is None:
             return Raised(
                 kind="ValueError",
