@@ -1,27 +1,52 @@
 """Model calls of a home: who may make them on whose budget, what they cost, and what is left of those that a crash cut off."""
 
 import re
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import cast
 
 from overwinter.adapters.models import ModelParts, Thinker, Total
+from overwinter.app.counters import Counters
 from overwinter.clock import Clock
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
-from overwinter.events import Call
+from overwinter.events import Call, Raised
 from overwinter.gateway import Caller, Cutting, Sink
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
 from overwinter.gateway.dialect import Asked
+from overwinter.gateway.prices import Unpriced
 from overwinter.principal import Principal
 
-__all__ = ["Models", "Wish", "budgets_of"]
+__all__ = ["Listed", "Models", "Wish", "budgets_of"]
 
 TENANT = "default"
+TEST_TOKENS = 16
+"""The least that every provider takes."""
 NUSD = 1_000_000_000
 """Nano-dollars in a dollar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A declared model, for people."""
+
+    name: str
+    provider: str
+    provider_model: str
+    region: str
+    retention: str
+    dialects: Sequence[str]
+    input_usd_per_mtok: float | None
+    """None: there is no price for it, or it is a pattern."""
+    output_usd_per_mtok: float | None
+    is_plain: bool
+    """Whether it is one model, not a pattern of names."""
+    is_permitted: bool
+    is_left_alone: bool
+    """Whether its provider has failed too often a moment ago."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +73,10 @@ class Models:
     ) -> None:
         self._config, self._file, self._parents, self._clock = config, opened.file, parents, clock
         self.gateway, self.dialects = opened.gateway, opened.dialects
+        self._prices = opened.prices
+        self.counters = Counters()
+        """What this process did since it began."""
+        self.gateway.ended = self.counters.count
         self.thinker = Thinker(self.gateway.routes, self.dialects, self._for_program, default=config.gateway.model)
         """Answers `tools.think`."""
 
@@ -67,6 +96,54 @@ class Models:
     ) -> Line:
         """Answer a call for an agent, into a sink, and return its line in the ledger."""
         return await self.gateway.answer(asked, self.caller(agent, wish, run_id=run_id), sink, method=method)
+
+    def listed(self, agent: str) -> Sequence[Listed]:
+        """Return every declared model, and whether an agent may call it; of a pattern, whether it may call one of its name."""
+        caller = self.caller(agent, Wish(call=""))
+        permitted = set(self.gateway.permitted(caller, self.names))
+        return [self._listed(name, is_permitted=name in permitted) for name in self.names]
+
+    def _listed(self, name: str, *, is_permitted: bool) -> Listed:
+        target = self.gateway.routes.of(name).targets[0]
+        is_plain = not re.search(r"[*?]", name)
+        until_us = self.gateway.breaker.open_until_us(target.provider.name)
+        try:
+            rates = self._prices.rates(target.provider.prices, target.model, "", 1) if is_plain else None
+        except Unpriced:
+            rates = None
+        return Listed(
+            name=name,
+            provider=target.provider.name,
+            provider_model=target.model if is_plain else "as asked",
+            region=target.provider.region,
+            retention=target.provider.retention,
+            dialects=sorted(target.provider.dialects),
+            input_usd_per_mtok=None if rates is None else float(rates.fresh / 1_000),
+            output_usd_per_mtok=None if rates is None else float(rates.output / 1_000),
+            is_plain=is_plain,
+            is_permitted=is_permitted,
+            is_left_alone=until_us is not None and self._clock.now_us() < until_us,
+        )
+
+    async def test(self, model: str, agent: str) -> str:
+        """Ask a model for one word; return why it did not answer, or "".
+
+        It is a call like any other: decided, counted, paid for.
+        """
+        wish = Wish(call=f"test:{secrets.token_hex(8)}", is_cached=False)
+
+        async def ask(asked: Asked, call: Call, sink: Sink) -> Line:
+            return await self.answer(asked, call.agent, wish, sink)
+
+        thinker = Thinker(self.gateway.routes, self.dialects, ask, default=model)
+        arguments = {"prompt": "Say yes.", "model": model, "max_tokens": TEST_TOKENS}
+        call = Call(run_id="", index=0, function="tools.think", arguments=arguments, effect="read", line=0, agent=agent)
+        answer = await thinker.perform(call)
+        return answer.message if isinstance(answer, Raised) and answer.code != "cut" else ""
+
+    async def metrics(self) -> str:
+        """Return figures in Prometheus' text format: of this process since it began, and how the budgets stand."""
+        return self.counters.text(under_way=self.gateway.under_way, budgets=await self.budgets())
 
     async def _for_program(self, asked: Asked, call: Call, sink: Sink) -> Line:
         """Answer a question of a program: a named call, so that after a crash nobody pays for it again."""
@@ -101,8 +178,8 @@ class Models:
             await self._file.settle(lost)
         return left
 
-    async def correct(self, call: str, cost_nusd: int) -> Line:
-        """Book what a call of unknown cost did cost, by a person's word.
+    async def correct(self, call: str, cost_nusd: int, *, by: str) -> Line:
+        """Book what a call of unknown cost did cost, by a person's word; `by` stands in its line.
 
         Raises:
             NotFound: there is no such call.
@@ -113,7 +190,7 @@ class Models:
             raise NotFound(f"there is no model call {call!r}: `overwinter models log` lists them")
         if line.state != "unknown":
             raise Conflict(f"what {call} cost is known: {(line.cost_nusd or 0) / NUSD:.6f} USD")
-        return await self._file.correct(line, cost_nusd)
+        return await self._file.correct(line, cost_nusd, by=by)
 
     def cut(self, agents: Collection[str], why: str) -> Cutting:
         """Begin to stop the calls under way of agents, and of all below them."""

@@ -24,6 +24,7 @@ from overwinter.faces.audit_api import routes as audit_routes
 from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
 from overwinter.faces.identities import identity_routes
+from overwinter.faces.model_api import model_routes
 from overwinter.faces.policies import policy_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
@@ -87,6 +88,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *token_routes(app),
         *policy_routes(app),
         *identity_routes(app),
+        *model_routes(app),
     ]
     routes = guarded(routes, app, _body) if is_remote else routes
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}

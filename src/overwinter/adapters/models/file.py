@@ -186,14 +186,17 @@ class ModelsFile:
         with guarded(self._path):
             return [_line(row) for row in self._db.execute(sql, (self._holder,))]
 
-    async def correct(self, line: Line, cost_nusd: int) -> Line:
+    async def correct(self, line: Line, cost_nusd: int, *, by: str) -> Line:
         """Book another cost for a call whose cost was unknown, in the windows of its hold."""
-        corrected = replace(line, state="settled", cost_nusd=cost_nusd)
+        corrected = replace(line, state="settled", status=f"corrected by {by}", cost_nusd=cost_nusd)
         with self._transaction() as db:
             ((places,),) = db.execute("select budgets from line where call = ?", (line.call,))
             for place in json.loads(places):
                 db.execute(_SETTLE, (*place, 0, cost_nusd - (line.cost_nusd or 0)))
-            db.execute("update line set state = 'settled', cost = ? where call = ?", (cost_nusd, line.call))
+            db.execute(
+                "update line set state = 'settled', status = ?, cost = ? where call = ?",
+                (corrected.status, cost_nusd, line.call),
+            )
         return corrected
 
     def begun(self, limits: Callable[[str, str, str], tuple[int | None, int | None] | None]) -> Iterator[Budget]:

@@ -19,6 +19,7 @@ from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.governing import approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
 from overwinter.faces.cli.identities import agents_cli
+from overwinter.faces.cli.models import model_cli
 from overwinter.faces.cli.policies import grant, grants, policy_cli
 from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, safe, show, table
 from overwinter.faces.cli.secrets import secrets_cli
@@ -51,6 +52,7 @@ cli.command()(guarded(approve))
 cli.command()(guarded(reject))
 cli.add_typer(secrets_cli, name="secrets")
 cli.add_typer(token_cli, name="token")
+cli.add_typer(model_cli, name="models")
 cli.command()(guarded(grant))
 cli.command()(guarded(grants))
 cli.add_typer(policy_cli, name="policy")

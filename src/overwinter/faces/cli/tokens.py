@@ -19,7 +19,8 @@ def create_token(  # noqa: PLR0913 - a command's options
     person: Annotated[str, typer.Argument(help="Who acts with it: an address or a name", show_default=False)],
     *,
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="read, act, approve, admin; several times", show_default="read")
+        list[str] | None,
+        typer.Option("--scope", help="read, act, approve, admin, models; several times", show_default="read"),
     ] = None,
     agents: Annotated[str, typer.Option("--agents", help="Pattern of the agents that it is for")] = "*",
     expires: Annotated[str, typer.Option("--expires", help="30d, 12h, 5m")] = "30d",
