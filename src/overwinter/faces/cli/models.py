@@ -45,7 +45,7 @@ def list_models(*, agent: Agent = "default", home: Home = None, is_json: Json = 
 
 @model_cli.command("test")
 @guarded
-def test_models(
+def try_models(
     models: Annotated[
         list[str] | None, typer.Argument(help="Which; all without patterns, if none is named", show_default=False)
     ] = None,
