@@ -63,8 +63,8 @@ class Attempt:
     """Of the agent, as the run has it."""
     rules: str = ""
     """Version of the rules by which it was decided a moment ago; "" if it must be decided now."""
-    approved: bytes | None = None
-    """Digest that people have said yes to."""
+    gate: Gate | None = None
+    """What it waited behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,8 @@ class Effects:
             # A write that an earlier holder started: it may be on the wire, carried out, or lost.
             return Unknown(why="the process that had started it ended before it wrote down what came of it")
         if attempt.rules != self._means.policy.version and not _is_poll(attempt.call):
-            match permitted(attempt.call, attempt.agent_epoch, self._means, approved=attempt.approved):
+            now_us = self._clock.now_us()
+            match permitted(attempt.call, attempt.agent_epoch, self._means, now_us, standing=attempt.gate):
                 case Allow():
                     pass
                 case Raised() as refusal:

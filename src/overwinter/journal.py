@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from overwinter.approval import Gate, Vote
+from overwinter.approval import Gate, Vote, left, phrase
 from overwinter.clock import SECOND_US
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
 from overwinter.interpreter import Failed, Finished, Request
@@ -106,6 +106,7 @@ def gated(call: Call, gate: Gate) -> Event:
         "digest": gate.digest.hex(),
         "reason": gate.reason,
         "policies": list(gate.policies),
+        "expires_us": gate.expires_us,
     }
     return Event(kind="gated", body=body)
 
@@ -271,8 +272,7 @@ def _wait(record: CallRecord, now_us: int) -> str:
     if record.state is CallState.UNKNOWN:
         return f"waits for {record.person} to say whether {call.function} was carried out, since {since}"
     if record.person is not None:
-        what = f"approve {call.function}" if record.gate is not None and not record.gate.is_used else "answer"
-        return f"waits for {record.person} to {what} since {since}"
+        return _asked(record.person, call, record.gate, since)
     if call.function.endswith(".sleep") and record.due_us is not None:
         return f"sleeps until {_instant(record.due_us)}, {span(record.due_us - now_us)} from now"
     if call.function == "tools.receive":
@@ -280,6 +280,14 @@ def _wait(record: CallRecord, now_us: int) -> str:
     if record.not_before_us > now_us:
         return f"retries {call.function} in {span(record.not_before_us - now_us)}, attempt {record.attempt + 1}"
     return f"waits for {call.function} since {since}"
+
+
+def _asked(person: str, call: Call, gate: Gate | None, since: str) -> str:
+    if gate is None or gate.is_used:
+        return f"waits for {person} to answer since {since}"
+    who = phrase(left(gate.needs, {each.person for each in gate.votes}))
+    ends = "" if gate.expires_us is None else f", until {_instant(gate.expires_us)}"
+    return f"waits for {who} to approve {call.function} since {since}{ends}"
 
 
 def _error_line(error: Mapping[str, Value] | None) -> str:

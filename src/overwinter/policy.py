@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from overwinter.approval import Need, phrase
 from overwinter.events import Effect
 from overwinter.principal import Principal
 from overwinter.values import Value
@@ -35,13 +36,20 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """It may be done once `approver` has said yes to exactly this; until then it may not."""
+    """It may be done once enough people have said yes to exactly this; until then it may not."""
 
-    approver: str
-    """A person, by address or name."""
+    needs: tuple[Need, ...]
+    """Who: enough of each."""
     reason: str
     policies: tuple[str, ...] = ()
     """Ids of the rules that ask."""
+    lasts_s: int | None = None
+    """How long they are asked; None: for ever."""
+
+    @property
+    def approver(self) -> str:
+        """Return who is asked, in words."""
+        return phrase(self.needs)
 
 
 Decision = Allow | Deny | Ask

@@ -21,13 +21,14 @@ import anyio
 
 from overwinter.adapters.home import open_home
 from overwinter.app import App, Parts, open_parts
+from overwinter.approval import approvers
 from overwinter.catalog import Catalog, Performed, Tools
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
 from overwinter.registry import Registry
-from overwinter.store import CallRecord, RunRecord, Store
+from overwinter.store import CallRecord, RunRecord, Store, Voted
 
 __all__ = [
     "OWNER", "CrashPoints", "FaultyTools", "ManualClock", "faulty_store", "finish", "hibernate_always", "idle",
@@ -162,11 +163,19 @@ async def _answer(app: App, run_id: str, answers: Mapping[str, str]) -> bool:
         if found is None:
             continue
         if _asked(question) == "approve":
-            await app.governance.vote(question, is_yes=found == "yes", by=question.person or OWNER)
+            await _vote(app, question, is_yes=found == "yes")
         else:
             await app.answer(question.call.key, found, by=question.person or OWNER)
         is_answered = True
     return is_answered
+
+
+async def _vote(app: App, question: CallRecord, *, is_yes: bool) -> None:
+    """Have as many people say so as are needed."""
+    assert question.gate is not None
+    for person in approvers(question.gate):
+        if await app.governance.vote(question, is_yes=is_yes, by=person) is not Voted.COUNTED:
+            return
 
 
 def _asked(question: CallRecord) -> str:

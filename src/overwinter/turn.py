@@ -23,6 +23,7 @@ from overwinter import journal
 from overwinter.approval import Gate, digest
 from overwinter.catalog import Catalog, Function, bind
 from overwinter.check import Finding
+from overwinter.clock import SECOND_US
 from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Event, Raised, Status
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
@@ -314,23 +315,27 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
         if isinstance(waits, str):
             return Raised(kind="ValueError", message=waits)
         return NewCall(call=call, due_us=waits.due_us, person=waits.person)
-    match permitted(call, began.run.agent_epoch, means):
+    match permitted(call, began.run.agent_epoch, means, began.now_us):
         case Allow(policies=policies):
             return NewCall(call=call, policies=policies)
         case Gate() as gate:
-            return NewCall(call=call, person=gate.approver, gate=gate)
+            return NewCall(call=call, due_us=gate.expires_us, person=gate.approver, gate=gate)
         case Raised() as refusal:
             return refusal
 
 
-def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bytes | None = None) -> Allow | Gate | Raised:
+def permitted(
+    call: Call, agent_epoch: int, means: Means, now_us: int, *, standing: Gate | None = None
+) -> Allow | Gate | Raised:
     """Decide a call at this moment: whether it may be performed, who must approve it first, or why it may not be.
 
     Args:
         call: about to be intended, or about to be performed.
         agent_epoch: of its agent, as its run has it.
         means: the policy, and what it must know.
-        approved: digest that people have said yes to. If the rules ask for another one by now, that yes counts for nothing.
+        now_us: this moment, from which people have so long to answer.
+        standing: the gate that it has. If the rules ask for the same, it is returned as it is, its end with it, or the
+            call may be performed if it was passed. If they ask for anything else by now, a yes to it counts for nothing.
     """
     function = WAITS.get(call.function) or means.catalog.function(call.function)
     if function is None or function.fault:
@@ -342,8 +347,8 @@ def permitted(call: Call, agent_epoch: int, means: Means, *, approved: bytes | N
         )
     decision = _decided(call, function, means)
     if isinstance(decision, Ask):
-        gate = _gate(call, function, agent_epoch, decision, means)
-        if gate.digest != approved:
+        gate = _gate(call, function, agent_epoch, decision, means, now_us, standing)
+        if not gate.is_used:
             return gate
         decision = _decided(call, function, means, approved=True)
     match decision:
@@ -371,10 +376,24 @@ def _decided(call: Call, function: Function, means: Means, *, approved: bool = F
     return means.policy.decide(principal, "call", resource, call.arguments, approved=approved)
 
 
-def _gate(call: Call, function: Function, agent_epoch: int, asked: Ask, means: Means) -> Gate:
+def _gate(  # noqa: PLR0913, PLR0917 - all that a gate is made of
+    call: Call, function: Function, agent_epoch: int, asked: Ask, means: Means, now_us: int, standing: Gate | None
+) -> Gate:
     pin = hashlib.sha256(function.stub.encode("utf-8", "surrogatepass")).hexdigest()
-    bound = digest(call, agent_epoch=agent_epoch, pin=pin, rules=means.policy.version, expires_us=None)
-    return Gate(digest=bound, approver=asked.approver, reason=asked.reason, policies=asked.policies)
+
+    def bound(expires_us: int | None) -> bytes:
+        return digest(
+            call, agent_epoch=agent_epoch, pin=pin, rules=means.policy.version, needs=asked.needs, expires_us=expires_us
+        )
+
+    # The end of a gate is counted from when it was made: counted anew it would be another gate at each look.
+    has_end = asked.lasts_s is not None
+    if standing and (standing.expires_us is not None) == has_end and standing.digest == bound(standing.expires_us):
+        return standing
+    expires_us = None if asked.lasts_s is None else now_us + asked.lasts_s * SECOND_US
+    return Gate(
+        digest=bound(expires_us), needs=asked.needs, reason=asked.reason, policies=asked.policies, expires_us=expires_us
+    )
 
 
 def principal_of(agent: str, run_id: str, means: Means) -> Principal:

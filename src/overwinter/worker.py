@@ -185,10 +185,9 @@ class Worker:
             self._enqueue(run_id)
         if self._effects.room and not self._is_draining:
             for record in await self._store.performable(leases, self._effects.room):
-                gate = record.gate
                 attempt = Attempt(
                     call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state,
-                    agent_epoch=record.agent_epoch, approved=gate.digest if gate is not None and gate.is_used else None,
+                    agent_epoch=record.agent_epoch, gate=record.gate,
                 )  # fmt: skip
                 self._effects.begin(attempt)
         is_full = len(ready.run_ids) >= room or not self._effects.room

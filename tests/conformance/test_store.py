@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from overwinter.adapters.sqlite import open_store
-from overwinter.approval import Gate, Vote
+from overwinter.approval import Gate, Need, Vote
 from overwinter.errors import HomeDamaged, HomeFull, HomeTooNew, Revoked, UsageError
 from overwinter.events import Call, CallState, Effect, Event, Raised, Returned, Status
 from overwinter.identity import Identity
@@ -415,8 +415,11 @@ def test_a_lease_is_a_value():
 # --- Rules 9 and 10: gates and revocation ------------------------------------------------------------------------------
 
 
-def gate(digest=b"d" * 32, **options):
-    return Gate(digest=digest, approver="owner", reason="it is a write", **options)
+def gate(digest=b"d" * 32, needs=None, **options):
+    return Gate(digest=digest, needs=needs or (Need(("owner",)),), reason="it is a write", **options)
+
+
+TWO = (Need(("a", "b", "c"), 2),)
 
 
 def yes(person="owner"):
@@ -429,7 +432,7 @@ NO = Raised(kind="PermissionError", message="owner rejected it", status=403, cod
 async def gated(world, **options):
     run_id = await world.run()
     call = Call(run_id=run_id, index=0, function="shop.pay", arguments={"a": 1}, effect="write", agent="a")
-    new = NewCall(call=call, person="owner", gate=gate(**options))
+    new = NewCall(call=call, due_us=options.get("expires_us"), person="owner", gate=gate(**options))
     assert await world.turn(run_id, 0, calls=[new], calls_next=1) is Verdict.COMMITTED
     return run_id, call
 
@@ -468,11 +471,38 @@ async def test_a_no_is_the_programs_error(world):
 
 
 async def test_two_people_are_two_people(world):
-    _, call = await gated(world, needed=2)
+    _, call = await gated(world, needs=TWO)
     assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
     assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
     assert await performable(world) == []
     assert await world.store.vote(call, b"d" * 32, yes("b"), NO) is Voted.LET_THROUGH
+
+
+async def test_each_of_several_groups_must_say_yes(world):
+    needs = (Need(("a", "b", "c"), 2), Need(("c", "Doe, Jane")))
+    _, call = await gated(world, needs=needs)
+    assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
+    assert await world.store.vote(call, b"d" * 32, yes("b"), NO) is Voted.COUNTED
+    (asked,) = await world.store.questions()
+    assert asked.gate.needs == needs
+    assert await world.store.vote(call, b"d" * 32, yes("Doe"), NO) is Voted.COUNTED
+    assert await world.store.vote(call, b"d" * 32, yes("Doe, Jane"), NO) is Voted.LET_THROUGH
+
+
+async def test_who_is_in_two_groups_counts_in_both(world):
+    _, call = await gated(world, needs=(Need(("a", "b"), 1), Need(("b", "c"), 1)))
+    assert await world.store.vote(call, b"d" * 32, yes("b"), NO) is Voted.LET_THROUGH
+
+
+async def test_the_end_of_a_question_wakes_the_run_and_an_approved_call_has_none(world):
+    ends_us = world.clock.now_us() + 1_000_000
+    run_id, _ = await gated(world, expires_us=ends_us)
+    passed, call = await gated(world, expires_us=ends_us)
+    assert await world.store.vote(call, b"d" * 32, yes(), NO) is Voted.LET_THROUGH
+    world.clock.advance(2)
+    assert await world.ready() == [run_id]
+    assert (await world.store.load(run_id)).due == [0]
+    assert (await world.store.load(passed)).due == []
 
 
 async def test_a_late_yes_counts_for_nothing_and_a_late_no_does(world):
@@ -484,10 +514,10 @@ async def test_a_late_yes_counts_for_nothing_and_a_late_no_does(world):
 
 
 async def test_a_call_that_is_gated_anew_forgets_what_was_said_before(world):
-    _, call = await gated(world, needed=2)
+    _, call = await gated(world, needs=TWO)
     assert await world.store.vote(call, b"d" * 32, yes("a"), NO) is Voted.COUNTED
     event = Event(kind="gated", body={"index": 0})
-    assert await world.store.gate(call, await world.lease(), gate(b"f" * 32, needed=2), event)
+    assert await world.store.gate(call, await world.lease(), gate(b"f" * 32, needs=TWO), event)
     assert await world.store.vote(call, b"f" * 32, yes("b"), NO) is Voted.COUNTED
     assert await world.store.vote(call, b"f" * 32, yes("c"), NO) is Voted.LET_THROUGH
 

@@ -53,7 +53,10 @@ MUTATIONS = {
     "a yes to another digest counts": ("src/overwinter/adapters/sqlite/gates.py", "if row[0] != digest:", "if False:", CONFORMANCE),
     "a gated call is performed": ("src/overwinter/worker.py", "and intent.gate is None and", "and", ["tests/unit/test_approvals.py"]),
     "a gated write is started": (STORE, "and not {gates.IS_CLOSED} returning", "returning", ATTACKED),
-    "a yes to other rules counts at the start": ("src/overwinter/turn.py", "if gate.digest != approved:", "if approved is None:", ATTACKED),
+    "a yes to other rules counts at the start": ("src/overwinter/turn.py", "if standing and (standing.expires_us is not None) == has_end and standing.digest == bound(standing.expires_us):", "if standing:", ATTACKED),
+    "one person is enough for all": ("src/overwinter/adapters/sqlite/gates.py", "if left(_needs(row[1], row[2]), yes):", "if not yes:", ["tests/unit/test_quorum.py"]),
+    "the end of a question is counted anew at each look": ("src/overwinter/turn.py", "standing.digest == bound(standing.expires_us)", "standing.digest == bound(None)", ["tests/unit/test_quorum.py"]),
+    "an approved call ends with its question": ("src/overwinter/adapters/sqlite/gates.py", "not_before = 0, due = null where", "not_before = 0 where", ["tests/unit/test_quorum.py"]),
     "a repeat needs no new yes": (STORE, "gates.spend(db, row.n, call.index)", "pass", ATTACKED),
     "a wake is not decided": ("src/overwinter/turn.py", "    may_go_on(run, means)\n", "", ["tests/unit/test_approvals.py"]),
     "the start of an effect is not decided": (

@@ -145,7 +145,7 @@ def test_arguments_that_differ_have_different_digests():
 
     def bound(value):
         call = Call(run_id="R", index=0, function="a.b", arguments={"x": value}, effect="write", line=1, agent="a")
-        return digest(call, agent_epoch=1, pin="", rules="", expires_us=None)
+        return digest(call, agent_epoch=1, pin="", rules="", needs=(), expires_us=None)
 
     shapes = [
         {"a": 1}, [["a", 1]], [("a", 1)], (("a", 1),), {"": [["a", 1]]}, {1: "a"}, {"1": "a"}, {True: "a"}, {None: 1},

@@ -18,6 +18,7 @@ from overwinter.adapters.cedar import CedarPolicy, Grant, grants_of_agents, read
 from overwinter.adapters.cedar.arguments import signature
 from overwinter.adapters.cedar.rules import statements
 from overwinter.adapters.cedar.slices import Slices
+from overwinter.approval import Need
 from overwinter.config import Agent
 from overwinter.errors import ConfigInvalid
 from overwinter.policy import LOOKUPS, Allow, Ask, Deny, Resource
@@ -101,7 +102,7 @@ def test_a_pattern_is_never_part_of_a_rule_s_text():
 def test_what_needs_approval_is_asked_of_the_owner_and_allowed_with_it():
     rules = toml(asks=("billing.*",))
     reason = f"billing.charge needs the approval of {OWNER}"
-    assert call(rules, cents=1) == Ask(OWNER, reason, ("agents.a.asks: billing.*",))
+    assert call(rules, cents=1) == Ask((Need((OWNER,)),), reason, ("agents.a.asks: billing.*",))
     assert call(rules, cents=1, approved=True) == Allow(("agents.a.asks: billing.*",))
     assert isinstance(rules.decide(ME, "see", CHARGE, {}), Allow)
     assert isinstance(call(rules, Resource(name="shop.act"), approved=True), Deny)
@@ -116,11 +117,44 @@ def test_the_approver_is_the_one_whom_the_concerned_rule_names():
     assert call(granted).approver == BOSS
 
 
-def test_who_would_need_two_people_is_denied_and_both_are_named():
-    lifted = 'forbid(principal, action == Action::"call", resource) unless { context.approved };'
-    rules = policy(f'{PERMIT} @approver("x@e") {lifted} @approver("y@e") {lifted}')
-    assert "needs the approval of x@e and of y@e" in call(rules).reason
-    assert isinstance(call(rules), Deny)
+LIFTED = 'forbid(principal, action == Action::"call", resource) unless { context.approved };'
+ASKED = PERMIT.replace(";", " when { context.approved };")
+
+
+def test_rules_that_each_ask_somebody_else_ask_all_of_them():
+    rules = policy(f'{PERMIT} @approver("x@e") @expires("2h") {LIFTED} @approver("y@e") @expires("30m") {LIFTED}')
+    asked = call(rules)
+    assert (asked.needs, asked.lasts_s) == ((Need(("x@e",)), Need(("y@e",))), 1_800)
+    assert asked.reason == "billing.charge needs the approval of x@e and y@e"
+    assert isinstance(call(rules, approved=True), Allow)
+
+
+def test_a_permit_and_a_forbid_that_ask_both_ask():
+    assert call(policy(f'{ASKED} @approver("x@e") {LIFTED}')).needs == (Need((OWNER,)), Need(("x@e",)))
+    assert call(policy(f'{PERMIT} {ASKED} @approver("x@e") {LIFTED}')).needs == (Need(("x@e",)),)
+
+
+def test_a_rule_asks_as_many_people_as_it_says():
+    rules = policy(f'@approver("x@e, y@e,z@e") @quorum("2") @expires("4h") {ASKED}')
+    assert call(rules) == Ask((Need(("x@e", "y@e", "z@e"), 2),), call(rules).reason, call(rules).policies, 14_400)
+    assert call(rules).approver == "2 of x@e, y@e, z@e"
+
+
+def test_an_owner_is_one_person_whatever_stands_in_the_name():
+    rules = policy(ASKED, agents={"a": "Doe, Jane"})
+    assert call(rules).needs == (Need(("Doe, Jane",)),)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '@quorum("2")', '@quorum("0") @approver("x@e")', '@quorum("3") @approver("x@e, y@e, x@e")', "@quorum",
+        '@quorum("two") @approver("x, y")', '@expires("soon")', '@expires("0h")', '@expires("4 h")', "@expires",
+    ],
+)  # fmt: skip
+def test_what_could_never_be_answered_is_refused_when_it_is_read(words):
+    with pytest.raises(ConfigInvalid, match=r"policies/test\.cedar, line 1: @"):
+        policy(f"{words} {ASKED}")
 
 
 def test_approval_does_not_lift_what_is_forbidden():

@@ -14,7 +14,8 @@ def question(**changes):
 
 
 def test_no_question_forges_a_line():
-    approval = {"is_used": False, "needed": 2, "votes": [{"person": NASTY}]}
+    needs = [{"people": [NASTY], "count": 2}]
+    approval = {"is_used": False, "needs": needs, "left": NASTY, "expires": None, "votes": [{"person": NASTY}]}
     for each in (question(), question(approval=approval)):
         text = "".join(asked(each))
         assert not set(text) & set("\x1b\r\n\u202e"), repr(text)
@@ -25,6 +26,6 @@ def test_the_command_of_a_question_is_one_that_a_shell_takes():
 
 
 def test_every_argument_of_a_call_is_shown_whole():
-    approval = {"is_used": False, "needed": 1, "votes": []}
+    approval = {"is_used": False, "needs": [{"people": ["a"], "count": 1}], "left": "a", "expires": None, "votes": []}
     lines = asked(question(arguments={"note": "x" * 100_000, "cents": 7}, approval=approval))
     assert lines[2:4] == [f'    note = "{"x" * 100_000}"', "    cents = 7"]

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from overwinter.adapters.cedar import CedarPolicy, grants_of_agents, rules_of
+from overwinter.approval import Need
 from overwinter.config import Agent
 from overwinter.policy import Allow, Ask, Deny, Resource
 from overwinter.principal import Principal
@@ -48,11 +49,14 @@ def _matches(patterns: tuple[str, ...], name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def test_agents_of_different_owners_that_both_must_be_asked_are_denied():
+def test_agents_of_different_owners_have_both_of_them_asked():
     agents = {"up": Agent(owner="x", asks=("*",)), "down": Agent(owner="y", asks=("*",))}
     owners = {name: agent.owner for name, agent in agents.items()}
     policy = CedarPolicy(rules_of(owners, {}, grants_of_agents(agents)), lambda: 0)
     assert isinstance(policy.decide(principal("down"), "call", Resource(name="shop.find"), {}), Ask)
     decision = policy.decide(principal("up", "down"), "call", Resource(name="shop.find"), {})
-    assert isinstance(decision, Deny)
-    assert "of x and of y" in decision.reason
+    assert isinstance(decision, Ask)
+    assert decision.needs == (Need(("x",)), Need(("y",)))
+    assert isinstance(
+        policy.decide(principal("up", "down"), "call", Resource(name="shop.find"), {}, approved=True), Allow
+    )

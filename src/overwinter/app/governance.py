@@ -164,7 +164,7 @@ class Governance:
         if gate is None or gate.is_used:
             raise Conflict(f"call {call.key} waits for no approval")
         self._admit(call, gate, by, is_yes=is_yes)
-        asked = permitted(call, record.agent_epoch, self._means)
+        asked = permitted(call, record.agent_epoch, self._means, self._clock.now_us(), standing=gate)
         if is_yes and isinstance(asked, Raised):
             is_yes, reason = False, f"the rules forbid it by now: {asked.message}"
         elif isinstance(asked, Gate) and asked.digest != gate.digest:
@@ -182,7 +182,7 @@ class Governance:
             case Voted.OTHER:
                 raise Conflict(f"call {call.key} has changed since it was shown: look at it again")
             case Voted.EXPIRED:
-                raise Conflict(f"it is too late to approve call {call.key}: reject it, or let the run be")
+                raise Conflict(f"it is too late to approve call {call.key}: the program is told that nobody did")
             case Voted.GONE:
                 raise Conflict(f"call {call.key} was let through, rejected or stopped before")
             case Voted.COUNTED | Voted.REJECTED:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from overwinter.app import App
+from overwinter.approval import approvers, named
 from overwinter.errors import Denied, NotFound, UsageError
 from overwinter.ids import ID_LENGTH
 from overwinter.tokens import Scope, Token
@@ -222,9 +223,10 @@ async def _run(token: Token, text: str, app: App) -> str:
 
 
 async def _is_asked(token: Token, question: str, app: App) -> None:
-    person = (await app.question(question)).person or ""
-    if token.person not in {each.strip() for each in person.split(",")}:
-        raise Denied(f"{person} is asked {question}, not {token.person}")
+    record = await app.question(question)
+    is_gated = record.gate is not None and not record.gate.is_used
+    if token.person not in (approvers(record.gate) if record.gate and is_gated else named(record.person or "")):
+        raise Denied(f"{record.person} is asked {question}, not {token.person}")
 
 
 async def _subject(token: Token, subject: str, app: App) -> None:

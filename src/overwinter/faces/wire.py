@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.app.governance import Revocation
+from overwinter.approval import left, phrase
 from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
 from overwinter.errors import (
@@ -144,9 +145,10 @@ def call(record: CallRecord) -> dict[str, Value]:
         shown["approval"] = {
             "digest": gate.digest.hex(),
             "approver": gate.approver,
+            "needs": [{"people": list(each.people), "count": each.count} for each in gate.needs],
+            "left": phrase(left(gate.needs, {each.person for each in gate.votes})),
             "reason": gate.reason,
             "policies": list(gate.policies),
-            "needed": gate.needed,
             "expires": instant(gate.expires_us),
             "is_used": gate.is_used,
             "votes": [{"person": each.person, "reason": each.reason, "at": instant(each.at_us)} for each in gate.votes],

@@ -44,8 +44,9 @@ def simulate(before: Rules, after: Rules, acts: Sequence[Past]) -> list[Change]:
     return [each for each in changes if _answer(each.before) != _answer(each.after)]
 
 
-def _answer(decision: Decision) -> tuple[str, str]:
-    return type(decision).__name__, decision.approver if isinstance(decision, Ask) else ""
+def _answer(decision: Decision) -> tuple[object, ...]:
+    is_asked = isinstance(decision, Ask)
+    return (type(decision), decision.needs, decision.lasts_s) if is_asked else (type(decision),)
 
 
 def suggest(rules: Rules, acts: Sequence[Past]) -> str:

@@ -14,9 +14,11 @@ from typing import Any
 import cedarpy
 
 from overwinter.adapters.cedar.arguments import Kind, Untold, signature, told
+from overwinter.adapters.cedar.asking import lasts_s, need
 from overwinter.adapters.cedar.rules import Entity, Rule, Rules
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS, context_of, entities, schema
 from overwinter.adapters.cedar.slices import Slice, Slices
+from overwinter.approval import merged, phrase
 from overwinter.policy import Action, Allow, Ask, Decision, Deny, Resource
 from overwinter.principal import Principal
 from overwinter.values import Value
@@ -246,11 +248,7 @@ def decided(version: Version, act: Act, now_s: int, *, approved: bool) -> Decisi
         policies |= dict.fromkeys(decision.policies)
         if isinstance(decision, Ask):
             asks.append(decision)
-    names = tuple(policies)
-    if not asks:
-        return Allow(names)
-    approvers = sorted({each.approver for each in asks})
-    return Ask(approvers[0], asks[0].reason, names) if len(approvers) == 1 else _several(act, approvers, names)
+    return _ask(act, asks, tuple(policies)) if asks else Allow(tuple(policies))
 
 
 def asked_for(act: Act) -> Sequence[Entity]:
@@ -278,11 +276,11 @@ def _one(version: Version, who: Entity, act: Act, now_s: int, *, approved: bool)
     if not granted.allowed:
         return _refused(who, act, granted if granted.errors else verdict)
     owner = version.rules.agents.get(who[1]) or act.principal.owner
-    approvers = sorted(set(_approvers(verdict.rules, granted.rules, owner)))
-    rules = _ids((*verdict.rules, *granted.rules))
-    if len(approvers) > 1:
-        return _several(act, approvers, rules)
-    return Ask(approvers[0], f"{act.resource.name} needs the approval of {approvers[0]}", rules)
+    asking = [
+        Ask((need(rule.annotations, owner),), "", lasts_s=lasts_s(rule.annotations))
+        for rule in _asking(verdict.rules, granted.rules)
+    ]
+    return _ask(act, asking, _ids((*verdict.rules, *granted.rules)))
 
 
 def _request(who: Entity, action: Action, resource: Resource) -> dict[str, Any]:
@@ -291,17 +289,22 @@ def _request(who: Entity, action: Action, resource: Resource) -> dict[str, Any]:
     return {part: {"type": kind, "id": name} for part, (kind, name) in names.items()}
 
 
-def _approvers(forbids: Sequence[Rule], permits: Sequence[Rule], owner: str) -> Iterator[str]:
-    """Yield each person whose yes is needed.
+def _asking(forbids: Sequence[Rule], permits: Sequence[Rule]) -> Iterator[Rule]:
+    """Yield each rule whose people must say yes.
 
-    Every `forbid` that an approval lifts needs its own approver's; of the permits that hold with it one is enough, the
-    first by id. If only forbids stood in the way, the permits need nobody.
+    Every `forbid` that an approval lifts; of the permits that hold with it one is enough, the first by id. If one of
+    them needs no approval, only forbids stood in the way.
     """
-    for rule in forbids:
-        yield rule.annotations.get("approver") or owner
-    if not forbids or all("approver" in rule.annotations for rule in permits):
-        rule = min(permits, key=lambda each: each.id)
-        yield rule.annotations.get("approver") or owner
+    yield from forbids
+    if not forbids or all(rule.minds_approval or "approver" in rule.annotations for rule in permits):
+        yield min(permits, key=lambda each: each.id)
+
+
+def _ask(act: Act, asks: Sequence[Ask], policies: tuple[str, ...]) -> Ask:
+    """Return the one question that several come to: everybody is asked, and all of them by the earliest end."""
+    needs = merged(need for each in asks for need in each.needs)
+    reason = f"{act.resource.name} needs the approval of {phrase(needs)}"
+    return Ask(needs, reason, policies, min((each.lasts_s for each in asks if each.lasts_s is not None), default=None))
 
 
 def _refused(who: Entity, act: Act, verdict: Verdict) -> Deny:
@@ -316,11 +319,6 @@ def _refused(who: Entity, act: Act, verdict: Verdict) -> Deny:
         remedy = "add it to its `tools` in overwinter.toml, or permit it in policies/"
         return Deny(f"agent {who[1]!r} has no grant for {resource.name}: {remedy}")
     return Deny(f"no rule permits {who[0].lower()} {who[1]!r} to {action} {resource.name}")
-
-
-def _several(act: Act, approvers: Sequence[str], policies: tuple[str, ...]) -> Deny:
-    who = " and of ".join(approvers)
-    return Deny(f"{act.resource.name} needs the approval of {who}: only one person can be asked", policies)
 
 
 def _misnamed(act: Act, rules: Rules) -> str:

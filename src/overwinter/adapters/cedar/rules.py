@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import cedarpy
 
+from overwinter.adapters.cedar.asking import misasked
 from overwinter.config import Agent
 from overwinter.errors import ConfigInvalid
 from overwinter.policy import LOOKUPS, Action
@@ -83,6 +84,12 @@ class Rule:
     """What else of the context it mentions; None: it may look at any."""
     minds_sides: bool = False
     """Whether its conditions look at the principal or the resource."""
+
+    @property
+    def minds_approval(self) -> bool:
+        """Return whether it asks if people have said yes."""
+        return self.attributes is None or "approved" in self.attributes
+
     glob: str = ""
     """A pattern that Cedar cannot say: the rule is written anew for each function that it matches."""
     digest: bytes = b""
@@ -241,7 +248,7 @@ def _policies(file: str, text: str) -> Iterator[Rule]:
             raise ConfigInvalid(f"{place}: a template permits nothing by itself; write the principal, or make a grant")
         for body in document["staticPolicies"].values():
             annotations = {key: value or "" for key, value in body.get("annotations", {}).items()}
-            if wrong := _wrong(body) or _taken(annotations.get("id", ""), file):
+            if wrong := _wrong(body) or _taken(annotations.get("id", ""), file) or misasked(annotations):
                 raise ConfigInvalid(f"{place}: {wrong}")
             yield _rule(annotations.get("id") or f"{file}:{statement.line}{nth}", body, place)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 
-from overwinter.approval import Gate, Vote
+from overwinter.approval import Gate, Need, Vote, left, named
 from overwinter.store import Voted
 
 __all__ = ["IS_CLOSED", "NEVER_US", "clear", "close", "gate_of", "put", "spend", "vote"]
@@ -20,9 +20,11 @@ IS_CLOSED = """exists (
 def put(db: apsw.Connection, n: int, position: int, gate: Gate) -> None:
     """Gate a call; what was said of another gate of it counts no more."""
     clear(db, n, (position,))
+    needs = json.dumps([[each.people, each.count] for each in gate.needs])
+    total = sum(each.count for each in gate.needs)
     db.execute(
         "insert into gate values (?, ?, ?, ?, ?, ?, ?, ?, null)",
-        (n, position, gate.digest, gate.approver, gate.reason, json.dumps(gate.policies), gate.needed, gate.expires_us),
+        (n, position, gate.digest, needs, gate.reason, json.dumps(gate.policies), total, gate.expires_us),
     )
 
 
@@ -36,8 +38,8 @@ def clear(db: apsw.Connection, n: int, positions: Iterable[int]) -> None:
 def close(db: apsw.Connection, n: int, position: int, gate: Gate) -> bool:
     """Gate a call that is INTENDED; return whether it is."""
     db.execute(
-        "update call set person = ?, not_before = ? where n = ? and position = ? and state = 0",
-        (gate.approver, NEVER_US, n, position),
+        "update call set person = ?, not_before = ?, due = ? where n = ? and position = ? and state = 0",
+        (gate.approver, NEVER_US, gate.expires_us, n, position),
     )
     is_intended = bool(db.changes())
     if is_intended:
@@ -47,7 +49,7 @@ def close(db: apsw.Connection, n: int, position: int, gate: Gate) -> bool:
 
 def vote(db: apsw.Connection, n: int, position: int, digest: bytes, given: Vote) -> Voted:
     """Count a vote; open the gate with the last that is needed."""
-    sql = """select digest, needed, expires from gate join call using (n, position)
+    sql = """select digest, approver, needed, expires from gate join call using (n, position)
         where n = ? and position = ? and used is null and state = 0"""
     row: tuple[Any, ...] | None = next(iter(db.execute(sql, (n, position))), None)
     if row is None:
@@ -56,18 +58,22 @@ def vote(db: apsw.Connection, n: int, position: int, digest: bytes, given: Vote)
         return Voted.OTHER
     if not given.is_yes:
         return Voted.REJECTED
-    if row[2] is not None and row[2] <= given.at_us:
+    if row[3] is not None and row[3] <= given.at_us:
         return Voted.EXPIRED
     db.execute(
         "insert into vote values (?, ?, ?, 1, ?, ?) on conflict do nothing",
         (n, position, given.person, given.reason, given.at_us),
     )
-    ((yes,),) = db.execute("select count(*) from vote where n = ? and position = ? and yes = 1", (n, position))
-    if yes < row[1]:
+    yes = {
+        each
+        for (each,) in db.execute("select person from vote where n = ? and position = ? and yes = 1", (n, position))
+    }
+    if left(_needs(row[1], row[2]), yes):
         return Voted.COUNTED
     db.execute("update gate set used = ? where n = ? and position = ? and used is null", (given.at_us, n, position))
     assert db.changes() == 1, "a gate is passed once"
-    db.execute("update call set person = null, not_before = 0 where n = ? and position = ?", (n, position))
+    # What runs out is the question, not the call.
+    db.execute("update call set person = null, not_before = 0, due = null where n = ? and position = ?", (n, position))
     return Voted.LET_THROUGH
 
 
@@ -82,13 +88,19 @@ def gate_of(row: Sequence[Any]) -> Gate:
     digest, approver, reason, policies, needed, expires, used, votes = row
     return Gate(
         digest=bytes(digest),
-        approver=approver,
+        needs=_needs(approver, needed),
         reason=reason,
         policies=tuple(json.loads(policies)),
-        needed=needed,
         expires_us=expires,
         is_used=used is not None,
         votes=tuple(
             Vote(person=person, is_yes=bool(yes), reason=why, at_us=at) for person, yes, why, at in json.loads(votes)
         ),
     )
+
+
+def _needs(approver: str, needed: int) -> tuple[Need, ...]:
+    """Return who must say yes. The column once held names with commas between them."""
+    if not approver.startswith("[["):
+        return (Need(named(approver), needed),)
+    return tuple(Need(tuple(people), count) for people, count in json.loads(approver))

@@ -10,7 +10,7 @@ import typer
 
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, me
-from overwinter.faces.cli.render import TAIL, print_json, safe, table
+from overwinter.faces.cli.render import TAIL, print_json, safe, standing, table
 
 __all__ = ["agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
 
@@ -61,9 +61,7 @@ def asked(question: Mapping[str, Any]) -> list[str]:
         return [*lines, f"  overwinter answer {place} {' | '.join(options)}"]
     for name, value in question["arguments"].items():
         lines.append(f"    {safe(name)} = {safe(json.dumps(value, ensure_ascii=False))}")
-    votes = [f"{safe(vote['person'])} said yes" for vote in approval["votes"]]
-    if approval["needed"] > 1:
-        lines.append(f"  {approval['needed']} people must say yes; {', '.join(votes) or 'nobody has yet'}")
+    lines += [f"  {each}" for each in standing(approval)]
     return [*lines, f"  overwinter approve {place}  |  overwinter reject {place} --reason WHY"]
 
 

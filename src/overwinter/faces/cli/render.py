@@ -85,9 +85,25 @@ def show(run: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home_optio
     return "\n".join(lines)
 
 
+def standing(approval: Mapping[str, Any]) -> list[str]:
+    """Return how an approval stands: who said yes, who must still, and until when."""
+    votes = [f"{safe(vote['person'])} said yes" for vote in approval["votes"]]
+    needed = sum(need["count"] for need in approval["needs"])
+    lines = [f"{', '.join(votes) or 'nobody said yes yet'}; needed: {safe(approval['left'])}"] if needed > 1 else []
+    return [*lines, f"until {approval['expires']}"] if approval["expires"] else lines
+
+
 def _question(call: Mapping[str, Any], home_option: str) -> list[str]:
     """Return a question and the exact command that answers it; a question's text comes from a program."""
     run_id, _, index = call["question"].rpartition(":")
+    if (approval := call.get("approval")) is not None and not approval["is_used"]:
+        lines = [f"  to be approved by {safe(call['person'])}: {safe(call['text'])}"]
+        lines += [f"    {each}" for each in standing(approval)]
+        place = f"{run_id[-TAIL:]}:{index}"
+        return [
+            *lines,
+            f"    overwinter{home_option} approve {place}    (or: reject {place}; `inbox` shows its arguments)",
+        ]
     first, *others = [shlex.quote(safe(option)) for option in call["options"] or ["TEXT"]]
     alternative = f"    (or: {', '.join(others)})" if others else ""
     lines = [
