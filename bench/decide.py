@@ -14,7 +14,7 @@ import cedarpy
 
 from bench.report import percentile
 from overwinter.adapters.cedar import CedarPolicy, Grant, rules_of
-from overwinter.adapters.cedar.policy import Act
+from overwinter.adapters.cedar.deciding import Act
 from overwinter.adapters.cedar.slices import Slices
 from overwinter.policy import Allow, Deny, Resource
 from overwinter.principal import Principal

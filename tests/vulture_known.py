@@ -30,6 +30,7 @@ _ = (
     policies.explain_policy,
     policies.reload_policy,
     policies.simulate_policy,
+    policies.shadow_policy,
     policies.suggest_policy,
     tokens.create_token,
     tokens.list_tokens,

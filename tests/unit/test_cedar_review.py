@@ -8,8 +8,8 @@ import pytest
 
 from overwinter.adapters.cedar import Grant, Rules, grants_of_agents, rules_of
 from overwinter.adapters.cedar.changes import Past, simulate, suggest
+from overwinter.adapters.cedar.deciding import Act, Version, decided
 from overwinter.adapters.cedar.explain import explain
-from overwinter.adapters.cedar.policy import Act, Version, decided
 from overwinter.adapters.cedar.review import check
 from overwinter.config import Agent
 from overwinter.policy import Allow, Ask, Deny, Resource

@@ -1,16 +1,17 @@
 """The rules of a home at work: policies and grants as they are now, tried before they hold, and looked into."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio.to_thread
 
 from overwinter.adapters.cedar import Grant, Rules
 from overwinter.adapters.cedar.changes import Change, Past, simulate, suggest
+from overwinter.adapters.cedar.deciding import Act
 from overwinter.adapters.cedar.explain import Explanation, explain
-from overwinter.adapters.cedar.policy import Act
 from overwinter.adapters.cedar.review import RuleFinding, check
+from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
 from overwinter.clock import SECOND_US
 from overwinter.config import Config
@@ -52,7 +53,7 @@ class Rulebook:
         """
         before, after = self._policy.rules, await self._rules(await self._parts.registry.grants())
         self._policy.replace(after)
-        old, new = {each.id: each for each in before.rules}, {each.id: each for each in after.rules}
+        old, new = ({each.id: each for each in (*rules.rules, *rules.shadows)} for rules in (before, after))
         return Reloaded(
             version=after.digest,
             added=[name for name, rule in new.items() if old.get(name) != rule],
@@ -100,8 +101,21 @@ class Rulebook:
     # --- Looking into them -------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[RuleFinding]:
-        """Return what is wrong with the rules that hold, by the types of every function."""
-        return check(self._policy.rules, list(self._resources()))
+        """Return what is wrong with the rules that hold or are in the shadow, by the types of every function."""
+        rules = self._policy.rules
+        faults = [
+            RuleFinding(place=each.partition(": ")[0], rule="", message=each.partition(": ")[2], is_error=True)
+            for each in rules.faults
+        ]
+        return [*faults, *check(replace(rules, rules=(*rules.rules, *rules.shadows)), list(self._resources()))]
+
+    def shadow(self) -> Shadow | None:
+        """Return the rules that are only tried, with what they would have changed; None: there are none."""
+        return self._policy.shadow
+
+    def faults(self) -> Sequence[str]:
+        """Return what is wrong in the shadow, and so is not tried."""
+        return self._policy.rules.faults
 
     def explain(self, agent: str, function: str, arguments: Mapping[str, Value]) -> Explanation:
         """Return how a call would be decided now, and why.

@@ -9,7 +9,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from overwinter.adapters.cedar.explain import Explanation, text_of
+from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.app import App
+from overwinter.clock import SECOND_US
 from overwinter.errors import UsageError
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of, field
@@ -30,6 +32,7 @@ def policy_routes(app: App) -> list[Route]:
         Route("/v1/policy/explain", face.explain, methods=["POST"]),
         Route("/v1/policy/suggest", face.suggest),
         Route("/v1/policy/simulate", face.simulate, methods=["POST"]),
+        Route("/v1/policy/shadow", face.shadow),
         Route("/v1/policy/reload", face.reload, methods=["POST"]),
     ]
 
@@ -97,10 +100,53 @@ class _Policies:
         ]
         return JSONResponse({"changes": rows})
 
+    async def shadow(self, request: Request) -> Response:
+        del request
+        faults = list(self.app.rulebook.faults())
+        return JSONResponse(_shadow(self.app.rulebook.shadow()) | {"faults": faults})
+
     async def reload(self, request: Request) -> Response:
         del request
         done = await self.app.rulebook.reload()
         return JSONResponse({"version": done.version, "added": list(done.added), "removed": list(done.removed)})
+
+
+def _shadow(shadow: Shadow | None) -> dict[str, Any]:
+    if shadow is None:
+        return {"rules": [], "since": None, "decided": 0, "failed": 0, "forgotten": 0, "differences": []}
+    rows = [
+        {
+            "action": each.action,
+            "function": each.resource,
+            "agent": each.agent,
+            "is": each.decision,
+            "would_be": each.would_be,
+            "count": each.count,
+            "last": _time(each.last_s),
+            "examples": [
+                {
+                    "run": example.run_id,
+                    "at": _time(example.at_s),
+                    "arguments": dict(example.arguments),
+                    "policies": list(example.policies),
+                }
+                for example in reversed(each.examples)
+            ],
+        }
+        for each in shadow.differences
+    ]
+    return {
+        "rules": [each.id for each in shadow.rules],
+        "since": _time(shadow.since_s),
+        "decided": shadow.decided,
+        "failed": shadow.failed,
+        "forgotten": shadow.forgotten,
+        "differences": rows,
+    }
+
+
+def _time(at_s: int) -> str | None:
+    return wire.instant(at_s * SECOND_US)
 
 
 def _decision(decision: Decision) -> dict[str, Value]:

@@ -75,6 +75,7 @@ NEEDS: Mapping[str, Need] = {
     "GET /v1/policy/check": Need(scope="read"),
     "POST /v1/policy/explain": Need(scope="read", of="agent"),
     "GET /v1/policy/suggest": Need(scope="admin", of="agent"),
+    "GET /v1/policy/shadow": Need(scope="admin"),
     "POST /v1/policy/simulate": Need(scope=None),
     "POST /v1/policy/reload": Need(scope="admin"),
     "GET /v1/audit": Need(scope="admin"),

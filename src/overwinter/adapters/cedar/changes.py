@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from overwinter.adapters.cedar.policy import Act, Verdict, Version, asked_for, decided
+from overwinter.adapters.cedar.deciding import Act, Verdict, Version, answer_of, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rules
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES
-from overwinter.policy import Ask, Decision, Deny
+from overwinter.policy import Decision, Deny
 
 __all__ = ["Change", "Past", "simulate", "suggest"]
 
@@ -41,12 +41,7 @@ def simulate(before: Rules, after: Rules, acts: Sequence[Past]) -> list[Change]:
         )
         for each in acts
     ]
-    return [each for each in changes if _answer(each.before) != _answer(each.after)]
-
-
-def _answer(decision: Decision) -> tuple[object, ...]:
-    is_asked = isinstance(decision, Ask)
-    return (type(decision), decision.needs, decision.lasts_s) if is_asked else (type(decision),)
+    return [each for each in changes if answer_of(each.before) != answer_of(each.after)]
 
 
 def suggest(rules: Rules, acts: Sequence[Past]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import cedarpy
 
-from overwinter.adapters.cedar.policy import Act, Question, Verdict, Version, asked_for, decided
+from overwinter.adapters.cedar.deciding import Act, Question, Verdict, Version, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rule, fits
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, parents_of
 from overwinter.policy import Decision

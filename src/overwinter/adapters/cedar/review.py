@@ -17,6 +17,7 @@ __all__ = ["RuleFinding", "check"]
 
 SCHEMAS_MAX = 200
 """Different types of its arguments by which one rule is checked."""
+ANNOTATIONS = frozenset({"id", "reason", "approver", "quorum", "expires", "shadow"})
 PAIRS_MAX = 2_000
 """Agents times functions for which it is tried whether a rule can hold."""
 
@@ -47,6 +48,9 @@ def check(rules: Rules, functions: Sequence[Resource]) -> list[RuleFinding]:
         if rule.names != frozenset():
             findings += _by_arguments(rule, functions)
             broken |= {each.rule for each in findings}
+        if strange := sorted(rule.annotations.keys() - ANNOTATIONS):
+            message = f"@{strange[0]} means nothing here; there are @{', @'.join(sorted(ANNOTATIONS))}"
+            findings.append(RuleFinding(place=rule.place, rule=rule.id, message=message, is_error=False))
         if functions and rule.id not in broken and (why := _never(rule, rules.agents, functions)):
             findings.append(RuleFinding(place=rule.place, rule=rule.id, message=why, is_error=False))
     order = {each.id: number for number, each in enumerate(rules.rules)}

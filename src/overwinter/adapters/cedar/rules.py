@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,8 @@ RULES_MAX = 100_000
 POLICY_LENGTH_MAX = 16_384
 NESTING_MAX = 64
 """Brackets in brackets. Cedar's parser is recursive: a thousand of them end the process, and no error is raised."""
+SHADOW_SUFFIX = ".shadow.cedar"
+"""Of a file whose rules are all in the shadow."""
 RESERVED = ("overwinter.", "grant:")
 BUILT_IN_FILE = "overwinter"
 Entity = tuple[str, str]
@@ -94,6 +96,8 @@ class Rule:
     """A pattern that Cedar cannot say: the rule is written anew for each function that it matches."""
     digest: bytes = b""
     """Over its id, body and glob, as hex."""
+    is_shadow: bool = False
+    """Whether it is only tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,10 @@ class Rules:
     rules: tuple[Rule, ...]
     digest: str
     """Over all of it: the version that an approval is bound to. Hex."""
+    shadows: tuple[Rule, ...] = ()
+    """Rules that decide nothing and are only tried. They are no part of the digest."""
+    faults: tuple[str, ...] = ()
+    """What is wrong in the shadow: it keeps nothing from holding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,16 +177,28 @@ def rules_of(agents: Mapping[str, str], texts: Mapping[str, str], grants: Iterab
     Raises:
         ConfigInvalid: a policy is no Cedar, speaks of an action or a type that there is not, or an id is taken.
     """
+    faults: list[str] = []
     made: dict[str, Rule] = {}
-    for rule in (*_parsed(BUILT_IN_FILE, BUILT_IN), *_written(texts), *map(_granted, grants)):
-        if rule.id in made:
-            raise ConfigInvalid(f"{rule.place}: a policy with the id {rule.id!r} is at {made[rule.id].place} too")
-        made[rule.id] = rule
-    if len(made) > RULES_MAX:
-        raise ConfigInvalid(f"{len(made)} policies and grants are more than {RULES_MAX}")
+    shadows: dict[str, Rule] = {}
+    for rule in (*_parsed(BUILT_IN_FILE, BUILT_IN), *_written(texts, faults), *map(_granted, grants)):
+        if rule.is_shadow:
+            shadows.setdefault(rule.id, rule)
+        elif rule.id in made:
+            raise ConfigInvalid(f"{rule.place}: {_twice(rule, made)}")
+        else:
+            made[rule.id] = rule
+    if len(made) + len(shadows) > RULES_MAX:
+        raise ConfigInvalid(f"{len(made) + len(shadows)} policies and grants are more than {RULES_MAX}")
+    faults += [f"{each.place}: {_twice(each, made)}" for each in shadows.values() if each.id in made]
     whole = [json.dumps(dict(agents), sort_keys=True).encode(), *(each.digest for each in made.values())]
     digest = hashlib.sha256(b"\0".join(whole)).hexdigest()
-    return Rules(agents=dict(agents), rules=tuple(made.values()), digest=digest)
+    return Rules(
+        agents=dict(agents),
+        rules=tuple(made.values()),
+        digest=digest,
+        shadows=tuple(each for each in shadows.values() if each.id not in made),
+        faults=tuple(faults),
+    )
 
 
 def statements(text: str) -> Iterator[Statement]:
@@ -220,9 +240,19 @@ def _entity(value: Mapping[str, Any]) -> Entity:
     return plain["type"], plain["id"]
 
 
-def _written(texts: Mapping[str, str]) -> Iterator[Rule]:
+def _twice(rule: Rule, made: Mapping[str, Rule]) -> str:
+    return f"a policy with the id {rule.id!r} is at {made[rule.id].place} too"
+
+
+def _written(texts: Mapping[str, str], faults: list[str]) -> Iterator[Rule]:
+    """Yield the policies of files. One whose name says that it is in the shadow may be wrong: then it is a fault, and no more."""
     for file, text in texts.items():
-        yield from _parsed(file, text)
+        try:
+            yield from _parsed(file, text)
+        except ConfigInvalid as error:
+            if not file.endswith(SHADOW_SUFFIX):
+                raise
+            faults.append(str(error))
 
 
 @lru_cache(FILES_MAX)
@@ -250,7 +280,9 @@ def _policies(file: str, text: str) -> Iterator[Rule]:
             annotations = {key: value or "" for key, value in body.get("annotations", {}).items()}
             if wrong := _wrong(body) or _taken(annotations.get("id", ""), file) or misasked(annotations):
                 raise ConfigInvalid(f"{place}: {wrong}")
-            yield _rule(annotations.get("id") or f"{file}:{statement.line}{nth}", body, place)
+            rule = _rule(annotations.get("id") or f"{file}:{statement.line}{nth}", body, place)
+            is_shadow = "shadow" in annotations or file.endswith(SHADOW_SUFFIX)
+            yield replace(rule, is_shadow=True) if is_shadow else rule
 
 
 def _wrong(body: Mapping[str, Any]) -> str:

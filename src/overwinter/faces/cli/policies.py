@@ -132,6 +132,34 @@ def simulate_policy(
     typer.echo(table(rows, ("run", "function", "before", "after")) if rows else "every call would be decided as now")
 
 
+@policy_cli.command("shadow")
+@guarded
+def shadow_policy(*, home: Home = None, is_json: Json = False) -> None:
+    """List what the rules in the shadow would have decided otherwise, since the server has them."""
+    with open_door(home_path(home), is_json=is_json) as client:
+        found = client.get("policy", "shadow")
+    if is_json:
+        print_json(found)
+        return
+    for fault in found["faults"]:
+        typer.echo(f"not tried: {safe(fault)}", err=True)
+    if not found["rules"]:
+        typer.echo("no rule is in the shadow: mark one with @shadow, or name its file NAME.shadow.cedar")
+        return
+    count = sum(each["count"] for each in found["differences"])
+    typer.echo(
+        f"{len(found['rules'])} rules in the shadow since {found['since']}: of {found['decided']} decisions that they concern "
+        f"{count} would have been another" + (f", {found['failed']} could not be tried" if found["failed"] else "")
+    )
+    if found["differences"]:
+        typer.echo(table(found["differences"], ("function", "agent", "is", "would_be", "count", "last")))
+    for each in found["differences"]:
+        for example in each["examples"][:1]:
+            given = ", ".join(f"{safe(name)}={safe(value)}" for name, value in example["arguments"].items())
+            rules = f" by {', '.join(map(safe, example['policies']))}" if example["policies"] else ""
+            typer.echo(f"  {safe(each['function'])}({given}): {safe(each['would_be'])}{rules}, run {example['run']}")
+
+
 @policy_cli.command("reload")
 @guarded
 def reload_policy(*, home: Home = None, is_json: Json = False) -> None:
