@@ -54,6 +54,7 @@ CLAIMS = {
     "G7.approver": "nobody but who is asked can approve",
     "G7.bound": "an approval is bound to arguments, definition, epoch and rules: under others it is asked again",
     "G7.survives": "a question and its yes survive a restart",
+    "G7.reach": "before a program runs it is told which of its functions ask whom, and which are denied",
     "G7.quorum": "a call waits until enough people of every group that a rule names have said yes, each counted once",
     "G7.expires": "a question that has an end is over at it, for the people and for the program; what was approved is not",
     "I1.every_request": "over TCP no request is answered without an API token that counts at that moment, on this machine too",

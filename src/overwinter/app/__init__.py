@@ -96,7 +96,7 @@ class App:
         """Who may act here, and what stops them."""
         self.access = Access(parts.tokens, parts.clock)
         """Who may ask from elsewhere."""
-        self.rulebook = Rulebook(config, parts)
+        self.rulebook = Rulebook(config, parts, self._checks.reached)
         """What agents may do, and why."""
         self.mint = parts.mint
         """What agents show of themselves elsewhere."""

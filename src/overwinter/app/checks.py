@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from overwinter.app.parts import Parts, Sight
+from overwinter.catalog import Function
 from overwinter.check import Finding, line_of
 from overwinter.store import Loaded
-from overwinter.subset import functions_named
+from overwinter.subset import called_by_name, functions_named
 from overwinter.values import Value
 from overwinter.waits import WAITS
 
@@ -42,6 +43,13 @@ class Checks:
     def named(self, source: str) -> Mapping[str, tuple[str, ...]]:
         """Return which functions of which modules a source names."""
         return self._named(source)
+
+    def reached(self, source: str) -> tuple[Sequence[Function], bool]:
+        """Return the functions that a source may call, and whether it may call any other too."""
+        by_name, is_open = called_by_name(source)
+        named = {f"{service}.{name}" for service, names in self._named(source).items() for name in names}
+        found = map(self._parts.tools.catalog.function, sorted(named | by_name))
+        return [each for each in found if each is not None and each.effect != "wait"], is_open
 
     def types(self, source: str) -> bytes:
         """Return a digest of the types that a source speaks of, as they are now."""

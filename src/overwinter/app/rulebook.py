@@ -1,6 +1,6 @@
 """The rules of a home at work: policies and grants as they are now, tried before they hold, and looked into."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from overwinter.adapters.cedar import Grant, Rules
 from overwinter.adapters.cedar.changes import Change, Past, simulate, suggest
 from overwinter.adapters.cedar.deciding import Act
 from overwinter.adapters.cedar.explain import Explanation, explain
+from overwinter.adapters.cedar.reach import Gated, gated
 from overwinter.adapters.cedar.review import RuleFinding, check
 from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
+from overwinter.catalog import Function
 from overwinter.clock import SECOND_US
 from overwinter.config import Config
 from overwinter.errors import NotFound, UsageError
@@ -22,7 +24,7 @@ from overwinter.principal import Principal
 from overwinter.store import Page
 from overwinter.values import Value
 
-__all__ = ["Reloaded", "Rulebook"]
+__all__ = ["Reach", "Reloaded", "Rulebook"]
 
 RUNS_MAX = 1_000
 CALLS_MAX = 10_000
@@ -39,11 +41,22 @@ class Reloaded:
     removed: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What a program may run into."""
+
+    gated: Sequence[Gated]
+    is_open: bool
+    """Whether it may call any function: it calls one by a name that is not written in it."""
+
+
 class Rulebook:
     """Reads, replaces and explains the rules."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, reached: Callable[[str], tuple[Sequence[Function], bool]]) -> None:
         self._config, self._parts, self._policy = config, parts, parts.policy
+        self._reached = reached
+        """Which functions a program may call, and whether it may call any."""
 
     async def reload(self) -> Reloaded:
         """Read policies and grants anew. A wrong set changes nothing: the one before goes on to hold.
@@ -116,6 +129,27 @@ class Rulebook:
     def faults(self) -> Sequence[str]:
         """Return what is wrong in the shadow, and so is not tried."""
         return self._policy.rules.faults
+
+    def reach(self, source: str, agent: str) -> Reach:
+        """Return which functions a program may call that a person must approve first, or that are denied.
+
+        By the names in the program, before anything is known of its arguments.
+
+        Raises:
+            NotFound: there is no such agent.
+        """
+        functions, is_open = self._reached(source)
+        principal, now_s = self._principal(agent), self._now_s()
+        acts = [
+            Act(
+                principal=principal,
+                action="call",
+                resource=Resource(name=each.name, effect=each.effect, pin_ok=not each.fault, stub=each.stub),
+            )
+            for each in functions
+        ]
+        found = [gated(self._policy.present, each, now_s) for each in acts]
+        return Reach(gated=[each for each in found if each is not None], is_open=is_open)
 
     def explain(self, agent: str, function: str, arguments: Mapping[str, Value]) -> Explanation:
         """Return how a call would be decided now, and why.

@@ -130,15 +130,14 @@ class _Api:
 
     async def check(self, request: Request) -> Response:
         body = await _body(request)
-        findings = await self._app.check(
-            _field(body, "source", str),
-            agent=_field(body, "agent", str, "default"),
-            inputs=_field(body, "inputs", dict, {}),
-        )
+        source, agent = _field(body, "source", str), _field(body, "agent", str, "default")
+        findings = await self._app.check(source, agent=agent, inputs=_field(body, "inputs", dict, {}))
+        reach = wire.reach(self._app.rulebook.reach(source, agent))
         is_accepted = not any(each.is_certain for each in findings)
         rows = [wire.finding(each) for each in findings]
         return JSONResponse(
-            {"is_accepted": is_accepted, "findings": rows, **({} if is_accepted else {"report": report(findings)})}
+            {"is_accepted": is_accepted, "findings": rows, "reach": reach}
+            | ({} if is_accepted else {"report": report(findings)})
         )
 
     async def runs(self, request: Request) -> Response:

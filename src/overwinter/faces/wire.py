@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from overwinter.adapters.catalog_file import Hit, Pin, Source
 from overwinter.app.governance import Revocation
+from overwinter.app.rulebook import Reach
 from overwinter.approval import left, phrase
 from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
@@ -169,6 +170,21 @@ def call(record: CallRecord) -> dict[str, Value]:
         if is_gated and gate is not None:
             shown |= {"text": f"May it call {made.function}? {gate.reason}", "options": ["approve", "reject"]}
     return shown
+
+
+def reach(found: Reach) -> dict[str, Value]:
+    """Return what a program may run into."""
+    rows: list[Value] = [
+        {
+            "function": each.function,
+            "decision": each.decision,
+            "approver": each.approver or None,
+            "policies": list(each.policies),
+            "reason": each.reason or None,
+        }
+        for each in found.gated
+    ]
+    return {"gated": rows, "is_open": found.is_open}
 
 
 def question_id(record: CallRecord) -> str:

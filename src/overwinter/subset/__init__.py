@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 from overwinter.subset.waiting import unwaited
 
-__all__ = ["SOURCE_BYTES_MAX", "SYNTAX_MISSING", "Lack", "functions_named", "lacks"]
+__all__ = ["SOURCE_BYTES_MAX", "SYNTAX_MISSING", "Lack", "called_by_name", "functions_named", "lacks"]
 
 SOURCE_BYTES_MAX = 256 << 10
 """Longest program: the parser's own memory grows with it."""
@@ -176,6 +176,56 @@ def functions_named(source: str, modules: Mapping[str, Sequence[str]]) -> dict[s
             case _:
                 pass
     return {name: tuple(each for each in modules[name] if each in used) for name, used in sorted(named.items())}
+
+
+def called_by_name(source: str) -> tuple[frozenset[str], bool]:
+    """Return the functions that a source calls by `tools.call("service.function", ...)`, and whether it may call any.
+
+    It may if it calls one whose name is not written there, or hands `tools` or `tools.call` on.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return frozenset(), False
+    modules = {"tools"} - _bound_names(tree)
+    functions: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules |= {each.asname or each.name for each in names if each.name == "tools"}
+            case ast.ImportFrom(module="tools", names=names, level=0):
+                functions |= {each.asname or each.name for each in names if each.name == "call"}
+            case _:
+                pass
+    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    dotted = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    written: set[str] = set()
+    is_open = False
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr="call") if name in modules:
+                text = _first_word(called.get(id(node)))
+            case ast.Name(id=name, ctx=ast.Load()) if name in functions:
+                text = _first_word(called.get(id(node)))
+            case ast.Name(id=name, ctx=ast.Load()) if name in modules and id(node) not in dotted:
+                text = None
+            case _:
+                continue
+        is_open = is_open or text is None
+        written |= {text} if text is not None else set()
+    return frozenset(written), is_open
+
+
+def _first_word(call: ast.Call | None) -> str | None:
+    """Return the name of a function that a call of `tools.call` has as its first argument, if it is written there."""
+    if call is None:
+        return None
+    given = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "name")]
+    match given:
+        case [ast.Constant(value=str(text))]:
+            return text
+        case _:
+            return None
 
 
 def _bound_names(tree: ast.AST) -> frozenset[str]:

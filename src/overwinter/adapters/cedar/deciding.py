@@ -161,6 +161,11 @@ class Version:
             return Verdict(allowed=False)
         if len(permits) == len(part.rules) and not all(each.minds_sides for each in permits):
             return Verdict(allowed=True, rules=part.rules)
+        return self.partial(who, resource)
+
+    def partial(self, who: Entity, resource: Resource) -> Verdict:
+        """Return whether some call of the function might be allowed, and the rules that may have a part in it."""
+        part = self.slices.of(who, "see", resource.name)
         try:
             ready = self.prepared(who, "see", resource)
         except Exception as error:  # noqa: BLE001 - doubt means deny, and the library raises what it likes
@@ -175,7 +180,9 @@ class Version:
             answer.decision is cedarpy.Decision.NoDecision and any(each.effect == "permit" for each in left)
         )
         errors = tuple(map(str, answer.diagnostics.errors))
-        return Verdict(allowed=is_open and not errors, rules=left, errors=errors)
+        # A no has its forbids: the permits that they outweigh may be left too, and none of those is why.
+        rules = left if is_open else tuple(each for each in left if each.effect == "forbid")
+        return Verdict(allowed=is_open and not errors, rules=rules, errors=errors)
 
 
 def decided(version: Version, act: Act, now_s: int, *, approved: bool) -> Decision:

@@ -21,7 +21,7 @@ from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
 from overwinter.faces.cli.identities import agents_cli
 from overwinter.faces.cli.models import model_cli
 from overwinter.faces.cli.policies import grant, grants, policy_cli
-from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, safe, show, table
+from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, reached, safe, show, table
 from overwinter.faces.cli.secrets import secrets_cli
 from overwinter.faces.cli.tokens import token_cli
 from overwinter.faces.cli.tools import tools_cli
@@ -188,7 +188,7 @@ def _print_check(checked: dict[str, Any], *, is_json: bool) -> None:
     if is_json:
         print_json(checked)
     elif checked["is_accepted"]:
-        typer.echo("the program is accepted")
+        typer.echo("\n".join(["the program is accepted", *reached(checked["reach"])]))
     else:
         for finding in checked["findings"]:
             typer.echo(f"line {finding['line']}: {safe(finding['message'])}", err=True)

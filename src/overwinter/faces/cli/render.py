@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["doubts", "event_line", "print_json", "safe", "safe_lines", "show", "table"]
+__all__ = ["doubts", "event_line", "print_json", "reached", "safe", "safe_lines", "show", "standing", "table"]
 
 VALUE_LENGTH_MAX = 160
 CELL_LENGTH_MAX = 100
@@ -83,6 +83,19 @@ def show(run: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home_optio
     told = [line for event in events if (line := event_line(event, names)) is not None]
     lines += ["  last events:", *(f"    {part}" for line in told[-EVENTS_SHOWN:] for part in line.split("\n"))]
     return "\n".join(lines)
+
+
+def reached(reach: Mapping[str, Any]) -> list[str]:
+    """Return what a program may run into: whom it asks for which function, and what it may not call."""
+    words = {"ask": "asks", "may ask": "may ask"}
+    lines: list[str] = []
+    for each in reach["gated"]:
+        rules = f" ({', '.join(map(safe, each['policies']))})" if each["policies"] else ""
+        if each["decision"] == "deny":
+            lines.append(f"  {safe(each['function'])} is denied: {safe(each['reason'])}{rules}")
+        else:
+            lines.append(f"  {safe(each['function'])} {words[each['decision']]} {safe(each['approver'])}{rules}")
+    return [*lines, "  it may call any function: it names one only when it runs"] if reach["is_open"] else lines
 
 
 def standing(approval: Mapping[str, Any]) -> list[str]:
