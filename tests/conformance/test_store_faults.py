@@ -362,6 +362,19 @@ async def test_the_look_for_ready_runs_reads_no_body_of_mail_and_walks_no_sleepi
     assert "SCAN mail USING COVERING INDEX mail_waiting" in ready
 
 
+async def test_a_statement_is_planned_once_whatever_is_bound_to_it(store: SqliteStore):
+    database = store._reading
+    planned = list[object]()
+    database.authorizer = lambda *what: planned.append(what) or apsw.SQLITE_OK  # told of each planning
+    list(database.execute(rows._LOAD, (b"", 0)))
+    assert planned
+    planned.clear()
+    for now in range(1, 4):
+        list(database.execute(rows._LOAD, (b"", now)))
+    database.authorizer = None
+    assert not planned
+
+
 async def test_an_older_file_without_the_newer_indices_gets_them(tmp_path: Path, clock: ManualClock):
     async with opened(tmp_path, clock):
         pass
