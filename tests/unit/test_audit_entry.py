@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overwinter.audit import ENTRY_BYTES_MAX, Body, Entry, EntryRefused, Plain, Site, canonical, decode, encode, hidden
+from overwinter.audit import (
+    ENTRY_BYTES_MAX,
+    Atom,
+    Body,
+    Entry,
+    EntryRefused,
+    Plain,
+    Site,
+    canonical,
+    decode,
+    encode,
+    hidden,
+)
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 ATOMS = TEXT | st.booleans() | st.none() | st.integers(1 - 2**53, 2**53 - 1)
@@ -77,6 +89,32 @@ def test_a_key_beyond_ascii_is_refused() -> None:
 def test_another_spelling_is_not_read(raw: bytes) -> None:
     with pytest.raises(ValueError, match="not an audit entry"):
         decode(raw)
+
+
+NUMBERS = st.integers(0, 2**53 - 1)
+BODIES = st.none() | st.binary(max_size=8).map(hidden)
+SITES = st.none() | st.builds(Site, program_sha256=TEXT, start=NUMBERS, end=NUMBERS)
+LISTS = st.lists(TEXT, max_size=3).map(tuple)
+ENTRIES = st.builds(
+    Entry, kind=st.sampled_from(["call.intent", "call.result"]), tenant=TEXT, agent=TEXT, epoch=NUMBERS, run=st.none() | TEXT,
+    call=st.none() | NUMBERS, act=LISTS, site=SITES, tool=st.none() | TEXT, tool_pin=st.none() | TEXT, args=BODIES, result=BODIES,
+    labels=LISTS, decision=st.none() | st.just("deny"), policy_ids=LISTS, policy_set_sha256=st.none() | TEXT, errors=LISTS,
+    lease=st.none() | TEXT,
+)  # fmt: skip
+
+
+@given(ENTRIES, NUMBERS, NUMBERS)
+def test_an_entry_is_spelt_as_its_fields_are(entry: Entry, seq: int, ts_ms: int) -> None:
+    site: list[Atom] | None = entry.site and [entry.site.program_sha256, entry.site.start, entry.site.end]
+    said: dict[str, Plain] = {
+        "v": 1, "seq": seq, "ts": ts_ms, "kind": entry.kind, "tenant": entry.tenant, "agent": entry.agent, "epoch": entry.epoch,
+        "run": entry.run, "call": entry.call, "act": list(entry.act), "site": site, "tool": entry.tool, "tool_pin": entry.tool_pin,
+        "args_hmac": entry.args and entry.args.hmac(), "result_hmac": entry.result and entry.result.hmac(),
+        "labels": list(entry.labels), "decision": entry.decision, "policy_ids": list(entry.policy_ids),
+        "policy_set_sha256": entry.policy_set_sha256, "errors": list(entry.errors), "lease": entry.lease,
+    }  # fmt: skip
+    kept = {key: value for key, value in said.items() if value is not None and value != []}
+    assert encode(entry, seq=seq, ts_ms=ts_ms) == canonical(kept)
 
 
 def test_an_entry_says_where_it_stands_and_leaves_out_what_is_not() -> None:

@@ -37,7 +37,7 @@ class Found:
 
 
 class Sealing:
-    """Adds entries to the log in the transaction that they belong to. Used in the writing thread alone."""
+    """Adds entries to the log in the transaction that they belong to. Used by whoever has the writing connection."""
 
     def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock) -> None:
         self._end, self._signer, self._clock = end, signer, clock

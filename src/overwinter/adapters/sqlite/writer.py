@@ -6,8 +6,9 @@ divided by the load: with 64 in flight, durable commits reach more than ten time
 On a quick disk few would gather. So a job whose caller says that others follow is held back for a moment, until enough
 are together or one comes that cannot wait; this alone brings a busy home from 1,010 to 1,330 turns a second.
 
-The statements of short jobs are executed on the event loop, only the commit in the thread. Each statement gives Python's
-lock away and must get it back: seven a turn, in a thread beside a busy event loop, cost more waiting than work.
+The statements of short jobs are executed on the event loop, and so are their entries of the audit log; only the commit in
+the thread. Each statement gives Python's lock away and must get it back: seven a turn, in a thread beside a busy event loop,
+cost more waiting than work.
 """
 
 import asyncio
@@ -43,7 +44,8 @@ CLOSE_S_MAX = 30
 """How long a closing store waits for its disk."""
 
 T = TypeVar("T")
-Seal: TypeAlias = Callable[[apsw.Connection, Sequence[Entry]], Callable[[], None]]
+Kept: TypeAlias = Callable[[], None]
+Seal: TypeAlias = Callable[[apsw.Connection, Sequence[Entry]], Kept]
 """Writes entries in the transaction of their commits; what it returns is called when they are durable."""
 
 
@@ -97,7 +99,8 @@ class Writer:
         self._held: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[Job] = deque()
-        self._groups: queue.SimpleQueue[tuple[list[Job], bool] | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[tuple[list[Job], Kept | None] | None] = queue.SimpleQueue()
+        """With each group what is called once it is durable; None: it is not applied yet."""
         self._is_with_thread = False
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="overwinter-writer", daemon=True)
@@ -161,7 +164,7 @@ class Writer:
         if self._waiting:
             group = self._gathered()
             self._is_with_thread = True
-            self._groups.put((group, group[0].is_short and self._has_applied(group)))
+            self._groups.put((group, self._tried(group) if group[0].is_short else None))
         elif self._is_closed:
             self._groups.put(None)
 
@@ -171,21 +174,26 @@ class Writer:
             group.append(self._waiting.popleft())
         return group
 
-    def _has_applied(self, group: list[Job]) -> bool:
-        """Apply a group without its commit. False: nothing was applied, and the thread must see what is wrong."""
+    def _tried(self, group: list[Job]) -> Kept | None:
+        """Apply a group without its commit. None: nothing was applied, and the thread must see what is wrong."""
         self._connection.set_busy_timeout(0)  # another process may hold the file for a moment: the thread can wait
         try:
             if self._connection.in_transaction:
-                return False
+                return None
             self._connection.execute("begin immediate")
-            for job in group:
-                job.wrote = job.act(self._connection)
+            return self._applied(group)
         except Exception:  # noqa: BLE001 - the thread does it again, and tells who is concerned
             self._roll_back()
-            return False
+            return None
         finally:
             self._connection.set_busy_timeout(BUSY_MS)
-        return True
+
+    def _applied(self, group: list[Job]) -> Kept:
+        """Apply a group in the transaction that is open, with its entries; return what is called once it is durable."""
+        for job in group:
+            job.wrote = job.act(self._connection)
+        entries = [entry for job in group if job.wrote is not None for entry in job.wrote.audited]
+        return self._seal(self._connection, entries) if entries else _nothing
 
     def _take_back(self, group: list[Job]) -> None:
         self._is_with_thread = False
@@ -196,31 +204,27 @@ class Writer:
 
     def _work(self) -> None:
         while (given := self._groups.get()) is not None:
-            group, is_applied = given
-            if self._commit(group, is_applied=is_applied) is Came.SPOILT and len(group) > 1:
+            group, keep = given
+            if self._commit(group, keep) is Came.SPOILT and len(group) > 1:
                 for job in group:  # one of them spoilt the group: let each stand for itself
                     job.error = None
-                    self._commit([job], is_applied=False)
+                    self._commit([job], None)
             self._loop.call_soon_threadsafe(self._take_back, group)
 
-    def _commit(self, group: list[Job], *, is_applied: bool) -> Came:
+    def _commit(self, group: list[Job], keep: Kept | None) -> Came:
         """Apply a group and commit it; unless it came through, nothing of it was applied and each job holds the error."""
         came = Came.REFUSED
         try:
             with guarded(self._path):
-                if not is_applied:
+                if keep is None:
                     if self._connection.in_transaction:
                         self._connection.execute("rollback")
                     self._connection.execute("begin immediate")
-                came = Came.SPOILT
-                for job in () if is_applied else group:
-                    job.wrote = job.act(self._connection)
-                entries = [entry for job in group if job.wrote is not None for entry in job.wrote.audited]
-                keep = self._seal(self._connection, entries) if entries else None
+                    came = Came.SPOILT
+                    keep = self._applied(group)
                 came = Came.REFUSED
                 self._connection.execute("commit")
-                if keep is not None:
-                    keep()
+                keep()
         except Exception as error:  # noqa: BLE001 - it goes to whoever submitted
             self._roll_back()
             for job in group:
@@ -234,3 +238,7 @@ class Writer:
         if self._connection.in_transaction:
             with suppress(apsw.Error):
                 self._connection.execute("rollback")
+
+
+def _nothing() -> None:
+    """Be called when commits without entries are durable."""
