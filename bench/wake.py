@@ -111,7 +111,7 @@ async def audited_wakes(app: App, samples: int) -> dict[str, float]:
     }
 
 
-def _none(*_: object) -> list[Entry]:
+def _none(*_: object, **__: object) -> list[Entry]:
     return []
 
 

@@ -79,7 +79,7 @@ MUTATIONS = {
         "if False:",
         TURNS,
     ),
-    "an answer is taken twice": (STORE, 'and position = ? and state <> 2", (row.n, index)', 'and position = ?", (row.n, index)', CONFORMANCE),
+    "an answer is taken twice": (ROWS, "and state <> 2 returning function", "returning function", CONFORMANCE),
     "an intent is acted on before it is committed": (
         "src/overwinter/turn.py",
         "    verdict = await store.commit(commit, can_wait=can_wait)",

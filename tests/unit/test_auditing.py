@@ -69,14 +69,30 @@ async def test_entries_are_found_by_each_filter_and_order(project, ledger):
         assert await listed(app, begin=3) == ([3, 2, 1, 0], None)
         assert await listed(app, agent="other") == ([6, 5, 4], None)
         assert await listed(app, run=first[-8:]) == ([3, 2, 1, 0], None)
-        assert await listed(app, function="shop.d*") == ([4, 0], None)
-        assert await listed(app, function="shop.pay") == ([2], None)
+        assert await listed(app, function="shop.d*") == ([5, 4, 1, 0], None)
+        assert await listed(app, function="shop.pay") == ([3, 2], None)
         assert await listed(app, person="anna") == ([6], None)
         assert await listed(app, kind="call.intent", is_oldest_first=True) == ([0, 2, 4], None)
         assert await listed(app, since_ms=between_ms) == ([6, 5, 4], None)
         assert await listed(app, until_ms=between_ms, limit=1) == ([3], 2)
         assert await listed(app, agent="nobody") == ([], None)
         assert await listed(app, until_ms=0) == ([], None)
+
+
+REFUSED = """try:
+    await tools.call("shop.double", {"nonsense": 1})
+except TypeError:
+    pass
+await shop.pay(cents=3)
+await shop.double(number=1)"""
+
+
+async def test_every_outcome_names_its_function(project, ledger):
+    """Refused at once; by mail; by hand at the end of the run."""
+    async with auditing(project) as app:
+        await done(app, REFUSED)
+        entries = (await app.auditing.entries(Wanted(kind="call.result"), limit=9, is_oldest_first=True)).entries
+        assert [fields.get("tool") for _, fields in entries] == ["shop.double", "shop.pay", "shop.double"]
 
 
 async def test_an_entry_is_shown_with_its_decision_and_its_body(project, ledger):

@@ -4,7 +4,7 @@
 |---|---|---|
 | `called` (not a timer, a question to a person, a message) | `call.intent`, with decision, rules and their version | the fact: function, arguments, line |
 | `denied` | `deny` | the fact, with the reason |
-| `answered`, `unknown` | `call.result` | the fact: value or error |
+| `answered`, `unknown` | `call.result`, with the function | the fact: value or error |
 | `approved`, `rejected` | `approve` | the fact: by whom, of what digest |
 | `retried`, `continued` by a person | `approve` | the fact: by whom |
 | `quarantined` because the rules let no wake | `wake.refused` | the fact |
@@ -48,30 +48,38 @@ body has the names whole; which rules there were, `policy_set_sha256` says."""
 DECISIONS: Mapping[str, Decided] = {"denied": "deny", "approved": "allow", "rejected": "deny", "retried": "allow"}
 
 
-def turn(row: RunRow, committed: Turn, encoded: Iterable[tuple[str, bytes]]) -> list[Entry]:
+def turn(
+    row: RunRow, committed: Turn, encoded: Iterable[tuple[str, bytes]], functions: Mapping[int, str]
+) -> list[Entry]:
     """Return the entries of a turn's commit.
 
     Args:
         row: the run.
         committed: its turn.
         encoded: the turn's events, in order, with their bodies as bytes.
+        functions: what the calls had called that the commit closed, by index.
     """
     made = {new.call.index: new for new in committed.calls}
+    refused = {event.body["index"]: event.body["function"] for event in committed.events if event.kind == "denied"}
     found: list[Entry] = []
     for event, (_, raw) in zip(committed.events, encoded, strict=True):
         if event.kind in KINDS:
             new = made.get(event.body["index"]) if event.kind == "called" else None
             if new is None or new.call.effect != "wait":
-                found.append(_entry(row, committed.run_id, event, raw, rules=committed.rules, new=new))
+                index = event.body["index"]
+                function = functions.get(index) or refused.get(index, "")
+                found.append(
+                    _entry(row, committed.run_id, event, raw, rules=committed.rules, new=new, function=function)
+                )
     return found
 
 
-def facts(row: RunRow, run_id: str, events: Iterable[Event]) -> list[Entry]:
-    """Return the entries of facts that no turn brought."""
+def facts(row: RunRow, run_id: str, events: Iterable[Event], *, function: str = "") -> list[Entry]:
+    """Return the entries of facts that no turn brought; `function` is the one that an answer without a name is of."""
     found: list[Entry] = []
     for event in events:
         if event.kind in KINDS and (event.kind not in BY_PEOPLE or "by" in event.body):
-            found.append(_entry(row, run_id, event, values.encode(dict(event.body))))
+            found.append(_entry(row, run_id, event, values.encode(dict(event.body)), function=function))
         elif event.kind == "quarantined" and event.body.get("kind") == "WakeDenied":
             body = hidden(values.encode(dict(event.body)))
             found.append(
@@ -105,11 +113,18 @@ def granted(kind: Kind, grant: Granted, epoch: int, by: str, reason: str) -> Ent
 
 
 def _entry(  # noqa: PLR0913 - what is known of a fact
-    row: RunRow, run_id: str, event: Event, raw: bytes, *, rules: str = "", new: NewCall | None = None
+    row: RunRow,
+    run_id: str,
+    event: Event,
+    raw: bytes,
+    *,
+    rules: str = "",
+    new: NewCall | None = None,
+    function: str = "",
 ) -> Entry:
     kind, part = KINDS[event.kind]
     person = event.body.get("by")
-    function = event.body.get("function")
+    function = event.body.get("function") or function
     decision = DECISIONS.get(event.kind)
     policies: tuple[str, ...] = ()
     if new is not None:

@@ -16,7 +16,7 @@ from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page,
 
 __all__ = [
     "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
-    "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "has_mail", "has_seen", "ids_ending",
+    "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "has_mail", "has_seen", "ids_ending",
     "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "sweep",
 ]  # fmt: skip
 
@@ -165,6 +165,14 @@ def is_open(db: apsw.Connection, n: int, index: int) -> bool:
     return bool(list(db.execute("select 1 from call where n = ? and position = ? and state <> 2", (n, index))))
 
 
+def finished(db: apsw.Connection, n: int, index: int) -> str | None:
+    """Mark a call as answered; return its function, None if it is open no more."""
+    sql = "update call set state = 2, due = null where n = ? and position = ? and state <> 2 returning function"
+    for (function,) in list(db.execute(sql, (n, index))):
+        return function
+    return None
+
+
 def program_number(db: apsw.Connection, digest: bytes, source: str) -> int:
     """Return the number of a program, stored once."""
     for (number,) in db.execute("select id from program where digest = ?", (digest,)):
@@ -173,8 +181,12 @@ def program_number(db: apsw.Connection, digest: bytes, source: str) -> int:
     return db.last_insert_rowid()
 
 
-def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: int, ids: Ids) -> bool:  # noqa: PLR0913, PLR0917 - one statement list, called once
-    """Write a turn whose epoch, `seq` and status have been compared; return whether mail is left for the run.
+def apply(  # noqa: PLR0913, PLR0917 - one statement list, called once
+    db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: int, ids: Ids
+) -> tuple[bool, dict[int, str]]:
+    """Write a turn whose epoch, `seq` and status have been compared.
+
+    Return whether mail is left for the run, and the functions of the calls that are closed now, by index.
 
     Each statement costs the thread a change of hands with the event loop: so none that has nothing to do.
     """
@@ -184,8 +196,7 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
             "update run set seq = seq + 1, events = events + ?, calls = ? where n = ?",
             (len(batch.events), turn.calls_next, row.n),
         )
-        close_run(db, row.n, turn.status, batch.result, now)
-        return False
+        return False, close_run(db, row.n, turn.status, batch.result, now)
     db.execute(
         "update run set seq = seq + 1, events = events + ?, calls = ?, failures = 0, not_before = 0, first = ?, "
         "receives = ?, changed = ? where n = ?",
@@ -194,9 +205,12 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
     db.execute("insert or replace into snapshot values (?, ?)", (row.n, turn.snapshot))
     if turn.consumed:
         db.executemany("delete from mail where n = ? and id = ?", [(row.n, to_bytes(each)) for each in turn.consumed])
+    closed: dict[int, str] = {}
     if turn.closed:
         gone = [(row.n, each) for each in turn.closed]
-        db.executemany("delete from call where n = ? and position = ?", gone)
+        closed.update(
+            db.executemany("delete from call where n = ? and position = ? returning position, function", gone)
+        )
         if row.has_mail:
             # An answer that came while the turn took the call's time-out: nobody can receive it, and it must not wake the run.
             db.executemany("delete from mail where n = ? and position = ?", gone)
@@ -214,17 +228,22 @@ def apply(db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: in
             gates.put(db, row.n, call.index, new.gate)
     for index, body in batch.answers:
         post(db, row.n, ids.new(), index, body, now)
-    return bool(batch.answers) or (row.has_mail and has_mail(db, row.n))
+    return bool(batch.answers) or (row.has_mail and has_mail(db, row.n)), closed
 
 
-def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None, now: int) -> None:
-    """Bring a run to its end: of all that moved, only the row and the journal stay."""
+def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None, now: int) -> dict[int, str]:
+    """Bring a run to its end: of all that moved, only the row and the journal stay.
+
+    Return the functions of its open calls, by index.
+    """
     db.execute(
         "update run set status = ?, result = ?, changed = ?, not_before = 0, first = null, receives = 0 where n = ?",
         (status, result, now, n),
     )
-    for table in ("snapshot", "mail", "call", "gate", "vote"):
+    closed: dict[int, str] = dict(db.execute("delete from call where n = ? returning position, function", (n,)))
+    for table in ("snapshot", "mail", "gate", "vote"):
         db.execute(f"delete from {table} where n = ?", (n,))
+    return closed
 
 
 def has_mail(db: apsw.Connection, n: int) -> bool:

@@ -239,8 +239,8 @@ class SqliteStore:
                 return Wrote(Verdict.REVOKED)
             if row.seq != turn.seq:
                 return Wrote(Verdict.STALE)
-            has_mail = rows.apply(db, row, turn, batch, now, self._ids)
-            entries = audited.turn(row, turn, batch.events)
+            has_mail, closed = rows.apply(db, row, turn, batch, now, self._ids)
+            entries = audited.turn(row, turn, batch.events, closed)
             return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
 
         return await self._writer.submit(act, can_wait=can_wait, is_short=batch.is_short)
@@ -363,15 +363,14 @@ class SqliteStore:
             row = rows.run_row(db, run_id)
             if row is None:
                 return Wrote(result=False)
-            db.execute(
-                "update call set state = 2, due = null where n = ? and position = ? and state <> 2", (row.n, index)
-            )
-            if not db.changes():
+            function = rows.finished(db, row.n, index)
+            if function is None:
                 return Wrote(result=False)
             now = self._clock.now_us()
             rows.post(db, row.n, self._ids.new(), index, body, now)
             rows.append_to(db, row, row.epoch, now, (event,))
-            return Wrote(result=True, grown=run_id, is_woken=True, audited=audited.facts(row, run_id, (event,)))
+            entries = audited.facts(row, run_id, (event,), function=function)
+            return Wrote(result=True, grown=run_id, is_woken=True, audited=entries)
 
         return await self._writer.submit(act, is_short=len(body) <= rows.SHORT_BYTES_MAX)
 
@@ -464,7 +463,7 @@ class SqliteStore:
                     rows.post(db, row.n, self._ids.new(), call.index, body, now)
                     answered = facts.answered(call.index, answer, by=vote.person)
                     rows.append_to(db, row, row.epoch, now, (said, answered))
-                    entries += audited.facts(row, call.run_id, (answered,))
+                    entries += audited.facts(row, call.run_id, (answered,), function=call.function)
                     return Wrote(voted, grown=call.run_id, is_woken=True, audited=entries)
                 case _:
                     return Wrote(voted)
