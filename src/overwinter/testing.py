@@ -144,7 +144,7 @@ async def finish(
                 await app.committed(run_id, run.events)
             continue
         instants = [run.due_us] if run.due_us else []
-        instants += [each.not_before_us for each in await app.calls(run_id) if each.not_before_us]
+        instants += [each.not_before_us for each in await app.calls(run_id) if each.not_before_us and not each.person]
         instants += [run.not_before_us] if run.not_before_us else []
         ahead = [instant for instant in instants if instant > clock.now_us()]
         if ahead:
@@ -182,7 +182,10 @@ def _asked(question: CallRecord) -> str:
     if question.state is CallState.UNKNOWN:
         return "unknown"
     is_gated = question.gate is not None and not question.gate.is_used
-    return "approve" if is_gated else str(question.call.arguments["question"])
+    if is_gated:
+        return "approve"
+    asked = question.call.arguments if question.call.more is None else question.call.more
+    return str(asked.get("question"))
 
 
 # --- Faults ----------------------------------------------------------------------------------------------------------
