@@ -37,6 +37,7 @@ CLAIMS = {
     "G9.egress": "no spelling, name or redirect leads a request to a private address that the operator did not write down",
     "G9.credentials": "a credential goes to the scheme, host, port and path of its connection and nowhere else",
     "G6.no_echo": "what a service repeats of its credential, in any usual encoding, is in no result, error, journal or file",
+    "G9.login.asked": "a run whose login has ended asks its owner to log in, sends nothing meanwhile, and goes on afterwards",
     "G8.changed": "a function whose definition changed is not called until somebody accepts it",
     "G4.tampering": "edit, delete, insert, reorder, fork, backdating and truncation of the audit log are found, also with its key stolen",
     "G4.deletable": "bodies can be deleted from the file, and the entries that stay tell nothing and are still proved",

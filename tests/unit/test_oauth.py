@@ -29,7 +29,7 @@ from overwinter.adapters.vault import Vault
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Status
-from overwinter.testing import OWNER, ManualClock, finish
+from overwinter.testing import OWNER, ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
 
@@ -173,18 +173,20 @@ def service_of(world: World, **more: Any) -> Service:
 async def log_in(world: World, project: Path, service: Service) -> None:
     vault = Vault(project / ".overwinter")
     references = References(project, vault)
-    attempt = await logins.begin_login(service, references, "http://127.0.0.1:9/callback")
+    attempt = await logins.begin_login(service, references, "http://127.0.0.1:9/callback", vault)
     await logins.finish_login(
         attempt, world.consented(attempt.url), service, references, vault, now_us=ManualClock().now_us()
     )
 
 
+def config_of(service: Service) -> Config:
+    agents = {"default": Agent(owner=OWNER, tools=("*",))}
+    return Config(agents=agents, worker=Worker(interpreters=1), services={"notes": service})
+
+
 async def ran(project: Path, service: Service, source: str = "await notes.echo()") -> Any:
-    config = Config(
-        agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=1), services={"notes": service}
-    )
     clock = ManualClock()
-    async with opened(project, clock=clock, config=config) as app:
+    async with opened(project, clock=clock, config=config_of(service)) as app:
         run_id = await app.start(source)
         return await finish(app, run_id, clock)
 
@@ -235,7 +237,7 @@ async def test_a_server_that_is_not_as_the_rules_ask_gets_no_code(world, project
 
 async def test_an_issuer_is_compared_as_it_is_written(world, project):
     with pytest.raises(ConfigInvalid, match="takes no tokens of"):
-        await log_in(world, project, service_of(world, issuer=f"{world.issuer}/"))
+        await log_in(world, project, service_of(world, issuer=f"{world.issuer}/other"))
     with pytest.raises(ConfigInvalid, match="is not asked"):  # named by the server alone, on a private network
         await log_in(world, project, service_of(world, issuer=""))
 
@@ -244,7 +246,7 @@ async def test_an_issuer_is_compared_as_it_is_written(world, project):
 async def test_an_answer_of_another_login_or_server_is_refused_before_the_code_is_sent(world, project, change):
     vault = Vault(project / ".overwinter")
     references = References(project, vault)
-    attempt = await logins.begin_login(service_of(world), references, "http://127.0.0.1:9/callback")
+    attempt = await logins.begin_login(service_of(world), references, "http://127.0.0.1:9/callback", vault)
     url, _, query = world.consented(attempt.url).partition("?")
     changed = {**{key: each[0] for key, each in parse_qs(query).items()}, change[0]: change[1]}
     with pytest.raises(ConfigInvalid):
@@ -279,11 +281,11 @@ async def test_two_that_refresh_at_once_send_a_refresh_token_once(world, project
 
 
 def _killed_in_a_refresh(vault: Vault, world: World) -> None:
-    login = logins._found(vault, world.server, world.issuer)
+    login = logins._found(vault, world.server, world.issuer, "")
     assert login is not None
     child = os.fork()
     if child == 0:  # killed between the mark and what is written of the answer
-        logins._keep(vault, world.server, replace(login, is_sent=True))
+        logins._keep(vault, logins._name(world.server, world.issuer, ""), replace(login, is_sent=True))
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
 
@@ -304,15 +306,40 @@ async def test_whoever_is_killed_in_a_refresh_never_sends_the_token_again(world,
     assert await access(project, service_of(world), ManualClock()).bearer(old) in world.good
 
 
-async def test_a_login_that_was_withdrawn_says_how_to_log_in_and_is_not_asked_for_ever(world, project):
+@pytest.mark.claim("G9.login.asked")
+async def test_a_run_whose_login_was_withdrawn_waits_for_its_owner_and_asks_nobody_else(world, project):
     await log_in(world, project, service_of(world))
     assert (await ran(project, service_of(world))).status is Status.FINISHED
     world.good.clear()
     world.refreshes.clear()
-    run = await ran(project, service_of(world))
-    assert run.status is Status.FAILED
-    assert "overwinter tools login notes" in str(run.result)
-    assert len(world.asked) == 2
+    clock = ManualClock()
+    async with opened(project, clock=clock, config=config_of(service_of(world))) as app:
+        run_id = await app.start("await notes.echo()")
+        for _ in range(3):
+            await idle(app)
+            clock.advance(3_600)
+        (question,) = await app.questions(run_id)
+        assert question.person == OWNER
+        assert "overwinter tools login notes" in question.call.more["question"]
+        asked = len(world.asked)
+        run = await finish(app, run_id, clock, answers={"waits for a login": "give up"})
+        assert run.status is Status.FAILED
+        assert len(world.asked) == asked == 2
+
+
+@pytest.mark.claim("G9.login.asked")
+async def test_a_run_goes_on_with_the_login_that_its_owner_made_meanwhile(world, project):
+    await log_in(world, project, service_of(world))
+    assert (await ran(project, service_of(world))).status is Status.FINISHED
+    world.good.clear()
+    world.refreshes.clear()
+    clock = ManualClock()
+    async with opened(project, clock=clock, config=config_of(service_of(world))) as app:
+        run_id = await app.start("await notes.echo()")
+        await idle(app)
+        await log_in(world, project, service_of(world))
+        run = await finish(app, run_id, clock, answers={"waits for a login": "logged in"})
+    assert (run.status, run.result) == (Status.FINISHED, {"result": "[secret]"})
 
 
 async def test_a_machine_gets_its_token_with_its_secret_and_no_person(world, project, monkeypatch):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["Vault", "private_text"]
 
 SECRET_BYTES_MAX = 1 << 16
 SECRETS_MAX = 1_000
+FRESH_NS = 100_000_000
+"""Far more than the 1 to 10 ms in which a kernel writes one time of change for all files."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -40,7 +43,7 @@ class Vault:
             ConfigInvalid: there is none of that name.
             HomeDamaged: the file or its key cannot be read.
         """
-        found = self._all().get(name)
+        found = self.all().get(name)
         if found is None:
             raise ConfigInvalid(f"the vault has no secret {name!r}: overwinter secrets set {name}")
         return found
@@ -53,7 +56,7 @@ class Vault:
             HomeDamaged: the file or its key cannot be read.
         """
         _age()
-        self._all()
+        self.all()
 
     def names(self) -> Sequence[str]:
         """Return the names of all secrets, sorted.
@@ -61,7 +64,20 @@ class Vault:
         Raises:
             HomeDamaged: the file or its key cannot be read.
         """
-        return sorted(self._all())
+        return sorted(self.all())
+
+    def version(self) -> tuple[int, ...] | None:
+        """Return what is another after each change of the file; None if nobody can tell at this moment.
+
+        A change makes a new file. One of the last moments may have the times, and even the number, of the one before it.
+        """
+        try:
+            found = self._place.stat()
+        except OSError:
+            return None
+        if time.time_ns() - found.st_mtime_ns < FRESH_NS:
+            return None
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def put(self, name: str, secret: str) -> None:
         """Keep a secret, in the place of the one that had its name.
@@ -76,7 +92,7 @@ class Vault:
         if not secret or len(secret.encode()) > SECRET_BYTES_MAX:
             raise UsageError(f"a secret has 1 to {SECRET_BYTES_MAX} bytes")
         with self._alone():
-            secrets = {**self._all(), name: secret}
+            secrets = {**self.all(), name: secret}
             if len(secrets) > SECRETS_MAX:
                 raise UsageError(f"a vault has at most {SECRETS_MAX} secrets: remove some")
             self._write(secrets)
@@ -90,12 +106,17 @@ class Vault:
             HomeError: it cannot be written.
         """
         with self._alone():
-            secrets = dict(self._all())
+            secrets = dict(self.all())
             if secrets.pop(name, None) is None:
                 raise NotFound(f"the vault has no secret {name!r}: overwinter secrets list")
             self._write(secrets)
 
-    def _all(self) -> Mapping[str, str]:
+    def all(self) -> Mapping[str, str]:
+        """Return every secret by its name.
+
+        Raises:
+            HomeDamaged: the file or its key cannot be read.
+        """
         if not self._place.exists():
             return {}
         age = _age()

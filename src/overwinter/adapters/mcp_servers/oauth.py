@@ -7,34 +7,64 @@ is bound to the MCP server, keeps its lock in memory, and does not look whether 
 |---|---|
 | metadata of the resource comes from the server's own origin | RFC 9728, 3 |
 | an issuer is compared as a plain string, in metadata and in the redirect | RFC 8414, 3.3; RFC 9207, 2.4 |
+| but with no path it may have a slash or none in what a server says of it | RFC 3986, 6.2.3; servers of older SDKs add one |
 | `resource` stands in every authorization and token request | RFC 8707, 2 |
 | who does not offer PKCE with S256 is not asked | MCP, authorization |
 | no answer that sends a request on is followed | a code or a refresh token goes to one address |
 """
 
+import asyncio
 import base64
 import json
+import re
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from overwinter.adapters.egress import Forbidden, endpoint, transport
+from overwinter.adapters.egress import Endpoint, Forbidden, endpoint, transport
+from overwinter.adapters.masks import mask_of
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["Attempt", "Authority", "Client", "Unsent", "begin", "discovered", "finish", "granted"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = [
+    "Attempt",
+    "Authority",
+    "Client",
+    "Unsent",
+    "begin",
+    "discovered",
+    "finish",
+    "granted",
+    "scopes_in",
+    "withdrawn",
+]
 
 BODY_BYTES_MAX = 1 << 18
 REQUEST_S_MAX = 20.0
+"""For one request and its whole answer, however slowly it drips."""
 WORDS_CHARACTERS_MAX = 200
-REFUSED = 400
-TOO_MANY, UNAVAILABLE = 429, 503
+TOKEN_CHARACTERS_MAX = 16_384
+"""Servers refuse headers that are longer; a token of such a length is a mistake or an attack on the vault."""
+SCOPES_MAX = 50
+REFUSED, UNAUTHORIZED, BROKEN = 400, 401, 500
+TOO_MANY = 429
+OFFLINE = "offline_access"
+"""Who offers this scope gives no refresh token without it (OpenID Connect Core, 11)."""
+PLACES = ("authorization", "token", "registration", "revocation")
+_TOKEN = re.compile(rf"[!-~]{{1,{TOKEN_CHARACTERS_MAX}}}")
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,200}")
+"""RFC 6749, 3.3."""
+_PARAMETER = re.compile(r'([a-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 
 
 class Unsent(ConfigInvalid):
-    """The authorization server took nothing: no connection, or it said that it is busy. A retry can help."""
+    """The authorization server gave nothing: no connection, or it said that it is busy or broken. A retry can help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +76,10 @@ class Authority:
     authorize: str
     token: str
     register: str = ""
+    revoke: str = ""
+    """Where a token is taken back (RFC 7009)."""
     scopes: tuple[str, ...] = ()
-    """What the resource says that it needs."""
+    """What the resource says that it needs, and what a refresh token takes."""
     methods: tuple[str, ...] = ()
     """How a client may say who it is at the token endpoint."""
     takes_documents: bool = False
@@ -79,6 +111,8 @@ class Attempt:
     verifier: str
     named: tuple[str, ...]
     """Addresses that the operator wrote down."""
+    scopes: tuple[str, ...]
+    """What is asked for."""
 
 
 async def discovered(server: str, issuer: str) -> Authority:
@@ -94,21 +128,25 @@ async def discovered(server: str, issuer: str) -> Authority:
     from mcp.client.auth import utils  # noqa: PLC0415 - the SDK takes half a second
 
     named = (server, issuer)
-    found = await _first(utils.build_protected_resource_metadata_discovery_urls(None, server), named)
+    told = await _challenge(server)
+    found = await _first(_resource_places(server, told.get("resource_metadata", "")), named)
     if found is None:
         raise ConfigInvalid(f"{server} does not say who gives tokens for it (RFC 9728): write auth as a reference")
     resource = _resource(found, server)
     offered = _texts(found.get("authorization_servers"))
-    if issuer and issuer not in offered:
-        raise ConfigInvalid(f"{server} takes no tokens of {issuer!r}: it names {', '.join(offered) or 'nobody'}")
+    if issuer and not any(_is_same(each, issuer) for each in offered):
+        names = _plain(", ".join(offered)) or "nobody"
+        raise ConfigInvalid(f"{server} takes no tokens of {issuer!r}: it names {names}")
     if not offered:
         raise ConfigInvalid(f"{server} names no authorization server")
     chosen = issuer or offered[0]
-    places = utils.build_oauth_authorization_server_metadata_discovery_urls(chosen, server)
-    metadata = await _first(places, named)
+    metadata = await _first(utils.build_oauth_authorization_server_metadata_discovery_urls(chosen, server), named)
     if metadata is None:
-        raise ConfigInvalid(f"the authorization server {chosen} does not describe itself (RFC 8414)")
-    return _authority(metadata, chosen, resource, _texts(found.get("scopes_supported")))
+        raise ConfigInvalid(f"the authorization server {_plain(chosen)} does not describe itself (RFC 8414)")
+    if not issuer and isinstance(said := metadata.get("issuer"), str) and _is_same(said, chosen):
+        chosen = said
+    scopes = scopes_in(told.get("scope", "")) or _texts(found.get("scopes_supported"))
+    return _authority(metadata, chosen, resource, scopes, named)
 
 
 async def begin(
@@ -134,7 +172,8 @@ async def begin(
     joint = "&" if urlsplit(authority.authorize).query else "?"
     url = f"{authority.authorize}{joint}{urlencode(asked)}"
     return Attempt(
-        authority=authority, client=client, url=url, redirect=redirect, state=state, verifier=pkce.code_verifier, named=named
+        authority=authority, client=client, url=url, redirect=redirect, state=state, verifier=pkce.code_verifier, named=named,
+        scopes=tuple(scopes),
     )  # fmt: skip
 
 
@@ -148,14 +187,19 @@ async def finish(attempt: Attempt, answered: str) -> Mapping[str, Any]:
     Raises:
         ConfigInvalid: it is not of this login, not of this server, or says no.
     """
-    given = {key: values[0] for key, values in parse_qs(urlsplit(answered.strip()).query).items() if len(values) == 1}
+    query = parse_qs(urlsplit(answered.strip()).query, keep_blank_values=True)
+    if any(
+        len(values) > 1 for values in query.values()
+    ):  # RFC 6749, 3.1: never twice; two readers would read two things
+        raise ConfigInvalid("the address says something twice: it is not what an authorization server sends")
+    given = {key: values[0] for key, values in query.items()}
     if not secrets.compare_digest(given.get("state", "").encode(), attempt.state.encode()):
         raise ConfigInvalid("the address is of no login that was begun here: its state is another")
     authority = attempt.authority
     issuer = given.get("iss")  # RFC 9207, 2.4: before anything else of the answer is believed
     if issuer != authority.issuer and (issuer is not None or authority.says_issuer):
         raise ConfigInvalid(f"the answer is of {_plain(issuer or 'nobody')}, and not of {authority.issuer}")
-    if "code" not in given:
+    if not given.get("code"):
         raise ConfigInvalid(f"{authority.issuer} gave no login: {_plain(given.get('error', 'no reason'))}")
     asked = {
         "grant_type": "authorization_code", "code": given["code"], "redirect_uri": attempt.redirect,
@@ -181,25 +225,73 @@ async def granted(
         ConfigInvalid: it refused, or answered what is no bearer token for this server.
         OSError: nobody knows what it did.
     """
-    form, headers = {**asked, "resource": resource, "client_id": client.id}, dict[str, str]()
+    status, body = await _form(url, {**asked, "resource": resource}, client, named)
+    if status >= REFUSED:
+        # What it says may repeat what it was sent, and goes to journals.
+        sent = mask_of({client.secret, *asked.values()} - {"", asked["grant_type"]})
+        said = _plain(sent.text(str(body.get("error") or f"status {status}")))
+        raise ConfigInvalid(f"{_origin(url)} refused: {said}")
+    token = body.get("access_token")
+    if not isinstance(token, str) or str(body.get("token_type", "")).lower() != "bearer":
+        raise ConfigInvalid(f"{_origin(url)} answered no bearer token")
+    refresh = body.get("refresh_token") or "none"
+    if not _TOKEN.fullmatch(token) or not isinstance(refresh, str) or not _TOKEN.fullmatch(refresh):
+        raise ConfigInvalid(f"{_origin(url)} answered a token that no header holds")
+    _check_audience(token, resource)
+    return body
+
+
+async def withdrawn(url: str, token: str, client: Client, named: tuple[str, ...]) -> None:
+    """Have a refresh token taken back, and what came of it (RFC 7009).
+
+    Raises:
+        ConfigInvalid: it is not taken back.
+        OSError: nobody knows.
+    """
+    status, _ = await _form(url, {"token": token, "token_type_hint": "refresh_token"}, client, named)
+    if status >= REFUSED:
+        raise ConfigInvalid(f"{_origin(url)} does not take the login back: status {status}")
+
+
+def scopes_in(text: str) -> list[str]:
+    """Return the scopes of a list of them."""
+    return list(dict.fromkeys(each for each in text.split() if _SCOPE.fullmatch(each)))[:SCOPES_MAX]
+
+
+async def _form(
+    url: str, asked: Mapping[str, str], client: Client, named: tuple[str, ...]
+) -> tuple[int, Mapping[str, Any]]:
+    form, headers = {**asked, "client_id": client.id}, dict[str, str]()
     if client.method == "client_secret_basic":
         pair = f"{quote(client.id, safe='')}:{quote(client.secret, safe='')}"  # RFC 6749, 2.3.1
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     elif client.method == "client_secret_post":
         form["client_secret"] = client.secret
     status, body = await _asked("POST", url, named, data=form, headers=headers)
-    if status in (TOO_MANY, UNAVAILABLE):
-        raise Unsent(f"{_origin(url)} is busy: status {status}")
-    if status >= REFUSED:
-        raise ConfigInvalid(f"{_origin(url)} refused: {_plain(str(body.get('error') or f'status {status}'))}")
-    token = body.get("access_token")
-    if not isinstance(token, str) or not token or str(body.get("token_type", "")).lower() != "bearer":
-        raise ConfigInvalid(f"{_origin(url)} answered no bearer token")
-    _check_audience(token, resource)
-    return body
+    if status == TOO_MANY or status >= BROKEN:
+        raise Unsent(f"{_origin(url)} is busy or broken: status {status}")
+    return status, body
 
 
 # --- What others say of themselves ---------------------------------------------------------------------------------------
+
+
+async def _challenge(server: str) -> Mapping[str, str]:
+    """Return what a server says to whoever comes without a token (RFC 9728, 5.1); nothing if it says nothing."""
+    try:
+        async with _answer("GET", server, (server,), headers={"Accept": "text/event-stream"}) as response:
+            words = response.headers.get("WWW-Authenticate", "") if response.status_code == UNAUTHORIZED else ""
+    except (ConfigInvalid, OSError):  # asked for where it usually is, it says so itself
+        return {}
+    return {found[1]: found[2] or found[3] or "" for found in _PARAMETER.finditer(words[:TOKEN_CHARACTERS_MAX])}
+
+
+def _resource_places(server: str, told: str) -> list[str]:
+    """Return where a server may describe itself: where it says, if that is at its own origin, and where all do."""
+    from mcp.client.auth import utils  # noqa: PLC0415 - as above
+
+    is_own = bool(told) and _origin(told) == _origin(server)
+    return utils.build_protected_resource_metadata_discovery_urls(told if is_own else None, server)
 
 
 def _resource(found: Mapping[str, Any], server: str) -> str:
@@ -211,26 +303,44 @@ def _resource(found: Mapping[str, Any], server: str) -> str:
     return said
 
 
-def _authority(metadata: Mapping[str, Any], issuer: str, resource: str, scopes: Sequence[str]) -> Authority:
+def _authority(
+    metadata: Mapping[str, Any], issuer: str, resource: str, scopes: Sequence[str], named: tuple[str, ...]
+) -> Authority:
     if metadata.get("issuer") != issuer:
         raise ConfigInvalid(f"{issuer} describes itself as {_plain(str(metadata.get('issuer')))}: another issuer")
     if "S256" not in _texts(metadata.get("code_challenge_methods_supported")):
         raise ConfigInvalid(f"{issuer} does not offer PKCE with S256: a login there could be stolen on its way")
-    authorize, token = metadata.get("authorization_endpoint"), metadata.get("token_endpoint")
-    if not isinstance(token, str):
+    places = {key: _place(metadata, f"{key}_endpoint", named) for key in PLACES}
+    if not places["token"]:
         raise ConfigInvalid(f"{issuer} does not say where it gives tokens")
     methods = metadata.get("token_endpoint_auth_methods_supported")
+    more = (OFFLINE,) if OFFLINE in _texts(metadata.get("scopes_supported")) and OFFLINE not in scopes else ()
     return Authority(
         issuer=issuer,
         resource=resource,
-        authorize=authorize if isinstance(authorize, str) else "",
-        token=token,
-        register=str(metadata.get("registration_endpoint") or ""),
-        scopes=tuple(scopes),
+        authorize=places["authorization"],
+        token=places["token"],
+        register=places["registration"],
+        revoke=places["revocation"],
+        scopes=(*scopes, *more) if scopes else (),
         methods=tuple(_texts(methods)) or ("client_secret_basic",),  # RFC 8414, 2: the default
         takes_documents=metadata.get("client_id_metadata_document_supported") is True,
         says_issuer=metadata.get("authorization_response_iss_parameter_supported") is True,
     )
+
+
+def _place(metadata: Mapping[str, Any], key: str, named: tuple[str, ...]) -> str:
+    """Return one of an authorization server's addresses, judged: also that which a person opens; "" if it has none."""
+    url = metadata.get(key)
+    if not isinstance(url, str) or not url:
+        return ""
+    try:
+        _endpoint(url, named)
+    except Forbidden as error:
+        raise ConfigInvalid(f"{key} of the authorization server is not asked: {error}") from error
+    if not url.isascii():
+        raise ConfigInvalid(f"{key} of the authorization server is not asked: it is not written in ASCII")
+    return url
 
 
 async def _registered(authority: Authority, redirect: str, named: tuple[str, ...]) -> Client:
@@ -259,7 +369,7 @@ def _check_audience(token: str, resource: str) -> None:
     try:
         middle = token.split(".")[1] if token.count(".") == 2 else ""  # noqa: PLR2004 - RFC 7519, 3: three parts
         claims = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     said = claims.get("aud") if isinstance(claims, dict) else None
     audiences = [said] if isinstance(said, str) else _texts(said)
@@ -292,37 +402,62 @@ async def _asked(method: str, url: str, named: Sequence[str], **said: Any) -> tu
         ConfigInvalid: nothing may be sent there, or the answer is too long.
         OSError: the connection broke.
     """
+    async with _answer(method, url, named, **said) as response:
+        body = b""
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise ConfigInvalid(f"{_origin(url)} answers compressed, which it was asked not to")
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > BODY_BYTES_MAX:
+                raise ConfigInvalid(f"{_origin(url)} answers more than {BODY_BYTES_MAX} bytes")
+        status = response.status_code
+    try:
+        made = json.loads(body)
+    except (ValueError, RecursionError):
+        made = None
+    return status, cast("Mapping[str, Any]", made) if isinstance(made, dict) else {}
+
+
+@asynccontextmanager
+async def _answer(method: str, url: str, named: Sequence[str], **said: Any) -> "AsyncGenerator[httpx2.Response]":
+    """Yield an answer whose body is not read yet; see `_asked`."""
     import httpx2  # noqa: PLC0415 - the SDK's
 
+    said["headers"] = {"Accept": "application/json", "Accept-Encoding": "identity", **said.get("headers", {})}
     try:
-        there = endpoint(url, is_named=any(each and _origin(each) == _origin(url) for each in named))
+        there = _endpoint(url, named)
         async with (
+            asyncio.timeout(REQUEST_S_MAX),
             httpx2.AsyncClient(transport=transport(there, {}), timeout=REQUEST_S_MAX, trust_env=False) as client,
             client.stream(method, url, **said) as response,
         ):
-            body = b""
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > BODY_BYTES_MAX:
-                    raise ConfigInvalid(f"{_origin(url)} answers more than {BODY_BYTES_MAX} bytes")
+            yield response
     except Forbidden as error:
         raise ConfigInvalid(f"{_origin(url)} is not asked: {error}") from error
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise Unsent(f"{_origin(url)} cannot be reached: {type(error).__name__}") from error
     except socket.gaierror as error:
         raise Unsent(f"{_origin(url)} cannot be found: {error.strerror}") from error
-    except httpx2.HTTPError as error:
+    except TimeoutError as error:
+        raise OSError(f"{_origin(url)} did not answer within {REQUEST_S_MAX:g} s") from error
+    except (httpx2.HTTPError, httpx2.StreamError) as error:
         raise OSError(f"{_origin(url)} did not answer: {type(error).__name__}") from error
-    try:
-        made = json.loads(body)
-    except ValueError:
-        made = None
-    return response.status_code, cast("Mapping[str, Any]", made) if isinstance(made, dict) else {}
+
+
+def _endpoint(url: str, named: Sequence[str]) -> Endpoint:
+    return endpoint(url, is_named=any(each and _origin(each) == _origin(url) for each in named))
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two issuers are one: the same text, but for the slash of an address without a path."""
+    bare = tuple(each.removesuffix("/") if urlsplit(each).path == "/" else each for each in (one, other))
+    return bare[0] == bare[1]
 
 
 def _origin(url: str) -> str:
+    """Return scheme, host and port, for a comparison and for words; a user in it is left out."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
 def _texts(value: object) -> list[str]:

@@ -17,15 +17,15 @@ from overwinter.adapters.egress import endpoint, judged, resolved_by_system, wit
 from overwinter.adapters.masks import Mask, mask_of
 from overwinter.adapters.mcp_servers.flow import Flow
 from overwinter.adapters.mcp_servers.forms import answered, asked
-from overwinter.adapters.mcp_servers.logins import Access
+from overwinter.adapters.mcp_servers.logins import Access, Untaken
 from overwinter.adapters.mcp_servers.stdio import Child, Words, over_stdio
-from overwinter.adapters.mcp_servers.web import over_web
+from overwinter.adapters.mcp_servers.web import UNTAKEN, Bearer, over_web
 from overwinter.adapters.references import References
 from overwinter.catalog import Asks, Later
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["BROKEN", "START_S_MAX", "Lied", "Refused", "Server"]
+__all__ = ["BROKEN", "START_S_MAX", "Barred", "Lied", "Refused", "Server"]
 
 NOT_TAKEN = (-32_600, -32_601, -32_602)
 CLOSED = -32_000
@@ -42,6 +42,8 @@ POLL_S = 1.0
 """Pause between two looks at a task whose server names none."""
 PROGRESS_S_MAX = 3_600.0
 """The longest that a request may go on by reporting progress."""
+TOKENS_MAX = 16
+"""Bearer tokens of a connection that its answers are searched for: the last ones. What ended hours ago opens nothing."""
 TASK_TTL_MS = 86_400_000
 MODERN = "2026-07-28"
 """From this protocol on a server that needs a person's word ends the request, and is asked again with it."""
@@ -49,6 +51,14 @@ MODERN = "2026-07-28"
 
 class Refused(Exception):
     """The server did not take the request: nothing was carried out."""
+
+
+class Barred(Refused):
+    """The server did not take the request for the credential that it came with."""
+
+    def __init__(self, untaken: Untaken) -> None:
+        super().__init__(untaken.why)
+        self.untaken = untaken
 
 
 class Lied(Exception):
@@ -115,6 +125,7 @@ class Server:
         self._does_ask = False
         self._mask = Mask()
         self._secrets = set[str]()
+        self._tokens = list[str]()
         self._has_changed = False
         self._is_doubtful = False
 
@@ -122,6 +133,7 @@ class Server:
         """Return whether a new connection had to be made; then its tools were looked at.
 
         Raises:
+            Barred: it does not take its credential.
             ConfigInvalid: the server does not start.
             TimeoutError: it does not say what it has.
         """
@@ -137,6 +149,9 @@ class Server:
             client = await self._started()
             try:
                 self._seen(await self._listed(client))
+            except Barred:
+                await self.stop()
+                raise
             except Refused as error:
                 await self.stop()
                 raise ConfigInvalid(f"{self._service.mcp}: it does not say what tools it has: {error}") from error
@@ -161,6 +176,11 @@ class Server:
                 self._is_doubtful = False
                 return False
         return True
+
+    def forgive(self) -> None:
+        """Try its login again: a person says that it is well."""
+        if self._access is not None:
+            self._access.forgive()
 
     async def look(self) -> None:
         """Look at the tools that the server has now."""
@@ -380,6 +400,8 @@ class Server:
             self._is_doubtful = True
             raise
         except mcp.MCPError as error:
+            if (barred := _barred(error)) is not None:
+                raise barred from error
             if error.code in NOT_TAKEN:
                 raise Refused(self._mask.text(error.message)) from error
             what = self._flow.fault or error.message
@@ -416,7 +438,7 @@ class Server:
             child = self._child(references) if address is None else None
             # What was used is known only now. The header of a user in an address is a secret too.
             self._secrets = {*references.secrets, address[1].get("Authorization", "") if address else ""}
-            self._mask = mask_of(self._secrets)
+            self._mask, self._tokens = mask_of(self._secrets), []
             if address is not None:
                 there = endpoint(address[0], is_named=True)
                 await judged(there.host, there.port, resolved_by_system, is_named=True)
@@ -424,13 +446,15 @@ class Server:
                 assert child is not None
                 wire = over_stdio(child, words, flow)
             else:
-                auth = None if self._access is None else self._access.auth(self._hide)
+                auth = None if self._access is None else Bearer(access=self._access, hide=self._hide)
                 wire = over_web(*address, flow, is_sse=self._service.mcp.startswith("sse+"), auth=auth)
             async with self._client_of(flow.through(wire)) as client:
                 ready.set_result(client)
                 await flow.over.wait()
         except Exception as error:  # noqa: BLE001 - a server's end is not ours
             flow.end(_root(error))
+            if not ready.done() and (barred := _barred(_first(error))) is not None:
+                ready.set_exception(barred)
             if not ready.done():
                 said = f"; it said: {words.last()}" if words.last() else ""
                 what = self._mask.text(f"{flow.fault}{said}")
@@ -441,9 +465,9 @@ class Server:
 
     def _hide(self, token: str) -> None:
         """Have the answers of this connection searched for a token, too, before it is sent."""
-        if token not in self._secrets:
-            self._secrets.add(token)
-            self._mask = mask_of(self._secrets)
+        if token not in self._tokens:
+            self._tokens = [*self._tokens[1 - TOKENS_MAX :], token]
+            self._mask = mask_of({*self._secrets, *self._tokens})
 
     def _client_of(self, wire: AbstractAsyncContextManager[tuple[Any, Any]]) -> Any:
         try:
@@ -547,7 +571,24 @@ def _digest(question: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
 
 
+def _barred(error: BaseException) -> Barred | None:
+    """Return what `web` said of a refused credential; None if it is another error."""
+    import mcp  # noqa: PLC0415 - as in `_client_of`
+
+    if not isinstance(error, mcp.MCPError) or error.code != UNTAKEN:
+        return None
+    said: Any = error.data if isinstance(error.data, Mapping) else {}
+    if said.get("needs") not in ("login", "mending", "time") or not isinstance(said.get("status"), int):
+        return None  # a server's own words
+    return Barred(Untaken(status=said["status"], needs=said["needs"], why=str(said.get("why"))))
+
+
 def _root(error: BaseException) -> str:
+    first = _first(error)
+    return f"{type(first).__name__}: {first}"
+
+
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return error

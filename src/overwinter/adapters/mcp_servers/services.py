@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from overwinter.adapters.catalog_file import CatalogFile, Refreshed, StoredModule
-from overwinter.adapters.mcp_servers.logins import access_of
-from overwinter.adapters.mcp_servers.server import BROKEN, START_S_MAX, Lied, Refused, Server
+from overwinter.adapters.mcp_servers.logins import Denied, LoginNeeded, Untaken, access_of
+from overwinter.adapters.mcp_servers.server import BROKEN, START_S_MAX, Barred, Lied, Refused, Server
 from overwinter.adapters.mcp_servers.tools import answer, file_of, operations, resolver
 from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
@@ -30,6 +31,10 @@ from overwinter.handles import Handles
 __all__ = ["McpServices", "load_mcp"]
 
 IMPORTER = 2
+LOGIN = "login"
+"""Key of what a call that waits for a login had before."""
+SAID = ("question", "options", "answer")
+DONE, GIVE_UP = "logged in", "give up"
 
 
 @asynccontextmanager
@@ -104,11 +109,16 @@ class McpServices:
 
     async def perform(self, call: Call) -> Performed:
         """Carry out one attempt of a call."""
-        service = call.function.partition(".")[0]
-        try:
-            await self._servers[service].connect()
-        except (ConfigInvalid, *BROKEN) as error:  # it was not asked for this
-            return Raised(kind="OSError", message=str(error) or type(error).__name__, is_retryable=True)
+        if (going := _after_login(call)) is None:
+            return Raised(kind="PermissionError", message=f"{call.function}: nobody logs in", code="login")
+        server = self._server_of(call)
+        if going is not call:
+            server.forgive()
+        if (failed := await _connected(going, server)) is not None:
+            return failed
+        return await self._looked_up(going)
+
+    async def _looked_up(self, call: Call) -> Performed:
         function, plan = self._file.function(call.function), self._file.plan(call.function)
         if function is None or plan is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
@@ -132,6 +142,8 @@ class McpServices:
                 question=f"{call.more['question']}\n({call.more['answer']!r} does not do: {error})",
                 options=call.more.get("options"),
             )
+        except Barred as error:
+            return _barred(call, error.untaken)
         except Refused as error:
             if call.effect == "write" and "task" in (call.more or {}):
                 return Unknown(why=f"it had been taken, and its server does not know it any more: {error}")
@@ -148,11 +160,14 @@ class McpServices:
             return Raised(kind="OSError", message=why, is_retryable=True)
         return result if isinstance(result, Later | Asks) else await self._with_files_kept(call, answer(result))
 
+    def _server_of(self, call: Call) -> Server:
+        return self._servers[call.function.partition(".")[0]]
+
     async def _asked(
         self, call: Call, tool: str, arguments: Mapping[str, Any], *, is_task: bool
     ) -> Mapping[str, Any] | Later | Asks:
         service = call.function.partition(".")[0]
-        server, timeout_s = self._servers[service], self._services[service].timeout_s
+        server, timeout_s = self._server_of(call), self._services[service].timeout_s
         match tool:
             case "resources/list":
                 return {"structuredContent": await server.list_resources(timeout_s)}
@@ -224,6 +239,53 @@ class McpServices:
         found, faults = operations(tools)
         made = built(name, found, resolver(tools), pinned=self._file.pinned(name), effects=dict(service.effects))
         self._file.put(name, stamp, made, faults=faults, settings={}, raw_digest=digest, now_us=self._clock.now_us())
+
+
+async def _connected(call: Call, server: Server) -> Performed | None:
+    """Connect to a server that is not connected; return what becomes of a call that it was not asked for."""
+    try:
+        await server.connect()
+    except Barred as error:
+        return _barred(call, error.untaken)
+    except LoginNeeded as error:
+        return _login(call, str(error))
+    except Denied as error:
+        return Raised(kind="PermissionError", message=str(error), code="credential")
+    except (ConfigInvalid, *BROKEN) as error:
+        return Raised(kind="OSError", message=str(error) or type(error).__name__, is_retryable=True)
+    return None
+
+
+def _barred(call: Call, untaken: Untaken) -> Performed:
+    """Return what becomes of a call that the server refused for its credential; nothing was carried out."""
+    match untaken.needs:
+        case "login":
+            return _login(call, untaken.why)
+        case "mending":
+            return Raised(kind="PermissionError", message=untaken.why, status=untaken.status, code="credential")
+        case "time":
+            return Raised(kind="OSError", message=untaken.why, status=untaken.status, is_retryable=True)
+
+
+def _login(call: Call, why: str) -> Asks:
+    """Have the owner log in: until then nothing is sent, and the run costs nothing."""
+    before: Mapping[str, Any] = call.more or {}
+    kept = {key: each for key, each in before.items() if key in SAID}
+    rest = {key: each for key, each in before.items() if key not in SAID}
+    return Asks(
+        more={**rest, LOGIN: kept}, question=f"{call.function} waits for a login. {why}", options=(DONE, GIVE_UP)
+    )
+
+
+def _after_login(call: Call) -> Call | None:
+    """Return a call as it was before it had to wait for a login; None if nobody logs in."""
+    more: Mapping[str, Any] = call.more or {}
+    if LOGIN not in more:
+        return call
+    if more.get("answer") != DONE:
+        return None
+    rest = {key: each for key, each in more.items() if key not in (*SAID, LOGIN)}
+    return replace(call, more={**rest, **more[LOGIN]} or None)
 
 
 def _stamp(service: Service) -> str:

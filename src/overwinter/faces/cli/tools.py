@@ -10,7 +10,7 @@ from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, once
 from overwinter.faces.cli.importing import import_servers
-from overwinter.faces.cli.logins import login
+from overwinter.faces.cli.logins import login, logout
 from overwinter.faces.cli.progress import progress
 from overwinter.faces.cli.render import TAIL, print_json, safe, safe_lines, table
 
@@ -157,6 +157,7 @@ def _print_refreshed(done: dict[str, Any]) -> None:
 
 tools_cli.command("import")(guarded(import_servers))
 tools_cli.command("login")(guarded(login))
+tools_cli.command("logout")(guarded(logout))
 
 
 @command
