@@ -34,6 +34,13 @@ class Vote:
     is_yes: bool
     reason: str
     at_us: int = 0
+    known: str = ""
+    """The person with how far that is known, as `actor.Actor` writes it; "" in votes that are counted already."""
+
+    @property
+    def by(self) -> str:
+        """Return what the journal has of the person."""
+        return self.known or self.person
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,9 @@ FRAMES_REMEMBERED = 256
 Atom: TypeAlias = str | bool | int | None
 Plain: TypeAlias = Atom | list[Atom]
 Kind = Literal[
+    "start",
+    "message",
+    "release",
     "call.intent",
     "call.result",
     "deny",

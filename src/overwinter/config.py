@@ -26,7 +26,19 @@ from overwinter.declared import (
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
 
-__all__ = ["Agent", "Audit", "Config", "Jail", "Limits", "Retention", "Service", "Worker", "is_secret", "load"]
+__all__ = [
+    "Agent",
+    "Approvals",
+    "Audit",
+    "Config",
+    "Jail",
+    "Limits",
+    "Retention",
+    "Service",
+    "Worker",
+    "is_secret",
+    "load",
+]
 
 REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
 """Whole values that are references to secrets."""
@@ -97,6 +109,14 @@ class Audit:
     """Address of a witness, asked after an approval or a revocation and every few minutes."""
     witness_key: str = ""
     """The key that it printed as it started: `name+id+base64`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approvals:
+    """`[approvals]`: whose word counts."""
+
+    claims: bool = True
+    """Whether somebody at the home's own socket may act in another name (`--as`). It is recorded as a claim; false refuses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +195,7 @@ class Config:
     jail: Jail = Jail()
     retention: Retention = Retention()
     audit: Audit = Audit()
+    approvals: Approvals = Approvals()
     agents: Mapping[str, Agent] = field(
         default_factory=lambda: {"default": Agent(reads=("*",), asks=("*",), models=("*",))}
     )
@@ -238,6 +259,7 @@ class _Reader:
             ("retention", Retention),
             ("audit", Audit),
             ("gateway", GatewaySettings),
+            ("approvals", Approvals),
         )
         for name, kind in tables:
             if name in document:

@@ -112,7 +112,7 @@ def describe(raised: Raised, index: int) -> str:
 
 
 EventKind = Literal[
-    "created",    # program, inputs, agent
+    "created",    # program, inputs, agent, by (who started it, if that is known)
     "called",     # index, function, arguments, effect, line: an intent, in the commit of its turn
     "denied",     # index, function, reason
     "started",    # index, attempt: a write is about to leave
@@ -124,7 +124,7 @@ EventKind = Literal[
     "rejected",   # index, by, reason, digest: a person said no; its `answered` event follows
     "answered",   # index, result or error
     "unknown",    # index, why: the outcome of a write cannot be told; a person is asked
-    "message",    # a message arrived for the run
+    "message",    # id, value, by (who sent it, if that is known): a message arrived for the run
     "turn",       # now, delivered: what a turn was given; with the answers, all that a rebuild needs
     "printed",    # text
     "refused",    # why a snapshot was refused, and that the run was rebuilt

@@ -113,7 +113,7 @@ def gated(call: Call, gate: Gate) -> Event:
 
 def voted(call: Call, digest: bytes, vote: Vote, *, is_enough: bool) -> Event:
     """Return what a person said of a gated call."""
-    body: dict[str, Value] = {"index": call.index, "by": vote.person, "reason": vote.reason, "digest": digest.hex()}
+    body: dict[str, Value] = {"index": call.index, "by": vote.by, "reason": vote.reason, "digest": digest.hex()}
     if vote.is_yes:
         return Event(kind="approved", body={**body, "is_enough": is_enough})
     return Event(kind="rejected", body=body)

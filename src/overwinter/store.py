@@ -14,7 +14,8 @@ Rules that every store keeps:
 3. *Mail goes by exact id.* A commit deletes the mail it names and no other. Mail that arrives during a turn stays, unless
    it answers a call that the turn closed (its time-out came first): nobody can receive it any more.
 4. *A repeat is recognised after the first copy is gone*, also when its run has ended: `dedup` keys are remembered apart from
-   pending mail, as long as the run's row.
+   pending mail, as long as the run's row. What people do (`finish`, `postpone`, `vote`, `end`, `release`) is told again, under the
+   same key, as what it was the first time, and changes nothing.
 5. *Ready is derived.* A live run past `not_before_us` is ready when it was never advanced, or it has mail for an open
    call, or a message while a `receive` is open, or a due timer. If `first` is set, only mail or a timer for that call
    counts. Senders never touch the run's row, so no wake-up is lost.
@@ -123,6 +124,8 @@ class NewRun:
     inputs: Mapping[str, Value]
     checked: bytes | None = None
     """Digest of the types that it was checked against; None: unknown."""
+    by: str = ""
+    """Who starts it; "": nobody that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,8 +321,8 @@ class Store(Protocol):
         """
         ...
 
-    async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> Sent:
-        """Add a message to a run's mail, with its `message` event.
+    async def send(self, run_id: str, message: Value, *, dedup: str | None = None, by: str = "") -> Sent:
+        """Add a message to a run's mail, with its `message` event, which names the sender if there is one.
 
         Raises:
             values.Uncrossable: if the message is no plain data, or above `MESSAGE_BYTES_MAX`.
@@ -349,11 +352,11 @@ class Store(Protocol):
         """Count a failed turn: the run waits until `not_before_us`; if final it is quarantined. False: fenced or ended."""
         ...
 
-    async def release(self, run_id: str, event: Event) -> bool:
+    async def release(self, run_id: str, event: Event, *, dedup: str | None = None) -> bool:
         """Make a quarantined run live again, with no failures. False: it is not quarantined."""
         ...
 
-    async def end(self, run_id: str, status: Status, event: Event) -> bool:
+    async def end(self, run_id: str, status: Status, event: Event, *, dedup: str | None = None) -> bool:
         """End a live or quarantined run from outside (cancel); never waits for its owner. False: it had ended."""
         ...
 
@@ -372,7 +375,7 @@ class Store(Protocol):
         """
         ...
 
-    async def finish(self, run_id: str, index: int, answer: Answer, event: Event) -> bool:
+    async def finish(self, run_id: str, index: int, answer: Answer, event: Event, *, dedup: str | None = None) -> bool:
         """Bring a call's answer: DONE, mail and `answered` event in one commit. False: it was answered or is gone."""
         ...
 
@@ -397,6 +400,7 @@ class Store(Protocol):
         event: Event,
         more: Value = None,
         person: str | None = None,
+        dedup: str | None = None,
     ) -> bool:
         """Set a call back to INTENDED, to be tried again at `not_before_us`. False: fenced or gone.
 
@@ -410,7 +414,7 @@ class Store(Protocol):
         """Have an INTENDED call wait for approval, in place of what it waited for before. False: fenced, or not INTENDED."""
         ...
 
-    async def vote(self, call: Call, digest: bytes, vote: Vote, answer: Answer) -> Voted:
+    async def vote(self, call: Call, digest: bytes, vote: Vote, answer: Answer, *, dedup: str | None = None) -> Voted:
         """Count what a person says of a gated call, once for each person, and let it through when that is enough.
 
         Args:
@@ -418,7 +422,12 @@ class Store(Protocol):
             digest: what the person looked at; another one than the gate's counts for nothing.
             vote: theirs.
             answer: what the program gets if it is a no.
+            dedup: remembered with what became of it: `KEY LET_THROUGH`.
         """
+        ...
+
+    async def has_seen(self, run_id: str, dedup: str) -> bool:
+        """Whether something came for a run under this key."""
         ...
 
     async def park(self, call: Call, *, person: str, event: Event) -> bool:

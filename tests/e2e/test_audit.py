@@ -50,24 +50,24 @@ def test_the_commands_of_the_documentation_work(worked: Shell):
     assert "agents.default.tools: shop.*" in ended.stdout
     assert "nothing is wrong" in ended.stdout
     assert "is in the log overwinter/" in ended.stdout
-    assert "4 entries, " in ended.stdout
+    assert "5 entries, " in ended.stdout
 
 
 def test_a_log_that_was_changed_is_said_with_an_exit_code_of_its_own(worked: Shell):
-    out(worked, "audit", "prove", "2", "-o", "proof")
+    out(worked, "audit", "prove", "3", "-o", "proof")
     key = out(worked, "audit", "key").strip()
     damaged = (worked.place / "proof").read_text().replace("shop.pay", "shop.pie")
     (worked.place / "proof").write_text(damaged)
     refused = worked("audit", "prove", "--check", "proof", "--key", key)
     assert (refused.returncode, refused.stdout[:6]) == (WRONG, "WRONG ")
     db = apsw.Connection(str(worked.place / ".overwinter" / "store.db"))
-    db.execute("update audit_entry set entry = cast(replace(cast(entry as text), 'pay', 'pie') as blob) where seq = 2")
+    db.execute("update audit_entry set entry = cast(replace(cast(entry as text), 'pay', 'pie') as blob) where seq = 3")
     db.close()
     for words in (("--key", key), ()):
         found = worked("audit", "verify", "--json", *words)
         report = json.loads(found.stdout)
         assert (found.returncode, report["is_well"]) == (WRONG, False)
-        assert report["faults"][0].startswith("tree head 3: among entries")
+        assert report["faults"][0].startswith("tree head 4: among entries")
 
 
 def test_wrong_words_are_wrong_usage(worked: Shell):
@@ -92,9 +92,9 @@ def test_a_witness_elsewhere_signs_by_order_and_by_itself(worked: Shell):
     try:
         assert witness.stdout is not None
         said = json.loads(witness.stdout.readline())
-        assert "signed 4 entries" in out(worked, "audit", "witness", "ask", said["url"], "--key", said["key"])
+        assert "signed 5 entries" in out(worked, "audit", "witness", "ask", said["url"], "--key", said["key"])
         checked = json.loads(out(worked, "audit", "verify", "--witness-key", said["key"], "--json"))
-        assert checked["witnessed"] == 4
+        assert checked["witnessed"] == 5
         place = worked.place / "overwinter.toml"
         words = f'[audit]\nwitness = "{said["url"]}"\nwitness_key = "{said["key"]}"\n'
         place.write_text(place.read_text() + words)

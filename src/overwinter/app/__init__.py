@@ -1,6 +1,5 @@
 """The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
 
-import json
 import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +14,7 @@ from overwinter.adapters.home import Home, open_home
 from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
+from overwinter.app.inbox import Inbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
 from overwinter.app.tokens import Access
@@ -24,7 +24,7 @@ from overwinter.check import Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
-from overwinter.events import CallState, Event, Raised, Returned, Status
+from overwinter.events import Event, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
 from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent
@@ -94,6 +94,8 @@ class App:
             config, parts.store, parts.registry, self._worker, means, parts.clock, self.models, self.auditing.ring
         )
         """Who may act here, and what stops them."""
+        self.inbox = Inbox(parts.store, self._worker, self.resolve)
+        """What people are asked."""
         self.access = Access(parts.tokens, parts.clock)
         """Who may ask from elsewhere."""
         self.rulebook = Rulebook(config, parts, self._checks.reached)
@@ -188,7 +190,7 @@ class App:
         self._agent(agent)
         return await self._checks.check(source, agent, inputs or {})
 
-    async def start(
+    async def start(  # noqa: PLR0913 - what a run begins with
         self,
         source: str,
         *,
@@ -196,6 +198,7 @@ class App:
         name: str = "program",
         inputs: Mapping[str, Value] | None = None,
         dedup: str | None = None,
+        by: str = "",
     ) -> str:
         """Check a program and make a run of it; return the run's id.
 
@@ -205,6 +208,7 @@ class App:
             name: for people.
             inputs: variables that the program starts with.
             dedup: a second start with the same key returns the first one's run.
+            by: who starts it.
 
         Raises:
             CheckFailed: the program is wrong; nothing ran, and no run was made.
@@ -223,6 +227,7 @@ class App:
             program=source,
             inputs=inputs or {},
             checked=self._checks.types(source),
+            by=by,
         )
         return (await self._store.create(new, dedup=dedup)).run_id
 
@@ -349,6 +354,11 @@ class App:
         """Return what people are asked, oldest first."""
         return await self._store.questions(run_id)
 
+    async def starter(self, run_id: str) -> Mapping[str, str]:
+        """Return who started a run, as `by`; nothing if that is not known."""
+        (created, *_) = await self._store.journal(run_id, 0, 1)
+        return {"by": created.body["by"]} if "by" in created.body else {}
+
     def reason(self, run: RunRecord, calls: Sequence[CallRecord]) -> str:
         """Return one sentence that says why a run stands where it stands."""
         return journal.reason(run, calls, self._clock.now_us())
@@ -371,14 +381,14 @@ class App:
 
     # --- Acting ------------------------------------------------------------------------------------------------------
 
-    async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> bool:
+    async def send(self, run_id: str, message: Value, *, dedup: str | None = None, by: str = "") -> bool:
         """Send a message that a `tools.receive` of the run returns. False: the same `dedup` was sent before.
 
         Raises:
             Conflict: the run has ended.
             UsageError: its mailbox is full, or the message is no plain data.
         """
-        match await self._store.send(run_id, message, dedup=dedup):
+        match await self._store.send(run_id, message, dedup=dedup, by=by):
             case Sent.SENT:
                 return True
             case Sent.DUPLICATE:
@@ -392,117 +402,34 @@ class App:
                 raise Revoked(f"the agent of run {run_id} was revoked: no message reaches it")
 
     async def question(self, question: str) -> CallRecord:
-        """Return what a person is asked, by its name `RUN:INDEX`.
+        """Return what a person is asked; see `Inbox.question`."""
+        return await self.inbox.question(question)
 
-        Raises:
-            NotFound: there is no such question.
-            Conflict: it was answered before.
-        """
-        tail, _, number = question.rpartition(":")
-        if not tail or not number.isdigit():
-            raise UsageError(
-                f"{question!r} names no question: it is written RUN:INDEX, as `overwinter questions` shows"
-            )
-        run_id, index = await self.resolve(tail), int(number)
-        record = next(
-            (each for each in await self._store.calls(run_id) if each.call.index == index and _is_asked(each)), None
-        )
-        if record is None:
-            run = await self.run(run_id)
-            if index < run.calls:
-                raise Conflict(f"question {question} is not open: it was answered, or its run went on without it")
-            raise NotFound(f"run {run_id} has no question {index}: `overwinter questions` lists the open ones")
-        return record
+    async def answer(self, question: str, answer: str, *, by: str, dedup: str | None = None) -> None:
+        """Answer a question; see `Inbox.answer`."""
+        await self.inbox.answer(question, answer, by=by, dedup=dedup)
 
-    async def answer(self, question: str, answer: str, *, by: str) -> None:
-        """Answer a question, `RUN:INDEX`.
-
-        A call of unknown outcome takes `done`, `done VALUE` with the call's result as JSON, `failed` or `failed WHY`,
-        and `repeat`, which performs it once more at the risk of doing it twice.
-
-        Raises:
-            NotFound: there is no such question.
-            Conflict: it was answered before.
-            UsageError: the answer is not among its options.
-        """
-        record = await self.question(question)
-        if record.gate is not None and not record.gate.is_used:
-            raise UsageError(f"{question} is a call to approve: `overwinter approve {question}`, or `reject`")
-        if record.state is CallState.UNKNOWN:
-            await self._settle_unknown(record, answer, by)
-        elif record.call.more is not None:
-            await self._settle_service(record, answer, by)
-        else:
-            await self._settle_ask(record, answer, by)
-
-    async def _settle_ask(self, record: CallRecord, answer: str, by: str) -> None:
-        options: Sequence[str] | None = record.call.arguments.get("options")
-        if options and answer not in options:
-            raise UsageError(f"{answer!r} is not an option: {', '.join(map(repr, options))}")
-        await self._finish(record, Returned(value=answer), by)
-
-    async def _settle_service(self, record: CallRecord, answer: str, by: str) -> None:
-        """Give a service the word that it asked for."""
-        call, options = record.call, record.call.more.get("options")
-        if options and answer not in options:
-            raise UsageError(f"{answer!r} is not an option: {', '.join(map(repr, options))}")
-        body = {"index": call.index, "function": call.function, "by": by, "why": f"answered {answer!r}", "at_us": 0}
-        (lease, *_) = await self._store.claim()
-        event, more = Event(kind="continued", body=body), {**call.more, "answer": answer}
-        if not await self._store.postpone(call, lease, not_before_us=0, event=event, more=more):
-            raise Conflict(f"question {call.key} is not open any more")
-        self._worker.ring(0)
-
-    async def _settle_unknown(self, record: CallRecord, answer: str, by: str) -> None:
-        verb, _, rest = answer.strip().partition(" ")
-        match verb:
-            case "done":
-                await self._finish(record, Returned(value=_json(rest)), by)
-            case "failed":
-                message = rest or f"{record.call.function} was not carried out, says {by}"
-                await self._finish(record, Raised(kind="RuntimeError", message=message, code="not_carried_out"), by)
-            case "repeat":
-                (lease, *_) = await self._store.claim()
-                body = {
-                    "index": record.call.index,
-                    "function": record.call.function,
-                    "by": by,
-                    "attempt": record.attempt,
-                }
-                event = Event(kind="retried", body=body)
-                if not await self._store.postpone(record.call, lease, not_before_us=0, event=event):
-                    raise Conflict(f"question {record.call.key} is not open any more")
-                self._worker.ring(0)
-            case _:
-                raise UsageError(
-                    f"{answer!r} does not say what became of {record.call.function}: answer `done`, `done VALUE` (its result "
-                    "as JSON), `failed WHY`, or `repeat` (at the risk of doing it twice)"
-                )
-
-    async def _finish(self, record: CallRecord, answer: Returned | Raised, by: str) -> None:
-        event = journal.answered(record.call.index, answer, by=by)
-        if not await self._store.finish(record.call.run_id, record.call.index, answer, event):
-            raise Conflict(f"question {record.call.key} is not open any more")
-
-    async def cancel(self, run_id: str, *, by: str, reason: str = "") -> bool:
+    async def cancel(self, run_id: str, *, by: str, reason: str = "", dedup: str | None = None) -> bool:
         """End a run now: its program is stopped, its calls in flight are cancelled. False: it had ended.
 
-        What is already on the wire may still be carried out; the journal shows which calls had been started.
+        What is already on the wire may still be carried out; the journal shows which calls had been started. A second
+        time with the same `dedup` is the first one again.
         """
         await self.run(run_id)
         event = Event(kind="cancelled", body={"by": by, "reason": reason})
-        is_ended = await self._store.end(run_id, Status.CANCELLED, event)
+        is_ended = await self._store.end(run_id, Status.CANCELLED, event, dedup=dedup and f"cancel {dedup}")
         await self._worker.interrupt(run_id)
         return is_ended
 
-    async def release(self, run_id: str, *, by: str) -> None:
-        """Make a quarantined run live again.
+    async def release(self, run_id: str, *, by: str, dedup: str | None = None) -> None:
+        """Make a quarantined run live again; a second time with the same `dedup` is the first one again.
 
         Raises:
             Conflict: it is not quarantined.
         """
         run = await self.run(run_id)
-        if not await self._store.release(run_id, Event(kind="released", body={"by": by})):
+        event = Event(kind="released", body={"by": by})
+        if not await self._store.release(run_id, event, dedup=dedup and f"release {dedup}"):
             raise Conflict(f"run {run_id} is not quarantined: it is {run.status.name.lower()}")
 
     async def collect(self, *, older_than_s: float) -> Collected:
@@ -584,16 +511,3 @@ def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _is_asked(record: CallRecord) -> bool:
-    return record.person is not None and record.state in (CallState.INTENDED, CallState.UNKNOWN)
-
-
-def _json(text: str) -> Value:
-    if not text.strip():
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not JSON: {error}; a text needs quotes: done '\"text\"'") from error

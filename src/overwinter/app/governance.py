@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overwinter import journal
+from overwinter.actor import Actor
+from overwinter.app.inbox import vote_key
 from overwinter.app.models import Models
 from overwinter.approval import Gate, Vote, approvers
 from overwinter.clock import Clock
@@ -144,23 +146,32 @@ class Governance:
             stopped_us=self._clock.now_us() - began_us,
         )
 
-    async def vote(
-        self, record: CallRecord, *, is_yes: bool, by: str, reason: str = "", shown: bytes | None = None
+    async def vote(  # noqa: PLR0913 - what a person says, and of what
+        self,
+        record: CallRecord,
+        *,
+        is_yes: bool,
+        by: str | Actor,
+        reason: str = "",
+        shown: bytes | None = None,
+        dedup: str | None = None,
     ) -> Voted:
         """Approve a gated call, or reject it. The rules are asked again: what they say now decides.
 
         Args:
             record: the call, as the store has it now.
             is_yes: approve; else reject.
-            by: the person who says so.
+            by: the person who says so; a text is one whom the caller knows.
             reason: for the record, and for the program if it is a no.
             shown: digest of what the person looked at; None: of what the call waits for now.
+            dedup: a second time with the same key is the first one again.
 
         Raises:
             Denied: this person is not asked, or the rules forbid them a yes.
             Conflict: it was let through or rejected before, has changed since it was shown, or it is too late for a yes.
         """
         gate, call = record.gate, record.call
+        by = Actor(person=by) if isinstance(by, str) else by
         if gate is None or gate.is_used:
             raise Conflict(f"call {call.key} waits for no approval")
         self._admit(call, gate, by, is_yes=is_yes)
@@ -171,10 +182,11 @@ class Governance:
             (lease, *_) = await self._store.claim()
             await self._store.gate(call, lease, asked, journal.gated(call, asked))
             raise Conflict(f"call {call.key} is asked under other rules or definitions by now: look at it again")
-        vote = Vote(person=by, is_yes=is_yes, reason=reason)
+        vote = Vote(person=by.person, is_yes=is_yes, reason=reason, known=str(by))
         words = f"{by} rejected {call.function}" + (f": {reason}" if reason else "")
         answer = Raised(kind="PermissionError", message=words, status=403, code="rejected")
-        voted = await self._store.vote(call, gate.digest if shown is None else shown, vote, answer)
+        key = None if dedup is None else vote_key(call.index, dedup)
+        voted = await self._store.vote(call, gate.digest if shown is None else shown, vote, answer, dedup=key)
         self._acted()
         match voted:
             case Voted.LET_THROUGH:
@@ -189,10 +201,13 @@ class Governance:
                 pass
         return voted
 
-    def _admit(self, call: Call, gate: Gate, by: str, *, is_yes: bool) -> None:
-        if by not in approvers(gate):
-            raise Denied(f"{gate.approver} must approve call {call.key}, not {by}: --as says for whom you act")
-        if is_yes and not isinstance(decision := approvable(call, by, self._means), Allow):
+    def _admit(self, call: Call, gate: Gate, by: Actor, *, is_yes: bool) -> None:
+        if by.person not in approvers(gate):
+            raise Denied(f"{gate.approver} must approve call {call.key}, not {by.person}: --as says for whom you act")
+        needed = sum(each.count for each in gate.needs)
+        if by.is_claimed and needed > 1:
+            raise Denied(f"{needed} people must approve call {call.key}, and a claimed name is no other person: {by}")
+        if is_yes and not isinstance(decision := approvable(call, by.person, self._means), Allow):
             raise Denied(decision.reason)
 
     async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity:

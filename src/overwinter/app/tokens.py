@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from overwinter.actor import called
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import Conflict, HomeError, NotFound, UsageError
 from overwinter.tokens import SCOPES, Scope, Token, Tokens, digest_of, id_of, is_spelt, spelt
@@ -52,7 +53,7 @@ class Access:
         token = Token(
             id=id_of(digest),
             digest=digest,
-            person=_line("person", person, is_strict=True),
+            person=called(person),
             name=_line("name", name),
             scopes=known,
             agents=_line("agents", agents, is_strict=True),

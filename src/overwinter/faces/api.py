@@ -23,6 +23,8 @@ from overwinter.faces import wire
 from overwinter.faces.audit_api import routes as audit_routes
 from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
+from overwinter.faces.bodies import key_of as _key
+from overwinter.faces.callers import ACTOR, actor_of, known
 from overwinter.faces.identities import identity_routes
 from overwinter.faces.model_api import model_routes
 from overwinter.faces.policies import policy_routes
@@ -90,7 +92,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *identity_routes(app),
         *model_routes(app),
     ]
-    routes = guarded(routes, app, _body) if is_remote else routes
+    routes = guarded(routes, app, _body) if is_remote else known(routes, app)
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}
     return Starlette(routes=routes, exception_handlers=cast("Any", handlers))
 
@@ -124,7 +126,8 @@ class _Api:
             agent=_field(body, "agent", str, "default"),
             name=_field(body, "name", str, "program"),
             inputs=_field(body, "inputs", dict, {}),
-            dedup=_field(body, "dedup", str, None) or request.headers.get("idempotency-key"),
+            dedup=_key(request, body),
+            by=body["by"],
         )
         return JSONResponse({"id": run_id}, status_code=201)
 
@@ -163,6 +166,7 @@ class _Api:
         return JSONResponse(
             {
                 **wire.run(run, self._app.reason(run, calls)),
+                **await self._app.starter(run.run_id),
                 "open_calls": [wire.call(each) for each in calls],
                 "warnings": [wire.finding(each) for each in await self._app.warnings(run)],
             }
@@ -234,18 +238,18 @@ class _Api:
         if "message" not in body:
             raise UsageError('a message is sent as {"message": VALUE}')
         run_id = await self._run_id(request)
-        dedup = _field(body, "dedup", str, None) or request.headers.get("idempotency-key")
-        is_new = await self._app.send(run_id, body["message"], dedup=dedup)
+        is_new = await self._app.send(run_id, body["message"], dedup=_key(request, body), by=body["by"])
         return JSONResponse({"is_new": is_new}, status_code=202)
 
     async def cancel(self, request: Request) -> Response:
         body = await _body(request)
-        by, reason = _field(body, "by", str, "unknown"), _field(body, "reason", str, "")
-        return JSONResponse({"is_cancelled": await self._app.cancel(await self._run_id(request), by=by, reason=reason)})
+        reason, run_id = _field(body, "reason", str, ""), await self._run_id(request)
+        done = await self._app.cancel(run_id, by=body["by"], reason=reason, dedup=_key(request, body))
+        return JSONResponse({"is_cancelled": done})
 
     async def release(self, request: Request) -> Response:
         body = await _body(request)
-        await self._app.release(await self._run_id(request), by=_field(body, "by", str, "unknown"))
+        await self._app.release(await self._run_id(request), by=body["by"], dedup=_key(request, body))
         return JSONResponse({"is_released": True})
 
     async def value(self, request: Request) -> Response:
@@ -268,8 +272,8 @@ class _Api:
 
     async def answer(self, request: Request) -> Response:
         body = await _body(request)
-        question = request.path_params["question"]
-        await self._app.answer(question, _field(body, "answer", str), by=_field(body, "by", str, "unknown"))
+        question, answer = request.path_params["question"], _field(body, "answer", str)
+        await self._app.answer(question, answer, by=body["by"], dedup=_key(request, body))
         return JSONResponse({"is_answered": True})
 
     async def health(self, request: Request) -> Response:
@@ -346,7 +350,7 @@ class _Agents:
         """Revoke an agent with all below it, a run, a token or a grant: whichever has this name."""
         body = await _body(request)
         subject, governance = _field(body, "subject", str), self._app.governance
-        said = {"by": _field(body, "by", str, "unknown"), "reason": _field(body, "reason", str, "")}
+        said = {"by": body["by"], "reason": _field(body, "reason", str, "")}
         if any(each.name == subject for each in await governance.identities()):
             revocation = await governance.revoke(subject, **said)
         elif await self._app.access.token(subject) is not None:
@@ -377,9 +381,14 @@ class _Agents:
             digest = None if shown is None else bytes.fromhex(shown)
         except ValueError as error:
             raise UsageError(f"{shown!r} is no digest: it is written in hex, as /v1/questions shows it") from error
-        record = await self._app.question(request.path_params["question"])
+        question, key = request.path_params["question"], _key(request, body)
+        before = await self._app.inbox.voted(question, key)
+        if before is not None:
+            return JSONResponse({"became": before.name.lower()})
+        record = await self._app.question(question)
+        actor = request.scope.get(ACTOR) or actor_of(request.scope, None)
         voted = await self._app.governance.vote(
-            record, is_yes=is_yes, by=_field(body, "by", str), reason=_field(body, "reason", str, ""), shown=digest
+            record, is_yes=is_yes, by=actor, reason=_field(body, "reason", str, ""), shown=digest, dedup=key
         )
         return JSONResponse({"became": voted.name.lower()})
 
@@ -387,7 +396,7 @@ class _Agents:
         body = await _body(request)
         restored = await self._app.governance.restore(
             _field(body, "agent", str),
-            by=_field(body, "by", str, "unknown"),
+            by=body["by"],
             reason=_field(body, "reason", str, ""),
             has_runs=_field(body, "has_runs", bool, default=False),
         )

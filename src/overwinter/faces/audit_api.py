@@ -1,6 +1,5 @@
 """The audit log over the HTTP API: entries, one entry, its proof, a witness."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -14,10 +13,10 @@ from overwinter.app.auditing import Wanted
 from overwinter.audit import Kind, Plain
 from overwinter.errors import UsageError
 from overwinter.faces import wire
+from overwinter.faces.bodies import body_of
 
 __all__ = ["routes"]
 
-BODY_BYTES_MAX = 4_096
 PAGE_MAX = 1_000
 NUMBER_MAX = 2**53
 ORDERS = ("newest", "oldest")
@@ -97,19 +96,11 @@ class _Audit:
 
 
 async def _asked(request: Request) -> tuple[str, str]:
-    raw = bytearray()
-    async for part in request.stream():
-        raw += part
-        if len(raw) > BODY_BYTES_MAX:
-            raise UsageError(f"the body has more than {BODY_BYTES_MAX} bytes")
-    try:
-        match json.loads(raw):
-            case {"url": str(url), "key": str(key)}:
-                return url, key
-            case _:
-                raise UsageError("the body is a JSON object with `url` and `key` of a witness")
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the body is not JSON: {error}") from error
+    match await body_of(request):
+        case {"url": str(url), "key": str(key)}:
+            return url, key
+        case _:
+            raise UsageError("the body is a JSON object with `url` and `key` of a witness")
 
 
 def _entry(fields: Mapping[str, Plain]) -> dict[str, Any]:

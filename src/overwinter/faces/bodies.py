@@ -9,14 +9,19 @@ from starlette.requests import Request
 
 from overwinter.errors import UsageError
 
-__all__ = ["BODY_BYTES_MAX", "body_of", "field"]
+__all__ = ["BODY_BYTES_MAX", "READ", "body_of", "field", "key_of"]
 
 BODY_BYTES_MAX = 4 << 20
+KEY_LENGTH_MAX = 1_024
+READ = "overwinter.body"
+"""Key of the ASGI scope under which a door leaves the body that it has read, and changed."""
 REQUIRED = object()
 
 
 async def body_of(request: Request) -> dict[str, Any]:
     """Return the JSON object of a request; an empty body is an empty one."""
+    if READ in request.scope:
+        return request.scope[READ]
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
@@ -29,6 +34,18 @@ async def body_of(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UsageError("the body is a JSON object")
     return cast("dict[str, Any]", body)
+
+
+def key_of(request: Request, body: dict[str, Any]) -> str | None:
+    """Return the key under which a request may come again: `dedup`, or the header `Idempotency-Key`.
+
+    Raises:
+        UsageError: it is no text, or longer than `KEY_LENGTH_MAX`.
+    """
+    key = field(body, "dedup", str, None) or request.headers.get("idempotency-key")
+    if key is not None and len(key) > KEY_LENGTH_MAX:
+        raise UsageError(f"a key has at most {KEY_LENGTH_MAX} characters, not {len(key)}")
+    return key
 
 
 def field(body: dict[str, Any], name: str, kind: type | UnionType, default: Any = REQUIRED) -> Any:  # noqa: ANN401 - as the kind says

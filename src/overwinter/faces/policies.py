@@ -55,7 +55,7 @@ class _Policies:
             is_asked=field(body, "asks", bool, default=False),
             approver=field(body, "approver", str, ""),
             expires_us=field(body, "expires_us", int, None),
-            by=field(body, "by", str, "unknown"),
+            by=body["by"],
         )
         return JSONResponse(wire.grant(await self.app.rulebook.grant(given)), status_code=201)
 

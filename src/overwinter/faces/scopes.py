@@ -4,7 +4,6 @@ A route without a row is refused over TCP to everybody. Whatever is done is done
 into the body, over whatever stood there, so no route can forget it.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +11,11 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message
 
 from overwinter.app import App
 from overwinter.approval import approvers, named
 from overwinter.errors import Denied, NotFound, UsageError
+from overwinter.faces.bodies import READ
 from overwinter.ids import ID_LENGTH
 from overwinter.tokens import Scope, Token
 
@@ -137,19 +136,11 @@ def _guarded(endpoint: Endpoint, key: str, app: App, read: Callable[[Request], A
             return refused(403, "Denied", message, challenge, exit_code=7)
         body = None if request.method in ("GET", "HEAD") else {**await read(request), "by": token.person}
         await _judge(need.of, token, request, body or {}, app)
-        return await endpoint(request if body is None else _again(request, body))
+        if body is not None:
+            request.scope[READ] = body
+        return await endpoint(request)
 
     return answer
-
-
-def _again(request: Request, body: Mapping[str, Any]) -> Request:
-    """Return the request with another body."""
-    raw = json.dumps(body).encode()
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": raw, "more_body": False}
-
-    return Request(request.scope, receive)
 
 
 async def _judge(of: Of, token: Token, request: Request, body: Mapping[str, Any], app: App) -> None:

@@ -8,14 +8,26 @@ from pathlib import Path
 
 import anyio
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overwinter.adapters.home import socket_path
 from overwinter.app import App
 from overwinter.faces.api import api
+from overwinter.faces.callers import PEER, uid_of
 from overwinter.faces.models import ModelsDoor
 from overwinter.faces.tcp import Listener
 
 __all__ = ["serve"]
+
+
+class _Peered(HttpToolsProtocol):
+    """HTTP on the home's own socket: each request knows whose process put it."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.scope[PEER] = uid_of(self.transport.get_extra_info("socket"))  # type: ignore[literal-required] - a scope may have more keys (ASGI 3, "Extra keys")
+
 
 STOP_S = 5
 """How long open requests may take when the server stops."""
@@ -48,12 +60,9 @@ async def serve(
         os.umask(before)
     listening.listen(1_024)
     config = uvicorn.Config(
-        ModelsDoor(api(app, stop), app, is_remote=False),
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=STOP_S,
-    )
+        ModelsDoor(api(app, stop), app, is_remote=False), log_level="warning", access_log=False, lifespan="off",
+        timeout_graceful_shutdown=STOP_S, http=_Peered,
+    )  # fmt: skip
     try:
         remote = None if listener is None else listener.config(app, stop, STOP_S)
         async with anyio.create_task_group() as group:

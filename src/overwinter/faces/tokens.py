@@ -46,7 +46,7 @@ class _Tokens:
         body = await body_of(request)
         token, text = await self.app.access.create(
             field(body, "person", str),
-            by=field(body, "by", str, "unknown"),
+            by=body["by"],
             name=field(body, "name", str, ""),
             scopes=[str(each) for each in field(body, "scopes", list, ["read"])],
             agents=field(body, "agents", str, "*"),

@@ -2,6 +2,8 @@
 
 | fact | entry | body, apart |
 |---|---|---|
+| `created` by a person | `start` | the fact: program, inputs, by whom |
+| `message` of a person | `message` | the fact: by whom, what |
 | `called` (not a timer, a question to a person, a message) | `call.intent`, with decision, rules and their version | the fact: function, arguments, line |
 | `denied` | `deny` | the fact, with the reason |
 | `answered`, `unknown` | `call.result`, with the function | the fact: value or error |
@@ -9,6 +11,7 @@
 | `retried`, `continued` by a person | `approve` | the fact: by whom |
 | `quarantined` because the rules let no wake | `wake.refused` | the fact |
 | `cancelled` | `revoke`, with the run | the fact: by whom, why |
+| `released` | `release` | the fact: by whom |
 | a grant, or its end | `grant`, `revoke`, with the id of the grant as the policy | all of its columns, and why |
 """
 
@@ -21,10 +24,10 @@ from overwinter.audit import Decided, Entry, Kind, Part, hidden
 from overwinter.events import Event
 from overwinter.grant import Granted
 from overwinter.identity import Identity
-from overwinter.store import NewCall, Turn
+from overwinter.store import NewCall, NewRun, Turn
 from overwinter.values import Value
 
-__all__ = ["change", "facts", "granted", "turn"]
+__all__ = ["change", "facts", "granted", "started", "turn"]
 
 TENANT = "home"
 KINDS: Mapping[str, tuple[Kind, Part]] = {
@@ -37,9 +40,11 @@ KINDS: Mapping[str, tuple[Kind, Part]] = {
     "cancelled": ("revoke", "args"),
     "retried": ("approve", "args"),
     "continued": ("approve", "args"),
+    "message": ("message", "args"),
+    "released": ("release", "args"),
 }
-BY_PEOPLE = frozenset({"retried", "continued"})
-"""Entries only if a person said so: else the runtime goes on with what was decided."""
+BY_PEOPLE = frozenset({"retried", "continued", "message"})
+"""Entries only if a person did so: else the runtime goes on with what was decided, or a program of the operator's own sends."""
 NAME_LENGTH_MAX = 512
 POLICIES_MAX = 64
 POLICY_LENGTH_MAX = 200
@@ -89,6 +94,14 @@ def facts(row: RunRow, run_id: str, events: Iterable[Event], *, function: str = 
                 )
             )  # fmt: skip
     return found
+
+
+def started(run: NewRun, agent_epoch: int, event: Event) -> Entry:
+    """Return the entry of a run that a person began."""
+    body = hidden(values.encode(dict(event.body)))
+    return Entry(
+        kind="start", tenant=TENANT, agent=run.agent, epoch=agent_epoch, run=run.run_id, act=(_name(run.by),), args=body
+    )
 
 
 def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:

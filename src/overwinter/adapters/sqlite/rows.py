@@ -15,9 +15,9 @@ from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
 __all__ = [
-    "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
-    "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "has_mail", "has_seen", "ids_ending",
-    "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "sweep",
+    "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
+    "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "has_mail",
+    "has_seen", "ids_ending", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -251,9 +251,18 @@ def has_mail(db: apsw.Connection, n: int) -> bool:
     return bool(list(db.execute("select 1 from mail where n = ? limit 1", (n,))))
 
 
-def has_seen(db: apsw.Connection, n: int, dedup: str) -> bool:
-    """Whether the run got a message under this key before."""
-    return bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))
+SEEN = "select 1 from seen join run using (n) where run.id = ? and dedup = ?"
+
+
+def has_seen(db: apsw.Connection, n: int, dedup: str | None) -> bool:
+    """Whether something came for the run under this key before."""
+    return dedup is not None and bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))
+
+
+def see(db: apsw.Connection, n: int, dedup: str | None, now: int) -> None:
+    """Remember a key."""
+    if dedup is not None:
+        db.execute("insert or ignore into seen values (?, ?, ?)", (n, dedup, now))
 
 
 def post(db: apsw.Connection, n: int, mail_id: str, position: int | None, body: bytes, now: int) -> None:  # noqa: PLR0913, PLR0917 - the columns of a row

@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 import anyio.to_thread
 import apsw
 
-from overwinter import journal as facts
 from overwinter import values
 from overwinter.adapters.notes import PublicKey
-from overwinter.adapters.sqlite import agents, audited, gates, rows
+from overwinter.adapters.sqlite import agents, audited, gates, rows, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, log_signer, sealing
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.tokens import SqliteTokens
+from overwinter.adapters.sqlite.voting import Ballot
 from overwinter.adapters.sqlite.writer import Job, Seal, Writer, Wrote
 from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
@@ -182,6 +182,7 @@ class SqliteStore:
         digest = hashlib.sha256(run.program.encode()).digest()
         inputs = values.encode(dict(run.inputs))
         body = {"program": digest.hex(), "inputs": dict(run.inputs), "agent": run.agent, "name": run.name}
+        body |= {"by": run.by} if run.by else {}
         event = Event(kind="created", body=body)
 
         def act(db: apsw.Connection) -> Wrote[Created | None]:
@@ -200,7 +201,8 @@ class SqliteStore:
                 (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked, agent_epoch),
             )
             rows.append(db, db.last_insert_rowid(), 0, rows.epoch_held(db), now, (event,))
-            return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True)
+            entries = [audited.started(run, agent_epoch, event)] if run.by else []
+            return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True, audited=entries)
 
         created = await self._writer.submit(act)
         if created is None:
@@ -264,27 +266,32 @@ class SqliteStore:
 
         return await self._writer.submit(act)
 
-    async def release(self, run_id: str, event: Event) -> bool:
+    async def release(self, run_id: str, event: Event, *, dedup: str | None = None) -> bool:
         """Make a quarantined run live again."""
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             row = rows.run_row(db, run_id)
+            if row is not None and rows.has_seen(db, row.n, dedup):
+                return Wrote(result=True)
             if row is None or row.status is not Status.QUARANTINED:
                 return Wrote(result=False)
+            rows.see(db, row.n, dedup, self._clock.now_us())
             db.execute("update run set failures = 0, not_before = 0, status = 0, result = null where n = ?", (row.n,))
             rows.append_to(db, row, row.epoch, self._clock.now_us(), (event,))
-            return Wrote(result=True, grown=run_id, is_woken=True)
+            return Wrote(result=True, grown=run_id, is_woken=True, audited=audited.facts(row, run_id, (event,)))
 
         return await self._writer.submit(act)
 
-    async def end(self, run_id: str, status: Status, event: Event) -> bool:
+    async def end(self, run_id: str, status: Status, event: Event, *, dedup: str | None = None) -> bool:
         """End a live or quarantined run from outside."""
 
         def act(db: apsw.Connection) -> Wrote[bool]:
-            row = rows.run_row(db, run_id)
+            row, now = rows.run_row(db, run_id), self._clock.now_us()
+            if row is not None and rows.has_seen(db, row.n, dedup):
+                return Wrote(result=True)
             if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
                 return Wrote(result=False)
-            now = self._clock.now_us()
+            rows.see(db, row.n, dedup, now)
             rows.append_to(db, row, row.epoch, now, (event,))
             rows.close_run(db, row.n, status, values.encode(dict(event.body)), now)
             return Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
@@ -293,7 +300,7 @@ class SqliteStore:
 
     # --- Mail and effects --------------------------------------------------------------------------------------------
 
-    async def send(self, run_id: str, message: Value, *, dedup: str | None = None) -> Sent:
+    async def send(self, run_id: str, message: Value, *, dedup: str | None = None, by: str = "") -> Sent:
         """Add a message to a run's mail."""
         body = rows.encode_answer(Returned(value=message))
         if len(body) > MESSAGE_BYTES_MAX:
@@ -304,7 +311,7 @@ class SqliteStore:
         def act(db: apsw.Connection) -> Wrote[Sent]:
             now = self._clock.now_us()
             row = rows.run_row(db, run_id)
-            if row is not None and dedup is not None and rows.has_seen(db, row.n, dedup):
+            if row is not None and rows.has_seen(db, row.n, dedup):
                 return Wrote(Sent.DUPLICATE)
             if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
                 return Wrote(Sent.GONE)
@@ -313,13 +320,13 @@ class SqliteStore:
             ((pending,),) = db.execute("select count(*) from mail where n = ? and position is null", (row.n,))
             if pending >= MAIL_PENDING_MAX:
                 return Wrote(Sent.FULL)
-            if dedup is not None:
-                db.execute("insert into seen values (?, ?, ?)", (row.n, dedup, now))
+            rows.see(db, row.n, dedup, now)
             mail_id = self._ids.new()
             rows.post(db, row.n, mail_id, None, body, now)
-            event = Event(kind="message", body={"id": mail_id, "value": message})
+            event = Event(kind="message", body={"id": mail_id, "value": message, **({"by": by} if by else {})})
             rows.append_to(db, row, row.epoch, now, (event,))
-            return Wrote(Sent.SENT, grown=run_id, is_woken=row.is_listening)
+            entries = audited.facts(row, run_id, (event,))
+            return Wrote(Sent.SENT, grown=run_id, is_woken=row.is_listening, audited=entries)
 
         return await self._writer.submit(act)
 
@@ -355,7 +362,7 @@ class SqliteStore:
 
         return await self._writer.submit(act, is_short=True)
 
-    async def finish(self, run_id: str, index: int, answer: Answer, event: Event) -> bool:
+    async def finish(self, run_id: str, index: int, answer: Answer, event: Event, *, dedup: str | None = None) -> bool:
         """Bring a call's answer, once."""
         body = rows.encode_answer(answer)
 
@@ -363,10 +370,13 @@ class SqliteStore:
             row = rows.run_row(db, run_id)
             if row is None:
                 return Wrote(result=False)
+            if rows.has_seen(db, row.n, dedup):
+                return Wrote(result=True)
             function = rows.finished(db, row.n, index)
             if function is None:
                 return Wrote(result=False)
             now = self._clock.now_us()
+            rows.see(db, row.n, dedup, now)
             rows.post(db, row.n, self._ids.new(), index, body, now)
             rows.append_to(db, row, row.epoch, now, (event,))
             entries = audited.facts(row, run_id, (event,), function=function)
@@ -404,6 +414,7 @@ class SqliteStore:
         event: Event,
         more: Value = None,
         person: str | None = None,
+        dedup: str | None = None,
     ) -> bool:
         """Set a call back, to be tried again."""
         left = None if more is None else values.encode(more)
@@ -412,6 +423,8 @@ class SqliteStore:
             row = rows.run_row(db, call.run_id)
             if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch) or not row.is_active:
                 return Wrote(result=False)
+            if rows.has_seen(db, row.n, dedup):
+                return Wrote(result=True)
             gates.spend(db, row.n, call.index)
             counted = 0 if call.effect == "write" else 1  # a write's attempts are counted when they start
             db.execute(
@@ -421,6 +434,7 @@ class SqliteStore:
             )
             if not db.changes():
                 return Wrote(result=False)
+            rows.see(db, row.n, dedup, self._clock.now_us())
             rows.append_to(db, row, lease.epoch, self._clock.now_us(), (event,))
             return Wrote(result=True, grown=call.run_id, audited=audited.facts(row, call.run_id, (event,)))
 
@@ -440,35 +454,20 @@ class SqliteStore:
 
         return await self._writer.submit(act)
 
-    async def vote(self, call: Call, digest: bytes, vote: Vote, answer: Answer) -> Voted:
+    async def vote(self, call: Call, digest: bytes, vote: Vote, answer: Answer, *, dedup: str | None = None) -> Voted:
         """Count what a person says of a gated call."""
         body = rows.encode_answer(answer)
 
         def act(db: apsw.Connection) -> Wrote[Voted]:
             now = self._clock.now_us()
-            row = rows.run_row(db, call.run_id)
-            if row is None or row.status is not Status.LIVE or not row.is_active:
-                return Wrote(Voted.GONE)
-            voted = gates.vote(db, row.n, call.index, digest, replace(vote, at_us=now))
-            said = facts.voted(call, digest, vote, is_enough=voted is Voted.LET_THROUGH)
-            entries = audited.facts(row, call.run_id, (said,))
-            match voted:
-                case Voted.LET_THROUGH | Voted.COUNTED:
-                    rows.append_to(db, row, row.epoch, now, (said,))
-                    return Wrote(voted, grown=call.run_id, audited=entries)
-                case Voted.REJECTED:
-                    db.execute(
-                        "update call set state = 2, due = null where n = ? and position = ?", (row.n, call.index)
-                    )
-                    rows.post(db, row.n, self._ids.new(), call.index, body, now)
-                    answered = facts.answered(call.index, answer, by=vote.person)
-                    rows.append_to(db, row, row.epoch, now, (said, answered))
-                    entries += audited.facts(row, call.run_id, (answered,), function=call.function)
-                    return Wrote(voted, grown=call.run_id, is_woken=True, audited=entries)
-                case _:
-                    return Wrote(voted)
+            ballot = Ballot(call, digest, replace(vote, at_us=now), dedup, answer, body, self._ids.new())
+            return voting.count(db, ballot, now)
 
         return await self._writer.submit(act)
+
+    async def has_seen(self, run_id: str, dedup: str) -> bool:
+        """Whether something came for a run under this key."""
+        return self._one(rows.SEEN, to_bytes(run_id), dedup) is not None
 
     async def park(self, call: Call, *, person: str, event: Event) -> bool:
         """Mark a write's outcome unknown, and ask a person."""

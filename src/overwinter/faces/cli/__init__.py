@@ -16,7 +16,7 @@ from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.audit import audit_cli
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.governing import approve, inbox, reject, restore, revoke
+from overwinter.faces.cli.governing import Person, approve, inbox, reject, restore, revoke
 from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
 from overwinter.faces.cli.identities import agents_cli
 from overwinter.faces.cli.models import model_cli
@@ -382,7 +382,7 @@ def cancel(
 ) -> None:
     """End a run now; its program is stopped and its calls in flight are cancelled."""
     with open_door(home_path(home), is_json=is_json) as client:
-        done = client.post("runs", run, "cancel", by=me(), reason=reason)
+        done = client.post("runs", run, "cancel", by=me(), reason=reason, dedup=once())
     print_json(done) if is_json else typer.echo("cancelled" if done["is_cancelled"] else "it had ended before")
 
 
@@ -390,7 +390,7 @@ def cancel(
 def release(run: Run, *, home: Home = None, is_json: Json = False) -> None:
     """Let a quarantined run go on."""
     with open_door(home_path(home), is_json=is_json) as client:
-        done = client.post("runs", run, "release", by=me())
+        done = client.post("runs", run, "release", by=me(), dedup=once())
     print_json(done) if is_json else typer.echo("released")
 
 
@@ -414,12 +414,13 @@ def answer(
     question: Annotated[str, typer.Argument(help="RUN:INDEX, as `questions` and `show` print it", show_default=False)],
     value: Annotated[str, typer.Argument(help="The answer", show_default=False)],
     *,
+    person: Person = None,
     home: Home = None,
     is_json: Json = False,
 ) -> None:
     """Answer a question of a run, or say what became of a call of unknown outcome."""
     with open_door(home_path(home), is_json=is_json) as client:
-        done = client.post("questions", question, "answer", answer=value, by=me())
+        done = client.post("questions", question, "answer", answer=value, by=person or me(), dedup=once())
     print_json(done) if is_json else typer.echo("answered")
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, me
+from overwinter.faces.cli.guard import Home, Json, me, once
 from overwinter.faces.cli.render import TAIL, print_json, safe, standing, table
 
-__all__ = ["agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
+__all__ = ["Person", "agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
 
 ON_THE_WIRE_SHOWN = 20
 Question = Annotated[str, typer.Argument(help="RUN:INDEX, as `inbox` and `show` print it", show_default=False)]
@@ -87,7 +87,7 @@ def _vote(question: str, verb: str, person: str | None, reason: str, home: Path 
             if _is(each, question)
         ]
         digest = shown[0]["approval"]["digest"] if shown and shown[0].get("approval") else None
-        done = client.post("questions", question, verb, by=person or me(), reason=reason, digest=digest)
+        done = client.post("questions", question, verb, by=person or me(), reason=reason, digest=digest, dedup=once())
     words = {
         "let_through": "approved: it is performed now",
         "counted": "counted: more people must say yes",

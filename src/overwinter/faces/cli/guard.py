@@ -1,6 +1,7 @@
 """What every command shares: where its home is, JSON or text, and errors as one sentence with an exit code."""
 
 import os
+import pwd
 import re
 import sys
 from collections.abc import Callable
@@ -49,13 +50,12 @@ def once() -> str:
 
 
 def me() -> str:
-    """Return who uses this command, as the operating system knows them."""
-    import getpass  # noqa: PLC0415 - it loads the terminal, and most commands do not ask
-
+    """Return who uses this command, as the operating system knows them: what the home finds at its socket, whatever $USER says."""
+    uid = os.geteuid()
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def seconds(text: str) -> float:

@@ -70,7 +70,7 @@ def show(run: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home_optio
     lines = [
         f"{safe(run['name'])}  {run['id']}",
         f"  {run['status']}: {safe(run['reason'])}",
-        f"  agent {safe(run['agent'])}, {run['turns']} turns, {run['calls']} calls, started {run['created']}",
+        f"  agent {safe(run['agent'])}, {run['turns']} turns, {run['calls']} calls, started {run['created']}{_by(run)}",
     ]
     for call in [each for each in calls if "question" in each]:
         lines += _question(call, home_option)
@@ -172,7 +172,7 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
     call = f"{body.get('index')} {names.get(body.get('index', -1), safe(body.get('function', 'call')))}"
     match kind:
         case "created":
-            return f"created by agent {safe(body['agent'])}, inputs {short(body['inputs'])}"
+            return f"created by agent {safe(body['agent'])}, inputs {short(body['inputs'])}{_by(body)}"
         case "called":
             due = f", until {_instant(body['due_us'])}" if "due_us" in body else ""
             return f"-> {call} {short(body['arguments'])}{due}"
@@ -199,9 +199,13 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
         case "unknown":
             return f"?  {call}: outcome unknown: {safe(body['why'])}"
         case "message":
-            return f"<- message {short(body['value'])}"
+            return f"<- message {short(body['value'])}{_by(body)}"
         case "printed":
             return "\n".join(f"|  {safe(line)}" for line in body["text"].rstrip("\n").expandtabs().split("\n"))
+        case "released":
+            return f"released{_by(body)}"
+        case "cancelled":
+            return f"cancelled{_by(body)} {safe(body.get('reason', ''))}".rstrip()
         case "turn" | "started":
             return None
         case "finished":
