@@ -156,6 +156,10 @@ class Effects:
             flight.task.cancel()
         if flights:
             await asyncio.wait([each.task for each in flights], timeout=CUT_S_MAX)
+        for flight in flights:
+            place = (flight.attempt.call.run_id, flight.attempt.call.index)
+            if flight.task.done() and self._flying.get(place) is flight:
+                del self._flying[place]  # its task was cancelled before it took a step, so none of it was executed
         return [Cut(each.attempt.call, each.has_left) for each in flights]
 
     async def park(self, cut: Iterable[Cut], why: str) -> None:

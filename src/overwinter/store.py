@@ -356,8 +356,13 @@ class Store(Protocol):
         """Make a quarantined run live again, with no failures. False: it is not quarantined."""
         ...
 
-    async def end(self, run_id: str, status: Status, event: Event, *, dedup: str | None = None) -> bool:
-        """End a live or quarantined run from outside (cancel); never waits for its owner. False: it had ended."""
+    async def end(
+        self, run_id: str, status: Status, event: Event, *, dedup: str | None = None, is_first: bool = False
+    ) -> bool:
+        """End a live or quarantined run from outside (cancel); never waits for its owner. False: it had ended.
+
+        `is_first`: before whatever else waits to be written; one at a time, so not for many.
+        """
         ...
 
     async def performable(self, leases: Sequence[Lease], limit: int) -> Sequence[CallRecord]:

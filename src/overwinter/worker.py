@@ -295,7 +295,10 @@ class Worker:
         self._turns += 1
         match turned.verdict:
             case Verdict.COMMITTED:
-                self._act(run, lease, turned)
+                if not self._busy[
+                    run.run_id
+                ].cancel_called:  # else it was stopped after this commit: its calls stay where they are
+                    self._act(run, lease, turned)
                 return turned.answered
             case Verdict.FENCED:
                 # Another process holds the home now. Whatever this one still does, no store will take it.

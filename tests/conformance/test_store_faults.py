@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -262,7 +263,10 @@ async def test_a_commit_that_can_wait_goes_with_one_that_cannot_and_with_the_las
 
 def told(group: list[Job]) -> None:
     for job in group:
-        job.future.set_result(job.error or job.wrote)
+        if job.error is not None and job.is_over is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.error or job.wrote)
 
 
 async def written(writer: Writer, results: list[object], value: int | None, *, is_short: bool) -> None:
@@ -334,6 +338,47 @@ async def test_a_commit_that_fails_takes_its_whole_group_back_and_the_next_comes
     came = [each.result for each in results if isinstance(each, Wrote)]
     assert failed
     assert sorted(map(str, came)) == sorted(str(x) for (x,) in other.execute("select x from kept"))
+
+
+async def test_what_goes_first_is_preceded_only_by_the_job_that_is_being_executed(kept: tuple[Writer, apsw.Connection]):
+    writer, other = kept
+    results: list[object] = []
+    has_begun = threading.Event()
+    waiting = writer._groups  # pyright: ignore[reportPrivateUsage] - the only sign of a job that goes first
+
+    def held(db: apsw.Connection) -> Wrote[int]:
+        db.execute("insert into kept values (0)")
+        has_begun.set()
+        while waiting.empty():
+            pass
+        return Wrote(0)
+
+    def first(db: apsw.Connection) -> Wrote[int]:
+        db.execute("insert into kept values (-1)")
+        return Wrote(-1)
+
+    async def revoked() -> None:
+        assert has_begun.wait(5)
+        told_before = len(results)
+        assert await writer.submit_first(first) == -1
+        assert len(results) == told_before, "another task has taken a step since the commit"
+        assert list(other.execute("select x from kept order by rowid")) == [(0,), (-1,)]
+
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(writer.submit, held)
+        for n in range(1, 9):
+            callers.start_soon(partial(written, writer, results, n, is_short=n > 4))
+        callers.start_soon(revoked)
+    assert list(other.execute("select x from kept order by rowid")) == [(x,) for x in (0, -1, *range(1, 9))]
+
+
+async def test_what_goes_first_and_fails_is_told_so_and_the_next_comes_through(kept: tuple[Writer, apsw.Connection]):
+    writer, other = kept
+    results: list[object] = []
+    with pytest.raises(apsw.ConstraintError):
+        await writer.submit_first(lambda db: Wrote(db.execute("insert into kept values (null)")))
+    await written(writer, results, 1, is_short=True)
+    assert list(other.execute("select x from kept")) == [(1,)]
 
 
 async def test_epochs_never_fall_along_a_journal_whoever_writes(tmp_path: Path, clock: ManualClock):

@@ -103,7 +103,7 @@ async def test_claimed_names_are_no_second_person(project, ledger):
         await idle(app)
         (record,) = await app.questions(run_id)
         assert record.gate is not None
-        two = replace(record, gate=replace(record.gate, needed=2))
+        two = replace(record, gate=replace(record.gate, needs=(Need((OWNER, "ben@example.com"), 2),)))
         with pytest.raises(Denied, match="no other person"):
             await app.governance.vote(two, is_yes=True, by=Actor(person=OWNER, user=UID, is_claimed=True))
 

@@ -9,8 +9,10 @@ import pytest
 from kit import opened
 from overwinter.adapters.cedar import read_policies
 from overwinter.config import Agent, Config, Service, Worker
+from overwinter.effects import Attempt
 from overwinter.errors import ConfigInvalid, HomeDamaged, Revoked
 from overwinter.events import Status
+from overwinter.store import Lease
 from overwinter.testing import ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
@@ -111,3 +113,52 @@ async def test_a_log_key_that_is_another_one_is_said_with_its_remedy(project):
     with pytest.raises(HomeDamaged, match=r"keys/audit\.key"):
         async with agents(project):
             pass
+
+
+@pytest.mark.claim("G5.fence")
+async def test_a_call_whose_turn_was_committed_a_moment_before_the_revocation_is_not_begun(project):
+    """The turn's task has not yet taken the step in which it would begin its call."""
+    called = project / "called"
+    (project / "quick_tools.py").write_text(
+        "from overwinter import read\nfrom pathlib import Path\n\n@read\nasync def look() -> int:\n"
+        f'    """Leave a trace."""\n    Path({str(called)!r}).touch()\n    return 1\n'
+    )
+    config = replace(CONFIG, services={"quick": Service(python="quick_tools")})
+    apps = []
+
+    def hurried(parts):
+        commit = parts.store.commit
+
+        async def then_revoked(turn, *, can_wait=False):
+            verdict = await commit(turn, can_wait=can_wait)
+            await parts.registry.revoke("clerk", by="lead")
+            for scope in apps[0]._worker._busy.values():
+                scope.cancel()
+            return verdict
+
+        parts.store.commit = then_revoked
+        return parts
+
+    async with agents(project, config, clock=ManualClock(), wrap=hurried) as app:
+        apps.append(app)
+        await app.start("await quick.look()", agent="clerk")
+        await idle(app)
+        assert app.pulse().turns == 1
+    assert not called.exists()
+
+
+async def test_a_call_that_is_cut_before_its_first_step_is_in_flight_no_more(project):
+    (project / "slow_tools.py").write_text(
+        "from overwinter import read\nimport asyncio\n\n@read\nasync def look() -> int:\n"
+        '    """Take long."""\n    await asyncio.sleep(3600)\n    return 1\n'
+    )
+    config = replace(CONFIG, services={"slow": Service(python="slow_tools")})
+    async with agents(project, config, clock=ManualClock()) as app:
+        run_id = await app.start("await slow.look()", agent="clerk")
+        await idle_but_for_calls(app)
+        (record,) = await app.calls(run_id)
+        effects = app._worker._effects
+        call = replace(record.call, index=record.call.index + 1)
+        effects.begin(Attempt(call=call, agent="clerk", lease=Lease(shard=0, epoch=1)))
+        revocation = await app.governance.revoke("clerk", by="lead")
+        assert (revocation.calls, app.pulse().in_flight) == (2, 0)

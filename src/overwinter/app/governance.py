@@ -127,7 +127,7 @@ class Governance:
         """
         began_us = self._clock.now_us()
         event = Event(kind="cancelled", body={"by": by, "reason": reason or "revoked"})
-        is_ended = await self._store.end(run_id, Status.CANCELLED, event)
+        is_ended = await self._store.end(run_id, Status.CANCELLED, event, is_first=True)
         fenced_us = self._clock.now_us() - began_us
         self._acted()
         cutting = self._models.cut_run(run_id, f"run {run_id} was revoked")

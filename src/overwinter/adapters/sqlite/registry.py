@@ -53,7 +53,7 @@ class SqliteRegistry:
             entries = [audited.change("revoke", each, by, reason) for each in revoked]
             return Wrote(revoked, is_revoked=True, audited=entries)
 
-        return await self._writer.submit(act)
+        return await self._writer.submit_first(act)
 
     async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
         """Make a revoked agent active in a new epoch."""
@@ -87,7 +87,7 @@ class SqliteRegistry:
             )
             return Wrote(gone, audited=entries)
 
-        return await self._writer.submit(act)
+        return await self._writer.submit_first(act)
 
     async def grants(self) -> Sequence[Granted]:
         """Return every grant, the oldest first."""

@@ -282,7 +282,9 @@ class SqliteStore:
 
         return await self._writer.submit(act)
 
-    async def end(self, run_id: str, status: Status, event: Event, *, dedup: str | None = None) -> bool:
+    async def end(
+        self, run_id: str, status: Status, event: Event, *, dedup: str | None = None, is_first: bool = False
+    ) -> bool:
         """End a live or quarantined run from outside."""
 
         def act(db: apsw.Connection) -> Wrote[bool]:
@@ -296,7 +298,7 @@ class SqliteStore:
             rows.close_run(db, row.n, status, values.encode(dict(event.body)), now)
             return Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
 
-        return await self._writer.submit(act)
+        return await (self._writer.submit_first(act) if is_first else self._writer.submit(act))
 
     # --- Mail and effects --------------------------------------------------------------------------------------------
 

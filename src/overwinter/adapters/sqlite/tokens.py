@@ -59,7 +59,7 @@ class SqliteTokens:
             revoked = next(map(_token, db.execute(sql, (self._clock.now_us(), token_id))), None)
             return Wrote(revoked, audited=[] if revoked is None else [_entry("revoke", revoked, by, reason)])
 
-        return await self._writer.submit(act)
+        return await self._writer.submit_first(act)
 
     async def used(self, token_id: str, at_us: int) -> None:
         """Note when it was last used."""

@@ -9,6 +9,9 @@ are together or one comes that cannot wait; this alone brings a busy home from 1
 The statements of short jobs are executed on the event loop, and so are their entries of the audit log; only the commit in
 the thread. Each statement gives Python's lock away and must get it back: seven a turn, in a thread beside a busy event loop,
 cost more waiting than work.
+
+A revocation goes first: past what waits, in a commit of its own, and the event loop stands still for it, so that the thread
+has Python's lock to itself. Nothing else could begin meanwhile that the revocation does not have to stop again.
 """
 
 import asyncio
@@ -40,6 +43,8 @@ HELD_S_MAX = 0.010
 QUEUE_MAX = 100_000
 """Jobs that may wait; more is a fault of the caller, whose own limits are far lower."""
 
+FIRST_S_MAX = 0.1
+"""How long the event loop stands still for a job that goes first; on a slower disk it goes on, and the job comes later."""
 CLOSE_S_MAX = 30
 """How long a closing store waits for its disk."""
 
@@ -74,6 +79,8 @@ class Job:
     """It takes some 50 us, so it may hold up the event loop."""
     wrote: Wrote[Any] | None = None
     error: BaseException | None = field(default=None)
+    is_over: threading.Event | None = None
+    """Set when a job that goes first is durable, or has failed."""
 
 
 class Came(Enum):
@@ -91,7 +98,7 @@ class Writer:
 
     def __init__(self, connection: apsw.Connection, path: Path, seal: Seal, tell: Callable[[list[Job]], None]) -> None:
         self._connection = connection
-        """Belongs to the thread while a group is with it, else to the event loop."""
+        """Belongs to the thread while a job is with it, else to the event loop."""
         self._path = path
         self._seal = seal
         self._tell = tell
@@ -100,8 +107,9 @@ class Writer:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[Job] = deque()
         self._groups: queue.SimpleQueue[tuple[list[Job], Kept | None] | None] = queue.SimpleQueue()
-        """With each group what is called once it is durable; None: it is not applied yet."""
-        self._is_with_thread = False
+        """One at a time, and behind it those that go first. With each what is called once it is durable; None: it is not applied yet."""
+        self._with_thread = 0
+        """Jobs."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="overwinter-writer", daemon=True)
         self._thread.start()
@@ -122,16 +130,32 @@ class Writer:
             HomeFull: nothing was written; it may be tried again.
             HomeError: the file cannot be written.
         """
-        if self._is_closed:
-            raise HomeError("the store is closed")
-        if len(self._waiting) >= QUEUE_MAX:
-            raise HomeError(f"{QUEUE_MAX} writes wait already: the disk does not keep up")
+        self._refuse_more()
         job = Job(act, self._loop.create_future(), is_short)
         self._held.append(job)
         if not can_wait or len(self._held) >= HELD_MAX:
             self._let_go()
         elif self._timer is None:
             self._timer = self._loop.call_later(HELD_S_MAX, self._let_go)
+        return await job.future
+
+    async def submit_first(self, act: Callable[[apsw.Connection], Wrote[T]]) -> T:
+        """Return the job's result once it is durable; of what was submitted before, only what is being committed precedes it.
+
+        The event loop stands still until it is durable, at most `FIRST_S_MAX`: what follows the call is then done before any
+        other task takes a step.
+
+        Raises:
+            HomeFull: nothing was written; it may be tried again.
+            HomeError: the file cannot be written.
+        """
+        self._refuse_more()
+        job = Job(act, self._loop.create_future(), is_over=threading.Event())
+        assert job.is_over is not None
+        self._with_thread += 1
+        self._groups.put(([job], None))
+        if job.is_over.wait(FIRST_S_MAX) and job.wrote is not None:
+            return job.wrote.result
         return await job.future
 
     async def close(self) -> None:
@@ -150,20 +174,26 @@ class Writer:
 
     # --- On the event loop -------------------------------------------------------------------------------------------
 
+    def _refuse_more(self) -> None:
+        if self._is_closed:
+            raise HomeError("the store is closed")
+        if len(self._waiting) >= QUEUE_MAX:
+            raise HomeError(f"{QUEUE_MAX} writes wait already: the disk does not keep up")
+
     def _let_go(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._waiting.extend(self._held)
         self._held.clear()
-        if not self._is_with_thread:
+        if not self._with_thread:
             self._pass_on()
 
     def _pass_on(self) -> None:
         """Give the thread the next group, applied already if all of it is short; or its end."""
         if self._waiting:
             group = self._gathered()
-            self._is_with_thread = True
+            self._with_thread += len(group)
             self._groups.put((group, self._tried(group) if group[0].is_short else None))
         elif self._is_closed:
             self._groups.put(None)
@@ -181,35 +211,56 @@ class Writer:
             if self._connection.in_transaction:
                 return None
             self._connection.execute("begin immediate")
-            return self._applied(group)
+            return self._applied(group, is_whole=True)
         except Exception:  # noqa: BLE001 - the thread does it again, and tells who is concerned
             self._roll_back()
+            for job in group:
+                job.wrote = None
             return None
         finally:
             self._connection.set_busy_timeout(BUSY_MS)
 
-    def _applied(self, group: list[Job]) -> Kept:
-        """Apply a group in the transaction that is open, with its entries; return what is called once it is durable."""
+    def _applied(self, group: list[Job], *, is_whole: bool) -> Kept:
+        """Apply a group in the transaction that is open, with its entries; return what is called once it is durable.
+
+        Unless it is to be whole, jobs that are still to be applied when one comes that goes first are left out, and hold nothing.
+        """
         for job in group:
             job.wrote = job.act(self._connection)
+            if not is_whole and not self._groups.empty():
+                break
         entries = [entry for job in group if job.wrote is not None for entry in job.wrote.audited]
         return self._seal(self._connection, entries) if entries else _nothing
 
     def _take_back(self, group: list[Job]) -> None:
-        self._is_with_thread = False
+        self._with_thread -= len(group)
         self._tell(group)
-        self._pass_on()
+        if not self._with_thread:
+            self._pass_on()
 
     # --- In the thread -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (given := self._groups.get()) is not None:
             group, keep = given
-            if self._commit(group, keep) is Came.SPOILT and len(group) > 1:
+            came = self._commit(group, keep)
+            if came is Came.SPOILT and len(group) > 1:
                 for job in group:  # one of them spoilt the group: let each stand for itself
                     job.error = None
-                    self._commit([job], None)
+                    self._groups.put(([job], None))
+                continue
+            if group[-1].wrote is None and came is Came.THROUGH:
+                group = self._set_back(group)
+            for job in group:
+                if job.is_over is not None:
+                    job.is_over.set()
             self._loop.call_soon_threadsafe(self._take_back, group)
+
+    def _set_back(self, group: list[Job]) -> list[Job]:
+        """Have what was left out of a commit wait behind the job that went first; return what was committed."""
+        done = [job for job in group if job.wrote is not None]
+        self._groups.put((group[len(done) :], None))
+        return done
 
     def _commit(self, group: list[Job], keep: Kept | None) -> Came:
         """Apply a group and commit it; unless it came through, nothing of it was applied and each job holds the error."""
@@ -221,7 +272,7 @@ class Writer:
                         self._connection.execute("rollback")
                     self._connection.execute("begin immediate")
                     came = Came.SPOILT
-                    keep = self._applied(group)
+                    keep = self._applied(group, is_whole=False)
                 came = Came.REFUSED
                 self._connection.execute("commit")
                 keep()
