@@ -31,6 +31,10 @@ __all__ = ["Lane", "open_lane"]
 START_S_MAX = 10.0
 STARTS_MAX = 3
 """Starts that may fail before the lane stays closed: the client, which starts workers too, says what is wrong."""
+BURY_LOOK_S = 0.002
+RESTART_PAUSE_S = 0.05
+"""Between the end of a worker and the start of the next one, which takes the event loop some milliseconds: what killed one
+has others to stop, and is in a hurry."""
 END_S_MAX = 5.0
 """How long processes that were killed may take to end."""
 BYTES_MAX = 1 << 20
@@ -120,9 +124,16 @@ class _Channel(asyncio.Protocol):
         del exc
         self.is_over = True
         self._process.kill()
-        self._process.wait(END_S_MAX)
-        self.has_ended = True
         self._tell(None)
+        self._bury()
+
+    def _bury(self) -> None:
+        """Note that a killed process is gone, as soon as it is: the event loop does not stand still for its end."""
+        if self._process.poll() is None:
+            asyncio.get_running_loop().call_later(BURY_LOOK_S, self._bury)
+        else:
+            self.has_ended = True
+            self._free(self)
 
     # --- A job -------------------------------------------------------------------------------------------------------
 
@@ -196,11 +207,11 @@ class Lane:
         """Return how many are at work."""
         return len(self._ready) - len(self._idle)
 
-    def open(self) -> None:
+    def open(self, *, pause_s: float = 0.0) -> None:
         """Have workers start that are missing; nobody waits for them."""
         while len(self._ready) + self._starting < self._count and not self.has_given_up:
             self._starting += 1
-            self._group.start_soon(self._start)
+            self._group.start_soon(self._start, pause_s)
 
     async def run(self, steps: Quick, printed: Callable[[str, str], None], s_max: float) -> Outcome | None:
         """Take a turn; None: it could not be taken this way. Cancelling kills the worker."""
@@ -248,7 +259,7 @@ class Lane:
             self._ready.remove(channel)
             if channel in self._idle:
                 self._idle.remove(channel)
-            self.open()
+            self.open(pause_s=RESTART_PAUSE_S)
         while self._waiting and not self._ready:
             job = self._waiting.popleft()
             if not job.future.done():
@@ -256,9 +267,10 @@ class Lane:
 
     # --- Starting ----------------------------------------------------------------------------------------------------
 
-    async def _start(self) -> None:
+    async def _start(self, pause_s: float) -> None:
         """Have a worker show that it speaks our protocol and is in its jail: then it is free for turns."""
         try:
+            await anyio.sleep(pause_s)
             channel = await self._connected()
             proof = asyncio.get_running_loop().create_future()
             steps = _proof(channel, self._jail)
