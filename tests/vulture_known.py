@@ -5,6 +5,7 @@ from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
 from overwinter.faces.cli import identities, policies, secrets, tokens, tools
+from overwinter.faces.cli.commands import Commands
 from overwinter.faces.server import _Server
 
 _ = (
@@ -14,6 +15,8 @@ _ = (
     _Channel.data_received,
     _Server.capture_signals,
     _Server.should_exit,  # pyright: ignore[reportAttributeAccessIssue] - set by uvicorn in its constructor
+    Commands.get_command,
+    Commands.list_commands,
     cli.doctor,
     cli.gc,
     cli.init,

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from overwinter import __version__
 from overwinter.adapters.home import holder
+from overwinter.faces.cli.commands import PLACES
 from shells import Shell
 
 
@@ -187,9 +189,18 @@ def test_doctor_finds_a_lost_key_and_a_module_that_does_not_load(shell: Shell):
 
 def test_starting_the_command_loads_neither_server_nor_interpreter_nor_http():
     script = (
-        "import sys; from overwinter.faces.cli import cli; "
-        "print([name for name in ('starlette', 'uvicorn', 'pydantic_monty', 'apsw', 'http.client', 'anyio', 'asyncio')"
-        " if name in sys.modules])"
+        "import atexit, sys; from overwinter.faces.cli import cli; "
+        "atexit.register(lambda: print([name for name in ('starlette', 'uvicorn', 'pydantic_monty', 'apsw', 'http.client', 'anyio', "
+        "'asyncio', 'pydantic', 'rich', 'overwinter.faces.cli.tools', 'overwinter.faces.cli.audit') if name in sys.modules])); "
+        "cli(['--version'])"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert loaded.stdout == "[]\n"
+    assert loaded.stdout == f"overwinter {__version__}\n[]\n"
+
+
+def test_help_lists_the_commands_of_every_module_and_a_slip_of_the_key_is_told_the_nearest(shell: Shell):
+    listed = shell("--help").stdout
+    assert all(f" {name} " in listed for name in ("run", "ps", *PLACES))
+    assert "'agents'" in shell("agent").stderr
+    for name in PLACES:
+        assert f"overwinter {name} " in shell(name, "--help").stdout

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kit import opened
 from overwinter.actor import Actor, called
 from overwinter.app import App
+from overwinter.approval import Need
 from overwinter.config import Agent, Approvals, Config, Worker
 from overwinter.errors import Conflict, Denied, UsageError
 from overwinter.faces.callers import PEER, account, actor_of, uid_of

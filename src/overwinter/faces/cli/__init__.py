@@ -14,17 +14,10 @@ import typer
 
 from overwinter import __version__
 from overwinter.errors import UsageError
-from overwinter.faces.cli.audit import audit_cli
+from overwinter.faces.cli.commands import Commands
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.governing import Person, approve, inbox, reject, restore, revoke
-from overwinter.faces.cli.guard import Home, Json, guarded, me, once, seconds
-from overwinter.faces.cli.identities import agents_cli
-from overwinter.faces.cli.models import model_cli
-from overwinter.faces.cli.policies import grant, grants, policy_cli
+from overwinter.faces.cli.guard import Home, Json, Person, guarded, me, once, seconds
 from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, reached, safe, show, table
-from overwinter.faces.cli.secrets import secrets_cli
-from overwinter.faces.cli.tokens import token_cli
-from overwinter.faces.cli.tools import tools_cli
 
 __all__ = ["cli"]
 
@@ -36,6 +29,7 @@ EVENTS_SHOWN = 50
 """Read back by `show`, of which it tells the last that people care about."""
 
 cli = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,20 +37,6 @@ cli = typer.Typer(
     "Exit codes: 0 done, 2 wrong usage, 3 program refused, 4 not found, 5 conflict, 6 agent revoked, 7 not permitted, 10-16 the home or its server, 17 the audit log is wrong, "
     "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on.",
 )
-cli.add_typer(tools_cli, name="tools")
-cli.add_typer(agents_cli, name="agents")
-cli.command()(guarded(revoke))
-cli.command()(guarded(restore))
-cli.command()(guarded(inbox))
-cli.command()(guarded(approve))
-cli.command()(guarded(reject))
-cli.add_typer(secrets_cli, name="secrets")
-cli.add_typer(token_cli, name="token")
-cli.add_typer(model_cli, name="models")
-cli.command()(guarded(grant))
-cli.command()(guarded(grants))
-cli.add_typer(policy_cli, name="policy")
-cli.add_typer(audit_cli, name="audit")
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
 P = ParamSpec("P")

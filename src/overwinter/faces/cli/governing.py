@@ -9,19 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, me, once
+from overwinter.faces.cli.guard import Home, Json, Person, me, once
 from overwinter.faces.cli.render import TAIL, print_json, safe, standing, table
 
-__all__ = ["Person", "agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
+__all__ = ["agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
 
 ON_THE_WIRE_SHOWN = 20
 Question = Annotated[str, typer.Argument(help="RUN:INDEX, as `inbox` and `show` print it", show_default=False)]
-Person = Annotated[
-    str | None,
-    typer.Option(
-        "--as", envvar="OVERWINTER_AS", help="The person for whom you act; you, if not given", show_default=False
-    ),
-]
 Reason = Annotated[str, typer.Option("--reason", help="For the record")]
 
 

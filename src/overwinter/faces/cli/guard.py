@@ -14,7 +14,7 @@ import typer
 from overwinter.errors import OverwinterError, UsageError
 from overwinter.faces.cli.render import print_json, safe_lines
 
-__all__ = ["Home", "Json", "guarded", "me", "once", "seconds"]
+__all__ = ["Home", "Json", "Person", "guarded", "me", "once", "seconds"]
 
 EXIT_INTERRUPTED = 130
 Home = Annotated[
@@ -22,6 +22,12 @@ Home = Annotated[
     typer.Option("--home", help="The home directory; $OVERWINTER_HOME, else .overwinter", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine")]
+Person = Annotated[
+    str | None,
+    typer.Option(
+        "--as", envvar="OVERWINTER_AS", help="The person for whom you act; you, if not given", show_default=False
+    ),
+]
 
 P = ParamSpec("P")
 
