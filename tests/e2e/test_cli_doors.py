@@ -198,6 +198,25 @@ def test_starting_the_command_loads_neither_server_nor_interpreter_nor_http():
     assert loaded.stdout == f"overwinter {__version__}\n[]\n"
 
 
+def test_a_command_beside_a_server_loads_neither_server_nor_store_nor_interpreter(shell: Shell):
+    script = (
+        "import atexit, sys; from overwinter.faces.cli import cli; "
+        "atexit.register(lambda: print([name for name in ('starlette', 'uvicorn', 'pydantic_monty', 'apsw', 'cedarpy', "
+        "'asyncio', 'overwinter.app') if name in sys.modules], file=sys.stderr)); cli()"
+    )
+    shell.serve()
+    for words in (["ps"], ["agents"], ["audit", "log"], ["inbox"], ["tools", "list"]):
+        asked = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=shell.place,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (asked.returncode, asked.stderr) == (0, "[]\n"), words
+
+
 def test_help_lists_the_commands_of_every_module_and_a_slip_of_the_key_is_told_the_nearest(shell: Shell):
     listed = shell("--help").stdout
     assert all(f" {name} " in listed for name in ("run", "ps", *PLACES))

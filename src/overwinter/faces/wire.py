@@ -5,11 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from overwinter.adapters.catalog_file import Hit, Pin, Source
-from overwinter.app.governance import Revocation
-from overwinter.app.rulebook import Reach
 from overwinter.approval import left, phrase
 from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
@@ -37,6 +34,10 @@ from overwinter.identity import Identity, name_of
 from overwinter.store import CallRecord, RunRecord
 from overwinter.tokens import Token
 from overwinter.values import Value
+
+if TYPE_CHECKING:  # a command that asks a server loads no store and no interpreter
+    from overwinter.adapters.catalog_file import Hit, Pin, Source
+    from overwinter.app.governance import Revocation
 
 __all__ = [
     "call", "error", "event", "finding", "grant", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_grant", "revoked_token", "run", "source", "status_of",
@@ -172,7 +173,7 @@ def call(record: CallRecord) -> dict[str, Value]:
     return shown
 
 
-def reach(found: Reach) -> dict[str, Value]:
+def reach(found: "Reach") -> dict[str, Value]:
     """Return what a program may run into."""
     rows: list[Value] = [
         {
@@ -192,7 +193,7 @@ def question_id(record: CallRecord) -> str:
     return f"{record.call.run_id}:{record.call.index}"
 
 
-def hit(found: Hit) -> dict[str, Value]:
+def hit(found: "Hit") -> dict[str, Value]:
     """Return a function that a search found."""
     return {
         "name": found.name,
@@ -221,7 +222,7 @@ def identity(agent: Identity) -> dict[str, Value]:
     }
 
 
-def revocation(done: Revocation) -> dict[str, Value]:
+def revocation(done: "Revocation") -> dict[str, Value]:
     """Return what a revocation stopped as JSON."""
     return {
         "agents": [identity(each) for each in done.identities],
@@ -264,7 +265,7 @@ def revoked_grant(gone: Granted) -> dict[str, Value]:
     return {"grant": grant(gone), **nothing, "fenced_ms": 0.0, "stopped_ms": 0.0}
 
 
-def source(service: Source) -> dict[str, Value]:
+def source(service: "Source") -> dict[str, Value]:
     """Return a service and what was wrong in its description."""
     return {
         "service": service.service,
@@ -274,7 +275,7 @@ def source(service: Source) -> dict[str, Value]:
     }
 
 
-def pin(each: Pin) -> dict[str, Value]:
+def pin(each: "Pin") -> dict[str, Value]:
     """Return a function's name and whether its definition is the accepted one."""
     return {"name": each.name, "origin": each.origin, "state": each.state, "accepted": instant(each.accepted_us)}
 
