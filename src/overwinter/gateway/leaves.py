@@ -1,0 +1,184 @@
+"""The texts of a JSON document in its own bytes, and the same bytes with other texts in their place.
+
+Redaction changes texts and nothing else: spacing, order, numbers, keys that are there twice and the way that other texts are
+escaped stay as they came. A document that was written anew whenever something is found in it would have other bytes from that
+turn on, and the provider's prompt cache would miss all that came before.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+__all__ = ["Inner", "Leaf", "Opaque", "literal", "read", "replaced", "shown"]
+
+Opaque = frozenset[str]
+
+NUMBER_CHARS_MIN = 9
+"""Shorter numbers are no card, account, telephone or identity."""
+JSON_DEPTH_MAX = 3
+"""Texts of JSON in texts of JSON: arguments of a tool call that hold a body as text, and one more. Below it is plain text."""
+
+_TOKEN = re.compile(rf'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]{{{NUMBER_CHARS_MIN - 1},}}', re.DOTALL)
+"""A text or a long number of a JSON document known to be valid. In one, a text is where a quote is: nothing else has quotes."""
+_SHOWN = frozenset(
+    [
+        "args",
+        "arguments",
+        "content",
+        "contents",
+        "custom",
+        "description",
+        "function",
+        "functionCall",
+        "functionDeclarations",
+        "functionResponse",
+        "input",
+        "input_schema",
+        "instructions",
+        "messages",
+        "output",
+        "parameters",
+        "parts",
+        "properties",
+        "prompt",
+        "response",
+        "summary",
+        "system",
+        "system_instruction",
+        "systemInstruction",
+        "text",
+        "thinking",
+        "tool_calls",
+        "tools",
+        "variables",
+    ]
+)
+"""Keys that paths show: the dialects' own. Another one may be the very value that must not be in an error."""
+_FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "properties", "response"})
+"""Objects below these belong to the caller: an `id` or a `data` in them is no field of a dialect, so nothing there is opaque."""
+
+
+class _Number(str):
+    """A number as it is written; `json` would round it or refuse it."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Leaf:
+    """A text (or a long number, or a key) of a document. Not frozen: ten thousand are made for a request, and froze costs half."""
+
+    index: int
+    """Which token of its document it is, counted from 0."""
+    text: str
+    path: tuple[str | int, ...]
+    key: str = ""
+    """Of an object, for a value in one: what it says of the value may be what tells a secret from a word."""
+    is_number: bool = False
+    inner: "Inner | None" = None
+    """Its own document, for a text of JSON: its leaves are looked at in its place."""
+
+
+@dataclass(slots=True)
+class Inner:
+    """A document in a text."""
+
+    leaves: list[Leaf]
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_int=_Number, parse_float=_Number, strict=False)
+"""Objects become tuples of pairs, so that a key which is there twice is seen twice: a provider may read the one we do not."""
+
+
+def read(document: str, path: str, opaque: Opaque) -> list[Leaf]:
+    """Return the leaves of a JSON document in their order.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    return _read(document, (path,), opaque, 0)
+
+
+def replaced(document: str, instead: Mapping[int, str]) -> str:
+    """Return a document with the literals of some tokens replaced, by their index; what is given is JSON already."""
+    parts: list[str] = []
+    at = 0
+    for index, token in enumerate(_TOKEN.finditer(document)):
+        literal = instead.get(index)
+        if literal is not None:
+            parts += (document[at : token.start()], literal)
+            at = token.end()
+    parts.append(document[at:])
+    return "".join(parts)
+
+
+def shown(path: Sequence[str | int]) -> str:
+    """Return a path for people: `messages[3].content`; keys that may be confidential themselves are stars."""
+    return str(path[0]) + "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" if step in _SHOWN else ".*" for step in path[1:]
+    )
+
+
+def literal(text: str) -> str:
+    """Return a text as JSON writes it; what UTF-8 cannot hold is escaped."""
+    written = json.dumps(text, ensure_ascii=False)
+    return written if written.isascii() or not _SURROGATE.search(written) else json.dumps(text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int) -> list[Leaf]:
+    try:
+        value = cast("object", _DECODER.decode(document))
+        walk = _Walk(depth)
+        walk.over(value, path, "", opaque)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return walk.leaves
+
+
+class _Walk:
+    """Goes through a document in the order of its tokens."""
+
+    __slots__ = ("depth", "index", "leaves")
+
+    def __init__(self, depth: int) -> None:
+        self.index = 0
+        self.leaves: list[Leaf] = []
+        self.depth = depth
+
+    def over(self, value: object, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+        """Take in a value; `opaque` is None below an opaque key: its tokens are counted and not looked at."""
+        if isinstance(value, str):
+            self._leaf(value, path, key, is_seen=opaque is not None)
+        elif isinstance(value, list):
+            for at, each in enumerate(cast("list[object]", value)):
+                # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.
+                self.over(each, (*path, at), key if isinstance(each, str) else "", opaque)
+        elif isinstance(value, tuple):
+            below = frozenset[str]() if key in _FREE and opaque is not None else opaque
+            for name, each in cast("tuple[tuple[str, object], ...]", value):
+                self._leaf(name, path, "", is_seen=below is not None)
+                self.over(each, (*path, name), name, None if below is None or name in below else below)
+
+    def _leaf(self, text: str, path: tuple[str | int, ...], key: str, *, is_seen: bool) -> None:
+        is_number = isinstance(text, _Number)
+        if is_number and len(text.removeprefix("-")) < NUMBER_CHARS_MIN:
+            return
+        if is_seen and text:
+            inner = None if is_number else _inner(text, path, self.depth)
+            self.leaves.append(Leaf(index=self.index, text=text, path=path, key=key, is_number=is_number, inner=inner))
+        self.index += 1
+
+
+def _inner(text: str, path: tuple[str | int, ...], depth: int) -> Inner | None:
+    """Return the document that a text is; nothing in it is opaque, for it is the caller's."""
+    if depth >= JSON_DEPTH_MAX or text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return Inner(leaves=_read(text, path, frozenset(), depth + 1))
+    except ValueError:
+        return None
