@@ -1,0 +1,16 @@
+"""What finds confidential values in texts: shapes by google-re2, check digits, the user's own words."""
+
+from collections.abc import Sequence
+
+from overwinter.adapters.detectors import personal, secrets
+from overwinter.adapters.detectors.patterns import Patterns
+from overwinter.adapters.detectors.words import WordList, Words
+from overwinter.gateway.redaction import Detector
+
+__all__ = ["WordList", "detectors"]
+
+
+def detectors(words: Sequence[WordList] = (), *, has_ip: bool = False) -> Sequence[Detector]:
+    """Return every detector: secrets and personal data in one pass, words in another. Takes 0.2 s: make it once."""
+    shapes = Patterns("secrets and personal data", [*secrets.patterns(), *personal.patterns(has_ip=has_ip)])
+    return [shapes, Words(words)] if words else [shapes]

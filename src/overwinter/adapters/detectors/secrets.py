@@ -1,0 +1,169 @@
+"""Secrets: the rules of gitleaks as they are published, and formats that a repository has rarely but a prompt often.
+
+`gitleaks.toml` is the file of gitleaks 8.30.1 unchanged (MIT, gitleaks.LICENSE). Two things are changed when it is read. A rule
+may end at any punctuation, not only at a quote, space or `;`: files end a token so, sentences do not. And the lazy run of up to 50
+letters that rules begin with is left out: it finds where a line of code begins, not whether there is a secret, and is most of
+the automaton. Conditions on paths do not count, a text has none.
+"""
+
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from overwinter.adapters.detectors.automata import Regex, Span, escaped
+from overwinter.adapters.detectors.patterns import Look, Pattern
+from overwinter.gateway.redaction import Found
+
+__all__ = ["OWN", "patterns"]
+
+RULES = Path(__file__).with_name("gitleaks.toml")
+KIND = "secret"
+_END = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
+_END_IN_PROSE = r"""(?:[\x60'"\s;,.:!?()<>&|{}\[\]\\]|$)"""
+_BEGIN = r"[\w.-]{0,50}?"
+_ASSIGNED = r"(?i)\b[\w.-]*(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|api[_-]?key)(?:[_-]?(?:key|value|base))?['\"\x60]?\s{0,3}(?:=|:{1,2}=|:|=>)\s{0,3}"
+
+OWN: Mapping[str, str] = {
+    "url-password": r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@'\"<>]*:([^\s:/?#@'\"<>${}]{3,200})@[\w.\[-]",
+    "bearer": r"(?i)\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|token|basic)\s+([\w.~+/=-]{16,})",
+    "azure-client-secret": r"(?:^|[^\w~.-])([a-zA-Z0-9_~.]{3}\dQ~[a-zA-Z0-9_~.-]{31,34})",
+    "azure-account-key": r"(?i)(?:AccountKey|SharedAccessKey|SharedSecretValue)=([A-Za-z0-9+/]{40,88}={0,2})",
+    "azure-sas": r"[?&]sig=([A-Za-z0-9%]{43,100}(?:%3D|=))",
+    "google-oauth-secret": r"\b(GOCSPX-[\w-]{28})",
+    "google-oauth-token": r"\b(ya29\.[\w-]{30,})",
+    "google-refresh-token": r"\b(1//0[\w-]{40,})",
+    "aws-secret-key": r"(?i)\baws.{0,24}?(?:secret|key).{0,20}?['\"\s=:]([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)",
+    "aws-session-token": r"\b((?:FwoGZXIvYXdzE|IQoJb3JpZ2lu)[A-Za-z0-9/+=]{100,})",
+    "anthropic": r"\b(sk-ant-[a-z0-9]{2,10}-[\w-]{40,})",
+    "openai": r"\b(sk-(?:proj-|svcacct-|admin-|None-)?[A-Za-z0-9_-]{40,})",
+    "openrouter": r"\b(sk-or-v1-[a-f0-9]{64})",
+    "groq": r"\b(gsk_[A-Za-z0-9]{52})",
+    "xai": r"\b(xai-[A-Za-z0-9]{70,90})",
+    "replicate": r"\b(r8_[A-Za-z0-9]{37})",
+    "stripe-webhook": r"\b(whsec_[A-Za-z0-9+/=]{32,})",
+    "github-any": r"\b(gh[opusr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9_]{82})",
+    "gitlab-any": r"\b(gl(?:pat|ptt|dt|rt|soat|ft|imt|agent|cbt|oas)-[\w.-]{20,64})",
+    "slack-any": r"\b(xox[abeoprs]-[A-Za-z0-9-]{20,}|xapp-\d-[A-Za-z0-9-]{20,})",
+    "slack-webhook": r"(hooks\.slack\.com/(?:services|workflows|triggers)/T?[A-Za-z0-9]{8,}/[A-Za-z0-9]{8,}/[A-Za-z0-9]{20,})",
+    "discord-webhook": r"(discord(?:app)?\.com/api/webhooks/\d{17,20}/[\w-]{60,80})",
+    "discord-bot": r"\b([MNO][A-Za-z\d_-]{23,27}\.[\w-]{6}\.[\w-]{27,38})\b",
+    "telegram-bot": r"\b(\d{8,10}:AA[A-Za-z0-9_-]{33})",
+    "sendgrid": r"\b(SG\.[\w-]{22}\.[\w-]{43})",
+    "twilio": r"\b((?:SK|AC)[0-9a-f]{32})\b",
+    "npm-any": r"\b(npm_[A-Za-z0-9]{36})",
+    "pypi-any": r"\b(pypi-[A-Za-z0-9_-]{85,})",
+    "docker": r"\b(dckr_(?:pat|oat)_[\w-]{27,})",
+    "terraform": r"\b([A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{60,70})",
+    "vault-token": r"\b(hv[sbr]\.[A-Za-z0-9_-]{24,300})",
+    "jwt": r"\b(ey[A-Za-z0-9_-]{15,}\.ey[A-Za-z0-9_-]{15,}\.[A-Za-z0-9_-]{10,})",
+    "age": r"(?i)(AGE-SECRET-KEY-1[0-9A-Z]{58})",
+    "private-key": r"(-----BEGIN[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=:,.\s\\-]{40,})?)",
+    "putty-key": r"(PuTTY-User-Key-File-[\s\S]*?Private-MAC: [0-9a-f]{40,64})",
+    "assigned-quoted": _ASSIGNED + r"(?:\"([^\"\s$<{][^\"\s]{7,120})\"|'([^'\s$<{][^'\s]{7,120})')",
+    "assigned-hex": _ASSIGNED + r"['\"\x60]?([a-f0-9]{24,128}|[A-F0-9]{24,128})(?:[^\w.-]|$)",
+    "assigned-base64": _ASSIGNED + r"['\"\x60]?([A-Za-z0-9+/]{30,172}={0,2})(?:[^\w.(\[+/=-]|$)",
+    "overwinter": r"\b(ow_[A-Za-z0-9]{49})",
+}
+"""Formats from their owners' documentation, by a name for errors in tests. Some widen a rule of gitleaks."""
+_ENTROPY_MIN: Mapping[str, float] = {
+    "assigned-quoted": 2.8,
+    "assigned-hex": 2.8,
+    "assigned-base64": 3.8,
+    "openai": 3.5,
+    "twilio": 3.0,
+    "url-password": 1.5,
+}
+_PLACEHOLDERS = Regex(
+    r"(?i)^(?:<.*>|\[.*\]|\*+|x+|\.+|%s|your[_-].*|(?:change|replace)[_-]?me.*|example.*|dummy.*|pass(?:word|wd)?|secret|token|none|null|true|false|env:.*|file:.*|vault:.*|keyring:.*)$"
+)
+"""What stands where a secret would."""
+_WORDS = Regex(r"^[A-Za-z_. :/()-]+$")
+
+
+def patterns() -> Sequence[Pattern]:
+    """Return a pattern for each rule."""
+    with RULES.open("rb") as file:
+        settings = tomllib.load(file)
+    everywhere = settings["allowlist"]
+    rules = [
+        Pattern(regex=_widened(rule), look=partial(_published, _Allowed(everywhere, rule), rule.get("entropy", 0.0)))
+        for rule in settings["rules"]
+        if "regex" in rule
+    ]
+    return [*rules, *(Pattern(regex=regex, look=_own(name)) for name, regex in OWN.items())]
+
+
+def _widened(rule: Mapping[str, Any]) -> str:
+    regex: str = rule["regex"].replace(_BEGIN, "")
+    return regex if rule["id"] == "generic-api-key" else regex.replace(_END, _END_IN_PROSE)
+
+
+class _Allowed:
+    """What is no secret though it has a rule's form, as the rules themselves say."""
+
+    def __init__(self, everywhere: Mapping[str, Any], rule: Mapping[str, Any]) -> None:
+        lists = [everywhere, *rule.get("allowlists", [])]
+        # A list that must also match a path never does here.
+        lists = [each for each in lists if each.get("condition") != "AND" or "paths" not in each]
+        self._keywords: Sequence[str] = rule.get("keywords", [])
+        self._secret = _any(lists, "secret")
+        self._match = _any(lists, "match")
+        self._line = _any(lists, "line")
+        stopwords = [word for each in lists for word in each.get("stopwords", [])]
+        self._stopwords = Regex("|".join(escaped(word) for word in stopwords))
+
+    def has(self, text: str, whole: Span, secret: str) -> bool:
+        """Return whether it is no secret."""
+        if self._keywords and not _has_word(text, self._keywords):
+            return True
+        begin, end = text.rfind("\n", 0, whole[0]) + 1, text.find("\n", whole[1])
+        return (
+            bool(self._secret and self._secret.has(secret))
+            or bool(self._stopwords.has(secret.lower()))
+            or bool(self._match and self._match.has(text[whole[0] : whole[1]]))
+            or bool(self._line and self._line.has(text[begin : end if end >= 0 else len(text)]))
+        )
+
+
+def _any(lists: Iterable[Mapping[str, Any]], target: str) -> Regex | None:
+    regexes = [
+        regex for each in lists if each.get("regexTarget", "secret") == target for regex in each.get("regexes", [])
+    ]
+    return Regex("|".join(f"(?:{regex})" for regex in regexes)) if regexes else None
+
+
+def _has_word(text: str, words: Sequence[str]) -> bool:
+    lowered = text.lower()
+    return any(word in lowered for word in words)
+
+
+def _published(allowed: _Allowed, entropy: float, text: str, whole: Span, inner: Span) -> Iterable[Found]:
+    secret = text[inner[0] : inner[1]]
+    if (entropy and entropy_bits(secret) <= entropy) or allowed.has(text, whole, secret):
+        return ()
+    return (Found(inner[0], inner[1], KIND),)
+
+
+def _own(name: str) -> Look:
+    entropy = _ENTROPY_MIN.get(name, 0.0)
+    is_word_no_secret = name == "assigned-quoted"
+
+    def look(text: str, _: Span, inner: Span) -> Iterable[Found]:
+        secret = text[inner[0] : inner[1]]
+        if _PLACEHOLDERS.has(secret) or (entropy and entropy_bits(secret) <= entropy):
+            return ()
+        if is_word_no_secret and _WORDS.has(secret):
+            return ()
+        return (Found(inner[0], inner[1], KIND),)
+
+    return look
+
+
+def entropy_bits(text: str) -> float:
+    """Return Shannon's entropy of a text's letters, in bits a letter."""
+    size = len(text)
+    return -sum(count / size * math.log2(count / size) for count in Counter(text).values()) if size else 0.0
