@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from overwinter.errors import UsageError
 from overwinter.gateway.dialect import Event, Text
 from overwinter.gateway.leaves import read, replaced
-from overwinter.gateway.placeholders import LOOKS_LIKE, Restorer, Vault
+from overwinter.gateway.placeholders import LOOKS_LIKE, Vault
 from overwinter.gateway.redaction import Action, Detector, Found, Memo, Redactor, Rules, Search, restored
 from overwinter.gateway.refusal import ModelRefused
+from overwinter.gateway.restoring import Restorer
 
 KEY = b"k" * 32
 NAMES = ("Ada Quill", "böse", "x@y.zz", 'he "said"', "AKIA2222", "5500 0000")

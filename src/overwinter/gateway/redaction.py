@@ -17,7 +17,7 @@ from overwinter.gateway.leaves import Leaf, Opaque, literal, read, replaced, sho
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["Action", "Detector", "Found", "Memo", "Redactor", "Rules", "Search", "restored"]
+__all__ = ["Action", "Detector", "Found", "Memo", "Redactor", "Rules", "Search", "apart", "restored"]
 
 Action = Literal["leave", "replace", "mask", "block"]
 """In the order of severity."""
@@ -176,7 +176,7 @@ class Redactor:
                 raise _refused(
                     f"{shown(leaf.path)} has a value of class {span.kind!r}, which must not be sent: take it out"
                 )
-        return _apart([(span, action) for span, action in spans if action != "leave"])
+        return apart([(span, action) for span, action in spans if action != "leave"])
 
 
 def restored(document: str, vault: Vault) -> str:
@@ -226,6 +226,10 @@ class Search:
                 known[key] = found
                 self._memo.put(key, found)
         return [known[key] for key in keys]
+
+    def text(self, text: str, path: str) -> Sequence[Found]:
+        """Return what is in one text, which is not remembered."""
+        return self._batch([Leaf(index=0, text=text, path=(path,))], self._monotonic() + self._scan_s_max)[0]
 
     def _batch(self, leaves: Sequence[Leaf], until: float) -> Sequence[Sequence[Found]]:
         keyed = [_keyed(leaf) for leaf in leaves]
@@ -316,7 +320,7 @@ def _inside(leaf: Leaf, found: Iterable[Found], shift: int) -> Sequence[Found]:
     return tuple(each for each in own if each.start < each.end)
 
 
-def _apart(spans: Sequence[tuple[Found, Action]]) -> Sequence[tuple[Found, Action]]:
+def apart(spans: Sequence[tuple[Found, Action]]) -> Sequence[tuple[Found, Action]]:
     """Return spans that do not overlap and cover all that the given ones cover.
 
     Overlapping ones become one, so that no rest of a value stays; it is of the class of the longest of the most severe.

@@ -23,8 +23,7 @@ class Regex:
     def __init__(
         self, pattern: str, *, is_bytes: bool = False, is_longest: bool = False, memory_max: int = MEMORY_MAX
     ) -> None:
-        options = _options(is_bytes=is_bytes, memory_max=memory_max)
-        options.longest_match = is_longest
+        options = _options(is_bytes=is_bytes, memory_max=memory_max, longest_match=is_longest)
         self._regex: Any = re2.compile(pattern.encode() if is_bytes else pattern, options)
 
     def has(self, text: str) -> bool:
@@ -66,10 +65,11 @@ def escaped(text: str) -> str:
     return cast("str", re2.escape(text))
 
 
-def _options(*, is_bytes: bool, memory_max: int) -> Any:
+def _options(*, is_bytes: bool, memory_max: int, **more: bool) -> Any:
     options: Any = re2.Options()
     if is_bytes:
         options.encoding = re2.Options.Encoding.LATIN1
-    options.max_mem = memory_max
-    options.log_errors = False  # it would write the pattern
+    # RE2 would write what it cannot do to standard error, with the pattern.
+    for name, value in {"max_mem": memory_max, "log_errors": False, **more}.items():
+        setattr(options, name, value)
     return options

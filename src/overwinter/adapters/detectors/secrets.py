@@ -2,8 +2,8 @@
 
 `gitleaks.toml` is the file of gitleaks 8.30.1 unchanged (MIT, gitleaks.LICENSE). Two things are changed when it is read. A rule
 may end at any punctuation, not only at a quote, space or `;`: files end a token so, sentences do not. And the lazy run of up to 50
-letters that rules begin with is left out: it finds where a line of code begins, not whether there is a secret, and is most of
-the automaton. Conditions on paths do not count, a text has none.
+letters that rules begin with is left out: it finds where a name begins, not whether there is a secret, and costs states.
+Conditions on paths do not count, a text has none.
 """
 
 import math

@@ -1,0 +1,120 @@
+"""Rules for answers: the detectors over what a model says, masked or ended before a client sees it.
+
+A text is searched in pieces that overlap: what is given out was searched with `HELD` characters behind it, and with the last of
+what was given before it. So a value of up to that length is found wherever the provider cuts it; a longer one, a private key,
+if what a detector finds of it so far reaches to the end of what has come.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overwinter.gateway.dialect import Text
+from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
+from overwinter.gateway.redaction import Action, Found, Rules, Search, apart
+from overwinter.gateway.refusal import ModelRefused, Refusal
+
+__all__ = ["HELD", "Screen"]
+
+HELD = 240
+"""Characters that stay back; an OpenAI project key has 164."""
+STEP = 120
+"""More than these come before a text is searched again."""
+CONTEXT = 80
+"""Of what was given before: `password =`."""
+VALUE_MAX = 16_384
+"""A value that grows beyond is masked as far as it has come; what follows is searched as a new one."""
+_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One text: what was given last, and what is held."""
+
+    is_json: bool
+    context: str = ""
+    pending: str = ""
+
+
+class Screen:
+    """Searches one answer as it comes."""
+
+    def __init__(self, search: Search, rules: Rules, vault: Vault) -> None:
+        self._search = search
+        self._rules = rules
+        self._vault = vault
+        self._channels: dict[str, _Channel] = {}
+
+    def feed(self, piece: Text) -> str:
+        """Return what can be given of a text by now.
+
+        Raises:
+            ModelRefused: a class in it is blocked, or it cannot be known what is in it.
+        """
+        channel = self._channels.setdefault(piece.channel, _Channel(piece.is_json))
+        channel.pending += piece.text
+        if len(channel.pending) < HELD + STEP:
+            return ""
+        return self._given(channel, HELD)
+
+    def close(self, channel: str) -> Text:
+        """Return what is left of a text that ends."""
+        known = self._channels.pop(channel, None)
+        return Text(channel, "") if known is None else Text(channel, self._given(known, 0), known.is_json)
+
+    def holding(self) -> Sequence[str]:
+        """Return the channels of which something is held."""
+        return [name for name, channel in self._channels.items() if channel.pending]
+
+    def _given(self, channel: _Channel, held: int) -> str:
+        begin, text = len(channel.context), channel.context + channel.pending
+        found = self._decided(text, begin, is_json=channel.is_json)
+        cut = len(text) - held
+        for span, _ in found:
+            if held and span.start < cut <= span.end and len(text) - span.start < VALUE_MAX:
+                cut = span.start
+        parts: list[str] = []
+        at = begin
+        for span, _ in found:
+            if span.start < cut:
+                parts += (text[at : max(at, span.start)], mask(span.kind))
+                at = max(at, span.end)
+        cut = max(cut, at)
+        parts.append(text[at:cut])
+        channel.context, channel.pending = text[max(0, cut - CONTEXT) : cut], text[cut:]
+        return "".join(parts)
+
+    def _decided(self, text: str, begin: int, *, is_json: bool) -> Sequence[tuple[Found, Action]]:
+        """Return what is masked, in order and apart, and not before `begin`."""
+        ours = [(each.start(), each.end()) for each in LOOKS_LIKE.finditer(text) if self._vault.has(each[0])]
+        spans: list[tuple[Found, Action]] = []
+        for span in self._search.text(text, "the answer"):
+            action = self._rules.of_answer(span.kind)
+            is_ours = any(start <= span.start and span.end <= end for start, end in ours)
+            if action == "leave" or is_ours or span.end <= begin:
+                continue
+            if action == "block":
+                message = (
+                    f"the answer has a value of class {span.kind!r}, which must not come back: ask for something else"
+                )
+                raise ModelRefused(Refusal(why="confidential", message=message))
+            spans.append((_in_json(text, span) if is_json else span, action))
+        return apart(spans)
+
+
+def _in_json(text: str, span: Found) -> Found:
+    """Return a span of a fragment of JSON that cuts no escape and ends before its text does."""
+    start, end = span.start, span.end
+    if _backslashes(text, start) % 2:
+        start -= 1
+    quote = _QUOTE.search(text, start, end)
+    if quote is not None and quote.end() - 1 > start:
+        end = quote.end() - 1
+    if _backslashes(text, end) % 2:
+        end += 1
+    return Found(start, end, span.kind)
+
+
+def _backslashes(text: str, at: int) -> int:
+    """Return how many stand right before a position."""
+    return at - len(text[:at].rstrip("\\"))
