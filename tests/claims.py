@@ -33,6 +33,7 @@ CLAIMS = {
     "G1.shadow": "a rule in the shadow changes no decision, whatever it says, and what it would change is counted",
     "G1.wake": "a run that no rule lets go on stops, and says so, with its mail kept",
     "G1.check": "a program that names a function which no rule lets its agent call is refused before it runs",
+    "G6.reload": "reading the rules anew is an entry of the audit log, with the versions before and after and by whom",
     "G6.no_credential": "a program's stubs and journal hold no credential",
     "G9.egress": "no spelling, name or redirect leads a request to a private address that the operator did not write down",
     "G9.credentials": "a credential goes to the scheme, host, port and path of its connection and nowhere else",

@@ -48,6 +48,7 @@ Kind = Literal[
     "wake.refused",
     "pin.drift",
     "model",
+    "policy",
 ]
 Decided = Literal["allow", "deny", "ask"]
 Part = Literal["args", "result"]
@@ -114,6 +115,8 @@ class Entry:
     decision: Decided | None = None
     policy_ids: tuple[str, ...] = ()
     policy_set_sha256: str | None = None
+    policy_set_before_sha256: str | None = None
+    """Of the rules that held until then, if the entry is about their change."""
     errors: tuple[str, ...] = ()
     """What went wrong while deciding; any error is a deny."""
     lease: str | None = None
@@ -138,7 +141,7 @@ def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:
     """
     who, what, where = _frame(
         entry.act, entry.agent, entry.decision, entry.epoch, entry.errors, entry.kind, entry.labels, entry.lease, entry.policy_ids,
-        entry.policy_set_sha256, entry.site, entry.tenant, entry.tool, entry.tool_pin,
+        entry.policy_set_before_sha256, entry.policy_set_sha256, entry.site, entry.tenant, entry.tool, entry.tool_pin,
     )  # fmt: skip
     args = f',"args_hmac":"{entry.args.hmac()}"' if entry.args else ""
     call = "" if entry.call is None else f',"call":{_integer("call", entry.call)}'
@@ -155,7 +158,7 @@ def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:
 @lru_cache(FRAMES_REMEMBERED)
 def _frame(  # noqa: PLR0913, PLR0917 - the fields of an entry
     act: tuple[str, ...], agent: str, decision: str | None, epoch: int, errors: tuple[str, ...], kind: str, labels: tuple[str, ...],
-    lease: str | None, policy_ids: tuple[str, ...], policy_set_sha256: str | None, site: Site | None, tenant: str, tool: str | None,
+    lease: str | None, policy_ids: tuple[str, ...], policy_set_before_sha256: str | None, policy_set_sha256: str | None, site: Site | None, tenant: str, tool: str | None,
     tool_pin: str | None,
 ) -> tuple[str, str, str]:  # fmt: skip
     """Return the members of an entry that stand before its arguments, before its result and before its time."""
@@ -164,7 +167,7 @@ def _frame(  # noqa: PLR0913, PLR0917 - the fields of an entry
         _members({"act": list(act), "agent": agent}),
         _members({
             "decision": decision, "epoch": epoch, "errors": list(errors), "kind": kind, "labels": list(labels), "lease": lease,
-            "policy_ids": list(policy_ids), "policy_set_sha256": policy_set_sha256,
+            "policy_ids": list(policy_ids), "policy_set_before_sha256": policy_set_before_sha256, "policy_set_sha256": policy_set_sha256,
         }),
         _members({"site": place, "tenant": tenant, "tool": tool, "tool_pin": tool_pin}),
     )  # fmt: skip

@@ -51,6 +51,10 @@ class Registry(Protocol):
         """Return every grant, the oldest first; expired ones too."""
         ...
 
+    async def reloaded(self, before: str, after: str, *, by: str, changed: Sequence[str]) -> None:
+        """Write down that a person had the rules read anew: versions before and after, and ids of rules that came or went."""
+        ...
+
     async def note(self, kind: Kind, identity: Identity, *, by: str, reason: str) -> None:
         """Write a governed act of a person down that changes nothing here."""
         ...

@@ -193,6 +193,6 @@ async def test_a_run_that_no_rule_lets_go_on_stops_with_its_mail_kept_until_a_pe
         assert (run.status, run.result["kind"]) == (Status.QUARANTINED, "WakeDenied")
         assert "it is night" in run.result["message"]
         rule.unlink()
-        await app.rulebook.reload()
+        await app.rulebook.reload(by="lead")
         await app.release(run_id, by="somebody")
         assert (await app.result(run_id)).result == 8

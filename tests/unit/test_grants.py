@@ -99,18 +99,61 @@ async def test_each_grant_and_its_end_is_an_entry_of_the_log(project):
     ]
 
 
+@pytest.mark.claim("G1.grant")
+async def test_a_grant_is_taken_away_while_a_policy_is_wrong(project):
+    async with home(project) as app:
+        before = app.rulebook.explain("default", "shop.pay", {"cents": 1}).decision
+        made = await app.rulebook.grant(Granted(agent="default", pattern="shop.pay", by="lead"))
+        (project / "policies").mkdir()
+        (project / "policies" / "pay.cedar").write_text("permit(")
+        await app.rulebook.withdraw(made.id, by="lead")
+        assert isinstance(before, Deny)
+        assert app.rulebook.explain("default", "shop.pay", {"cents": 1}).decision == before
+
+
+async def test_rules_read_before_a_grant_was_taken_away_do_not_hold_after_it(project):
+    async with home(project) as app:
+        made = await app.rulebook.grant(Granted(agent="default", pattern="shop.pay", by="lead"))
+        for _ in range(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: app.rulebook.reload(by="lead"))
+                await anyio.lowlevel.checkpoint()
+                group.start_soon(lambda name=made.id: app.rulebook.withdraw(name, by="lead"))
+            assert isinstance(app.rulebook.explain("default", "shop.pay", {"cents": 1}).decision, Deny)
+            made = await app.rulebook.grant(Granted(agent="default", pattern="shop.pay", by="lead"))
+
+
+@pytest.mark.claim("G6.reload")
+async def test_reading_the_rules_anew_is_an_entry_with_both_versions_and_by_whom(project):
+    parts = []
+    async with home(project, wrap=lambda each: parts.append(each) or each) as app:
+        before = parts[0].policy.version
+        (project / "policies").mkdir()
+        (project / "policies" / "pay.cedar").write_text(
+            '@id("pay") permit(principal, action == Action::"call", resource);'
+        )
+        done = await app.rulebook.reload(by="lead")
+        (project / "policies" / "pay.cedar").write_text("permit(")
+        with pytest.raises(ConfigInvalid):
+            await app.rulebook.reload(by="lead")
+        (entry,) = [json.loads(raw) for _, raw in await parts[0].audit.entries(0, 10)]
+    assert (entry["kind"], entry["act"], entry["policy_ids"]) == ("policy", ["lead"], ["pay"])
+    assert (entry["policy_set_before_sha256"], entry["policy_set_sha256"]) == (before, done.version)
+    assert before != done.version
+
+
 async def test_a_wrong_set_of_policies_changes_nothing_and_a_right_one_holds_at_once(project, ledger):
     async with home(project) as app:
         (project / "policies").mkdir()
         place = project / "policies" / "pay.cedar"
         place.write_text('permit(principal == Agent::"default", action == Action::"cal", resource);')
         with pytest.raises(ConfigInvalid, match="cal"):
-            await app.rulebook.reload()
+            await app.rulebook.reload(by="lead")
         await refused(app)
         place.write_text(
             '@id("pay") permit(principal == Agent::"default", action == Action::"call", resource == Function::"shop.pay");'
         )
-        assert list((await app.rulebook.reload()).added) == ["pay"]
+        assert list((await app.rulebook.reload(by="lead")).added) == ["pay"]
         assert app.rulebook.check() == []
         assert (await app.result(await app.start(PAYS))).result == "paid 7"
 

@@ -191,7 +191,7 @@ async def test_in_a_home_the_shadow_follows_the_files(project, ledger):
         file = project / "policies" / "pay.shadow.cedar"
         file.write_text('@id("ask") forbid(principal, action == Action::"call", resource) unless { context.approved };')
         before = app.rulebook.explain("default", "shop.pay", {"cents": 7})
-        done = await app.rulebook.reload()
+        done = await app.rulebook.reload(by="lead")
         assert done.added == ["ask"]
         assert app.rulebook.explain("default", "shop.pay", {"cents": 7}) == before
         assert isinstance(before.decision, Allow)
@@ -203,7 +203,7 @@ async def test_in_a_home_the_shadow_follows_the_files(project, ledger):
             ("allow", f"ask {OWNER}", 1)
         ]
         file.write_text("permit(")
-        await app.rulebook.reload()
+        await app.rulebook.reload(by="lead")
         assert app.rulebook.shadow() is None
         assert [each.is_error for each in app.rulebook.check()] == [True]
     assert not isinstance(before.decision, Ask)

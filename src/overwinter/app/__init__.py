@@ -155,7 +155,7 @@ class App:
         await self.governance.enrol()
         await self.models.recover()
         if await self.rulebook.grants():
-            await self.rulebook.reload()
+            await self.rulebook.renew()
         try:
             async with anyio.create_task_group() as group:
                 if is_worker:

@@ -1,9 +1,11 @@
 """The rules of a home at work: policies and grants as they are now, tried before they hold, and looked into."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from overwinter.adapters.cedar import Grant, Rules
@@ -12,12 +14,13 @@ from overwinter.adapters.cedar.deciding import Act
 from overwinter.adapters.cedar.explain import Explanation, explain
 from overwinter.adapters.cedar.reach import Gated, gated
 from overwinter.adapters.cedar.review import RuleFinding, check
+from overwinter.adapters.cedar.rules import without
 from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
 from overwinter.catalog import Function
 from overwinter.clock import SECOND_US
 from overwinter.config import Config
-from overwinter.errors import NotFound, UsageError
+from overwinter.errors import ConfigInvalid, NotFound, UsageError
 from overwinter.grant import Granted
 from overwinter.policy import Resource
 from overwinter.principal import Principal
@@ -57,21 +60,37 @@ class Rulebook:
         self._config, self._parts, self._policy = config, parts, parts.policy
         self._reached = reached
         """Which functions a program may call, and whether it may call any."""
+        self._one_at_a_time = anyio.Lock()
+        """Rules that were read before a grant was taken away must not hold after it."""
 
-    async def reload(self) -> Reloaded:
-        """Read policies and grants anew. A wrong set changes nothing: the one before goes on to hold.
+    async def reload(self, *, by: str) -> Reloaded:
+        """Read policies and grants anew for a person. A wrong set changes nothing: the one before goes on to hold.
 
         Raises:
             ConfigInvalid: a policy is wrong; the message says where.
         """
+        async with self._one_at_a_time:
+            return await self._reload(by)
+
+    async def _reload(self, by: str) -> Reloaded:
         before, after = self._policy.rules, await self._rules(await self._parts.registry.grants())
-        self._policy.replace(after)
         old, new = ({each.id: each for each in (*rules.rules, *rules.shadows)} for rules in (before, after))
-        return Reloaded(
-            version=after.digest,
-            added=[name for name, rule in new.items() if old.get(name) != rule],
-            removed=[name for name, rule in old.items() if new.get(name) != rule],
-        )
+        added = [name for name, rule in new.items() if old.get(name) != rule]
+        removed = [name for name, rule in old.items() if new.get(name) != rule]
+        # Written down before it holds: what cannot be written down does not happen.
+        changed = tuple(dict.fromkeys([*added, *removed]))
+        await self._parts.registry.reloaded(before.digest, after.digest, by=by, changed=changed)
+        self._policy.replace(after)
+        return Reloaded(version=after.digest, added=added, removed=removed)
+
+    async def renew(self) -> None:
+        """Decide by the policies and grants of this moment from now on.
+
+        Raises:
+            ConfigInvalid: a policy is wrong, and what held before goes on to hold.
+        """
+        async with self._one_at_a_time:
+            self._policy.replace(await self._rules(await self._parts.registry.grants()))
 
     # --- Grants ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +115,7 @@ class Rulebook:
         made = await self._parts.registry.grant(given)
         if made is None:
             raise NotFound(f"agent {given.agent!r} was revoked: restore it before it is granted anything")
-        await self.reload()
+        await self.renew()
         return made
 
     async def withdraw(self, grant: str, *, by: str, reason: str = "") -> Granted:
@@ -108,7 +127,10 @@ class Rulebook:
         gone = await self._parts.registry.withdraw(grant, by=by, reason=reason)
         if gone is None:
             raise NotFound(f"there is no grant {grant!r}: `overwinter grants` lists them")
-        await self.reload()
+        async with self._one_at_a_time:
+            self._policy.replace(without(self._policy.rules, grant))
+        with suppress(ConfigInvalid):  # a policy that was written wrongly meanwhile must not keep a grant
+            await self.renew()
         return gone
 
     # --- Looking into them -------------------------------------------------------------------------------------------

@@ -106,8 +106,9 @@ class _Policies:
         return JSONResponse(_shadow(self.app.rulebook.shadow()) | {"faults": faults})
 
     async def reload(self, request: Request) -> Response:
-        del request
-        done = await self.app.rulebook.reload()
+        body = await body_of(request)
+        done = await self.app.rulebook.reload(by=field(body, "by", str, "unknown"))
+        self.app.auditing.ring()
         return JSONResponse({"version": done.version, "added": list(done.added), "removed": list(done.removed)})
 
 

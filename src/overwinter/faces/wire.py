@@ -38,6 +38,7 @@ from overwinter.values import Value
 if TYPE_CHECKING:  # a command that asks a server loads no store and no interpreter
     from overwinter.adapters.catalog_file import Hit, Pin, Source
     from overwinter.app.governance import Revocation
+    from overwinter.app.rulebook import Reach
 
 __all__ = [
     "call", "error", "event", "finding", "grant", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_grant", "revoked_token", "run", "source", "status_of",

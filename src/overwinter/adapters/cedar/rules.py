@@ -17,7 +17,18 @@ from overwinter.config import Agent
 from overwinter.errors import ConfigInvalid
 from overwinter.policy import LOOKUPS, Action
 
-__all__ = ["Grant", "Rule", "Rules", "Statement", "fits", "grants_of_agents", "read_policies", "rules_of", "statements"]
+__all__ = [
+    "Grant",
+    "Rule",
+    "Rules",
+    "Statement",
+    "fits",
+    "grants_of_agents",
+    "read_policies",
+    "rules_of",
+    "statements",
+    "without",
+]
 
 PATTERNS = ("tools", "reads", "asks", "models")
 """Keys of an agent in `overwinter.toml` that permit."""
@@ -190,15 +201,24 @@ def rules_of(agents: Mapping[str, str], texts: Mapping[str, str], grants: Iterab
     if len(made) + len(shadows) > RULES_MAX:
         raise ConfigInvalid(f"{len(made) + len(shadows)} policies and grants are more than {RULES_MAX}")
     faults += [f"{each.place}: {_twice(each, made)}" for each in shadows.values() if each.id in made]
-    whole = [json.dumps(dict(agents), sort_keys=True).encode(), *(each.digest for each in made.values())]
-    digest = hashlib.sha256(b"\0".join(whole)).hexdigest()
     return Rules(
         agents=dict(agents),
         rules=tuple(made.values()),
-        digest=digest,
+        digest=_digest(agents, made.values()),
         shadows=tuple(each for each in shadows.values() if each.id not in made),
         faults=tuple(faults),
     )
+
+
+def without(rules: Rules, name: str) -> Rules:
+    """Return the rules but for one, by its id."""
+    left = tuple(each for each in rules.rules if each.id != name)
+    return replace(rules, rules=left, digest=_digest(rules.agents, left))
+
+
+def _digest(agents: Mapping[str, str], rules: Iterable[Rule]) -> str:
+    whole = [json.dumps(dict(agents), sort_keys=True).encode(), *(each.digest for each in rules)]
+    return hashlib.sha256(b"\0".join(whole)).hexdigest()
 
 
 def statements(text: str) -> Iterator[Statement]:

@@ -12,6 +12,7 @@
 | `quarantined` because the rules let no wake | `wake.refused` | the fact |
 | `cancelled` | `revoke`, with the run | the fact: by whom, why |
 | `released` | `release` | the fact: by whom |
+| the rules, read anew | `policy`, with the versions before and after, and the ids that came or went | the same, and by whom |
 | a grant, or its end | `grant`, `revoke`, with the id of the grant as the policy | all of its columns, and why |
 """
 
@@ -27,7 +28,7 @@ from overwinter.identity import Identity
 from overwinter.store import NewCall, NewRun, Turn
 from overwinter.values import Value
 
-__all__ = ["change", "facts", "granted", "started", "turn"]
+__all__ = ["change", "facts", "granted", "reloaded", "started", "turn"]
 
 TENANT = "home"
 KINDS: Mapping[str, tuple[Kind, Part]] = {
@@ -122,6 +123,15 @@ def granted(kind: Kind, grant: Granted, epoch: int, by: str, reason: str) -> Ent
     body: dict[str, Value] = {**asdict(grant), "reason": reason}
     return Entry(
         kind=kind, tenant=TENANT, agent=grant.agent, epoch=epoch, act=(by,), args=hidden(values.encode(body)), policy_ids=(grant.id,)
+    )  # fmt: skip
+
+
+def reloaded(before: str, after: str, by: str, changed: Sequence[str]) -> Entry:
+    """Return the entry of rules that a person had read anew. It is about every agent."""
+    body: dict[str, Value] = {"by": by, "before": before, "after": after, "changed": list(changed)}
+    return Entry(
+        kind="policy", tenant=TENANT, agent="*", epoch=0, act=(_name(by),), args=hidden(values.encode(body)),
+        policy_ids=_ids(changed), policy_set_sha256=after, policy_set_before_sha256=before,
     )  # fmt: skip
 
 

@@ -94,6 +94,11 @@ class SqliteRegistry:
         with guarded(self._path):
             return grants.grants(self._reading)
 
+    async def reloaded(self, before: str, after: str, *, by: str, changed: Sequence[str]) -> None:
+        """Write down that a person had the rules read anew."""
+        entry = audited.reloaded(before, after, by, changed)
+        await self._writer.submit(lambda _: Wrote(None, audited=[entry]))
+
     async def note(self, kind: Kind, identity: Identity, *, by: str, reason: str) -> None:
         """Write a governed act of a person down that changes nothing here."""
         entry = audited.change(kind, identity, by, reason)

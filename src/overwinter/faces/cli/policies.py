@@ -165,7 +165,7 @@ def shadow_policy(*, home: Home = None, is_json: Json = False) -> None:
 def reload_policy(*, home: Home = None, is_json: Json = False) -> None:
     """Read policies/*.cedar anew, in the running server. A wrong set changes nothing."""
     with open_door(home_path(home), is_json=is_json) as client:
-        done = client.post("policy", "reload")
+        done = client.post("policy", "reload", by=me())
     if is_json:
         print_json(done)
         return
