@@ -30,6 +30,7 @@ CLAIMS = {
     "G2.chain": "a child is never allowed what an agent above it is not, over 10,000 random chains",
     "G7.cedar.asked": "a call that only an approval would allow asks the person whom the rule names",
     "G1.grant": "a grant holds at once and after a restart, until it is revoked or ends by itself",
+    "G1.suggest": "a suggested policy passes the check, and decides what was done as it was to be decided",
     "G1.shadow": "a rule in the shadow changes no decision, whatever it says, and what it would change is counted",
     "G1.wake": "a run that no rule lets go on stops, and says so, with its mail kept",
     "G1.check": "a program that names a function which no rule lets its agent call is refused before it runs",

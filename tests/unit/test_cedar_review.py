@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from overwinter.adapters.cedar import Grant, Rules, grants_of_agents, rules_of
-from overwinter.adapters.cedar.changes import Past, simulate, suggest
+from overwinter.adapters.cedar.changes import Past, simulate
 from overwinter.adapters.cedar.deciding import Act, Version, decided
 from overwinter.adapters.cedar.explain import explain
 from overwinter.adapters.cedar.review import check
+from overwinter.adapters.cedar.suggesting import suggest
 from overwinter.config import Agent
 from overwinter.policy import Allow, Ask, Deny, Resource
 from overwinter.principal import Principal
@@ -145,7 +146,7 @@ def test_a_change_of_rules_is_told_by_the_acts_that_it_decides_otherwise():
 def test_the_least_that_would_have_allowed_some_acts_allows_them_and_no_more():
     acts = [past(LIST, ("a", "b"), page=1), past(LIST, ("b",), page=2), past(POST, body={}), past(CHARGE, cents=5)]
     text = suggest(rules(SMALL), acts)
-    assert text.splitlines() == [
+    assert text.splitlines()[1::2] == [
         f'permit(principal == Agent::"{agent}", action == Action::"call", resource == Function::"{name}");'
         for agent, name in (("a", "billing.list"), ("b", "billing.list"), ("a", "mail.post"))
     ]

@@ -165,7 +165,8 @@ async def test_what_was_tried_is_suggested_and_simulated(project, ledger):
         text = await app.rulebook.suggest("default")
         assert (
             text.strip()
-            == 'permit(principal == Agent::"default", action == Action::"call", resource == Function::"shop.pay");'
+            == '// 1 call\npermit(principal == Agent::"default", action == Action::"call", resource == Function::"shop.pay")\n'
+            "when { context.args.cents >= 0 && context.args.cents <= 7 };"
         )
         (project / "other").mkdir()
         (project / "other" / "a.cedar").write_text(text)

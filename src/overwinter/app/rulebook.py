@@ -9,13 +9,14 @@ import anyio
 import anyio.to_thread
 
 from overwinter.adapters.cedar import Grant, Rules
-from overwinter.adapters.cedar.changes import Change, Past, simulate, suggest
+from overwinter.adapters.cedar.changes import Change, Past, simulate
 from overwinter.adapters.cedar.deciding import Act
 from overwinter.adapters.cedar.explain import Explanation, explain
 from overwinter.adapters.cedar.reach import Gated, gated
 from overwinter.adapters.cedar.review import RuleFinding, check
 from overwinter.adapters.cedar.rules import without
 from overwinter.adapters.cedar.shadow import Shadow
+from overwinter.adapters.cedar.suggesting import suggest
 from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
 from overwinter.catalog import Function
 from overwinter.clock import SECOND_US
@@ -186,9 +187,9 @@ class Rulebook:
         act = Act(principal=self._principal(agent), action="call", resource=resource, arguments=arguments)
         return explain(self._policy.present, act, self._now_s())
 
-    async def suggest(self, agent: str, *, since_us: int = 0) -> str:
-        """Return the least policy that would have allowed what an agent tried since an instant."""
-        return suggest(self._policy.rules, [each async for each in self._past(agent, since_us)])
+    async def suggest(self, agent: str, *, since_us: int = 0, is_whole: bool = False) -> str:
+        """Return the least policy that would have allowed what an agent tried since an instant; see `suggesting.suggest`."""
+        return suggest(self._policy.rules, [each async for each in self._past(agent, since_us)], is_whole=is_whole)
 
     async def simulate(
         self, *, agent: str | None = None, since_us: int = 0, policies: Path | None = None

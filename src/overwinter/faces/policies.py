@@ -77,7 +77,8 @@ class _Policies:
     async def suggest(self, request: Request) -> Response:
         query = request.query_params
         since_us = _instant(query.get("since_us", "0"))
-        return JSONResponse({"text": await self.app.rulebook.suggest(query.get("agent", "default"), since_us=since_us)})
+        agent, is_whole = query.get("agent", "default"), query.get("whole") in ("1", "true")
+        return JSONResponse({"text": await self.app.rulebook.suggest(agent, since_us=since_us, is_whole=is_whole)})
 
     async def simulate(self, request: Request) -> Response:
         """Decide past calls by another set of policies. It names a directory here: for the home's own socket alone."""

@@ -27,6 +27,7 @@ __all__ = [
     "read_policies",
     "rules_of",
     "statements",
+    "with_policies",
     "without",
 ]
 
@@ -214,6 +215,22 @@ def without(rules: Rules, name: str) -> Rules:
     """Return the rules but for one, by its id."""
     left = tuple(each for each in rules.rules if each.id != name)
     return replace(rules, rules=left, digest=_digest(rules.agents, left))
+
+
+def bare(rules: Rules) -> Rules:
+    """Return the rules without any permit but those that hold for everybody."""
+    left = tuple(each for each in rules.rules if each.effect == "forbid" or each.id.startswith("overwinter."))
+    return replace(rules, rules=left, digest=_digest(rules.agents, left))
+
+
+def with_policies(rules: Rules, file: str, text: str) -> Rules:
+    """Return the rules with the policies of one more file.
+
+    Raises:
+        ConfigInvalid: one is wrong.
+    """
+    more = (*rules.rules, *_parsed(file, text))
+    return replace(rules, rules=more, digest=_digest(rules.agents, more))
 
 
 def _digest(agents: Mapping[str, str], rules: Iterable[Rule]) -> str:

@@ -100,10 +100,19 @@ def explain_policy(
 
 @policy_cli.command("suggest")
 @guarded
-def suggest_policy(agent: Agent, *, since: Since = None, home: Home = None, is_json: Json = False) -> None:
+def suggest_policy(
+    agent: Agent,
+    *,
+    since: Since = None,
+    is_whole: Annotated[
+        bool, typer.Option("--whole", help="For all that it did, in place of its permits; else for what it was denied")
+    ] = False,
+    home: Home = None,
+    is_json: Json = False,
+) -> None:
     """Print the least policy that would have allowed what an agent tried; read it before it becomes one."""
     with open_door(home_path(home), is_json=is_json) as client:
-        found = client.get("policy", "suggest", agent=agent, since_us=_since_us(since))
+        found = client.get("policy", "suggest", agent=agent, since_us=_since_us(since), whole=int(is_whole))
     print_json(found) if is_json else typer.echo(found["text"].rstrip() or "// nothing was denied for want of a permit")
 
 
