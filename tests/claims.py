@@ -96,5 +96,6 @@ CLAIMS = {
     "T1.mutations": "with any one of its rules removed the suite goes red",
     "T2.model": "in the model of the protocol every rule is needed, and together they suffice",
     "U1.first_steps": "init and run work as the README says",
+    "U3.pages": "lists of runs, questions and agents come in bounded pages that join without a gap, whatever happens meanwhile",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
 }

@@ -1,5 +1,6 @@
 """How the tests open an App: the public kit, with the tools of conftest, and hibernation when it is asked for."""
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +10,7 @@ from typing import Any
 
 from overwinter.app import App, Parts
 from overwinter.errors import WorkerCrashed
+from overwinter.faces.api import api
 from overwinter.testing import CrashPoints, FaultyTools, faulty_store, hibernate_always, open_test_app
 
 
@@ -47,3 +49,21 @@ def sick(parts: Parts) -> Parts:
             raise WorkerCrashed("an interpreter worker died")
 
     return replace(parts, interpreter=Sick())
+
+
+async def asked(app: App, method: str, path: str, body: bytes = b"", query: bytes = b"") -> tuple[int, Any]:
+    """Put one request to the application and return status and JSON."""
+    sent: list[Any] = []
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": [],
+             "http_version": "1.1", "scheme": "http", "server": ("x", 1), "client": ("x", 1), "root_path": ""}  # fmt: skip
+    await api(app)(scope, receive, send)
+    raw = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], json.loads(raw)

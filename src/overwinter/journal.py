@@ -232,14 +232,21 @@ def timer_answer(*, is_sleep: bool) -> Answer:
     return Raised(kind="TimeoutError", message="no answer came in time")
 
 
-def reason(run: RunRecord, calls: Sequence[CallRecord], now_us: int) -> str:
-    """Return one sentence that says why a run stands where it stands."""
+def reason(run: RunRecord, calls: Sequence[CallRecord], now_us: int, *, count: int | None = None) -> str:
+    """Return one sentence that says why a run stands where it stands.
+
+    Args:
+        run: as it stands.
+        calls: its open calls, or the foremost.
+        now_us: the present instant.
+        count: how many are open; None: these.
+    """
     ago = span(now_us - run.changed_us)
     if run.is_revoked and run.status in (Status.LIVE, Status.QUARANTINED):
         return f"stopped: its agent {run.agent} was revoked; `overwinter restore {run.agent} --runs` lets it go on"
     match run.status:
         case Status.LIVE:
-            return _live(run, calls, now_us)
+            return _live(run, calls, now_us, len(calls) if count is None else count)
         case Status.FINISHED:
             return f"finished {ago} ago"
         case Status.FAILED:
@@ -250,15 +257,14 @@ def reason(run: RunRecord, calls: Sequence[CallRecord], now_us: int) -> str:
             return f"quarantined after {run.failures} failed turns: {_error_line(run.result)}"
 
 
-def _live(run: RunRecord, calls: Sequence[CallRecord], now_us: int) -> str:
+def _live(run: RunRecord, calls: Sequence[CallRecord], now_us: int, count: int) -> str:
     if run.failures and run.not_before_us > now_us:
         return f"tries its turn again in {span(run.not_before_us - now_us)}, after {run.failures} failed turns"
     if run.is_ready:
         return "is ready: it runs as soon as a worker is free"
-    waits = [_wait(each, now_us) for each in sorted(calls, key=_urgency)]
-    if not waits:
+    if not calls:
         return "waits for nothing that is known"
-    return waits[0] + (f"; and {len(waits) - 1} more" if len(waits) > 1 else "")
+    return _wait(min(calls, key=_urgency), now_us) + (f"; and {count - 1} more" if count > 1 else "")
 
 
 def _urgency(record: CallRecord) -> tuple[bool, bool, int]:

@@ -44,7 +44,7 @@ from overwinter.events import Answer, Call, CallState, Event, Status
 from overwinter.values import Value
 
 __all__ = [
-    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
+    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
     "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict", "Voted",
 ]  # fmt: skip
 
@@ -297,6 +297,15 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """A place in the list of questions: behind this one, whether or not it is still open."""
+
+    made_us: int
+    run_id: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
     """What `gc` removed."""
 
@@ -459,8 +468,21 @@ class Store(Protocol):
         """Return a run's open calls, ascending."""
         ...
 
-    async def questions(self, run_id: str | None = None, *, limit: int = 1_000) -> Sequence[CallRecord]:
-        """Return open calls that a person must answer, oldest first; fewer if their arguments are large."""
+    async def questions(
+        self, run_id: str | None = None, *, after: After | None = None, limit: int = 1_000
+    ) -> Sequence[CallRecord]:
+        """Return open calls that a person must answer, oldest first, those behind `after`; fewer if their arguments are large."""
+        ...
+
+    async def foremost(self, run_ids: Sequence[str]) -> Mapping[str, tuple[CallRecord, int]]:
+        """Return of each run the open call that it waits for most, and how many are open; nothing of one that has none.
+
+        People first, then what moves by itself, then timers by their instant.
+        """
+        ...
+
+    async def asked(self) -> int:
+        """Return how many open calls a person must answer."""
         ...
 
     async def journal(self, run_id: str, since: int = 0, limit: int = 1_000) -> Sequence[Event]:

@@ -1,37 +1,16 @@
 """The HTTP API: what it answers to what nobody should send."""
 
-import json
-from typing import Any
 
 import anyio
 import pytest
 
-from kit import opened
-from overwinter.faces.api import api
+from kit import asked, opened
 from overwinter.faces.bodies import BODY_BYTES_MAX
 from overwinter.faces.client import Client
 from overwinter.faces.server import serve
 from overwinter.testing import ManualClock, idle
 
 pytestmark = pytest.mark.anyio
-
-
-async def asked(app, method, path, body=b"", query=b""):
-    """Put one request to the application and return status and JSON."""
-    sent: list[Any] = []
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def receive():
-        return next(messages, {"type": "http.disconnect"})
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": [],
-             "http_version": "1.1", "scheme": "http", "server": ("x", 1), "client": ("x", 1), "root_path": ""}  # fmt: skip
-    await api(app)(scope, receive, send)
-    raw = b"".join(message.get("body", b"") for message in sent)
-    return sent[0]["status"], json.loads(raw)
 
 
 BAD = [

@@ -312,6 +312,17 @@ class App:
         """Return runs, newest first."""
         return await self._store.runs(page)
 
+    async def reasons(self, runs: Sequence[RunRecord]) -> Mapping[str, str]:
+        """Return of each run one sentence that says why it stands where it stands."""
+        live = [run.run_id for run in runs if run.status is Status.LIVE]
+        waits, now_us = await self._store.foremost(live), self._clock.now_us()
+        nothing: tuple[CallRecord | None, int] = (None, 0)
+        found: dict[str, str] = {}
+        for run in runs:
+            call, count = waits.get(run.run_id, nothing)
+            found[run.run_id] = journal.reason(run, () if call is None else (call,), now_us, count=count)
+        return found
+
     async def counts(self) -> Mapping[Status, int]:
         """Return how many runs stand where."""
         return await self._store.counts()
@@ -496,7 +507,7 @@ class App:
             "interpreters": self.config.worker.interpreters,
             "interpreters_busy": self._parts.interpreter.busy,
             "functions": sum(len(module.functions) for module in self._parts.tools.catalog.modules.values()),
-            "questions": len(await self.questions()),
+            "questions": await self._store.asked(),
         }
 
     def _agent(self, name: str) -> None:

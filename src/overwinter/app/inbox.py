@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from overwinter import journal
 from overwinter.errors import Conflict, NotFound, UsageError
 from overwinter.events import CallState, Event, Raised, Returned
-from overwinter.store import CallRecord, Store, Voted
+from overwinter.store import After, CallRecord, Store, Voted
 from overwinter.values import Value
 from overwinter.worker import Worker
 
@@ -18,6 +18,21 @@ class Inbox:
 
     def __init__(self, store: Store, worker: Worker, resolve: Callable[[str], Awaitable[str]]) -> None:
         self._store, self._worker, self._resolve = store, worker, resolve
+
+    async def page(
+        self, run_id: str | None = None, *, after: After | None = None, limit: int
+    ) -> tuple[Sequence[CallRecord], After | None]:
+        """Return what people are asked, oldest first, and behind which one it goes on; None: there is no more.
+
+        A page may hold fewer than `limit` while there are more: if their arguments are large.
+        """
+        found = await self._store.questions(run_id, after=after, limit=limit)
+        if not found:
+            return found, None
+        last = found[-1]
+        behind = After(made_us=last.made_us, run_id=last.call.run_id, index=last.call.index)
+        has_more = await self._store.questions(run_id, after=behind, limit=1)
+        return found, behind if has_more else None
 
     async def question(self, question: str) -> CallRecord:
         """Return what a person is asked, by its name `RUN:INDEX`.

@@ -27,18 +27,17 @@ from overwinter.faces.bodies import key_of as _key
 from overwinter.faces.callers import ACTOR, actor_of, known
 from overwinter.faces.identities import identity_routes
 from overwinter.faces.model_api import model_routes
+from overwinter.faces.pages import PAGE_MAX, after_of, id_of, limit_of, place_of
 from overwinter.faces.policies import policy_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
 from overwinter.grant import PREFIX
-from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Page
 
 __all__ = ["api"]
 
 CHARACTERS_LIMIT = 1_000_000
 FUNCTIONS_MAX = 100
-PAGE_MAX = 1_000
 SECONDS_MAX = 100 * 365 * 86_400.0
 WAIT_S_MAX = 60.0
 """Longest time that one request waits for a run's end; a client asks again."""
@@ -70,6 +69,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         Route("/v1/runs/{run}/release", face.release, methods=["POST"]),
         Route("/v1/check", face.check, methods=["POST"]),
         Route("/v1/questions", face.questions),
+        Route("/v1/questions/{question}", face.question),
         Route("/v1/questions/{question}/answer", face.answer, methods=["POST"]),
         Route("/v1/tools", tools.listed),
         Route("/v1/tools/search", tools.search),
@@ -150,15 +150,15 @@ class _Api:
             statuses=statuses,
             agent=query.get("agent"),
             name=query.get("name"),
-            before=_id(query.get("before")),
-            limit=_number(query.get("limit", "100"), PAGE_MAX),
+            before=id_of(query.get("after", query.get("before"))),
+            limit=limit_of(query),
         )
-        shown: list[dict[str, Any]] = []
-        for run in await self._app.runs(page):
-            calls = await self._app.calls(run.run_id) if run.status is Status.LIVE else ()
-            shown.append(wire.run(run, self._app.reason(run, calls)))
+        found = await self._app.runs(page)
+        reasons = await self._app.reasons(found)
+        shown = [wire.run(run, reasons[run.run_id]) for run in found]
         counts = {status.name.lower(): count for status, count in (await self._app.counts()).items()}
-        return JSONResponse({"runs": shown, "counts": counts})
+        following = found[-1].run_id if len(found) == page.limit else None
+        return JSONResponse({"runs": shown, "counts": counts, "following": following})
 
     async def show(self, request: Request) -> Response:
         run = await self._app.run(await self._run_id(request))
@@ -266,9 +266,15 @@ class _Api:
         return Response(body, media_type="application/octet-stream", headers=headers)
 
     async def questions(self, request: Request) -> Response:
-        run = request.query_params.get("run")
-        found = await self._app.questions(await self._app.resolve(run) if run else None)
-        return JSONResponse({"questions": [wire.call(each) for each in found]})
+        query = request.query_params
+        run = query.get("run")
+        found, following = await self._app.inbox.page(
+            await self._app.resolve(run) if run else None, after=after_of(query.get("after")), limit=limit_of(query)
+        )
+        return JSONResponse({"questions": [wire.call(each) for each in found], "following": place_of(following)})
+
+    async def question(self, request: Request) -> Response:
+        return JSONResponse(wire.call(await self._app.question(request.path_params["question"])))
 
     async def answer(self, request: Request) -> Response:
         body = await _body(request)
@@ -343,8 +349,10 @@ class _Agents:
         self._app = app
 
     async def listed(self, request: Request) -> Response:
-        del request
-        return JSONResponse({"agents": [wire.identity(each) for each in await self._app.governance.identities()]})
+        query, limit = request.query_params, limit_of(request.query_params, PAGE_MAX)
+        names = [each for each in await self._app.governance.identities() if each.name > query.get("after", "")]
+        following = names[limit - 1].name if len(names) > limit else None
+        return JSONResponse({"agents": [wire.identity(each) for each in names[:limit]], "following": following})
 
     async def revoke(self, request: Request) -> Response:
         """Revoke an agent with all below it, a run, a token or a grant: whichever has this name."""
@@ -425,13 +433,6 @@ def _seconds(given: object) -> float:
     if not 0 <= seconds <= SECONDS_MAX:
         raise UsageError(f"{given!r} is no length of time: give seconds, from 0 to {SECONDS_MAX:.0f}")
     return seconds
-
-
-def _id(text: str | None) -> str | None:
-    try:
-        return None if text is None else from_bytes(to_bytes(text))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _status(name: str) -> Status:

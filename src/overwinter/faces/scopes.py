@@ -50,6 +50,7 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/runs/{run}/release": Need(scope="act", of="run"),
     "POST /v1/check": Need(scope="act", of="agent"),
     "GET /v1/questions": Need(scope="read", of="runs"),
+    "GET /v1/questions/{question}": Need(scope="read", of="question"),
     "POST /v1/questions/{question}/answer": Need(scope="approve", of="asked"),
     "POST /v1/questions/{question}/approve": Need(scope="approve", of="question"),
     "POST /v1/questions/{question}/reject": Need(scope="approve", of="question"),

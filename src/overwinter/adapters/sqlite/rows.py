@@ -12,12 +12,10 @@ from overwinter import values
 from overwinter.adapters.sqlite import gates
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
-from overwinter.store import CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
+from overwinter.store import After, CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
 __all__ = [
-    "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply",
-    "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "has_mail",
-    "has_seen", "ids_ending", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -400,6 +398,42 @@ def call_records(found: Iterable[tuple[Any, ...]]) -> list[CallRecord]:
             break
         records.append(call_record(row))
     return records
+
+
+_FOREMOST = f"""
+{CALLS} where run.id = ? and call.state <> 2
+order by person is null, function like '%.sleep', coalesce(due, 0), call.position limit 1"""
+_OPEN = "select count(*) from call join run using (n) where run.id = ? and state <> 2"
+
+
+def foremost(db: apsw.Connection, run_ids: Iterable[str]) -> dict[str, tuple[CallRecord, int]]:
+    """Return of each run the open call that it waits for most, and how many are open."""
+    found: dict[str, tuple[CallRecord, int]] = {}
+    for run_id in run_ids:
+        for row in db.execute(_FOREMOST, (to_bytes(run_id),)):
+            ((count,),) = db.execute(_OPEN, (to_bytes(run_id),))
+            found[run_id] = (call_record(row), count)
+    return found
+
+
+ASKED = "select count(*) from call where person is not null and state in (0, 3)"
+
+
+def asked(run_id: str | None, after: After | None, limit: int) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement for open calls that a person must answer, and what is bound to it.
+
+    Its conditions are those of the index `call_asked`, which has `made` and the key: a page costs what is on it, however many
+    are open.
+    """
+    conditions, bound = ["person is not null and call.state in (0, 3)"], list[Any]()
+    if run_id is not None:
+        conditions.append("run.id = ?")
+        bound.append(to_bytes(run_id))
+    if after is not None:
+        conditions.append("(call.made, call.n, call.position) > (?, coalesce((select n from run where id = ?), 0), ?)")
+        bound += [after.made_us, to_bytes(after.run_id), after.index]
+    where = " and ".join(conditions)
+    return f"{CALLS} where {where} order by call.made, call.n, call.position limit ?", (*bound, limit)
 
 
 def journal(db: apsw.Connection, run_id: str, since: int, limit: int) -> list[Event]:

@@ -33,6 +33,7 @@ from overwinter.store import (
     FILE_PARTS,
     MAIL_PENDING_MAX,
     MESSAGE_BYTES_MAX,
+    After,
     CallRecord,
     Collected,
     Created,
@@ -526,12 +527,20 @@ class SqliteStore:
             found = self._reading.execute(f"{rows.CALLS} where run.id = ? order by position", (to_bytes(run_id),))
             return [rows.call_record(each) for each in found if each[rows.STATE] != CallState.DONE]
 
-    async def questions(self, run_id: str | None = None, *, limit: int = 1_000) -> Sequence[CallRecord]:
+    async def questions(
+        self, run_id: str | None = None, *, after: After | None = None, limit: int = 1_000
+    ) -> Sequence[CallRecord]:
         """Return open calls that a person must answer, oldest first."""
-        only = "" if run_id is None else "and run.id = ?"
-        bound = (limit,) if run_id is None else (to_bytes(run_id), limit)
-        sql = f"{rows.CALLS} where person is not null and call.state in (0, 3) {only} order by made limit ?"
+        sql, bound = rows.asked(run_id, after, limit)
         return await self._listed(lambda db: rows.call_records(db.execute(sql, bound)))
+
+    async def foremost(self, run_ids: Sequence[str]) -> Mapping[str, tuple[CallRecord, int]]:
+        """Return of each run the open call that it waits for most, and how many are open."""
+        return await self._listed(lambda db: rows.foremost(db, run_ids))
+
+    async def asked(self) -> int:
+        """Return how many open calls a person must answer."""
+        return (await self._listed(lambda db: next(db.execute(rows.ASKED))))[0]
 
     async def journal(self, run_id: str, since: int = 0, limit: int = 1_000) -> Sequence[Event]:
         """Return a run's events from position `since` on."""

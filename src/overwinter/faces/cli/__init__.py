@@ -16,7 +16,7 @@ from overwinter import __version__
 from overwinter.errors import UsageError
 from overwinter.faces.cli.commands import Commands
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, Person, guarded, me, once, seconds
+from overwinter.faces.cli.guard import After, Home, Json, Limit, Person, guarded, me, more, once, seconds
 from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, reached, safe, show, table
 
 __all__ = ["cli"]
@@ -242,20 +242,21 @@ def _strict_json(text: str, what: str) -> Any:  # noqa: ANN401 - whatever the JS
 
 
 @command
-def ps(
+def ps(  # noqa: PLR0913 - a command's options
     *,
     is_all: Annotated[bool, typer.Option("--all", "-a", help="Ended runs too")] = False,
     status: Annotated[
         str | None, typer.Option("--status", help="live, finished, failed, cancelled, quarantined")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many, newest first", min=1, max=1_000)] = 50,
+    limit: Limit = 50,
+    after: After = None,
     home: Home = None,
     is_json: Json = False,
 ) -> None:
-    """List runs and why they wait."""
+    """List runs and why they wait, the newest first."""
     wanted = status or (None if is_all else "live,quarantined")
     with open_door(home_path(home), is_json=is_json) as client:
-        found = client.get("runs", status=wanted, limit=limit)
+        found = client.get("runs", status=wanted, limit=limit, after=after)
     if is_json:
         print_json(found)
         return
@@ -264,6 +265,7 @@ def ps(
         typer.echo(table(rows, ("run", "name", "agent", "status", "turns", "why")))
     counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items()) or "no runs yet"
     typer.echo(f"{len(rows)} shown; in all: {counts}")
+    more(found)
 
 
 @command
@@ -375,18 +377,19 @@ def release(run: Run, *, home: Home = None, is_json: Json = False) -> None:
 
 
 @command
-def questions(*, home: Home = None, is_json: Json = False) -> None:
-    """List what people are asked."""
+def questions(*, limit: Limit = 100, after: After = None, home: Home = None, is_json: Json = False) -> None:
+    """List what people are asked, the oldest first."""
     with open_door(home_path(home), is_json=is_json) as client:
-        found = client.get("questions")["questions"]
+        found = client.get("questions", limit=limit, after=after)
     if is_json:
-        print_json({"questions": found})
+        print_json(found)
         return
     rows: list[dict[str, Any]] = []
-    for each in found:
+    for each in found["questions"]:
         run_id, _, index = each["question"].rpartition(":")
         rows.append({**each, "question": f"{run_id[-TAIL:]}:{index}", "options": "|".join(each["options"] or ["TEXT"])})
     typer.echo(table(rows, ("question", "person", "since", "text", "options")) if rows else "nobody is asked anything")
+    more(found)
 
 
 @command

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from overwinter.faces.cli.door import home_path, open_door
-from overwinter.faces.cli.guard import Home, Json, Person, me, once
+from overwinter.faces.cli.guard import After, Home, Json, Limit, Person, me, more, once
 from overwinter.faces.cli.render import TAIL, print_json, safe, standing, table
 
 __all__ = ["agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
@@ -19,28 +19,30 @@ Question = Annotated[str, typer.Argument(help="RUN:INDEX, as `inbox` and `show` 
 Reason = Annotated[str, typer.Option("--reason", help="For the record")]
 
 
-def agents(*, home: Home = None, is_json: Json = False) -> None:
+def agents(*, limit: Limit = 1_000, after: After = None, home: Home = None, is_json: Json = False) -> None:
     """List the agents of this home: who answers for each, and whether it may act."""
     with open_door(home_path(home), is_json=is_json) as client:
-        found = client.get("agents")
+        found = client.get("agents", limit=limit, after=after)
     if is_json:
         print_json(found)
         return
     rows = [{**each, "parent": each["parent"] or "-", "expires": each["expires"] or "-"} for each in found["agents"]]
     typer.echo(table(rows, ("name", "state", "epoch", "owner", "parent", "expires", "purpose")))
+    more(found)
 
 
-def inbox(*, home: Home = None, is_json: Json = False) -> None:
-    """Show what people are asked: calls to approve, with all their arguments, and questions."""
+def inbox(*, limit: Limit = 100, after: After = None, home: Home = None, is_json: Json = False) -> None:
+    """Show what people are asked, the oldest first: calls to approve, with all their arguments, and questions."""
     with open_door(home_path(home), is_json=is_json) as client:
-        found = client.get("questions")["questions"]
+        found = client.get("questions", limit=limit, after=after)
     if is_json:
-        print_json({"questions": found})
+        print_json(found)
         return
-    for each in found:
+    for each in found["questions"]:
         typer.echo("\n".join(asked(each)))
-    if not found:
+    if not found["questions"]:
         typer.echo("nobody is asked anything")
+    more(found)
 
 
 def asked(question: Mapping[str, Any]) -> list[str]:
@@ -75,12 +77,8 @@ def reject(
 
 def _vote(question: str, verb: str, person: str | None, reason: str, home: Path | None, *, is_json: bool) -> None:  # noqa: PLR0913 - a command's options
     with open_door(home_path(home), is_json=is_json) as client:
-        shown = [
-            each
-            for each in client.get("questions", run=question.rpartition(":")[0])["questions"]
-            if _is(each, question)
-        ]
-        digest = shown[0]["approval"]["digest"] if shown and shown[0].get("approval") else None
+        approval: Mapping[str, Any] | None = client.get("questions", question).get("approval")
+        digest = None if approval is None else approval["digest"]
         done = client.post("questions", question, verb, by=person or me(), reason=reason, digest=digest, dedup=once())
     words = {
         "let_through": "approved: it is performed now",
@@ -88,10 +86,6 @@ def _vote(question: str, verb: str, person: str | None, reason: str, home: Path 
         "rejected": "rejected",
     }
     print_json(done) if is_json else typer.echo(words.get(done["became"], done["became"]))
-
-
-def _is(shown: Mapping[str, Any], question: str) -> bool:
-    return str(shown["question"]).endswith(f":{question.rpartition(':')[2]}")
 
 
 def revoke(

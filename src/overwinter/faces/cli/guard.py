@@ -4,17 +4,17 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, NoReturn, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
 from overwinter.errors import OverwinterError, UsageError
-from overwinter.faces.cli.render import print_json, safe_lines
+from overwinter.faces.cli.render import print_json, safe, safe_lines
 
-__all__ = ["Home", "Json", "Person", "guarded", "me", "once", "seconds"]
+__all__ = ["After", "Home", "Json", "Limit", "Person", "guarded", "me", "more", "once", "seconds"]
 
 EXIT_INTERRUPTED = 130
 Home = Annotated[
@@ -27,6 +27,11 @@ Person = Annotated[
     typer.Option(
         "--as", envvar="OVERWINTER_AS", help="The person for whom you act; you, if not given", show_default=False
     ),
+]
+
+Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most", min=1, max=1_000)]
+After = Annotated[
+    str | None, typer.Option("--after", help="Behind the end of the page before, as it says", show_default=False)
 ]
 
 P = ParamSpec("P")
@@ -53,6 +58,12 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
 def once() -> str:
     """Return a key under which this command may repeat its request when a server goes away before it has answered."""
     return f"command-{os.urandom(16).hex()}"
+
+
+def more(found: Mapping[str, Any]) -> None:
+    """Say how the next page is had, if there is one."""
+    if found.get("following"):
+        typer.echo(f"there are more: --after {safe(found['following'])}", err=True)
 
 
 def me() -> str:

@@ -6,7 +6,7 @@ import typer
 
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.governing import agents
-from overwinter.faces.cli.guard import Home, Json, guarded
+from overwinter.faces.cli.guard import After, Home, Json, Limit, guarded
 from overwinter.faces.cli.render import print_json, safe
 
 __all__ = ["agents_cli"]
@@ -15,10 +15,12 @@ agents_cli = typer.Typer(help="The agents of this home: who answers for each, an
 
 
 @agents_cli.callback(invoke_without_command=True)
-def list_agents(context: typer.Context, *, home: Home = None, is_json: Json = False) -> None:
+def list_agents(
+    context: typer.Context, *, limit: Limit = 1_000, after: After = None, home: Home = None, is_json: Json = False
+) -> None:
     """List the agents of this home: who answers for each, and whether it may act."""
     if context.invoked_subcommand is None:
-        guarded(agents)(home=home, is_json=is_json)
+        guarded(agents)(limit=limit, after=after, home=home, is_json=is_json)
 
 
 @agents_cli.command("show")
