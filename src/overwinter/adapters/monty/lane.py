@@ -59,7 +59,11 @@ class _Channel(asyncio.Protocol):
         """Told that a job is done, and at the end."""
         self._transport: asyncio.Transport | None = None
         self._job: _Job | None = None
+        self._loop = asyncio.get_running_loop()
+        self._deadline = 0.0
+        """Of the job, by the event loop's clock."""
         self._alarm: asyncio.TimerHandle | None = None
+        """Rings at a job's deadline or before it: one for each job would cost more than most other steps."""
         self._replies: list[bytes] = []
         self._replies_wanted = 0
         self._rest = b""
@@ -78,7 +82,9 @@ class _Channel(asyncio.Protocol):
         """Take up a job; no other may be under way."""
         self._job = job
         self._bytes_taken = 0
-        self._alarm = asyncio.get_running_loop().call_later(job.s_max, self._give_up)
+        self._deadline = self._loop.time() + job.s_max
+        if self._alarm is None or self._alarm.when() > self._deadline:
+            self._arm()
         self._step(None)
 
     def is_at(self, future: asyncio.Future[Any]) -> bool:
@@ -164,13 +170,26 @@ class _Channel(asyncio.Protocol):
         else:
             self._transport.write(requests)
 
+    def _arm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._job is not None:
+            if self._loop.time() < self._deadline:
+                self._arm()
+            else:
+                self._give_up()
+
     def _give_up(self) -> None:
         self.kill()
         self._tell(None)
 
     def _tell(self, result: Outcome | None) -> None:
         job, self._job = self._job, None
-        if self._alarm is not None:
+        if self.is_over and self._alarm is not None:
             self._alarm.cancel()
         if job is not None and not job.future.done():
             job.future.set_result(result)
