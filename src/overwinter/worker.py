@@ -228,23 +228,29 @@ class Worker:
 
     async def _drive(self) -> None:
         while True:
-            run_id = await self._queue.get()
-            self._queued.discard(run_id)
-            if self._is_draining:
-                self._effects.settle(self._effects.take(run_id), answered=frozenset())
-                continue
+            # One for many turns, for it costs a fiftieth of a turn; behind a turn that was cancelled a new one is opened.
             with anyio.CancelScope() as scope:
-                self._busy[run_id] = scope
-                try:
-                    await self._advance(run_id)
-                finally:
-                    del self._busy[run_id]
-                    self._agents.pop(run_id, None)
-            if run_id in self._again:
-                self._again.discard(run_id)
-                self._enqueue(run_id)
-            elif self._effects.has_in_hand(run_id):
-                self._line_up(run_id)
+                while not scope.cancel_called:
+                    run_id = await self._queue.get()
+                    self._queued.discard(run_id)
+                    if self._is_draining:
+                        self._effects.settle(self._effects.take(run_id), answered=frozenset())
+                        continue
+                    self._busy[run_id] = scope
+                    try:
+                        await self._advance(run_id)
+                    finally:
+                        self._leave(run_id)
+
+    def _leave(self, run_id: str) -> None:
+        """Let a run go after its turn, and line it up if something came meanwhile."""
+        del self._busy[run_id]
+        self._agents.pop(run_id, None)
+        if run_id in self._again:
+            self._again.discard(run_id)
+            self._enqueue(run_id)
+        elif self._effects.has_in_hand(run_id):
+            self._line_up(run_id)
 
     async def _advance(self, run_id: str) -> None:
         lease = next(iter(self._leases.values()))

@@ -81,6 +81,21 @@ async def test_a_program_that_computes_is_killed(project):
         assert (await app.result(await app.start("1 + 1"))).result == 2
 
 
+async def test_a_run_that_is_stopped_in_its_turn_costs_no_other_run_its_turn(project):
+    async with agents(project) as app:
+        for _ in range(6):
+            stopped = await app.start(COMPUTES)
+
+            async def computes(run_id=stopped):
+                return app.pulse().busy >= 1 and (await app.run(run_id)).seq >= 1
+
+            await until(computes)
+            others = [await app.start("await shop.double(number=2)") for _ in range(3)]
+            assert await app.cancel(stopped, by="lead")
+            assert [(await app.result(each)).result for each in others] == [4, 4, 4]
+            assert (await app.run(stopped)).status is Status.CANCELLED
+
+
 @pytest.mark.claim("G5.in_flight")
 async def test_calls_in_flight_are_cancelled_and_listed_and_a_write_becomes_unknown(project):
     (project / "slow_tools.py").write_text(SLOW)
