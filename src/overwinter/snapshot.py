@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from overwinter.errors import SnapshotRefused
 
@@ -30,6 +31,7 @@ PLAIN_BYTES_MAX = 3_500
 """Smaller states are kept as they are: compressing one costs a tenth of a turn and saves half a page."""
 _MAC_STEP_BYTES = 2_000
 """From 2,048 bytes on Python hands its lock away for each step: 3 us of work took 46 us of a busy home's event loop."""
+_BLOCK_BYTES = 64
 _COMPRESSION = 1  # 15 KB -> 3 KB; level 6 gains 3 % for three times the work
 
 
@@ -104,20 +106,33 @@ def unseal(key: bytes, run_id: str, seq: int, sealed: bytes, *, bytes_max: int) 
     )
 
 
+class _Hash(Protocol):
+    def copy(self) -> "_Hash": ...
+    def update(self, part: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
 def _mac(key: bytes, run_id: str, seq: int, header: bytes, body: bytes) -> bytes:
     # Every variable part is preceded by its length, so that no two contents share their bytes.
     place = run_id.encode()
     frame = struct.pack(">4sIQI", _MAGIC, len(place), seq, len(header))
-    mac = _keyed(key).copy()
-    mac.update(frame + key_id(key) + place + header)
+    inner, outer = (each.copy() for each in _keyed(key))
+    inner.update(frame + key_id(key) + place + header)
     for at in range(0, len(body), _MAC_STEP_BYTES):
-        mac.update(body[at : at + _MAC_STEP_BYTES])
-    return mac.digest()
+        inner.update(body[at : at + _MAC_STEP_BYTES])
+    outer.update(inner.digest())
+    return outer.digest()
 
 
 @lru_cache(maxsize=16)
-def _keyed(key: bytes) -> hmac.HMAC:
-    return hmac.new(key, digestmod="sha256")
+def _keyed(key: bytes) -> tuple[_Hash, _Hash]:
+    """Return the two hashes of HMAC-SHA256 after the key; copying them costs a third of what copying an `hmac.HMAC` does.
+
+    Source: RFC 2104 2
+    """
+    assert len(key) <= _BLOCK_BYTES, "a longer key would be hashed first"
+    block = key.ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(bytes(each ^ 0x36 for each in block)), hashlib.sha256(bytes(each ^ 0x5C for each in block))
 
 
 def _unpacked(body: bytes, bytes_max: int) -> bytes:

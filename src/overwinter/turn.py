@@ -444,8 +444,14 @@ def _name(text: str) -> str:
 
 
 def _after(run: Loaded, commit: Turn) -> Loaded:
-    return replace(
-        run,
+    # Not `replace`, which takes three times as long.
+    return Loaded(
+        run_id=run.run_id,
+        agent=run.agent,
+        name=run.name,
+        program=run.program,
+        inputs=run.inputs,
+        status=run.status,
         seq=run.seq + 1,
         calls=commit.calls_next,
         failures=0,
@@ -454,6 +460,8 @@ def _after(run: Loaded, commit: Turn) -> Loaded:
         snapshot=commit.snapshot,
         mail=(),
         due=(),
+        checked=run.checked,
+        agent_epoch=run.agent_epoch,
     )
 
 

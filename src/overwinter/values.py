@@ -39,6 +39,7 @@ _ENCODE = _encoder()
 _ATOMS = frozenset({str, int, bool, type(None)})
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
+FLAT_MAX = 16
 PARTS_MAX = 1 << 21
 """Items of all its lists and tables together, each as often as it stands there: about a second and 200 MB of ours."""
 
@@ -59,7 +60,7 @@ def encode(value: Value) -> bytes:
         Uncrossable: if a part of it is of another type, is cyclic or is nested deeper than `DEPTH_MAX`.
     """
     try:
-        return _ENCODE(_plain(value, 0, _Room())).encode()
+        return _ENCODE(value if _is_plain(value) else _plain(value, 0, _Room())).encode()
     except Uncrossable as error:
         raise Uncrossable(f"value{''.join(reversed(error.path))} {error}") from None
 
@@ -71,6 +72,17 @@ def decode(raw: bytes) -> Value:
         ValueError: if the bytes were not made by `encode`.
     """
     return _rich(json.loads(str(raw, "ascii")))
+
+
+def _is_plain(value: Value) -> bool:
+    """Whether a value is a small flat table: most facts are, and need no rewriting."""
+    if type(value) is not dict or len(cast("dict[Value, Value]", value)) > FLAT_MAX:
+        return False
+    table = cast("dict[Value, Value]", value)
+    for key, each in table.items():
+        if type(key) is not str or type(each) not in _ATOMS:
+            return False
+    return "$" not in table
 
 
 class _Room:

@@ -98,7 +98,7 @@ class MontyInterpreter:
         assert pending.issuperset(answers), f"tickets {sorted(set(answers) - pending)} do not wait in {sorted(pending)}"
         assert answers, "a resume without an answer changes nothing"
         before = pending.difference(answers)
-        if self._workers.are_taken:
+        if not self._lane.size and self._workers.are_taken:
             self._lane.open()
         turn = self._turn(program, now_us, before)
         outcome = await self._lane.run(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 import pydantic_monty as monty
@@ -16,6 +17,8 @@ __all__ = ["blocked", "failed", "finished", "packed", "refused", "unpacked"]
 MB = 1 << 20
 FRAMES_SHOWN = 8
 SOURCE_LENGTH_MAX = 160
+TICKETS_REMEMBERED = 256
+"""Of snapshots: most wait for one call, and programs begin to count at the same number."""
 MESSAGE_LENGTH_MAX = 4_000
 """Characters of an error's message: a program may raise 30 MB of text."""
 LIMITS = {
@@ -61,7 +64,12 @@ def packed(pending: frozenset[int], body: bytes) -> bytes:
 def unpacked(snapshot: bytes) -> tuple[frozenset[int], bytes]:
     """Return the tickets that wait and the interpreter's own bytes."""
     pending, _, body = snapshot.partition(b"\n")
-    return frozenset(json.loads(str(pending, "ascii"))), body
+    return _tickets(pending), body
+
+
+@lru_cache(TICKETS_REMEMBERED)
+def _tickets(pending: bytes) -> frozenset[int]:
+    return frozenset(json.loads(str(pending, "ascii")))
 
 
 def _too_large(
