@@ -131,6 +131,9 @@ async def test_old_bodies_go_and_every_proof_stays(project, ledger):
         assert (report.faults, report.entries, report.bodies) == ([], 4, 2)
         await app.auditing.forget(clock.now_us() + DAY_US)
         assert verified(app.auditing.log).bodies == 0
+        await app.auditing.thin(clock.now_us())
+        assert verified(app.auditing.log).heads == 3  # one of the first day, those of the last
+
 
 
 async def test_a_proof_file_stands_alone_and_no_byte_of_it_can_be_changed(project, ledger):

@@ -167,7 +167,7 @@ def test_a_proof_that_cannot_be_is_refused_by_name() -> None:
         (lambda: log_rows.inclusion(db, -1, 5), "entry -1"),
         (lambda: log_rows.inclusion(db, 1, 6), "has 5 entries, not 6"),
         (lambda: log_rows.consistency(db, 4, 3), "did not grow"),
-        (lambda: log_rows.note(db, 3), "no tree head was signed at 3"),
+        (lambda: log_rows.note(db, 3), "no tree head is kept at 3"),
     ):
         with pytest.raises(NotFound, match=message):
             ask()
@@ -240,6 +240,27 @@ def test_an_export_may_leave_out_tree_heads_but_no_cosigned_one_and_not_the_last
         notes = [json.loads(line) for line in lines if line.startswith(b'"')]
         assert [open_note(each, LOG.public).size for each in notes] == expected
         assert verify(lines, str(LOG.public)).faults == []
+
+
+def test_of_old_tree_heads_the_last_of_each_day_is_kept_and_what_a_witness_signed() -> None:
+    db, day_ms = opened(), 86_400_000
+    witness = Signer.of(bytes([1]) * 32, "witness.example/w", 4)
+    end = log_rows.tail(db)
+    for day in (0, 0, 0, 1, 2, 2, 2, 3, 3):
+        end = log_rows.append(db, end, [entry(end.edge.size)], NOW_MS - NOW_MS % day_ms + day * day_ms)
+        log_rows.write_head(db, end, LOG)
+    log_rows.add_cosignature(
+        db, 2, "witness.example/w", cosign(open_note(log_rows.note(db, 2), LOG.public), witness, 5)
+    )
+    assert log_rows.spare_heads(db, before=0, limit=9) == []
+    assert log_rows.spare_heads(db, before=6, limit=9) == [1, 5]
+    assert log_rows.spare_heads(db, before=9, limit=2) == [1, 5]
+    log_rows.delete_heads(db, log_rows.spare_heads(db, before=9, limit=9))
+    assert [size for (size,) in db.execute("select size from audit_head order by size")] == [2, 3, 4, 7, 9]
+    assert log_rows.spare_heads(db, before=9, limit=9) == []
+    assert log_rows.tail_fault(db, log_rows.tail(db), LOG.public) is None
+    assert verify(list(log_rows.export(db)), str(LOG.public)).faults == []
+    assert log_rows.prove(db, 0).endswith(log_rows.note(db, 9))
 
 
 def test_a_body_of_another_key_is_another_hmac() -> None:

@@ -14,6 +14,7 @@ from overwinter.adapters.sqlite import AuditKeeping, AuditLog, log_rows
 from overwinter.adapters.sqlite.audit_log import Found
 from overwinter.adapters.witness import WitnessDisagrees, WitnessUnreachable, ask
 from overwinter.audit import Plain
+from overwinter.clock import DAY_US
 from overwinter.config import Audit
 from overwinter.errors import HomeError, NotFound, UsageError
 from overwinter.values import Value
@@ -21,6 +22,8 @@ from overwinter.verify_export import Report, verify
 
 __all__ = ["Auditing", "Body", "Wanted", "Witnessed", "exported", "verified"]
 
+HEADS_DAYS = 30
+"""How long each commit's tree head is kept: between two of them `verify` narrows down what was changed."""
 LOOKED_MAX = 20_000
 """Entries looked at for one page; some 0.1 s of a thread. A caller goes on where it ended."""
 ASK_PAUSE_S = 300.0
@@ -156,6 +159,10 @@ class Auditing:
     async def forget(self, before_us: int) -> int:
         """Delete some bodies of entries older than an instant; return how many. 0: none are left."""
         return await self._keeping.delete_bodies(before_us // 1_000)
+
+    async def thin(self, now_us: int) -> int:
+        """Delete some tree heads that are older than `HEADS_DAYS`, all but one a day; return how many. 0: none are left."""
+        return await self._keeping.thin_heads((now_us - HEADS_DAYS * DAY_US) // 1_000)
 
     # --- Witness -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What is written to the audit log beside its entries: cosignatures of witnesses. And what is deleted from it: bodies."""
+"""What is written to the audit log beside its entries: cosignatures of witnesses. And what is deleted from it: bodies, tree heads."""
 
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,6 +14,8 @@ __all__ = ["AuditKeeping"]
 
 BODIES_MAX = 500
 """Entries whose bodies are deleted in one commit: others wait for it."""
+HEADS_MAX = 500
+"""Tree heads deleted in one commit."""
 CHECKPOINT_WAIT_MS = 100
 """How long readers of old pages are waited for; the next deletion tries it again."""
 
@@ -47,6 +49,19 @@ class AuditKeeping:
         if deleted:
             await anyio.to_thread.run_sync(self._checkpoint)
         return deleted
+
+    async def thin_heads(self, before_ms: int) -> int:
+        """Delete some of the tree heads from before an instant, but the last of each day and what a witness signed.
+
+        Return how many; 0: there are none left.
+        """
+
+        def act(db: apsw.Connection) -> Wrote[int]:
+            sizes = log_rows.spare_heads(db, log_rows.first_since(db, before_ms), HEADS_MAX)
+            log_rows.delete_heads(db, sizes)
+            return Wrote(len(sizes))
+
+        return await self._writer.submit(act)
 
     def _checkpoint(self) -> None:
         with closing(connect(self._path, is_writer=True)) as db, guarded(self._path):

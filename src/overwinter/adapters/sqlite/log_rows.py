@@ -21,8 +21,8 @@ from overwinter.errors import HomeDamaged, NotFound
 from overwinter.merkle import HASH_BYTES, Frontier, Node, consistency_proof, frontier, inclusion_proof, leaf_hash
 
 __all__ = [
-    "FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "entries", "export",
-    "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "size", "tail", "tail_fault", "write_head",
+    "FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "delete_heads", "entries", "export",
+    "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "size", "spare_heads", "tail", "tail_fault", "write_head",
 ]  # fmt: skip
 
 # `audit_entry.nodes`: hashes of the full subtrees that end with this entry, from level 1 up, one after the other; it stands
@@ -34,6 +34,7 @@ create table audit_cosignature (size integer not null, name text not null, line 
     strict, without rowid;
 create table audit_body (id integer primary key, key blob not null, content blob not null) strict;
 """
+DAY_MS = 86_400_000
 PARTS: tuple[Part, ...] = ("args", "result")
 
 
@@ -125,7 +126,36 @@ def note(db: apsw.Connection, size: int) -> str:
     for (text,) in db.execute("select note from audit_head where size = ?", (size,)):
         lines = db.execute("select line from audit_cosignature where size = ? order by name", (size,))
         return text + "".join(line for (line,) in lines)
-    raise NotFound(f"no tree head was signed at {size} entries: there is one at the end of each commit")
+    raise NotFound(
+        f"no tree head is kept at {size} entries: there is one at the end of each commit, later the last of each day"
+    )
+
+
+def spare_heads(db: apsw.Connection, before: int, limit: int) -> list[int]:
+    """Return the sizes of tree heads, the oldest first, of fewer than `before` entries, that nothing needs any more.
+
+    The last of each day (UTC) is needed, and what a witness has signed. Proofs are made from entries, under the newest.
+    """
+    spare: list[int] = []
+    earlier, day = 0, -1
+    """The tree head before, 0 if it is needed; its day."""
+    rows = db.execute(
+        "select size, entry, size in (select size from audit_cosignature) from audit_head join audit_entry on seq = size - 1 "
+        "order by size"
+    )
+    for size, raw, is_cosigned in rows:
+        today = _ts_ms(size - 1, raw) // DAY_MS
+        if earlier and today == day:
+            spare.append(earlier)
+        if size >= before or len(spare) == limit:
+            break
+        earlier, day = 0 if is_cosigned else size, today
+    return spare
+
+
+def delete_heads(db: apsw.Connection, sizes: Iterable[int]) -> None:
+    """Delete tree heads."""
+    db.executemany("delete from audit_head where size = ?", ((size,) for size in sizes))
 
 
 def entries(db: apsw.Connection, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
