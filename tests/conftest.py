@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from claims import CLAIMS
+from provider import Mock, running
 
 SEEDS_DEFAULT = 200
 TOOLS = '''"""Tools of the tests: a ledger in a file, so that it survives what the process does not."""
@@ -112,6 +113,13 @@ def project(tmp_path: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> It
     yield tmp_path
     sys.path[:] = before
     sys.modules.pop(name, None)
+
+
+@pytest.fixture
+async def provider() -> AsyncGenerator[Mock]:
+    """A provider of models on loopback, in the loop of the test."""
+    async with running() as mock:
+        yield mock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -65,7 +65,7 @@ class Cutter:
                 return -1
             end = match.end()
         # A carriage return at the very end may be half of a line end.
-        return -1 if end == len(held) and held[end - 1] == 13 and not is_last else end  # noqa: PLR2004 - "\r"
+        return -1 if end == len(held) and held[end - 1] == 13 and not is_last else end  # noqa: PLR2004 - a carriage return
 
 
 def parts(wire: bytes) -> tuple[str, bytes]:
