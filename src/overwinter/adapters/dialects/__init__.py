@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from overwinter.adapters.dialects.chat import Chat
+from overwinter.adapters.dialects.messages import Messages
 from overwinter.gateway.dialect import Dialect, DialectName
 
 __all__ = ["dialects"]
@@ -10,4 +11,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Mapping[DialectName, Dialect]:
     """Return every wire format, by name."""
-    return {each.name: each for each in (Chat(),)}
+    return {each.name: each for each in (Chat(), Messages())}

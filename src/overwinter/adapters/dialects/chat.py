@@ -178,7 +178,7 @@ class _Sayings:
         del name
         if content == b"[DONE]":
             self._is_ended = True
-            return Event(wire=wire, kind="terminal", closes=self._close_all(), stop=self._stop)
+            return Event(wire=wire, kind="terminal", closes=self._close_all(), stop=self._stop, answer_id=self._id)
         try:
             chunk = _CHUNK.decode(content)
         except msgspec.ValidationError:
@@ -261,7 +261,7 @@ class _Sayings:
     def ended(self) -> Sequence[Event]:
         """Return an end for those that leave `[DONE]` out: every choice has ended, and the usage has come."""
         if self._stop and self._is_counted and not self._current and not self._is_ended:
-            return [Event(wire=b"", kind="terminal", stop=self._stop)]
+            return [Event(wire=b"", kind="terminal", stop=self._stop, answer_id=self._id)]
         return ()
 
     def failed(self, message: str) -> Event:

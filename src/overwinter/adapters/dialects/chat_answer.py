@@ -101,7 +101,8 @@ def as_stream(asked: Asked, body: bytes) -> Iterator[bytes]:
 
 def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     role, calls = message.get("role", "assistant"), message.get("tool_calls") or ()
-    yield {"role": role, "content": "" if message.get("content") is not None else None}
+    nothing = {key: None for key, value in message.items() if value is None}
+    yield {"role": role, "content": "" if message.get("content") is not None else None} | nothing
     said = {key: value for key, value in message.items() if key not in ("role", "tool_calls") and value}
     if said:
         yield said
