@@ -211,6 +211,9 @@ class Gatehouse:
             if wish.pop("take_back", False):
                 for family in list(self.families):
                     self.take_back(family)
+            if wish.pop("expire", False):
+                for token in self.access.values():
+                    (token.claims or {})["ends"] = 0.0
             self.odd = wish
             return JSONResponse({})
         return JSONResponse({"log": self.log, "calls": len(self.calls), "secrets": [*self.access, *self.refreshes]})

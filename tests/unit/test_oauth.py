@@ -265,6 +265,7 @@ async def test_a_token_that_says_that_it_is_for_another_server_is_not_kept(world
     assert Vault(project / ".overwinter").names() == []
 
 
+@pytest.mark.claim("G9.login.once")
 async def test_two_that_refresh_at_once_send_a_refresh_token_once(world, project):
     await log_in(world, project, service_of(world))
     (old,) = world.good
@@ -290,6 +291,7 @@ def _killed_in_a_refresh(vault: Vault, world: World) -> None:
     os.waitpid(child, 0)
 
 
+@pytest.mark.claim("G9.login.once")
 @pytest.mark.parametrize("is_answered", [True, False])
 async def test_whoever_is_killed_in_a_refresh_never_sends_the_token_again(world, project, is_answered):
     await log_in(world, project, service_of(world))
