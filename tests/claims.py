@@ -29,6 +29,8 @@ CLAIMS = {
     "G1.cedar.error": "an error in any rule denies, though Cedar itself skips it",
     "G2.chain": "a child is never allowed what an agent above it is not, over 10,000 random chains",
     "G7.cedar.asked": "a call that only an approval would allow asks the person whom the rule names",
+    "G1.unread": "a home whose policies cannot be read opens, denies everything, loses nothing and can be revoked",
+    "G1.unread.grant": "a grant that is revoked beside a broken policy permits nothing any more",
     "G1.grant": "a grant holds at once and after a restart, until it is revoked or ends by itself",
     "G1.suggest": "a suggested policy passes the check, and decides what was done as it was to be decided",
     "G1.shadow": "a rule in the shadow changes no decision, whatever it says, and what it would change is counted",

@@ -96,6 +96,11 @@ class Policy(Protocol):
         """Return what tells the rules of this moment from any others."""
         ...
 
+    @property
+    def fault(self) -> str:
+        """Return why the rules cannot be read, "" if they can. As long as they cannot, every decision is no."""
+        ...
+
     def decide(
         self,
         principal: Principal,

@@ -179,6 +179,8 @@ class Worker:
         """Take up what is ready and what is to be performed; return when to look again."""
         leases = tuple(self._leases.values())
         now_us = self._clock.now_us()
+        if self._means.policy.fault:  # nothing can be decided: runs and calls wait as they are, and are found again
+            return now_us + SAFETY_POLL_US
         room = QUEUE_MAX - len(self._queued)
         ready = await self._store.ready(leases, room)
         for run_id in ready.run_ids:
@@ -258,7 +260,7 @@ class Worker:
         answered: frozenset[int] = frozenset()
         try:
             standing = self._left.pop(run_id, None) or await self._load(run_id)
-            if standing is not None:
+            if standing is not None and not self._means.policy.fault:
                 self._agents[run_id] = standing.run.agent
                 answered = await self._take_turn(standing, lease, in_hand)
         except HomeError:

@@ -23,7 +23,7 @@ from overwinter.catalog import Catalog
 from overwinter.check import Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
+from overwinter.errors import CheckFailed, Conflict, Denied, HomeError, NotFound, OverwinterError, Revoked, UsageError
 from overwinter.events import Event, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
@@ -154,8 +154,7 @@ class App:
         failure: Exception | None = None
         await self.governance.enrol()
         await self.models.recover()
-        if await self.rulebook.grants():
-            await self.rulebook.renew()
+        await self.rulebook.open()
         try:
             async with anyio.create_task_group() as group:
                 if is_worker:
@@ -509,12 +508,17 @@ class App:
             "interpreters_busy": self._parts.interpreter.busy,
             "functions": sum(len(module.functions) for module in self._parts.tools.catalog.modules.values()),
             "questions": await self._store.asked(),
+            "rules_fault": self.rulebook.fault,
         }
 
     def _agent(self, name: str) -> None:
         if name not in self.config.agents:
             known = ", ".join(sorted(self.config.agents))
             raise NotFound(f"there is no agent {name!r} in overwinter.toml; there are: {known}")
+        if self.rulebook.fault:
+            raise Denied(
+                f"{self.rulebook.fault}; until it is mended and `overwinter policy reload`, nothing is allowed"
+            )
 
 
 def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:

@@ -202,6 +202,8 @@ class Governance:
         return voted
 
     def _admit(self, call: Call, gate: Gate, by: Actor, *, is_yes: bool) -> None:
+        if is_yes and self._means.policy.fault:
+            raise Denied(f"nothing can be approved while the rules cannot be read: {self._means.policy.fault}")
         if by.person not in approvers(gate):
             raise Denied(f"{gate.approver} must approve call {call.key}, not {by.person}: --as says for whom you act")
         needed = sum(each.count for each in gate.needs)

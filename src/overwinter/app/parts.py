@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of
+from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of, unread
 from overwinter.adapters.home import Home
 from overwinter.adapters.identity_tokens import Mint, issuer_in
 from overwinter.adapters.models import ModelParts, open_models
@@ -18,6 +18,7 @@ from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
+from overwinter.errors import ConfigInvalid
 from overwinter.handles import Handles
 from overwinter.identity import Identity, chain
 from overwinter.ids import Ids
@@ -91,11 +92,11 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
 
     Raises:
         HomeError: the store or the catalog is too new, damaged or full.
-        ConfigInvalid: a service cannot be loaded.
+        ConfigInvalid: a service cannot be loaded. Policies that cannot be read do not keep a home shut: nothing is allowed.
         JailUnavailable: the interpreter's workers cannot be jailed.
     """
     ids, limits = Ids(clock.now_us), limits_of(config)
-    policy = CedarPolicy(rules_now(config, directory), lambda: clock.now_us() // SECOND_US)
+    policy = CedarPolicy(rules_at_first(config, directory), lambda: clock.now_us() // SECOND_US)
     jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
@@ -177,6 +178,14 @@ def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = (), *, 
     return rules_of(
         owners, {**read_policies(directory / policies), **texts}, [*grants_of_agents(config.agents), *grants]
     )
+
+
+def rules_at_first(config: Config, directory: Path) -> Rules:
+    """Return the rules without grants; if they cannot be read, those by which nothing is allowed."""
+    try:
+        return rules_now(config, directory)
+    except ConfigInvalid as error:
+        return unread({name: agent.owner for name, agent in config.agents.items()}, str(error))
 
 
 def parents_of(config: Config) -> Mapping[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from overwinter.adapters.cedar import Grant, Rules
+from overwinter.adapters.cedar import Grant, Rules, unread
 from overwinter.adapters.cedar.changes import Change, Past, simulate
 from overwinter.adapters.cedar.deciding import Act
 from overwinter.adapters.cedar.explain import Explanation, explain
@@ -63,6 +63,19 @@ class Rulebook:
         """Which functions a program may call, and whether it may call any."""
         self._one_at_a_time = anyio.Lock()
         """Rules that were read before a grant was taken away must not hold after it."""
+
+    @property
+    def fault(self) -> str:
+        """Return why the rules cannot be read, "" if they can: nothing is allowed and no run wakes until `reload`."""
+        return self._policy.fault
+
+    async def open(self) -> None:
+        """Add the grants to the rules; if they cannot be read together, nothing is allowed."""
+        if not self.fault and await self.grants():
+            try:
+                await self.renew()
+            except ConfigInvalid as error:
+                self._policy.replace(unread(self._policy.rules.agents, str(error)))
 
     async def reload(self, *, by: str) -> Reloaded:
         """Read policies and grants anew for a person. A wrong set changes nothing: the one before goes on to hold.
@@ -120,7 +133,7 @@ class Rulebook:
         return made
 
     async def withdraw(self, grant: str, *, by: str, reason: str = "") -> Granted:
-        """Take a grant away, from now on.
+        """Take a grant away, from now on, also while the policies beside it cannot be read.
 
         Raises:
             NotFound: there is none of this id.

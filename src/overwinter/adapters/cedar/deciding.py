@@ -283,6 +283,8 @@ def _refused(who: Entity, act: Act, verdict: Verdict) -> Deny:
 def _misnamed(act: Act, rules: Rules) -> str:
     """Say which name cannot stand in a request; "" if all can."""
     chain = act.principal.chain
+    if rules.fault:
+        return f"the rules cannot be read, so nothing is allowed: {rules.fault}"
     if len(chain) > CHAIN_MAX:
         return f"{len(chain)} agents delegated to each other, at most {CHAIN_MAX} may"
     if act.action not in RESOURCE_TYPES:

@@ -80,3 +80,8 @@ class CedarPolicy:
     def version(self) -> str:
         """Return the digest of the rules that hold now."""
         return self._version.rules.digest
+
+    @property
+    def fault(self) -> str:
+        """Return why the rules cannot be read, "" if they can."""
+        return self._version.rules.fault

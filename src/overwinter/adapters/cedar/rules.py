@@ -27,6 +27,7 @@ __all__ = [
     "read_policies",
     "rules_of",
     "statements",
+    "unread",
     "with_policies",
     "without",
 ]
@@ -125,6 +126,8 @@ class Rules:
     """Rules that decide nothing and are only tried. They are no part of the digest."""
     faults: tuple[str, ...] = ()
     """What is wrong in the shadow: it keeps nothing from holding."""
+    fault: str = ""
+    """Why they cannot be read; nothing is allowed then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +239,12 @@ def with_policies(rules: Rules, file: str, text: str) -> Rules:
 def _digest(agents: Mapping[str, str], rules: Iterable[Rule]) -> str:
     whole = [json.dumps(dict(agents), sort_keys=True).encode(), *(each.digest for each in rules)]
     return hashlib.sha256(b"\0".join(whole)).hexdigest()
+
+
+def unread(agents: Mapping[str, str], fault: str) -> Rules:
+    """Return what holds while the rules cannot be read: nothing is allowed."""
+    digest = hashlib.sha256(b"unread\0" + fault.encode(errors="replace")).hexdigest()
+    return Rules(agents=dict(agents), rules=(), digest=digest, fault=fault)
 
 
 def statements(text: str) -> Iterator[Statement]:

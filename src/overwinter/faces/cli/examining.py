@@ -16,6 +16,7 @@ from overwinter.adapters.openapi.operations import operations
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.adapters.sqlite import open_store
 from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
+from overwinter.app.parts import rules_now
 from overwinter.clock import SystemClock
 from overwinter.config import Config, load
 from overwinter.errors import OverwinterError
@@ -53,6 +54,7 @@ def _looks(home: Path) -> Iterator[tuple[str, Look]]:
     yield "disk", lambda: _disk(home)
     yield "home", lambda: _home(home)
     yield "store", lambda: _store(home)
+    yield "policies", lambda: _policies(home)
     yield "tools", lambda: _tools(home)
     yield "server", lambda: _server(home)
 
@@ -140,6 +142,14 @@ def _store(home: Path) -> tuple[str, str]:
 
     with open_home(home) as place:
         return "well", f"opens: {anyio.run(count, place)} runs"
+
+
+def _policies(home: Path) -> tuple[str, str]:
+    config, directory = _config(home), config_path(home).parent
+    found = f"{len(rules_now(config, directory).rules)} rules"
+    if is_served(home) and (fault := Client(served_socket(home)).get("health")["rules_fault"]):
+        return "wrong", f"{found}, but the server has not read them: `overwinter policy reload`; it says {fault}"
+    return "well", found
 
 
 def _tools(home: Path) -> tuple[str, str]:

@@ -49,6 +49,11 @@ async def _serve(home: Path, port: Port | None, is_json: bool) -> None:  # noqa:
             )
             if listener is not None:
                 typer.echo(f"and on {listener.url}, for tokens: `overwinter token create`")
+            if app.rulebook.fault:
+                typer.echo(
+                    f"nothing is allowed and no run wakes: {app.rulebook.fault}; mend it, then `overwinter policy reload`",
+                    err=True,
+                )
             if app.config.jail.off or app.config.jail.allow_missing:
                 typer.echo("the interpreter's jail has accepted gaps: `overwinter doctor` shows them", err=True)
 
