@@ -245,6 +245,28 @@ def test_a_slice_decides_as_the_whole_set_does():
             assert set(told[0].diagnostics.reasons) == set(told[1].diagnostics.reasons)
 
 
+def test_the_first_decision_about_a_function_looks_at_no_rule_of_another():
+    """Ten thousand rules, each about a function of its own, cost it 19 ms when all of them were looked at."""
+    texts = [f'forbid(principal, action, resource == Function::"shop.f{number}");' for number in range(300)]
+    texts += [f'forbid(principal in Agent::"a", action, resource in Service::"s{number}");' for number in range(300)]
+    rules = rules_of(AGENTS, {"x": "\n".join([PERMIT, *texts])}, [Grant(id="g", agent="b", pattern="shop.*")])
+    slices = Slices(rules.rules)
+    looked_at: list[str] = []
+
+    class Watched(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            looked_at.append(key)
+            return super().__getitem__(key)
+
+    for rule in rules.rules:
+        object.__setattr__(rule, "body", Watched(rule.body))
+    assert [each.effect for each in slices.of(("Agent", "a"), "call", "shop.f7").rules] == ["permit", "forbid"]
+    assert [each.effect for each in slices.of(("Agent", "b"), "call", "s7.act").rules] == []
+    assert [each.effect for each in slices.of(("Agent", "a"), "call", "s7.act").rules] == ["permit", "forbid"]
+    assert len(looked_at) < 100
+    assert len(slices.concerning(("Agent", "a"))) == 3 + len(LOOKUPS) + 599
+
+
 # --- Traps of cedarpy 4.12, each by its name --------------------------------------------------------------------------
 
 
