@@ -21,11 +21,17 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 """The limit of output, by its name of today and the older one."""
 MEDIA = frozenset({"image_url", "file", "input_audio"})
 """Parts that are more tokens than they have bytes: a small file may be a large picture or a hundred pages."""
+KEPT = frozenset({"audio", "file_id"})
+"""Keys that name what the provider has: an answer in sound, a file."""
 SERVED = ("web_search_options", "plugins", "search_parameters")
 """Top-level fields with which a provider brings input of its own."""
 NORMAL_STOPS = frozenset({"stop", "tool_calls", "function_call"})
+CONTENT = ".content"
 PROSE = ("content", "refusal", "reasoning_content", "reasoning")
 """Fields of a delta that are texts: of OpenAI, and of those that stream what the model thinks."""
+
+_ABSENT = msgspec.Raw(b"null")
+"""Known by its identity: a null that is there is another one."""
 
 
 class _Function(msgspec.Struct):
@@ -49,7 +55,7 @@ class _Said(msgspec.Struct):
     reasoning: str | None = None
     tool_calls: list[_Call] | None = None
     function_call: _Function | None = None
-    audio: msgspec.Raw = msgspec.Raw(b"null")
+    audio: msgspec.Raw = _ABSENT
 
 
 class _Choice(msgspec.Struct):
@@ -65,13 +71,12 @@ class _Chunk(msgspec.Struct):
     id: str | None = None
     service_tier: str | None = None
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"")
-    """Nothing at all is something else than null."""
-    error: msgspec.Raw = msgspec.Raw(b"null")
+    usage: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
 class Chat:
@@ -154,9 +159,7 @@ class Chat:
 
 
 def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
-    yield from request.kinds_in(top.get("messages"), MEDIA)
-    # An answer in sound that the provider has kept is named by its id.
-    yield from request.kinds_in(top.get("messages"), frozenset(), frozenset({"audio", "file_id"}))
+    yield from request.kinds_in(top.get("messages"), MEDIA, KEPT)
     yield from (name for name in SERVED if top.get(name, b"null") != b"null")
 
 
@@ -184,21 +187,41 @@ class _Sayings:
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
             return Event(wire=wire, kind="content")
-        return self._chunk(wire, chunk)
+        return self._more(wire, chunk) or self._chunk(wire, chunk)
+
+    def _more(self, wire: bytes, chunk: _Chunk) -> Event | None:
+        """Return what nearly every event is, more of a choice's text; None: it is another."""
+        if chunk.choices is None or len(chunk.choices) != 1 or chunk.error is not _ABSENT:
+            return None
+        choice = chunk.choices[0]
+        said, current = choice.delta, self._current.get(choice.index or 0)
+        if said is None or not said.content or current is None or choice.finish_reason is not None:
+            return None
+        if not current.endswith(CONTENT) or said.tool_calls or said.refusal or said.reasoning_content or said.reasoning:
+            return None
+        if chunk.usage is not _ABSENT:
+            if bytes(chunk.usage) != b"null":
+                return None
+            if self._is_usage_hidden:
+                wire = _without_null_usage(wire)
+        return Event(wire=wire, kind="content", texts=(Text(current, said.content),), answer_id=self._id)
 
     def _chunk(self, wire: bytes, chunk: _Chunk) -> Event:
-        if (error := bytes(chunk.error)) != b"null":
+        if chunk.error is not _ABSENT and (error := bytes(chunk.error)) != b"null":
             return _failed(wire, error)
         usage, is_usage_only = None, False
-        if raw := bytes(chunk.usage):
-            usage = usage_of(raw, chunk.service_tier)
-            self._is_counted = self._is_counted or usage is not None
-            is_usage_only = self._is_usage_hidden and usage is not None and not chunk.choices
-            if self._is_usage_hidden and raw == b"null":
+        if chunk.usage is not _ABSENT:
+            raw = bytes(chunk.usage)
+            if raw != b"null":
+                usage = usage_of(raw, chunk.service_tier)
+                self._is_counted = self._is_counted or usage is not None
+                is_usage_only = self._is_usage_hidden and usage is not None and not chunk.choices
+            elif self._is_usage_hidden:
                 wire = _without_null_usage(wire)
         texts, closes, is_content = list[Text](), list[str](), False
         for choice in chunk.choices or ():
-            is_content = self._choice(choice, texts, closes) or is_content
+            if self._choice(choice, texts, closes):
+                is_content = True
         if chunk.id and not self._id:
             self._id = chunk.id
         kind: Literal["opening", "content", "other"] = (
@@ -210,19 +233,23 @@ class _Sayings:
         )  # fmt: skip
 
     def _choice(self, choice: _Choice, texts: list[Text], closes: list[str]) -> bool:
+        """Add what a choice says; return whether it is content."""
         index = choice.index or 0
         said = choice.delta or choice.message
         is_content = False
         if said is not None:
-            found = list(_texts(index, said))
-            is_content = bool(found or said.tool_calls or said.function_call or bytes(said.audio) != b"null")
-            self._is_refusal = self._is_refusal or bool(said.refusal)
-            for each in found:
+            for each in _texts(index, said):
+                is_content = True
                 current = self._current.get(index)
-                if current is not None and current != each.channel:
-                    closes.append(current)
-                self._current[index] = each.channel
-            texts += found
+                if current != each.channel:
+                    if current is not None:
+                        closes.append(current)
+                    self._current[index] = each.channel
+                texts.append(each)
+            if not is_content:
+                is_content = bool(said.tool_calls or said.function_call) or said.audio is not _ABSENT
+            elif said.refusal:
+                self._is_refusal = True
         if choice.finish_reason is not None:
             is_content = True
             self._stopped(choice.finish_reason)
@@ -248,7 +275,7 @@ class _Sayings:
             chunk = _CHUNK.decode(body)
         except (ValueError, RecursionError):
             return Event(wire=body)
-        if (error := bytes(chunk.error)) != b"null":
+        if chunk.error is not _ABSENT and (error := bytes(chunk.error)) != b"null":
             return _failed(body, error)
         if not chunk.choices:
             return Event(wire=body)
@@ -270,24 +297,23 @@ class _Sayings:
         return Event(wire=wire, kind="error", status=502, message=message)
 
 
-def _texts(index: int, said: _Said) -> Iterator[Text]:
-    """Yield the texts of a delta, in the order of `_places`."""
-    if said.content:
-        yield Text(f"{index}.content", said.content)
-    if said.refusal:
-        yield Text(f"{index}.refusal", said.refusal)
-    if said.reasoning_content:
-        yield Text(f"{index}.reasoning_content", said.reasoning_content)
-    if said.reasoning:
-        yield Text(f"{index}.reasoning", said.reasoning)
+def _texts(index: int, said: _Said) -> list[Text]:
+    """Return the texts of a delta, in the order of `_places`."""
+    if said.content and not (
+        said.tool_calls or said.reasoning or said.refusal or said.reasoning_content or said.function_call
+    ):
+        return (Text(f"{index}.content", said.content),)  # nearly every event is this one
+    prose = ((name, getattr(said, name)) for name in PROSE)
+    found = [Text(f"{index}.{name}", text) for name, text in prose if text]
     if said.function_call is not None and said.function_call.arguments:
-        yield Text(f"{index}.function_call", said.function_call.arguments, is_json=True)
+        found.append(Text(f"{index}.function_call", said.function_call.arguments, is_json=True))
     for number, call in enumerate(said.tool_calls or ()):
         channel = f"{index}.call.{number if call.index is None else call.index}"
         if call.function is not None and call.function.arguments:
-            yield Text(channel, call.function.arguments, is_json=True)
+            found.append(Text(channel, call.function.arguments, is_json=True))
         if call.custom is not None and call.custom.input:
-            yield Text(channel, call.custom.input)
+            found.append(Text(channel, call.custom.input))
+    return found
 
 
 def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
@@ -306,9 +332,10 @@ def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _without_null_usage(wire: bytes) -> bytes:
     """Return a chunk as it would have come had nobody asked for usage."""
-    found = _NULL_USAGE.findall(wire)
-    if len(found) == 1:
-        return _NULL_USAGE.sub(b"", wire, count=1)
+    if wire.count(b'"usage"') == 1:  # quotes in a text are escaped: this is the key
+        found = _NULL_USAGE.match(wire, wire.rfind(b",", 0, wire.find(b'"usage"')))
+        if found is not None:
+            return wire[: found.start()] + wire[found.end() :]
     name, content = parts(wire)
     top = msgspec.json.decode(content or wire, type=dict[str, msgspec.Raw])
     top.pop("usage", None)

@@ -16,8 +16,8 @@ __all__ = ["EVENT_BYTES_MAX", "Cutter", "Sayings", "StreamReader", "WholeReader"
 
 EVENT_BYTES_MAX = 16 << 20
 """Of one event: the last one of Responses repeats the whole answer, images in base64 too."""
-_BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-"""The end of an event: an empty line."""
+_BLANK = re.compile(rb"\n(?:\n|\r\n?)|\r\r\n?")
+"""The end of an event: a line end and an empty line, from the last byte of the first on."""
 
 
 class Cutter:
@@ -25,15 +25,17 @@ class Cutter:
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self._has_returns = False
         self._searched = 0
         """How much of what is held has no end of an event in it."""
 
     def feed(self, chunk: bytes, *, is_last: bool = False) -> list[bytes]:
         """Return the events that are whole by now, each with the empty line that ends it."""
         held = self._held
-        if not held and chunk[:1] > b"\r" and 0 < chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk:
+        if not held and 0 < chunk.find(b"\n\n") == len(chunk) - 2 and chunk[:1] != b"\n" and b"\r" not in chunk:
             return [chunk]  # one event in one piece, as providers write them
         held += chunk
+        self._has_returns = self._has_returns or b"\r" in chunk
         found, start = list[bytes](), 0
         while True:
             end = self._end(start, is_last=is_last)
@@ -51,6 +53,11 @@ class Cutter:
         return bytes(self._held)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held."""
+        return not self._held
+
+    @property
     def held_bytes(self) -> int:
         """Return how much has no end yet."""
         return len(self._held)
@@ -60,21 +67,33 @@ class Cutter:
         if start < len(held) and held[start] in b"\r\n":  # an event of its own, without anything in it
             end = start + (2 if held.startswith(b"\r\n", start) else 1)
         else:
-            match = _BLANK.search(held, max(start, self._searched))
-            if match is None:
+            end = self._blank(max(start, self._searched))
+            if end < 0:
                 return -1
-            end = match.end()
         # A carriage return at the very end may be half of a line end.
         return -1 if end == len(held) and held[end - 1] == 13 and not is_last else end  # noqa: PLR2004 - a carriage return
+
+    def _blank(self, start: int) -> int:
+        if not self._has_returns:
+            found = self._held.find(b"\n\n", start)
+            return found if found < 0 else found + 2
+        match = _BLANK.search(self._held, start)
+        return -1 if match is None else match.end()
+
+
+def is_one_line(wire: bytes) -> bool:
+    """Whether this is one line and an empty one."""
+    return wire.endswith(b"\n\n") and wire.find(b"\n") == len(wire) - 2 and b"\r" not in wire
 
 
 def parts(wire: bytes) -> tuple[str, bytes]:
     """Return the name of an event and its data; "" and nothing for a comment."""
-    if wire.startswith(b"data: ") and b"\r" not in wire and wire.find(b"\n") == len(wire) - 2:
-        return "", wire[6:-2]
+    line = wire.find(b"\n") + 1 if wire.startswith(b"event: ") else 0
+    if wire.startswith(b"data: ", line) and wire.find(b"\n", line) == len(wire) - 2 and b"\r" not in wire:
+        return wire[7 : line - 1].decode("utf-8", "replace") if line else "", wire[line + 6 : -2]
     name, lines = "", list[bytes]()
-    for line in wire.removeprefix(b"\xef\xbb\xbf").splitlines():
-        field, _, value = line.partition(b":")
+    for each in wire.removeprefix(b"\xef\xbb\xbf").splitlines():
+        field, _, value = each.partition(b":")
         if field == b"data":
             lines.append(value.removeprefix(b" "))
         elif field == b"event":
@@ -131,6 +150,8 @@ class StreamReader:
         """Return the events that are whole by now. After one that cannot be read there are no more."""
         if self._is_over:
             return ()
+        if chunk.startswith(b"data: ") and self._cutter.is_idle and is_one_line(chunk):
+            return self._read_line(chunk)
         found = self._read(self._cutter.feed(chunk))
         if self._cutter.held_bytes > EVENT_BYTES_MAX and not self._is_over:
             found.append(self._fail(f"an event of the answer has more than {EVENT_BYTES_MAX >> 20} MB"))
@@ -162,6 +183,13 @@ class StreamReader:
             return [self._sayings.said(wire, name, content)]
         except (ValueError, RecursionError):
             return []
+
+    def _read_line(self, wire: bytes) -> list[Event]:
+        """Return an event of one line that came in one piece, as providers write them."""
+        try:
+            return [self._sayings.said(wire, "", wire[6:-2])]
+        except (ValueError, RecursionError) as error:
+            return [self._fail(f"an event of the answer cannot be read: {error}")]
 
     def _read(self, wires: list[bytes]) -> list[Event]:
         found = list[Event]()
