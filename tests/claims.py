@@ -41,6 +41,7 @@ CLAIMS = {
     "G9.egress": "no spelling, name or redirect leads a request to a private address that the operator did not write down",
     "G9.credentials": "a credential goes to the scheme, host, port and path of its connection and nowhere else",
     "G6.no_echo": "what a service repeats of its credential, in any usual encoding, is in no result, error, journal or file",
+    "G9.accounts": "two agents show one service two credentials; none has another's, nor one that the agent above it has not",
     "G9.login": "a person logs in at an MCP server, with a browser here or elsewhere, and out again, there too",
     "G9.login.asked": "a run whose login has ended asks its owner to log in, sends nothing meanwhile, and goes on afterwards",
     "G9.login.held": "no answer, redirect or metadata of an authorization server leads a code or a token to anybody else",

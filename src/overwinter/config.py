@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,8 @@ __all__ = [
 
 REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
 """Whole values that are references to secrets."""
+ACCOUNT = re.compile(r"oauth:[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+"""One of several logins at a server."""
 KEY = re.compile(r"[!-*,-~]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
 NAMES = {"services": r"[A-Za-z_]\w*"}
 OAUTH = ("oauth", "oauth-client")
@@ -140,6 +142,9 @@ class Agent:
     """Patterns of the models that it may use."""
     team: str = ""
     """Whose budget it spends besides its own."""
+    credentials: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Service to what this agent, and those below it, show there in the place of the service's `auth`: a reference, or
+    `oauth:ACCOUNT` for the login of `overwinter tools login SERVICE --account ACCOUNT`."""
 
     @property
     def expires_us(self) -> int | None:
@@ -204,6 +209,21 @@ class Config:
     models: Mapping[str, DeclaredModel] = field(default_factory=dict[str, DeclaredModel])
     budgets: Mapping[str, DeclaredBudget] = field(default_factory=dict[str, DeclaredBudget])
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+
+    def credential(self, agent: str, service: str) -> str:
+        """Return what an agent shows a service: its own, else that of the nearest agent above it; "": the service's `auth`.
+
+        So a child never acts with an account that the agent above it does not act with.
+        """
+        while agent in self.agents:
+            if found := self.agents[agent].credentials.get(service, ""):
+                return found
+            agent = self.agents[agent].parent
+        return ""
+
+    def credentials(self, service: str) -> Sequence[str]:
+        """Return what agents show a service in the place of its `auth`, each once."""
+        return list(dict.fromkeys(found for name in self.agents if (found := self.credential(name, service))))
 
 
 T = TypeVar("T")
@@ -382,13 +402,32 @@ class _Reader:
             if agent.expires and _instant(agent.expires) is None:
                 words = f"is no date such as 2027-01-31, unlike {agent.expires!r}"
                 raise self._wrong(("agents", name, "expires"), words)
-            for key, patterns in (("tools", agent.tools), ("reads", agent.reads), ("asks", agent.asks)):
-                for pattern in patterns:
-                    if not re.search(r"[.*?\[]", pattern):
-                        hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"
-                        raise self._wrong(("agents", name, key), f"has {pattern!r}, which names no function{hint}")
+            for service, shown in agent.credentials.items():
+                self._shown(("agents", name, "credentials"), config.services.get(service), service, shown)
+            self._patterns(name, agent)
         for name, service in config.services.items():
             self._service(name, service)
+
+    def _patterns(self, name: str, agent: Agent) -> None:
+        for key, patterns in (("tools", agent.tools), ("reads", agent.reads), ("asks", agent.asks)):
+            for pattern in patterns:
+                if not re.search(r"[.*?\[]", pattern):
+                    hint = f": write '{pattern}.*'" if pattern.isidentifier() else ": write 'service.function'"
+                    raise self._wrong(("agents", name, key), f"has {pattern!r}, which names no function{hint}")
+
+    def _shown(self, place: tuple[str, ...], service: Service | None, name: str, shown: str) -> None:
+        """Refuse a credential of an agent that would be shown to nobody, or is itself written down."""
+        if service is None:
+            raise self._wrong(place, f"names no service of this file: {name!r}")
+        is_address = service.mcp.removeprefix("sse+").startswith(("http://", "https://"))
+        if not service.openapi and not is_address:
+            raise self._wrong(place, f"is for described APIs and MCP servers at an address, and {name} is neither")
+        is_account = ACCOUNT.fullmatch(shown) is not None
+        if is_account and service.auth != "oauth":
+            raise self._wrong(place, f"has {shown!r}, and services.{name}.auth is not 'oauth'")
+        if not is_account and not REFERENCE.fullmatch(shown):
+            words = "holds references, 'env:NAME', 'file:PATH', 'keyring:SERVICE/NAME', 'vault:NAME' or 'oauth:ACCOUNT': the secret itself stays out of here"
+            raise self._wrong(place, words)
 
     def _service(self, name: str, service: Service) -> None:
         place = ("services", name)
@@ -434,6 +473,9 @@ class _Reader:
         if service.client_secret and not REFERENCE.fullmatch(service.client_secret):
             words = "is a reference, 'env:NAME', 'file:PATH' or 'vault:NAME': the secret itself stays out of here"
             raise self._wrong((*place, "client_secret"), words)
+        if service.client_secret and not service.issuer:
+            # Whom the server names gets the secret, else: a mix-up of its choice.
+            raise self._wrong((*place, "client_secret"), "belongs to one authorization server: set issuer")
         missing = [key for key in ("issuer", "client_id", "client_secret") if key not in given]
         if service.auth == "oauth-client" and missing:
             raise self._wrong((*place, "auth"), f"is 'oauth-client', which needs {', '.join(missing)}")

@@ -228,7 +228,7 @@ async def test_servers_that_hang_at_start_are_waited_for_side_by_side(project):
     with open_catalog_file(project / "catalog.db") as file:
         loading = load_mcp(
             services, file, ManualClock(), handles,
-            directory=project, vault=Vault(project), importing=begun.append, start_s_max=4.0,
+            directory=project, vault=Vault(project), importing=begun.append, config=Config(), start_s_max=4.0,
         )  # fmt: skip
         began_s = time.monotonic()
         async with loading as mcp:

@@ -399,6 +399,11 @@ class CatalogFile:
         sql = "select origin, name from pin where service = ? order by length(name) desc"  # a `_page` gives way to its list
         return {origin: name.partition(".")[2] for origin, name in self._db.execute(sql, (service,))}
 
+    def digests(self, service: str) -> dict[str, str]:
+        """Return the digests of a service's present definitions, by function without the service."""
+        sql = "select name, digest from function where service = ?"
+        return {name.partition(".")[2]: digest for name, digest in self._db.execute(sql, (service,))}
+
     def pins(self, *, is_different: bool = False) -> Iterator[Pin]:
         """Yield every pin by name, or only those whose definition is another now, or gone."""
         sql = """select pin.name, pin.origin, function.digest is null, function.digest = pin.digest, pin.at

@@ -22,7 +22,7 @@ from overwinter.catalog.modules import Built, BuiltFunction
 from overwinter.catalog.operations import Fault
 from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared, merged, shape_of, stub
 from overwinter.clock import Clock
-from overwinter.config import Service
+from overwinter.config import Config, Service
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.handles import TOO_LARGE, Handles
 from overwinter.values import Value
@@ -46,6 +46,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
     importing: Callable[[str], None],
     identify: Identify,
     think: Callable[[Call], Awaitable[Answer]],
+    config: Config,
 ) -> "AsyncGenerator[Sources]":
     """Import what is new, and yield all functions of a home's services.
 
@@ -61,6 +62,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         importing: told the name of each service whose import begins.
         think: asks a model for a call of `tools.think`.
         identify: makes the token of an attempt at a call, for services with `auth = "identity"`.
+        config: says what an agent shows a service that is not what the others show.
 
     Raises:
         ConfigInvalid: a service cannot be loaded.
@@ -89,10 +91,13 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
                 vault=vault,
                 importing=importing,
                 identify=identify,
+                config=config,
             )
         )
         mcp = await stack.enter_async_context(
-            load_mcp(servers, file, clock, handles, directory=directory, vault=vault, importing=importing)
+            load_mcp(
+                servers, file, clock, handles, directory=directory, vault=vault, importing=importing, config=config
+            )
         )
         yield Sources(file, python, apis, mcp, sight, handles, think, value_bytes_max=value_bytes_max)
 

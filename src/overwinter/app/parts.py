@@ -124,6 +124,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             importing=importing,
             identify=mint.for_call,
             think=models.thinker.perform,
+            config=config,
         ) as sources,
         open_interpreter(
             limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager

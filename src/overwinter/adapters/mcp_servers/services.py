@@ -23,7 +23,7 @@ from overwinter.adapters.vault import Vault
 from overwinter.catalog import Asks, Catalog, Later, Performed, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
-from overwinter.config import Service
+from overwinter.config import Config, Service
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.handles import Handles
@@ -47,6 +47,7 @@ async def load_mcp(  # noqa: PLR0913 - what a source works with
     directory: Path,
     vault: Vault,
     importing: Callable[[str], None],
+    config: Config,
     start_s_max: float = START_S_MAX,
 ) -> "AsyncGenerator[McpServices]":
     """Import what is new of the MCP servers, and yield their tools; stop every server with the block.
@@ -57,7 +58,7 @@ async def load_mcp(  # noqa: PLR0913 - what a source works with
     async with asyncio.TaskGroup() as tasks:
         made = McpServices(
             services, file, clock=clock, handles=handles, directory=directory, vault=vault, tasks=tasks,
-            start_s_max=start_s_max,
+            config=config, start_s_max=start_s_max,
         )  # fmt: skip
         try:
             await made.refresh(is_forced=False, importing=importing)
@@ -83,22 +84,17 @@ class McpServices:
         directory: Path,
         vault: Vault,
         tasks: asyncio.TaskGroup,
+        config: Config,
         start_s_max: float,
     ) -> None:
+        self._config, self._directory, self._vault, self._tasks = config, directory, vault, tasks
         self._start_s_max = start_s_max
         self._services, self._file, self._clock, self._handles = services, file, clock, handles
-        self._servers = {
-            name: Server(
-                service,
-                partial(References, directory, vault),
-                directory,
-                tasks,
-                partial(self._seen, name),
-                bytes_max=handles.kept_bytes_max,
-                access=access_of(name, service, directory, vault, clock),
-            )
-            for name, service in services.items()
-        }
+        self._servers = {name: self._server(name) for name in services}
+        self._accounts: dict[tuple[str, str], Server] = {}
+        """Connections with what single agents show, by service and reference: made when they are needed."""
+        self._different: dict[tuple[str, str], frozenset[str]] = {}
+        """Functions that such a connection shows in other words than the service's own."""
         self.stale: dict[str, str] = {}
         """Services that go on as they were, and why."""
 
@@ -122,6 +118,9 @@ class McpServices:
         function, plan = self._file.function(call.function), self._file.plan(call.function)
         if function is None or plan is None:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
+        if call.function.partition(".")[2] in self._different.get(self._place(call), ()):
+            message = f"{call.function}: the account of {call.agent} is shown another definition than others are"
+            return Raised(kind="PermissionError", message=message, status=403, code="changed")
         if function.fault:  # the server changed it since the call was decided
             return Raised(
                 kind="PermissionError", message=f"{call.function}: {function.fault}", status=403, code="changed"
@@ -161,7 +160,51 @@ class McpServices:
         return result if isinstance(result, Later | Asks) else await self._with_files_kept(call, answer(result))
 
     def _server_of(self, call: Call) -> Server:
-        return self._servers[call.function.partition(".")[0]]
+        """Return the connection of a call's agent: no answer, session or token of one account is another's."""
+        return self._connection(*self._place(call))
+
+    def _connection(self, name: str, shown: str) -> Server:
+        if not shown:
+            return self._servers[name]
+        if (name, shown) not in self._accounts:
+            self._accounts[name, shown] = self._server(name, shown)
+        return self._accounts[name, shown]
+
+    def _place(self, call: Call) -> tuple[str, str]:
+        name = call.function.partition(".")[0]
+        return name, self._config.credential(call.agent, name)
+
+    def _server(self, name: str, shown: str = "") -> Server:
+        """Return a connection to be made: with the service's own credential, or with what an agent shows."""
+        service, account = self._services[name], shown.removeprefix("oauth:") if shown.startswith("oauth:") else ""
+        if shown and not account:
+            service = replace(service, auth=shown)
+        access = access_of(name, service, self._directory, self._vault, self._clock, account=account)
+        return Server(
+            service,
+            partial(References, self._directory, self._vault),
+            self._directory,
+            self._tasks,
+            partial(self._compared, name, shown) if shown else partial(self._seen, name),
+            bytes_max=self._handles.kept_bytes_max,
+            access=access,
+        )
+
+    def _compared(self, name: str, shown: str, tools: Sequence[Mapping[str, Any]]) -> None:
+        """Note what an account is shown otherwise than all: it is not imported, and not called by that account.
+
+        Where nothing was imported yet, the first who sees it has it imported.
+        """
+        if not (known := self._file.digests(name)):
+            self._seen(name, tools)
+            return
+        found, _ = operations(tools)
+        service = self._services[name]
+        made = built(name, found, resolver(tools), pinned=self._file.pinned(name), effects=dict(service.effects))
+        there = {each.function.name.rpartition(".")[2]: each.digest for each in made.functions}
+        self._different[name, shown] = frozenset(
+            function for function, digest in known.items() if there.get(function, digest) != digest
+        )
 
     async def _asked(
         self, call: Call, tool: str, arguments: Mapping[str, Any], *, is_task: bool
@@ -217,16 +260,29 @@ class McpServices:
     async def _look(self, name: str, failed: dict[str, str]) -> None:
         try:
             async with asyncio.timeout(self._start_s_max):
-                await self._servers[name].look()
+                await self._look_as_anybody(name)
         except TimeoutError:
             failed[name] = f"{self._services[name].mcp}: it did not answer within {self._start_s_max:g} s"
             await self._servers[name].stop()
         except (ConfigInvalid, Refused, *BROKEN) as error:
             failed[name] = str(error) or type(error).__name__
 
+    async def _look_as_anybody(self, name: str) -> None:
+        """Look at a service as itself, or with what agents show it, where it has no credential of its own that does."""
+        try:
+            await self._servers[name].look()
+        except (Barred, LoginNeeded):
+            for shown in self._config.credentials(name):
+                try:
+                    await self._connection(name, shown).look()
+                except (Barred, ConfigInvalid):
+                    continue
+                return
+            raise
+
     async def stop(self) -> None:
         """End every connection."""
-        for server in self._servers.values():
+        for server in (*self._servers.values(), *self._accounts.values()):
             await server.stop()
 
     def _seen(self, name: str, tools: Sequence[Mapping[str, Any]]) -> None:

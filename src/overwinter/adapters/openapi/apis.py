@@ -26,7 +26,7 @@ from overwinter.adapters.vault import Vault
 from overwinter.catalog import Catalog, Unknown
 from overwinter.catalog.modules import built
 from overwinter.clock import Clock
-from overwinter.config import Service
+from overwinter.config import Config, Service
 from overwinter.errors import ConfigInvalid, NotFound, Revoked
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.handles import File, Handles, handle_of
@@ -56,6 +56,7 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
     vault: Vault,
     importing: Callable[[str], None],
     identify: Identify,
+    config: Config,
 ) -> "AsyncGenerator[Apis]":
     """Import what is new or changed of the described services, and yield their functions as tools.
 
@@ -68,6 +69,7 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
         vault: the home's own secrets.
         importing: told the name of each service whose import begins.
         identify: makes tokens for services with `auth = "identity"`.
+        config: says what an agent shows.
 
     Raises:
         ConfigInvalid: a file that was never imported cannot be read.
@@ -76,6 +78,7 @@ async def load_apis(  # noqa: PLR0913 - what a source works with
         apis = Apis(
             services, file,
             client=client, clock=clock, handles=handles, directory=directory, vault=vault, identify=identify,
+            config=config,
         )  # fmt: skip
         await apis.refresh(is_forced=False, importing=importing)
         yield apis
@@ -95,12 +98,14 @@ class Apis:
         directory: Path,
         vault: Vault,
         identify: Identify,
+        config: Config,
     ) -> None:
-        self._identify = identify
+        self._identify, self._config = identify, config
         self._services, self._file, self._client, self._clock = services, file, client, clock
         self._handles = handles
         self._directory, self._vault = directory, vault
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[tuple[str, str], Connection] = {}
+        """By service, and the reference of the credential."""
         self.stale: dict[str, str] = {}
         """Services that go on as they were, and why."""
         self._importing = asyncio.Lock()
@@ -136,8 +141,9 @@ class Apis:
     async def _connected(self, call: Call) -> Connection:
         """Return how the service of a call is reached by its agent."""
         name = call.function.partition(".")[0]
-        connection = self._connection(name)
-        if self._services[name].auth != IDENTITY:
+        shown = self._config.credential(call.agent, name) or self._services[name].auth
+        connection = self._connection(name, shown)
+        if shown != IDENTITY:
             return connection
         return connection.bearing(await self._identify(call, connection.endpoint.origin))
 
@@ -243,8 +249,8 @@ class Apis:
 
         return fault
 
-    def _connection(self, name: str) -> Connection:
-        if name not in self._connections:
+    def _connection(self, name: str, shown: str) -> Connection:
+        if (name, shown) not in self._connections:
             service = self._services[name]
             settings = next(each.settings for each in self._file.sources() if each.service == name)
             base = service.base_url or settings["server"]
@@ -253,14 +259,14 @@ class Apis:
             place = f"services.{name}.headers"
             references, query = References(self._directory, self._vault), list[tuple[str, str]]()
             headers = {key: references.whole(value, place, name=key) for key, value in service.headers.items()}
-            if service.auth and service.auth != IDENTITY:
-                secret = references.whole(service.auth, f"services.{name}.auth", name="credential")
+            if shown and shown != IDENTITY:
+                secret = references.whole(shown, f"services.{name}.auth", name="credential")
                 _authorise(settings["scheme"], secret, headers, query)
             mask = mask_of({*references.secrets, headers.get("Authorization", "")})
-            self._connections[name] = Connection(
+            self._connections[name, shown] = Connection(
                 base_url=base, headers=headers, query=query, mask=mask, is_named=bool(service.base_url)
             )
-        return self._connections[name]
+        return self._connections[name, shown]
 
 
 def _plain(value: Any) -> Any:
