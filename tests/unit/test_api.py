@@ -1,6 +1,5 @@
 """The HTTP API: what it answers to what nobody should send."""
 
-
 import anyio
 import pytest
 

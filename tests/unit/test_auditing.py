@@ -135,7 +135,6 @@ async def test_old_bodies_go_and_every_proof_stays(project, ledger):
         assert verified(app.auditing.log).heads == 3  # one of the first day, those of the last
 
 
-
 async def test_a_proof_file_stands_alone_and_no_byte_of_it_can_be_changed(project, ledger):
     async with auditing(project) as app:
         await done(app)

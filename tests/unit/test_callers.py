@@ -201,7 +201,7 @@ async def test_a_release_under_a_key_releases_once(project, ledger):
         run_id = await app.start("await tools.receive()\nawait tools.receive()")
         await idle(app)
         rule.write_text('forbid(principal, action == Action::"wake", resource);')
-        await app.rulebook.reload()
+        await app.rulebook.reload(by="owner@example.com")
         await app.send(run_id, 1)
         await idle(app)
         for _ in range(2):  # the rule still holds: it is quarantined again, and the second release is the first one

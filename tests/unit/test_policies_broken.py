@@ -45,9 +45,9 @@ async def test_a_home_with_a_broken_policy_opens_denies_everything_and_revokes(p
             await app.start("1")
         assert (await app.governance.revoke("clerk", by="lead")).runs == 1
         with pytest.raises(ConfigInvalid, match=r"house\.cedar"):
-            await app.rulebook.reload()
+            await app.rulebook.reload(by="owner@example.com")
         policy.unlink()
-        await app.rulebook.reload()
+        await app.rulebook.reload(by="owner@example.com")
         assert (await finish(app, other, clock)).status is Status.FINISHED
         await idle(app)
         run = await app.run(asleep)
@@ -67,7 +67,7 @@ async def test_an_approval_waits_until_the_rules_can_be_read_and_is_not_turned_i
         with pytest.raises(Denied, match=r"house\.cedar"):
             await app.governance.vote(record, is_yes=True, by="owner@example.com")
         policy.unlink()
-        await app.rulebook.reload()
+        await app.rulebook.reload(by="owner@example.com")
         (record,) = await app.questions()
         await app.governance.vote(record, is_yes=True, by="owner@example.com")
         assert (await finish(app, run_id, clock)).status is Status.FINISHED

@@ -297,7 +297,7 @@ class _Sayings:
         return Event(wire=wire, kind="error", status=502, message=message)
 
 
-def _texts(index: int, said: _Said) -> list[Text]:
+def _texts(index: int, said: _Said) -> Sequence[Text]:
     """Return the texts of a delta, in the order of `_places`."""
     if said.content and not (
         said.tool_calls or said.reasoning or said.refusal or said.reasoning_content or said.function_call
