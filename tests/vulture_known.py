@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import identities, policies, secrets, tokens, tools
+from overwinter.faces.cli import identities, models, policies, secrets, tokens, tools
 from overwinter.faces.cli.commands import Commands
 from overwinter.faces.server import _Server
 
@@ -29,6 +29,8 @@ _ = (
     secrets.list_secrets,
     secrets.remove_secret,
     secrets.set_secret,
+    models.list_models,
+    models.try_models,
     policies.check_policy,
     policies.explain_policy,
     policies.reload_policy,
@@ -49,3 +51,5 @@ _ = (
 __getattr__ = overwinter.__getattr__
 async_auth_flow = 0  # httpx2 calls it
 _ = async_auth_flow
+cache_read_tokens = provider_model = input_usd_per_mtok = output_usd_per_mtok = is_left_alone = 0  # shown as JSON
+_ = (cache_read_tokens, provider_model, input_usd_per_mtok, output_usd_per_mtok, is_left_alone)

@@ -8,7 +8,7 @@ from pathlib import Path
 from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of, unread
 from overwinter.adapters.home import Home
 from overwinter.adapters.identity_tokens import Mint, issuer_in
-from overwinter.adapters.models import ModelParts, open_models
+from overwinter.adapters.models import open_models
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
@@ -102,16 +102,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         open_store(place.database_path, clock, ids, key=place.key) as store,
         nullcontext(_mint(place, store, clock, policy)) as mint,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
-        open_models(
-            config,
-            place.models_path,
-            clock,
-            policy,
-            directory=directory,
-            key=place.key,
-            may_act=store.registry.is_active,
-        ) as opened,
-        nullcontext(_models(config, opened, clock)) as models,
+        _models(place, config, clock, policy, store) as models,
         open_sources(
             config.services,
             place.catalog_path,
@@ -157,8 +148,15 @@ def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) ->
     return Mint(issuer, store.registry, clock, lambda: policy.version)
 
 
-def _models(config: Config, opened: ModelParts, clock: Clock) -> Models:
-    return Models(config, opened, parents_of(config), clock)
+@asynccontextmanager
+async def _models(
+    place: Home, config: Config, clock: Clock, policy: CedarPolicy, store: SqliteStore
+) -> "AsyncGenerator[Models]":
+    directory, may_act = place.config_path.parent, store.registry.is_active
+    async with open_models(
+        config, place.models_path, clock, policy, directory=directory, key=place.key, may_act=may_act
+    ) as opened:
+        yield Models(config, opened, parents_of(config), clock)
 
 
 def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = (), *, policies: str = POLICIES) -> Rules:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpUpstream", "Place"]
 
 CONNECT_S_MAX = 10.0
-WRITE_S_MAX = 60.0
 CREDENTIAL_HEADERS: Mapping[DialectName, str] = {"messages": "x-api-key", "gemini": "x-goog-api-key"}
 """Where a dialect's providers look for the key; the others: a bearer token."""
 
