@@ -58,9 +58,8 @@ class Wish:
     is_named: bool = False
     key: str = ""
     data: str = ""
-    is_drained: bool | None = None
-    """None: as the configuration says; the same below."""
     is_unlogged: bool | None = None
+    """None: as the configuration says; the same below."""
     is_cached: bool | None = None
     cache_s: float | None = None
 
@@ -147,7 +146,7 @@ class Models:
 
     async def _for_program(self, asked: Asked, call: Call, sink: Sink) -> Line:
         """Answer a question of a program: a named call, so that after a crash nobody pays for it again."""
-        wish = Wish(call=f"{call.run_id}:{call.index}", is_named=True, is_drained=True)
+        wish = Wish(call=f"{call.run_id}:{call.index}", is_named=True)
         return await self.answer(asked, call.agent, wish, sink, run_id=call.run_id)
 
     def caller(self, agent: str, wish: Wish, *, run_id: str = "") -> Caller:
@@ -162,7 +161,6 @@ class Models:
             tenant=TENANT,
             key=wish.key,
             data=wish.data,
-            is_drained=settings.on_disconnect == "drain" if wish.is_drained is None else wish.is_drained,
             is_unlogged=settings.is_unlogged or bool(wish.is_unlogged),
             is_cached=settings.cache if wish.is_cached is None else wish.is_cached,
             cache_s=wish.cache_s,

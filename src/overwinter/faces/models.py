@@ -94,22 +94,27 @@ class ModelsDoor:
             place = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
             asked = dialect.read(scope["method"], place, headers, body)
             wish = _wish(headers, token)
+            is_aborted = _is_aborted(headers, self._app.config.gateway.on_disconnect)
         except ModelRefused as error:
             wire = dialect.refused(error.refusal)
             await _sent(send, wire.status, wire.headers, wire.body)
             return
         sink.call = wish.call
-        is_watched = not (
-            self._app.config.gateway.on_disconnect == "drain" if wish.is_drained is None else wish.is_drained
-        )
-        if not is_watched:
+        if not is_aborted:
             await self._app.models.answer(asked, agent, wish, sink, method=scope["method"])
         else:
             async with anyio.create_task_group() as group:
-                group.start_soon(_watch, receive, sink)
+                group.start_soon(self._watch, receive, sink)
                 await self._app.models.answer(asked, agent, wish, sink, method=scope["method"])
                 group.cancel_scope.cancel()
         await sink.end()
+
+    async def _watch(self, receive: Receive, sink: "_Sink") -> None:
+        """Stop a call when its client leaves."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        sink.is_gone = True
+        self._app.models.gateway.leave(sink.call)
 
     async def _listed(self, scope: Scope, send: Send) -> None:
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
@@ -186,13 +191,6 @@ async def _sent(send: Send, status: int, headers: Mapping[str, str], body: bytes
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _watch(receive: Receive, sink: _Sink) -> None:
-    """Notice that the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    sink.is_gone = True
-
-
 async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
     """Return a request's body.
 
@@ -236,21 +234,28 @@ def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
     if cache not in ("", "use", "none") and age is None:
         message = f"{OURS}cache is 'use', 'none' or 'max-age=SECONDS', not {cache[:100]!r}"
         raise ModelRefused(Refusal(why="invalid", message=message))
-    gone = headers.get(f"{OURS}on-disconnect", "")
-    if gone not in ("", "drain", "abort"):
-        raise ModelRefused(
-            Refusal(why="invalid", message=f"{OURS}on-disconnect is 'drain' or 'abort', not {gone[:100]!r}")
-        )
     return Wish(
         call=call,
         is_named=bool(named),
         key=token.id if token is not None else "",
         data=headers.get(f"{OURS}data", "")[:100],
-        is_drained=None if not gone else gone == "drain",
         is_unlogged=True if headers.get(f"{OURS}log") == "none" else None,
         is_cached=None if not cache else cache != "none",
         cache_s=float(age[1]) if age is not None else None,
     )
+
+
+def _is_aborted(headers: Mapping[str, str], otherwise: str) -> bool:
+    """Whether a call is stopped when its client leaves.
+
+    Raises:
+        ModelRefused: its header says what nobody knows.
+    """
+    gone = headers.get(f"{OURS}on-disconnect", otherwise)
+    if gone not in ("drain", "abort"):
+        message = f"{OURS}on-disconnect is 'drain' or 'abort', not {gone[:100]!r}"
+        raise ModelRefused(Refusal(why="invalid", message=message))
+    return gone == "abort"
 
 
 def _list(names: list[str], path: str, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class _UnderWay:
     caller: Caller
     scope: anyio.CancelScope
     why: str = ""
-    """Why it was cut."""
+    """Why it was cut; "": its client left."""
     ended: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -166,11 +166,13 @@ class Gateway:
                 call.line = replace(call.line, status=call.line.status or error.refusal.why)
                 await self._say(call, error.refusal)
             finally:
+                if scope.cancel_called:
+                    call.line = replace(call.line, status="revoked" if under_way.why else "gone")
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_S_MAX):
                     await self._settle(call)
                 self._under_way.discard(under_way)
                 under_way.ended.set()
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and under_way.why:
             await self._say(call, Refusal(why="revoked", message=under_way.why))
         return call.line
 
@@ -181,6 +183,12 @@ class Gateway:
             each.why = why
             each.scope.cancel()
         return Cutting(len(found), [each.ended for each in found])
+
+    def leave(self, call: str) -> None:
+        """Stop a call under way whose client has left: what it used until now is estimated."""
+        for each in self._under_way:
+            if each.caller.call == call:
+                each.scope.cancel()
 
     @property
     def under_way(self) -> int:
@@ -306,15 +314,15 @@ class Gateway:
         await self._reserve(call, bound.nusd)
         call.job = job = Job(
             asked=asked, method=call.method, targets=targets, dialect=call.dialect, sink=call.sink,
-            is_drained=caller.is_drained, output_tokens_max=bound.output_tokens_max, replaced=cleaned.replaced, restore=cleaned.restore,
+            output_tokens_max=bound.output_tokens_max, replaced=cleaned.replaced, restore=cleaned.restore,
             limit=Allowance(self._accounts, asked, caller.budgets, call.line), is_recorded=key is not None or caller.is_named,
         )  # fmt: skip
         done = await self._attempts.run(job)
         call.line = replace(
             self._accounts.told(call.line, job.seen),
-            status="refused" if done is None else "gone" if done.is_gone else "answered",
+            status="refused" if done is None else "answered",
         )
-        if done is None or done.is_gone or not job.record:
+        if done is None or not job.record:
             return None
         kept = Kept(
             body=b"".join(job.record), is_stream=done.is_stream, usage=done.tap.used, cost_nusd=call.line.cost_nusd or 0,

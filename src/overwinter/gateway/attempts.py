@@ -85,7 +85,6 @@ class Job:
     targets: Sequence[Target]
     dialect: Dialect
     sink: Sink
-    is_drained: bool
     output_tokens_max: int | None = None
     replaced: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     restore: Restore = field(default_factory=Restore)
@@ -119,8 +118,6 @@ class Done:
     target: Target
     tap: Tap
     is_stream: bool
-    is_gone: bool = False
-    """The client had left, and the rest was not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,8 +266,6 @@ class Attempts:
             await flow.take(reader.feed(chunk))
             if flow.is_over:
                 break
-            if job.sink.is_gone and not job.is_drained:
-                return Done(target=target, tap=tap, is_stream=True, is_gone=True)
         if not flow.is_over:
             await flow.take(reader.close())
         if not job.has_begun:

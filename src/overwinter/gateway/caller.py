@@ -26,8 +26,6 @@ class Caller:
     """Id of the token that it came with; "" from inside."""
     data: str = ""
     """What kind of data it says that it sends, for rules: `"public"`, `"confidential"`."""
-    is_drained: bool = True
-    """Whether the answer is read to its end when the client leaves: for its exact price, and for whoever asks again."""
     is_unlogged: bool = False
     """Whether nothing of what is said is kept, only counts, digests and costs."""
     is_cached: bool = False
