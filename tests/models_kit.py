@@ -1,7 +1,7 @@
 """A home whose models are the tests' provider, and a client that is no SDK."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ def config_of(url: str, *, budgets: Mapping[str, DeclaredBudget] | None = None, 
 
 
 @asynccontextmanager
-async def home_of(project: Path, config: Config, **options: Any) -> AsyncIterator[App]:
+async def home_of(project: Path, config: Config, **options: Any) -> AsyncGenerator[App]:
     async with opened(project, config=config, **options) as app:
         yield app
 
