@@ -17,7 +17,11 @@ from provider import Plan, Tokens
 from provider.provider import render_events, render_whole
 
 ALL = dialects()
-PATHS: dict[DialectName, str] = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
+PATHS: dict[DialectName, str] = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+}
 STREAMED: list[DialectName] = list(PATHS)
 TOKENS = Tokens(fresh=100, read=30, written_5m=20, output=11, thinking=4)
 PLAN = Plan(
@@ -116,7 +120,8 @@ def test_texts_are_the_answers_and_arguments_are_json(name: DialectName, plan: s
     texts = dict[str, list[Text]]()
     for event in streamed(name, plan):
         for each in event.texts:
-            texts.setdefault(each.channel, []).append(each)
+            if not each.channel.startswith("whole."):  # said again, in one piece
+                texts.setdefault(each.channel, []).append(each)
     said = ["".join(each.text for each in pieces) for pieces in texts.values()]
     expected = PLANS[plan].text
     assert said == [expected] * (PLANS[plan].choices if name == "chat" else 1 if expected else 0) or not expected

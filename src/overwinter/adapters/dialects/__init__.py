@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from overwinter.adapters.dialects.chat import Chat
 from overwinter.adapters.dialects.messages import Messages
+from overwinter.adapters.dialects.responses import Responses
 from overwinter.gateway.dialect import Dialect, DialectName
 
 __all__ = ["dialects"]
@@ -11,4 +12,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Mapping[DialectName, Dialect]:
     """Return every wire format, by name."""
-    return {each.name: each for each in (Chat(), Messages())}
+    return {each.name: each for each in (Chat(), Responses(), Messages())}

@@ -299,10 +299,6 @@ class _Sayings:
 
 def _texts(index: int, said: _Said) -> Sequence[Text]:
     """Return the texts of a delta, in the order of `_places`."""
-    if said.content and not (
-        said.tool_calls or said.reasoning or said.refusal or said.reasoning_content or said.function_call
-    ):
-        return (Text(f"{index}.content", said.content),)  # nearly every event is this one
     prose = ((name, getattr(said, name)) for name in PROSE)
     found = [Text(f"{index}.{name}", text) for name, text in prose if text]
     if said.function_call is not None and said.function_call.arguments:
