@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from overwinter.adapters.dialects.chat import Chat
+from overwinter.adapters.dialects.embeddings import Embeddings
+from overwinter.adapters.dialects.gemini import Gemini
 from overwinter.adapters.dialects.messages import Messages
 from overwinter.adapters.dialects.responses import Responses
 from overwinter.gateway.dialect import Dialect, DialectName
@@ -12,4 +14,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Mapping[DialectName, Dialect]:
     """Return every wire format, by name."""
-    return {each.name: each for each in (Chat(), Responses(), Messages())}
+    return {each.name: each for each in (Chat(), Responses(), Messages(), Gemini(), Embeddings())}

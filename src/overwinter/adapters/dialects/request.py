@@ -33,7 +33,7 @@ _TEXT = msgspec.json.Decoder(str | None)
 _NUMBER = msgspec.json.Decoder(int | None)
 _BOOLEAN = msgspec.json.Decoder(bool | None)
 
-_ESCAPED = re.compile(rb"\\u00(?:5[fF]|[67]|3[0-9])")
+_ESCAPED = re.compile(rb"\\u00(?:3[0-9]|[4-7])")
 """A letter, digit or underscore that is written as an escape, which nobody does who has nothing to hide."""
 
 
