@@ -1,6 +1,7 @@
 """Canary credentials: whatever a service repeats of them, in whatever form, is nowhere in results, errors, journals and files."""
 
 import base64
+import html
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ ENCODINGS: Mapping[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
     "percent": (lambda text: quote(text, safe=""), unquote_plus),
     "percent of a path": (quote, unquote_plus),
     "percent of a form": (quote_plus, unquote_plus),
+    "hexadecimal digits": (lambda text: text.encode().hex(), str),
+    "hexadecimal digits in capitals": (lambda text: text.encode().hex().upper(), str),
+    "html": (html.escape, html.unescape),
 }
 
 

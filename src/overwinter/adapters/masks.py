@@ -2,12 +2,14 @@
 
 A service that wants to betray a credential can: it has it, and may spell it backwards. This is against the far more frequent
 one that repeats what it was sent, in a debug page, an error or a log. Looked for are the plain bytes and what encodings make
-of them: base64 and its url-safe form wherever in a text it begins, percent-encoding, escapes of JSON, also of JSON in JSON. Secrets of fewer than
+of them: base64 and its url-safe form wherever in a text it begins, percent-encoding, hexadecimal digits, escapes of HTML and of
+JSON, also of JSON in JSON. Secrets of fewer than
 8 bytes are not looked for: they would be found where they are none.
 """
 
 import base64
 import binascii
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,6 +132,8 @@ def _forms(secret: str) -> Iterator[tuple[str, str]]:
             yield escaped, MARKER
             yield json.dumps(escaped)[1:-1], MARKER  # JSON in a text of JSON, in a file: nobody parses it on the way
             yield json.dumps(escaped, ensure_ascii=False)[1:-1], MARKER
+    for form in (raw.hex(), raw.hex().upper(), html.escape(secret), html.escape(secret, quote=False)):
+        yield form, MARKER
     for form in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
         yield form, MARKER
         yield re.sub(r"%\w\w", lambda found: found[0].lower(), form), MARKER
