@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from shells import Shell, until
+from shells import Shell, certified, until
 
 PAGE = (Path(__file__).parents[2] / "docs/audit.md").read_text(encoding="utf-8")
 WRONG = 17
@@ -110,3 +110,22 @@ def test_a_witness_elsewhere_signs_by_order_and_by_itself(worked: Shell):
         witness.send_signal(signal.SIGINT)
         witness.communicate()
     assert "no witness answers" in worked("audit", "verify").stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_witness_over_tls_is_asked_only_if_its_certificate_is_vouched_for(worked: Shell):
+    key, (certificate, private) = out(worked, "audit", "key").strip(), certified(worked.place)
+    words = ("audit", "witness", "serve", "--file", "w.json", "--key", key, "--port", "0", "--json")
+    assert "given together" in worked(*words, "--tls-cert", str(certificate)).stdout
+    witness = worked.popen(*words, "--tls-cert", str(certificate), "--tls-key", str(private))
+    try:
+        assert witness.stdout is not None
+        said = json.loads(witness.stdout.readline())
+        assert said["url"].startswith("https://127.0.0.1:")
+        asked = ("audit", "witness", "ask", said["url"], "--key", said["key"])
+        assert "no witness answers" in worked(*asked).stderr
+        worked.environment["SSL_CERT_FILE"] = str(certificate)
+        assert "signed 4 entries" in out(worked, *asked)
+    finally:
+        witness.send_signal(signal.SIGINT)
+        witness.communicate()

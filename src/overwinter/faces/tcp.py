@@ -17,7 +17,7 @@ from overwinter.faces.api import api
 from overwinter.faces.bearer import Bearer
 from overwinter.faces.models import ModelsDoor
 
-__all__ = ["LOOPBACK", "Port", "listen"]
+__all__ = ["LOOPBACK", "Port", "certified", "listen"]
 
 LOOPBACK = "127.0.0.1"
 REQUESTS_MAX = 512
@@ -79,7 +79,7 @@ def listen(port: Port) -> Generator[Listener]:
     Raises:
         UsageError: the address cannot be had, others could listen in on it, or the certificate cannot be used.
     """
-    _certified(port)
+    certified(port.certificate, port.key)
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(port.host, port.number, type=socket.SOCK_STREAM)
         is_loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
@@ -101,13 +101,17 @@ def listen(port: Port) -> Generator[Listener]:
         yield Listener(port, listening)
 
 
-def _certified(port: Port) -> None:
-    """Try the certificate: before anything else is opened, and in the words of the command."""
-    if port.certificate is None and port.key is None:
+def certified(certificate: Path | None, key: Path | None) -> None:
+    """Try a certificate: before anything else is opened, and in the words of the command.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    if certificate is None and key is None:
         return
-    if port.certificate is None or port.key is None:
+    if certificate is None or key is None:
         raise UsageError("--tls-cert and --tls-key are given together")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(port.certificate, port.key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
-        raise UsageError(f"{port.certificate} and {port.key} cannot be used for TLS: {error}") from error
+        raise UsageError(f"{certificate} and {key} cannot be used for TLS: {error}") from error

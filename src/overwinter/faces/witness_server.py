@@ -1,4 +1,8 @@
-"""Serves a witness on a port until a signal ends it."""
+"""Serves a witness on a port until a signal ends it.
+
+It asks for no token: what it takes is signed by a log that it knows and what it gives is public (C2SP tlog-witness). TLS is for
+`seen`: who stands between could answer with an older tree head, which the log has signed, too.
+"""
 
 import socket
 import time
@@ -10,6 +14,7 @@ import uvicorn
 from overwinter.adapters.notes import parse_key, signer_in
 from overwinter.adapters.witness import Witness, web
 from overwinter.errors import UsageError
+from overwinter.faces.tcp import certified
 
 __all__ = ["serve_witness"]
 
@@ -24,6 +29,9 @@ def serve_witness(  # noqa: PLR0913, PLR0917 - what a witness is made of
     host: str,
     port: int,
     started: Callable[[str, str], None],
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
 ) -> None:
     """Answer until SIGINT or SIGTERM.
 
@@ -34,11 +42,14 @@ def serve_witness(  # noqa: PLR0913, PLR0917 - what a witness is made of
         host: to listen on.
         port: 0 for any.
         started: told its address and its public key once it listens.
+        certificate: PEM file; without one it speaks http.
+        key: of the certificate, PEM file.
 
     Raises:
-        UsageError: a key is none of a log, or the port cannot be had.
+        UsageError: a key is none of a log, or the port or the certificate cannot be had.
         HomeDamaged: its key is missing though it has signed.
     """
+    certified(certificate, key)
     logs = [parse_key(each) for each in log_keys]
     for each in logs:
         if each.kind != LOG_KEY:
@@ -54,6 +65,14 @@ def serve_witness(  # noqa: PLR0913, PLR0917 - what a witness is made of
         except OSError as error:
             raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
         shown = f"[{host}]" if ":" in host else host
-        started(f"http://{shown}:{listening.getsockname()[1]}", str(signer.public))
-        settings = uvicorn.Config(web(witness), log_level="warning", access_log=False, lifespan="off")
+        scheme = "http" if certificate is None else "https"
+        started(f"{scheme}://{shown}:{listening.getsockname()[1]}", str(signer.public))
+        settings = uvicorn.Config(
+            web(witness),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
         uvicorn.Server(settings).run([listening])

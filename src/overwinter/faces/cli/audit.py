@@ -359,6 +359,8 @@ def serve(  # noqa: PLR0913 - a command's options
     name: Annotated[str, typer.Option("--name", help="Of the witness, in its key")] = "overwinter-witness",
     host: Annotated[str, typer.Option("--host", help="Address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0: any", min=0, max=65_535)] = PORT,
+    certificate: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file", show_default=False)] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file", show_default=False)] = None,
     is_json: Json = False,
 ) -> None:
     """Run a witness until Ctrl-C: where whoever owns the log's home cannot write."""
@@ -370,7 +372,7 @@ def serve(  # noqa: PLR0913 - a command's options
             return
         typer.echo(f'in the overwinter.toml of the log:\n[audit]\nwitness = "{url}"\nwitness_key = "{key}"')
 
-    serve_witness(place, name, log_keys, host, port, started)
+    serve_witness(place, name, log_keys, host, port, started, certificate=certificate, key=tls_key)
 
 
 def ask(
