@@ -50,6 +50,13 @@ class World:
     reused: int = 0
     life_s: int = 3600
     access: str = ""
+    given: str | None = None
+    """What is given in the place of a token."""
+    status: int = 0
+    """What the token endpoint answers, if it answers nothing else."""
+    does_echo: bool = False
+    is_blind: bool = False
+    """It takes no token, and gives them."""
 
     async def metadata(self, request: Request) -> JSONResponse:
         found = {
@@ -85,6 +92,10 @@ class World:
         body = (await request.body()).decode()
         given = {key: values[0] for key, values in parse_qs(body).items()}
         self.asked.append({**given, "basic": request.headers.get("authorization", "")})
+        if self.status:
+            return JSONResponse({}, status_code=self.status)
+        if self.does_echo:
+            return JSONResponse({"error": body}, status_code=400)
         if given.get("resource") != self.server:
             return JSONResponse({"error": "invalid_target"}, status_code=400)
         match given["grant_type"]:
@@ -105,7 +116,12 @@ class World:
         self.good.add(access)
         self.refreshes[refresh] = False
         return JSONResponse(
-            {"access_token": access, "token_type": "Bearer", "expires_in": self.life_s, "refresh_token": refresh}
+            {
+                "access_token": access if self.given is None else self.given,
+                "token_type": "Bearer",
+                "expires_in": self.life_s,
+                "refresh_token": refresh,
+            }
         )
 
 
@@ -143,7 +159,7 @@ async def open_world() -> AsyncGenerator[World]:
         if scope["type"] == "http":
             bearer = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
             made.bearers.append(bearer)
-            if bearer not in made.good:
+            if bearer not in made.good or made.is_blind:
                 await JSONResponse({}, status_code=401)(scope, receive, send)
                 return
         await inner(scope, receive, send)

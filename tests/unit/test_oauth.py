@@ -201,3 +201,93 @@ async def test_a_machine_gets_its_token_with_its_secret_and_no_person(world, pro
     run = await ran(project, service)
     assert (run.status, run.result) == (Status.FINISHED, {"result": "[secret]"})
     assert [each["grant_type"] for each in world.asked] == ["client_credentials"]
+
+
+def client_of(world: World, **more: str) -> Service:
+    wish = {"auth": "oauth-client", "client_id": "machine", "client_secret": "env:CLIENT_SECRET", **more}
+    return service_of(world, **wish)
+
+
+@pytest.mark.claim("G9.login.asked")
+async def test_a_client_that_is_refused_is_asked_for_again_after_pauses_that_grow(world, project, monkeypatch):
+    monkeypatch.setenv("CLIENT_SECRET", "another-secret")
+    clock = ManualClock()
+    client = access(project, client_of(world), clock)
+    asked = list[int]()
+    for _ in range(40):
+        with pytest.raises(logins.Denied, match="client_secret"):
+            await client.bearer()
+        asked.append(len(world.asked))
+        clock.advance(1.0)
+    assert [asked.index(count) for count in range(1, 5)] == [0, 5, 15, 35]
+    monkeypatch.setenv("CLIENT_SECRET", "the-client-secret")
+    clock.advance(600.0)
+    assert await client.bearer() in world.good
+
+
+async def test_a_client_whose_tokens_a_server_never_takes_asks_for_few_of_them(world, project, monkeypatch):
+    monkeypatch.setenv("CLIENT_SECRET", "the-client-secret")
+    config, clock = config_of(client_of(world)), ManualClock()
+    async with opened(project, clock=clock, config=config) as app:
+        assert (await finish(app, await app.start("await notes.echo()"), clock)).status is Status.FINISHED
+        before, world.is_blind = len(world.asked), True
+        for _ in range(10):
+            run = await finish(app, await app.start("await notes.echo()"), clock)
+            assert (run.status, run.result["kind"]) == (Status.FAILED, "PermissionError")
+    assert len(world.asked) - before <= 2
+
+
+@pytest.mark.claim("G9.login.once")
+async def test_an_authorization_server_that_is_broken_costs_nobody_a_login(world, project):
+    await log_in(world, project, service_of(world))
+    (old,) = world.good
+    world.status = 502
+    with pytest.raises(ConfigInvalid, match="busy or broken"):
+        await access(project, service_of(world), ManualClock()).bearer(old)
+    world.status = 0
+    assert await access(project, service_of(world), ManualClock()).bearer(old) in world.good - {old}
+    assert world.reused == 0
+
+
+async def test_the_vault_is_decrypted_when_it_has_changed_and_not_for_each_request(world, project):
+    await log_in(world, project, service_of(world))
+    read = list[str]()
+
+    class Counted(Vault):
+        def all(self) -> Any:
+            read.append("all")
+            return super().all()
+
+    vault = Counted(project / ".overwinter")
+    file = project / ".overwinter" / "vault.age"
+    os.utime(file, ns=(1, 1))  # of a while ago
+    made = logins.access_of("notes", service_of(world), project, vault, ManualClock())
+    assert made is not None
+    tokens = {await made.bearer() for _ in range(50)}
+    assert (len(tokens), len(read)) == (1, 1)
+    await log_in(
+        world, project, service_of(world)
+    )  # in this very moment: nothing tells it from the one before but its time
+    assert await made.bearer() not in tokens
+    vault.remove(vault.names()[0])
+    with pytest.raises(logins.LoginNeeded):
+        await made.bearer()
+
+
+@pytest.mark.claim("G9.login.held")
+async def test_what_an_authorization_server_repeats_is_in_no_error(world, project):
+    await log_in(world, project, service_of(world))
+    (old,) = world.good
+    world.does_echo = True
+    with pytest.raises(logins.LoginNeeded) as told:
+        await access(project, service_of(world), ManualClock()).bearer(old)
+    assert not [each for each in world.refreshes if each in str(told.value)]
+    assert "[secret]" in str(told.value)
+
+
+@pytest.mark.parametrize("token", ["a b", "a\r\nX: y", "é", "x" * 20_000, ""])
+async def test_a_token_that_no_header_holds_is_not_kept(world, project, token):
+    world.given = token
+    with pytest.raises(ConfigInvalid, match="token"):
+        await log_in(world, project, service_of(world))
+    assert Vault(project / ".overwinter").names() == []
