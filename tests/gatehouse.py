@@ -55,6 +55,8 @@ class Gatehouse:
     refreshes: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    ever: list[str] = field(default_factory=list)
+    """Every token that was given, also those that were taken back."""
 
     # --- The authorization server --------------------------------------------------------------------------------
 
@@ -162,6 +164,7 @@ class Gatehouse:
             claims={"ends": time.time() + life_s},
         )  # fmt: skip
         self.families.setdefault(family, set()).add(token)
+        self.ever += [token, refresh]
         body = {"access_token": token, "token_type": "Bearer", "expires_in": life_s, "scope": scope}
         if has_refresh:
             body["refresh_token"] = refresh
@@ -216,7 +219,9 @@ class Gatehouse:
                     (token.claims or {})["ends"] = 0.0
             self.odd = wish
             return JSONResponse({})
-        return JSONResponse({"log": self.log, "calls": len(self.calls), "secrets": [*self.access, *self.refreshes]})
+        return JSONResponse(
+            {"log": self.log, "calls": len(self.calls), "secrets": [*self.access, *self.refreshes], "ever": self.ever}
+        )
 
     def _note(self, request: Request, **more: Any) -> None:
         self.log.append({"path": request.url.path, **more})

@@ -117,12 +117,19 @@ def result(shell: Shell, source: str) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])["result"]
 
 
-def betrayed(shell: Shell, house: House) -> list[str]:
-    """Return where in the files of a home a token stands as it is."""
-    tokens = [each.encode() for each in house.seen()["secrets"]]
+def betrayed(shell: Shell, house: House, *run_ids: str) -> list[str]:
+    """Return where a token stands as it is: in files of a home, or in what is told of runs and of the audit log."""
+    tokens = [each.encode() for each in house.seen()["ever"]]
     assert tokens
-    files = [each for each in shell.place.rglob("*") if each.is_file()]
-    return [str(each) for each in files if any(token in each.read_bytes() for token in tokens)]
+    told = {str(each): each.read_bytes() for each in shell.place.rglob("*") if each.is_file()}
+    words = [("logs", each, "--json") for each in run_ids] + [("show", each, "--json") for each in run_ids]
+    if run_ids:
+        words += [("audit", "log", "--json"), ("audit", "export", "--bodies"), ("inbox", "--json")]
+    for each in words:
+        done = shell(*each)
+        assert done.returncode == 0, done.stderr
+        told[" ".join(each)] = (done.stdout + done.stderr).encode()
+    return [place for place, text in told.items() if any(token in text for token in tokens)]
 
 
 @pytest.mark.claim("G9.login")
@@ -174,7 +181,7 @@ def test_a_write_whose_login_was_taken_back_waits_across_a_restart_and_is_made_o
     assert "1 calls that waited for it go on" in log_in(home)
     until(lambda: json.loads(home("show", run_id, "--json").stdout)["status"] != "live")
     assert json.loads(home("show", run_id, "--json").stdout)["result"] == 1
-    assert betrayed(home, house) == []
+    assert betrayed(home, house, run_id) == []
 
 
 @pytest.mark.claim("G9.login.asked")
