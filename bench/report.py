@@ -24,6 +24,7 @@ NAMES = {
     "audit": "audit",
     "truth": "truth",
     "decide": "decide",
+    "redact": "redact",
 }
 """Bench name to file."""
 

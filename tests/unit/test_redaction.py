@@ -307,7 +307,7 @@ def late() -> Callable[[], float]:
     [
         (
             {"detector": Fails()},
-            "the search for broken failed (ValueError) at or after messages[0]: nothing was sent",
+            "the search for broken failed (ValueError) at or after messages[0].content: nothing was sent",
         ),
         ({"detector": Short()}, "the search for short failed (too few answers) at or after messages[0]"),
         ({"monotonic": late()}, "the search for confidential values took more than 5 s, last in exact"),
