@@ -73,6 +73,14 @@ def test_masks_keep_arguments_valid_json(where: list[int]) -> None:
     assert out["p"] == 'a"b@c' + FILL
 
 
+@pytest.mark.parametrize("before", range(HELD - 60, HELD + 20))
+def test_no_escape_is_cut_where_a_mask_may_begin(before: int) -> None:
+    text = json.dumps({"a": "x" * 120 + "\\\\" * 3 + '"' + "éric@mail " + "y" * before})
+    out = json.loads("".join(said(text, list(range(0, 2000, 7)), is_json=True, answer={"email": "mask"})))
+    assert out["a"].endswith("y" * before)
+    assert "ric@mail" not in out["a"]
+
+
 def test_a_blocked_class_ends_the_answer_and_the_error_has_no_value() -> None:
     with pytest.raises(ModelRefused, match="class 'secret', which must not come back") as refused:
         said(f"well, {SECRET}", [3], answer={"secret": "block"})

@@ -69,7 +69,7 @@ class Screen:
     def _given(self, channel: _Channel, held: int) -> str:
         begin, text = len(channel.context), channel.context + channel.pending
         found = self._decided(text, begin, is_json=channel.is_json)
-        cut = len(text) - held
+        cut = _before_escape(text, len(text) - held) if channel.is_json and held else len(text) - held
         for span, _ in found:
             if held and span.start < cut <= span.end and len(text) - span.start < VALUE_MAX:
                 cut = span.start
@@ -88,7 +88,8 @@ class Screen:
         """Return what is masked, in order and apart, and not before `begin`."""
         ours = [(each.start(), each.end()) for each in LOOKS_LIKE.finditer(text) if self._vault.has(each[0])]
         spans: list[tuple[Found, Action]] = []
-        for span in self._search.text(text, "the answer"):
+        for each in self._search.text(text, "the answer"):
+            span = _in_json(text, each) if is_json else each
             action = self._rules.of_answer(span.kind)
             is_ours = any(start <= span.start and span.end <= end for start, end in ours)
             if action == "leave" or is_ours or span.end <= begin:
@@ -98,7 +99,7 @@ class Screen:
                     f"the answer has a value of class {span.kind!r}, which must not come back: ask for something else"
                 )
                 raise ModelRefused(Refusal(why="confidential", message=message))
-            spans.append((_in_json(text, span) if is_json else span, action))
+            spans.append((span, action))
         return apart(spans)
 
 
@@ -113,6 +114,18 @@ def _in_json(text: str, span: Found) -> Found:
     if _backslashes(text, end) % 2:
         end += 1
     return Found(start, end, span.kind)
+
+
+def _before_escape(text: str, cut: int) -> int:
+    """Return a cut that is in no escape of a fragment of JSON: what follows may be masked from its first letter on."""
+    for at in range(max(0, cut - len("\\u00e9") + 1), cut):
+        if (
+            text[at] == "\\"
+            and _backslashes(text, at) % 2 == 0
+            and at + (6 if text[at + 1 : at + 2] == "u" else 2) > cut
+        ):
+            return at
+    return cut
 
 
 def _backslashes(text: str, at: int) -> int:
