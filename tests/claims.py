@@ -105,4 +105,7 @@ CLAIMS = {
     "U1.first_steps": "init and run work as the README says",
     "U3.pages": "lists of runs, questions and agents come in bounded pages that join without a gap, whatever happens meanwhile",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
+    "M6.redact.no_leak": "no text of a request, in any dialect, brings a confidential value to a provider, a log or an error",
+    "M6.redact.restored": "what was replaced comes back whole, what was masked never does",
+    "M6.redact.prefix": "redacted, each turn's bytes begin with those of the turn before",
 }

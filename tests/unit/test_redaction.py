@@ -182,6 +182,15 @@ def test_what_is_opaque_goes_as_it_came_but_not_what_a_caller_calls_so() -> None
     assert "b: x@y.zz" not in there
 
 
+def test_an_image_in_an_address_goes_as_it_came_and_only_if_all_of_it_is_one() -> None:
+    detector = Exact({"1//0AAAA": "secret"})
+    assert (
+        redacted(["data:image/png;base64,AB1//0AAAA=="], detector=detector) == '["data:image/png;base64,AB1//0AAAA=="]'
+    )
+    assert "masked" in redacted(["data:image/png;base64,AB 1//0AAAA=="], detector=detector)
+    assert "masked" in redacted(["see data:image/png;base64,AB1//0AAAA=="], detector=detector)
+
+
 def test_a_text_of_json_stays_json() -> None:
     inner = json.dumps({"to": 'he "said"', "deep": json.dumps({"cc": "x@y.zz", "card": "5500 0000"}), "x@y.zz": 1})
     there = json.loads(redacted([{"arguments": inner}]))[0]["arguments"]

@@ -31,6 +31,8 @@ _KNOWN = frozenset({
     "variables",
 })  # fmt: skip
 """Keys of the dialects and of schemas: not searched, and shown in paths. Another one may be what must not be in an error."""
+_ENCODED = re.compile(r"data:[\w.+/-]{1,100}(?:;[\w.=-]{1,100}){0,4};base64,[A-Za-z0-9+/=_-]*+")
+"""An image or a file in an address (RFC 2397): in a megabyte of base64 anything is found, and a letter changed destroys it."""
 _FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "properties", "response"})
 """Objects below these belong to the caller: an `id` or a `data` in them is no field of a dialect, so nothing there is opaque."""
 
@@ -163,7 +165,7 @@ class _Walk:
         is_number = isinstance(text, _Number)
         if is_number and len(text.removeprefix("-")) < NUMBER_CHARS_MIN:
             return
-        if is_seen and text:
+        if is_seen and text and not (text.startswith("data:") and _ENCODED.fullmatch(text)):
             inner = None if is_number else _inner(text, path, self.depth)
             self.leaves.append(Leaf(index=self.index, text=text, path=path, key=key, is_number=is_number, inner=inner))
         self.index += 1
