@@ -175,6 +175,21 @@ async def test_what_was_tried_is_suggested_and_simulated(project, ledger):
         assert await app.rulebook.simulate() == []
 
 
+async def test_a_refused_call_is_replayed_with_its_arguments_by_name(project, ledger):
+    async with home(project) as app:
+        source = "try:\n    await tools.call('shop.' + 'pay', {'cents': 7})\nexcept PermissionError:\n    pass"
+        run_id = await app.start(source)
+        await app.result(run_id)
+        found = await app.rulebook.explain_call(run_id, 0)
+        assert [each.kind for each in found.was] == ["denied"]
+        assert found.act.arguments == {"cents": 7}
+        assert isinstance(found.now.decision, Deny)
+        await app.rulebook.grant(Granted(agent="default", pattern="shop.pay", by="lead"))
+        assert isinstance((await app.rulebook.explain_call(run_id, 0)).now.decision, Allow)
+        with pytest.raises(NotFound):
+            await app.rulebook.explain_call(run_id, 1)
+
+
 @pytest.mark.parametrize("point", ["grant.before", "grant.after"])
 async def test_killed_around_its_commit_a_grant_holds_or_was_never_made(project, point):
     clock, points = ManualClock(), CrashPoints(crash_at=1 if point == "grant.before" else 2)

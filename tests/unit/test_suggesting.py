@@ -108,6 +108,14 @@ def test_what_is_suggested_passes_the_check_and_changes_nothing_that_was_done(is
             assert simulate(rules("", *wide), after, acts) == [], text
 
 
+def test_what_people_would_be_asked_about_lacks_its_permit_all_the_same():
+    text = '@id("cap") forbid(principal, action == Action::"call", resource) when {context.args.cents > 9} unless {context.approved};'
+    acts = [past(cents=99, currency="EUR"), past(cents=5, currency="EUR")]
+    suggested = suggest(rules(text), acts)
+    assert suggested.startswith("// 2 calls\npermit(")
+    assert [type(decision(suggested, each, rules(text))) for each in acts] == [Ask, Allow]
+
+
 def test_all_that_an_agent_did_replaces_its_permits():
     agents = {"a": Agent(owner=OWNER, tools=("*",))}
     before = rules('forbid(principal, action == Action::"call", resource) when { context.args.cents > 50 };')

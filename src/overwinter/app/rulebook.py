@@ -18,21 +18,25 @@ from overwinter.adapters.cedar.rules import without
 from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.adapters.cedar.suggesting import suggest
 from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
-from overwinter.catalog import Function
+from overwinter.catalog import Function, bind
 from overwinter.clock import SECOND_US
 from overwinter.config import Config
 from overwinter.errors import ConfigInvalid, NotFound, UsageError
+from overwinter.events import Event
 from overwinter.grant import Granted
 from overwinter.policy import Resource
 from overwinter.principal import Principal
-from overwinter.store import Page
+from overwinter.store import Page, RunRecord
 from overwinter.values import Value
 
-__all__ = ["Reach", "Reloaded", "Rulebook"]
+__all__ = ["Explained", "Reach", "Reloaded", "Rulebook"]
 
 RUNS_MAX = 1_000
 CALLS_MAX = 10_000
 """Past runs and calls that are looked at: the newest."""
+MADE = ("called", "denied")
+DECIDED = ("called", "denied", "gated", "approved", "rejected")
+"""Facts about a call: that it was made or refused; and what else was decided about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,17 @@ class Reach:
     gated: Sequence[Gated]
     is_open: bool
     """Whether it may call any function: it calls one by a name that is not written in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """A call of a run, and what became of it."""
+
+    was: Sequence[Event]
+    """What was decided about it, in order: facts of its run."""
+    act: Act
+    now: Explanation
+    """How it would be decided by the rules that hold now."""
 
 
 class Rulebook:
@@ -200,6 +215,26 @@ class Rulebook:
         act = Act(principal=self._principal(agent), action="call", resource=resource, arguments=arguments)
         return explain(self._policy.present, act, self._now_s())
 
+    async def explain_call(self, run_id: str, index: int) -> Explained:
+        """Return how a call of a run was decided, and how it would be now.
+
+        Raises:
+            NotFound: there is no such call, or its function is gone.
+        """
+        run = await self._parts.store.run(run_id)
+        events = await self._parts.store.journal(run_id, 0, CALLS_MAX) if run else ()
+        about = [each for each in events if each.body.get("index") == index]
+        acts = [act for each in about if run is not None and (act := self._act(run, each)) is not None]
+        if not acts:
+            raise NotFound(
+                f"there is no call {run_id}:{index} of a function that there still is: `overwinter logs` shows them"
+            )
+        return Explained(
+            was=[each for each in about if each.kind in DECIDED],
+            act=acts[0],
+            now=explain(self._policy.present, acts[0], self._now_s()),
+        )
+
     async def suggest(self, agent: str, *, since_us: int = 0, is_whole: bool = False) -> str:
         """Return the least policy that would have allowed what an agent tried since an instant; see `suggesting.suggest`."""
         return suggest(self._policy.rules, [each async for each in self._past(agent, since_us)], is_whole=is_whole)
@@ -216,22 +251,25 @@ class Rulebook:
         """Yield calls that runs made, or tried to make: of the newest runs, and at most so many."""
         count = 0
         for run in await self._parts.store.runs(Page(agent=agent, limit=RUNS_MAX)):
-            if run.changed_us < since_us:
+            if run.changed_us < since_us or run.agent not in self._config.agents:
                 continue
-            approved: set[int] = set()
             events = await self._parts.store.journal(run.run_id, 0, CALLS_MAX)
-            approved = {each.body["index"] for each in events if each.kind == "approved"}
+            approved = {each.body["index"] for each in events if each.kind == "approved" and each.body["is_enough"]}
             for event in events:
-                if event.kind not in ("called", "denied") or event.at_us < since_us or count >= CALLS_MAX:
-                    continue
-                function = self._parts.tools.catalog.function(event.body["function"])
-                if function is None or function.effect == "wait":
+                if event.at_us < since_us or count >= CALLS_MAX or (act := self._act(run, event)) is None:
                     continue
                 count += 1
-                resource = Resource(name=function.name, effect=function.effect, stub=function.stub)
-                principal = self._principal(run.agent, run.run_id)
-                act = Act(principal=principal, action="call", resource=resource, arguments=event.body["arguments"])
                 yield Past(act=act, at_s=event.at_us // SECOND_US, approved=event.body["index"] in approved)
+
+    def _act(self, run: RunRecord, event: Event) -> Act | None:
+        """Return the act that an event is about, by the function's definition of now; None: it is about none."""
+        function = self._parts.tools.catalog.function(event.body["function"]) if event.kind in MADE else None
+        if function is None or function.effect == "wait":
+            return None
+        resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
+        principal = self._principal(run.agent, run.run_id)
+        arguments = _named(function, event.body["arguments"])
+        return Act(principal=principal, action="call", resource=resource, arguments=arguments)
 
     def _resources(self) -> Sequence[Resource]:
         modules = self._parts.tools.catalog.modules.values()
@@ -254,6 +292,14 @@ class Rulebook:
 
     def _now_s(self) -> int:
         return self._parts.clock.now_us() // SECOND_US
+
+
+def _named(function: Function, arguments: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Return the arguments by name: a refused call is written down as it was made, by place."""
+    places = sorted((each for each in arguments if each.isdecimal()), key=int)
+    rest = {name: value for name, value in arguments.items() if not name.isdecimal()}
+    bound = bind(function, tuple(arguments[each] for each in places), rest) if places else rest
+    return arguments if isinstance(bound, str) else bound
 
 
 def _grant(row: Granted, number: int) -> Grant:

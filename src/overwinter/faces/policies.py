@@ -30,6 +30,7 @@ def policy_routes(app: App) -> list[Route]:
         Route("/v1/grants", face.grant, methods=["POST"]),
         Route("/v1/policy/check", face.check),
         Route("/v1/policy/explain", face.explain, methods=["POST"]),
+        Route("/v1/policy/explain/{handle}", face.explain_call),
         Route("/v1/policy/suggest", face.suggest),
         Route("/v1/policy/simulate", face.simulate, methods=["POST"]),
         Route("/v1/policy/shadow", face.shadow),
@@ -73,6 +74,20 @@ class _Policies:
             field(body, "agent", str, "default"), field(body, "function", str), field(body, "arguments", dict, {})
         )
         return JSONResponse(_explanation(found))
+
+    async def explain_call(self, request: Request) -> Response:
+        """Say of a call of a run, `RUN:INDEX`, how it was decided and would be now."""
+        run, _, index = request.path_params["handle"].partition(":")
+        if not index.isdecimal():
+            raise UsageError(f"{request.path_params['handle']!r} names no call: it is RUN:INDEX")
+        found = await self.app.rulebook.explain_call(await self.app.resolve(run), int(index))
+        shown = {
+            "function": found.act.resource.name,
+            "agent": found.act.principal.agent,
+            "arguments": wire.readable(dict(found.act.arguments)),
+            "was": [wire.event(each) for each in found.was],
+        }
+        return JSONResponse(shown | {"now": _explanation(found.now)})
 
     async def suggest(self, request: Request) -> Response:
         query = request.query_params

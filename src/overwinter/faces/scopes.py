@@ -74,6 +74,7 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/grants": Need(scope="admin", of="agent"),
     "GET /v1/policy/check": Need(scope="read"),
     "POST /v1/policy/explain": Need(scope="read", of="agent"),
+    "GET /v1/policy/explain/{handle}": Need(scope="read", of="handle"),
     "GET /v1/policy/suggest": Need(scope="admin", of="agent"),
     "GET /v1/policy/shadow": Need(scope="admin"),
     "POST /v1/policy/simulate": Need(scope=None),

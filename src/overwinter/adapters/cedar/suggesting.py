@@ -11,7 +11,7 @@ from overwinter.adapters.cedar.changes import Past
 from overwinter.adapters.cedar.deciding import Verdict, Version, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rules, bare, with_policies
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS
-from overwinter.policy import Deny
+from overwinter.policy import Decision, Deny
 
 __all__ = ["suggest"]
 
@@ -52,31 +52,36 @@ def suggest(rules: Rules, acts: Sequence[Past], *, is_whole: bool = False) -> st
     base = bare(rules) if is_whole else rules
     version, without = Version(rules), Version(base)
     wanted: dict[Wanted, list[Past]] = defaultdict(list)
-    notes: dict[str, None] = {}
-    for past in acts:
-        decision = decided(version, past.act, past.at_s, approved=past.approved and not is_whole)
-        if isinstance(decision, Deny) is is_whole:
-            continue
-        missing = [who for who in asked_for(past.act) if _lacks_permit(without, who, past, is_whole=is_whole)]
-        for who in missing:
-            action = "call" if past.act.action == "see" else past.act.action
-            wanted[Wanted(who, action, past.act.resource.name, _asks(version, who, past))].append(past)
-        if isinstance(decision, Deny) and (not missing or decision.errors or decision.policies):
-            notes[f"// {past.act.resource.name}: {' '.join(decision.reason.split())}"] = None
+    concerned = [each for each in acts if isinstance(_decided(version, each), Deny) is not is_whole]
+    for past in concerned:
+        action = "call" if past.act.action == "see" else past.act.action
+        for who in asked_for(past.act):
+            if _lacks_permit(without, who, past):
+                wanted[Wanted(who, action, past.act.resource.name, _asks(version, who, past))].append(past)
     permits = {each: _permit(each, seen, [*_narrowed(seen)]) for each, seen in wanted.items()}
     permits |= {each: _permit(each, wanted[each], []) for each in _too_narrow(version, base, permits, acts)}
+    after = Version(with_policies(base, FILE, "\n".join(permits.values())))
+    notes = dict.fromkeys(
+        f"// {past.act.resource.name}: {' '.join(left.reason.split())}"
+        for past in concerned
+        if isinstance(left := _decided(after, past), Deny)
+    )
     return "".join(f"{line}\n" for line in (*notes, *permits.values()))
 
 
-def _lacks_permit(version: Version, who: Entity, past: Past, *, is_whole: bool) -> bool:
-    """Return whether a permit is all that one principal lacks; `is_whole`: or what lets people say yes."""
+def _decided(version: Version, past: Past) -> Decision:
+    return decided(version, past.act, past.at_s, approved=past.approved)
+
+
+def _lacks_permit(version: Version, who: Entity, past: Past) -> bool:
+    """Return whether a permit is all that one principal lacks, besides people who say yes."""
     if who[0] == "Agent" and who[1] not in version.rules.agents:
         return False
     question = version.question(who, past.act, past.at_s)
     if isinstance(question, Verdict):
         return False
-    verdicts = [question.asked(approved=approved) for approved in {past.approved or is_whole, True}]
-    return not any(each.allowed or each.rules or each.errors for each in verdicts)
+    verdict = question.asked(approved=True)
+    return not (verdict.allowed or verdict.rules or verdict.errors)
 
 
 def _asks(version: Version, who: Entity, past: Past) -> tuple[str, ...]:
@@ -107,7 +112,7 @@ def _too_narrow(version: Version, base: Rules, permits: Mapping[Wanted, str], ac
     """
     after = Version(with_policies(base, FILE, "\n".join(permits.values())))
     for past in acts:
-        old, new = (decided(each, past.act, past.at_s, approved=past.approved) for each in (version, after))
+        old, new = _decided(version, past), _decided(after, past)
         if isinstance(new, Deny) and (not isinstance(old, Deny) or new.errors):
             yield from (each for each in permits if each.name == past.act.resource.name)
 

@@ -1,6 +1,7 @@
 """`overwinter grant`, `grants` and `policy`: what agents may do, beyond overwinter.toml, and why."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, me, seconds
-from overwinter.faces.cli.render import print_json, safe, table
+from overwinter.faces.cli.render import event_line, print_json, safe, table
 
 __all__ = ["grant", "grants", "policy_cli"]
 
@@ -74,20 +75,36 @@ def check_policy(*, home: Home = None, is_json: Json = False) -> None:
 @policy_cli.command("explain")
 @guarded
 def explain_policy(
-    agent: Agent,
-    function: Annotated[str, typer.Argument(help="service.function", show_default=False)],
+    agent: Annotated[str, typer.Argument(help="An agent; or a call of a run, RUN:INDEX", show_default=False)],
+    function: Annotated[str | None, typer.Argument(help="service.function", show_default=False)] = None,
     arguments: Annotated[list[str] | None, typer.Argument(help="NAME=VALUE", show_default=False)] = None,
     *,
     home: Home = None,
     is_json: Json = False,
 ) -> None:
-    """Say how a call would be decided now, by which rules, and what the nearest permit lacks."""
+    """Say how a call was or would be decided, by which rules, and what the nearest permit lacks."""
+    if function is None and ":" not in agent:
+        raise UsageError(f"write {agent} SERVICE.FUNCTION NAME=VALUE..., or RUN:INDEX for a call that was made")
     given = dict(map(_argument, arguments or []))
     with open_door(home_path(home), is_json=is_json) as client:
-        found = client.post("policy", "explain", agent=agent, function=function, arguments=given)
+        if function is None:
+            found = client.get("policy", "explain", agent)
+        else:
+            found = client.post("policy", "explain", agent=agent, function=function, arguments=given)
     if is_json:
         print_json(found)
-        return
+    elif function is not None:
+        _print_explanation(found)
+    else:
+        typer.echo(f"{safe(found['function'])} of {safe(found['agent'])} was:")
+        names: dict[int, str] = {}
+        for line in filter(None, (event_line(each, names) for each in found["was"])):
+            typer.echo(f"  {line}")
+        typer.echo("by the rules of now:")
+        _print_explanation(found["now"])
+
+
+def _print_explanation(found: Mapping[str, Any]) -> None:
     typer.echo(f"{found['decision']}: {safe(found.get('reason', 'by ' + ', '.join(found['policies'])))}")
     for side in found["sides"]:
         for rule in side["rules"]:
