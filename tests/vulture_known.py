@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import identities, models, policies, secrets, tokens, tools
+from overwinter.faces.cli import identities, models, policies, secrets, tokens, tools, webhooks
 from overwinter.faces.cli.commands import Commands
 from overwinter.faces.server import _Server
 
@@ -47,6 +47,9 @@ _ = (
     tools.pins,
     tools.refresh,
     tools.search,
+    webhooks.list_webhooks,
+    webhooks.retry_webhook,
+    webhooks.try_webhook,
 )
 __getattr__ = overwinter.__getattr__
 async_auth_flow = 0  # httpx2 calls it

@@ -25,20 +25,11 @@ from overwinter.declared import (
 )
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
+from overwinter.webhook import TOPICS
 
 __all__ = [
-    "Agent",
-    "Approvals",
-    "Audit",
-    "Config",
-    "Jail",
-    "Limits",
-    "Retention",
-    "Service",
-    "Worker",
-    "is_secret",
-    "load",
-]
+    "Agent", "Approvals", "Audit", "Config", "Jail", "Limits", "Retention", "Service", "Webhook", "Worker", "is_secret", "load",
+]  # fmt: skip
 
 REFERENCE = re.compile(r"(env|file|vault):.+|keyring:.+/.+")
 """Whole values that are references to secrets."""
@@ -192,6 +183,26 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """`[webhooks.NAME]`: whom the home tells of what happens in it; docs/webhooks.md."""
+
+    url: str
+    """Where it is told; https and public, unless `private`."""
+    secret: str
+    """Reference of the key that signs what it is told: `env:NAME`, `file:PATH`, `keyring:SERVICE/NAME` or `vault:NAME`."""
+    events: tuple[str, ...]
+    """Of what: `"approval.asked"`, `"question.asked"`, `"run.ended"`, ..."""
+    arguments: bool = False
+    """Whether it is told what programs, services and people wrote: arguments, questions, errors. Without: names and digests."""
+    address: str = ""
+    """Where people reach this home, `https://host:port`: each message says where to look."""
+    private: bool = False
+    """Whether it may be on this machine or in a private network, and asked by http."""
+    timeout_s: float = 10.0
+    """The longest that one attempt may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole file. Without agents in it there is one, `default`: it may read, and asks its owner for all else."""
 
@@ -205,6 +216,7 @@ class Config:
         default_factory=lambda: {"default": Agent(reads=("*",), asks=("*",), models=("*",))}
     )
     services: Mapping[str, Service] = field(default_factory=dict[str, Service])
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict[str, Webhook])
     providers: Mapping[str, DeclaredProvider] = field(default_factory=dict[str, DeclaredProvider])
     models: Mapping[str, DeclaredModel] = field(default_factory=dict[str, DeclaredModel])
     budgets: Mapping[str, DeclaredBudget] = field(default_factory=dict[str, DeclaredBudget])
@@ -286,7 +298,7 @@ class _Reader:
                 made[name] = self._table((name,), document[name], kind)
         groups = (
             ("agents", Agent), ("services", Service), ("providers", DeclaredProvider), ("models", DeclaredModel),
-            ("budgets", DeclaredBudget),
+            ("budgets", DeclaredBudget), ("webhooks", Webhook),
         )  # fmt: skip
         for name, kind in groups:
             if name in document:
@@ -300,6 +312,8 @@ class _Reader:
         )
         for place, words in faults(declared, REFERENCE):
             raise self._wrong(place, words)
+        for name, webhook in config.webhooks.items():
+            self._webhook(("webhooks", name), webhook)
         if not config.agents:
             raise self._wrong(("agents",), "needs at least one agent: [agents.default]")
         return config
@@ -428,6 +442,23 @@ class _Reader:
         if not is_account and not REFERENCE.fullmatch(shown):
             words = "holds references, 'env:NAME', 'file:PATH', 'keyring:SERVICE/NAME', 'vault:NAME' or 'oauth:ACCOUNT': the secret itself stays out of here"
             raise self._wrong(place, words)
+
+    def _webhook(self, place: tuple[str, ...], webhook: Webhook) -> None:
+        if not webhook.url.startswith("https://") and not (webhook.private and webhook.url.startswith("http://")):
+            words = (
+                f"begins with https://, or with http:// if private = true, unlike {webhook.url.partition('?')[0]!r:.60}"
+            )
+            raise self._wrong((*place, "url"), words)
+        if not REFERENCE.fullmatch(webhook.secret):
+            words = "is a reference, 'env:NAME', 'file:PATH' or 'vault:NAME': the secret itself stays out of here"
+            raise self._wrong((*place, "secret"), words)
+        unknown = [each for each in webhook.events if each not in TOPICS]
+        if unknown or not webhook.events:
+            what = f"knows no {unknown[0]!r}" if unknown else "is empty"
+            raise self._wrong((*place, "events"), f"{what}; there are {', '.join(TOPICS)}")
+        if webhook.address and not webhook.address.startswith(("http://", "https://")):
+            words = f"begins with http:// or https://, unlike {webhook.address!r}"
+            raise self._wrong((*place, "address"), words)
 
     def _service(self, name: str, service: Service) -> None:
         place = ("services", name)

@@ -17,6 +17,7 @@ __all__ = [
     "PastTurn",
     "answer_in",
     "answered",
+    "asked",
     "called",
     "denied",
     "error_body",
@@ -95,6 +96,17 @@ def answered(index: int, answer: Answer, *, by: str | None = None) -> Event:
     if by is not None:
         body["by"] = by
     return Event(kind="answered", body=body)
+
+
+def asked(call: Call, person: str) -> Event:
+    """Return the fact that a program asks a person; its `called` event stands before it."""
+    body = {
+        "index": call.index,
+        "function": call.function,
+        "person": person,
+        "question": call.arguments.get("question"),
+    }
+    return Event(kind="asked", body=body)
 
 
 def gated(call: Call, gate: Gate) -> Event:

@@ -270,6 +270,8 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
                 events.append(journal.called(intent.call, due_us=intent.due_us, person=intent.person))
                 if intent.gate is not None:
                     events.append(journal.gated(intent.call, intent.gate))
+                elif intent.person is not None:
+                    events.append(journal.asked(intent.call, intent.person))
             case Raised() as refusal:
                 answers[index] = refusal
                 events.append(journal.denied(index, request, refusal.message))

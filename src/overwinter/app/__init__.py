@@ -18,6 +18,7 @@ from overwinter.app.inbox import Inbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
 from overwinter.app.tokens import Access
+from overwinter.app.webhooks import Webhooks
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
 from overwinter.check import Finding, render
@@ -100,6 +101,10 @@ class App:
         """Who may ask from elsewhere."""
         self.rulebook = Rulebook(config, parts, self._checks.reached)
         """What agents may do, and why."""
+        self.webhooks = Webhooks(
+            config.webhooks, parts.deliveries, parts.senders, parts.store, parts.clock, SystemRandom()
+        )
+        """Whom it tells of what happens here."""
         self.mint = parts.mint
         """What agents show of themselves elsewhere."""
 
@@ -154,6 +159,7 @@ class App:
         failure: Exception | None = None
         await self.governance.enrol()
         await self.models.recover()
+        await self.webhooks.subscribe()
         await self.rulebook.open()
         try:
             async with anyio.create_task_group() as group:
@@ -161,6 +167,7 @@ class App:
                     group.start_soon(self._worker.run)
                     group.start_soon(self._retain)
                     group.start_soon(self.auditing.run)
+                    group.start_soon(self.webhooks.run)
                 try:
                     yield self
                 except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping

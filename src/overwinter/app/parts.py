@@ -12,7 +12,9 @@ from overwinter.adapters.models import open_models
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
-from overwinter.adapters.sqlite import AuditKeeping, AuditLog, SqliteStore, open_store
+from overwinter.adapters.sqlite import AuditKeeping, AuditLog, SqliteDeliveries, SqliteStore, open_store
+from overwinter.adapters.vault import Vault
+from overwinter.adapters.webhooks import Senders, open_senders
 from overwinter.app.models import Models
 from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
@@ -56,6 +58,9 @@ class Parts:
     handles: Handles
     models: Models
     """Model calls, and what they cost."""
+    deliveries: SqliteDeliveries
+    """What webhooks are to be told, in the same commits."""
+    senders: Senders
     clock: Clock
     ids: Ids
     policy: CedarPolicy
@@ -101,6 +106,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
         nullcontext(_mint(place, store, clock, policy)) as mint,
+        open_senders(config.webhooks, directory, Vault(place.path)) as senders,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
         _models(place, config, clock, policy, store) as models,
         open_sources(
@@ -116,31 +122,29 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             identify=mint.for_call,
             think=models.thinker.perform,
             config=config,
-        ) as sources,
+        ) as sources,  # fmt: skip
         open_interpreter(
             limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
         ) as interpreter,
         open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_eager) as checker,
     ):
         yield Parts(
-            store=store,
-            registry=store.registry,
-            tokens=store.tokens,
-            audit=store.audit,
-            audit_keeping=store.audit_keeping,
+            store=store, registry=store.registry, tokens=store.tokens, audit=store.audit, audit_keeping=store.audit_keeping,
             interpreter=interpreter,
             checker=checker,
             tools=sources,
             sources=sources,
             handles=handles,
             models=models,
+            deliveries=store.deliveries,
+            senders=senders,
             clock=clock,
             ids=ids,
             policy=policy,
             mint=mint,
             directory=directory,
             key=place.key,
-        )
+        )  # fmt: skip
 
 
 def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) -> Mint:

@@ -31,6 +31,7 @@ from overwinter.faces.pages import PAGE_MAX, after_of, id_of, limit_of, place_of
 from overwinter.faces.policies import policy_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
+from overwinter.faces.webhooks import webhook_routes
 from overwinter.grant import PREFIX
 from overwinter.store import Page
 
@@ -91,6 +92,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *policy_routes(app),
         *identity_routes(app),
         *model_routes(app),
+        *webhook_routes(app),
     ]
     routes = guarded(routes, app, _body) if is_remote else known(routes, app)
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}

@@ -92,6 +92,9 @@ NEEDS: Mapping[str, Need] = {
     "GET /v1/gateway/calls/{call}": Need(scope="read"),
     "POST /v1/gateway/calls/{call}/cost": Need(scope="admin"),
     "GET /metrics": Need(scope="read"),
+    "GET /v1/webhooks": Need(scope="read"),
+    "POST /v1/webhooks/{webhook}/retry": Need(scope="admin"),
+    "POST /v1/webhooks/{webhook}/test": Need(scope="admin"),
     "GET /v1/health": Need(scope="read"),
     "POST /v1/collect": Need(scope="admin"),
 }

@@ -1,10 +1,8 @@
 """The words of the HTTP API: records as JSON, errors as JSON. Shared by server, client and command line."""
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from overwinter.approval import left, phrase
@@ -31,6 +29,7 @@ from overwinter.errors import (
 from overwinter.events import CallState, Event
 from overwinter.grant import Granted
 from overwinter.identity import Identity, name_of
+from overwinter.readable import readable
 from overwinter.store import CallRecord, RunRecord
 from overwinter.tokens import Token
 from overwinter.values import Value
@@ -63,39 +62,6 @@ KINDS: Mapping[str, Callable[[str], OverwinterError]] = {
     "TokenRefused": TokenRefused,
 }  # fmt: skip
 """What a server may answer; `HTTPError` is a request that no route takes, or a body that is too large."""
-
-
-def readable(value: Value) -> Value:  # noqa: PLR0911 - a case for each type
-    """Return a value as plain JSON; what JSON lacks is shown as text."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if value == value and abs(value) != float("inf") else repr(value)  # noqa: PLR0124 - not a number
-        case dict():
-            return _table(cast("dict[Any, Any]", value))
-        case list() | tuple():
-            return [readable(each) for each in cast("Sequence[Any]", value)]
-        case set() | frozenset():
-            return sorted((readable(each) for each in cast("frozenset[Any]", value)), key=repr)
-        case bytes():
-            return base64.b64encode(value).decode()
-        case datetime() | date():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case Decimal():
-            return str(value)
-        case _:
-            return repr(value)
-
-
-def _table(table: dict[Any, Any]) -> Value:
-    """Return a table; as pairs if keys of it read alike: whoever looks sees 1 and "1"."""
-    shown = {str(key): readable(each) for key, each in table.items()}
-    if len(shown) == len(table):
-        return shown
-    return [[readable(key), readable(each)] for key, each in table.items()]
 
 
 def instant(at_us: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, open_log
+from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.store import SqliteStore, open_store
 
-__all__ = ["AuditKeeping", "AuditLog", "SqliteStore", "open_log", "open_store"]
+__all__ = ["AuditKeeping", "AuditLog", "SqliteDeliveries", "SqliteStore", "open_log", "open_store"]

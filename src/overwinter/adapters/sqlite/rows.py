@@ -503,6 +503,7 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
         events += db.changes()
         db.execute("delete from kept where n = ?", (n,))
         db.execute("delete from seen where n = ?", (n,))
+        db.execute("delete from delivery where n = ?", (n,))
         db.execute("delete from run where n = ?", (n,))
     return Collected(runs=len(old), events=events, programs=0, dedups=0)
 

@@ -12,7 +12,7 @@ from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTo
 
 __all__ = ["BUSY_MS", "FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
 
-FORMAT = 3
+FORMAT = 4
 """The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""
 SQLITE_MIN = (3, 51, 3)
 """Up to 3.51.2, two connections that write or do WAL checkpoints at once can corrupt the file
@@ -95,6 +95,17 @@ create index token_person on token (person);
 """ + log_rows.FORMAT_3 + grants.FORMAT_3
 )
 
+# `delivery`: what webhooks are still to be told, see `deliveries.py`. It goes with its run.
+DELIVERY_4 = """
+create table delivery (
+    webhook text not null, n integer not null, position integer not null, topic text not null, attempt integer not null default 0,
+    not_before integer not null default 0, state integer not null default 0, why text not null default '',
+    primary key (webhook, n, position)) strict, without rowid;
+create index delivery_due on delivery (webhook, not_before) where state = 0;
+create index delivery_run on delivery (n);
+"""
+FORMAT_4 = [DELIVERY_4]
+
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.
 INDICES = "create index if not exists mail_waiting on mail (n, position, id, sent)"
@@ -102,6 +113,7 @@ INDICES = "create index if not exists mail_waiting on mail (n, position, id, sen
 MIGRATIONS: dict[int, Callable[[apsw.Connection], object]] = {
     1: lambda db: db.execute(FORMAT_2),
     2: lambda db: db.execute(FORMAT_3),
+    3: lambda db: db.execute("".join(FORMAT_4)),
 }
 """Format to the step that leads to the next one."""
 
@@ -155,7 +167,7 @@ def make(path: Path, home: bytes, key_id: bytes) -> None:
         connection.execute("pragma synchronous=full")
         connection.execute(f"pragma page_size={PAGE_BYTES}")
         with connection:
-            connection.execute(TABLES + FORMAT_2 + FORMAT_3)
+            connection.execute(TABLES + FORMAT_2 + FORMAT_3 + "".join(FORMAT_4))
             connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
     draft.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)

@@ -18,6 +18,7 @@ from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import agents, audited, gates, rows, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, log_signer, sealing
+from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.tokens import SqliteTokens
@@ -115,6 +116,8 @@ class SqliteStore:
         self.audit = AuditLog(path=path, key=key)
         """What was done, in the same commits."""
         self.audit_keeping = AuditKeeping(path, self._writer)
+        self.deliveries = SqliteDeliveries(path, self._writer, reading)
+        """What webhooks are to be told, in the same commits."""
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
@@ -152,6 +155,7 @@ class SqliteStore:
 
     def _tell(self, group: list[Job]) -> None:
         """On the event loop: hand a group's results out, wake who waits for them."""
+        self.deliveries.ring()
         for job in group:
             if job.wrote is not None and job.wrote.is_revoked:
                 self._tell_all()

@@ -25,6 +25,7 @@ PLACES = {
     "secrets": "secrets.secrets_cli",
     "token": "tokens.token_cli",
     "models": "models.model_cli",
+    "webhooks": "webhooks.webhooks_cli",
     "audit": "audit.audit_cli",
 }
 """Where each command stands: a module beside this one, and in it a function or a group."""

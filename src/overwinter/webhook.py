@@ -1,0 +1,98 @@
+"""What is told to others by webhook: of which facts, signed how, and how often it is tried.
+
+The form is that of Standard Webhooks (standardwebhooks.com): `webhook-id`, `webhook-timestamp`, and `webhook-signature` over
+`id.timestamp.body`. A receiver verifies it with any library of that specification.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from overwinter.events import EventKind
+
+__all__ = [
+    "ATTEMPTS_MAX", "SECRET_BYTES_MIN", "TEST", "TOPICS", "Delivery", "Tally", "key_of", "pause_s", "signature",
+]  # fmt: skip
+
+TOPICS: Mapping[str, tuple[EventKind, ...]] = {
+    "approval.asked": ("gated",),
+    "approval.answered": ("approved", "rejected"),
+    "question.asked": ("asked", "unknown"),
+    "run.started": ("created",),
+    "run.ended": ("finished", "failed", "cancelled"),
+    "run.quarantined": ("quarantined",),
+}
+"""What a webhook can be told of, and the journal's facts that are meant."""
+TEST = "webhook.test"
+ATTEMPTS_MAX = 10
+"""Attempts at one delivery, over some eleven hours; then it is set aside until somebody asks for it again."""
+PAUSE_S, PAUSE_S_MAX = 5.0, 21_600.0
+SECRET_BYTES_MIN = 24
+"""Standard Webhooks, "Signature scheme": 24 to 64 bytes."""
+PREFIX = "whsec_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One fact that one webhook is to be told."""
+
+    webhook: str
+    topic: str
+    run_id: str
+    position: int
+    """Of the fact in the run's journal."""
+    attempt: int
+    """Attempts so far."""
+    not_before_us: int
+    why: str = ""
+    """What the last attempt came to."""
+
+    @property
+    def id(self) -> str:
+        """Return the `webhook-id`: the same in every attempt, so that a receiver knows a repeat."""
+        return f"evt_{self.run_id}_{self.position}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many deliveries of a webhook are open."""
+
+    webhook: str
+    waiting: int
+    set_aside: int
+    why: str
+    """Of the last failure among them."""
+
+
+def key_of(secret: str) -> bytes:
+    """Return the bytes of a secret: what stands behind `whsec_` in base64, or the text itself.
+
+    Raises:
+        ValueError: it is too short, or no base64.
+    """
+    try:
+        raw = (
+            base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+            if secret.startswith(PREFIX)
+            else secret.encode()
+        )
+    except binascii.Error as error:
+        raise ValueError("what stands behind whsec_ is no base64") from error
+    if len(raw) < SECRET_BYTES_MIN:
+        raise ValueError(f"a secret has at least {SECRET_BYTES_MIN} bytes, this one {len(raw)}")
+    return raw
+
+
+def signature(key: bytes, message_id: str, timestamp_s: int, body: bytes) -> str:
+    """Return the `webhook-signature` of a message."""
+    signed = f"{message_id}.{timestamp_s}.".encode() + body
+    return f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
+
+
+def pause_s(attempt: int, retry_after_s: float | None, random: Random) -> float:
+    """Return the pause after a failed attempt: 5 s, tripled each time, half of it jitter; at least what the receiver asked."""
+    pause = min(PAUSE_S_MAX, PAUSE_S * 3**attempt)
+    return max(min(PAUSE_S_MAX, retry_after_s or 0.0), pause / 2 + random.random() * pause / 2)
