@@ -10,8 +10,9 @@ Nothing is stored a second time: the journal has it all. Only what is too large 
 and a program gets its handle. A handle lives as long as its run (`[retention]`).
 """
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,10 +23,12 @@ from overwinter.excerpt import at
 from overwinter.store import FILE_PARTS, PART_BYTES_MAX, Store
 from overwinter.values import Value
 
-__all__ = ["TOO_LARGE", "File", "Handles", "handle_of"]
+__all__ = ["TOO_LARGE", "File", "Handles", "handle_of", "unbound"]
 
 TOO_LARGE = "too_large"
 """Code of the error that a program gets in place of a value which is kept."""
+HASH = "sha256"
+"""Key of a `FileHandle` that its type does not name: programs pass it on, approvals are bound to it, what is sent is held against it."""
 _HANDLE = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?::(?:(out)|(\d{1,9})(?::(\d{1,4}))?))?")
 
 
@@ -76,6 +79,19 @@ class Handles:
             case _:
                 raise ValueError(f"{handle} is no file")
 
+    async def file(self, value: Mapping[str, Any], *, agent: str | None = None) -> File:
+        """Return the file that a `FileHandle` stands for, as it is to be sent.
+
+        Raises:
+            LookupError: there is no such file.
+            ValueError: it is no file, or not the one that the handle was made for: who approved it, approved its hash.
+        """
+        body = await self.body(value["file"], agent=agent)
+        expected = value.get(HASH)
+        if expected is not None and expected != await anyio.to_thread.run_sync(_sha256, body):
+            raise ValueError(f"the file {value['file']} is another one than its handle says (sha256): nothing was sent")
+        return File(body=body, name=str(value["name"]), media=str(value["type"]))
+
     async def keep_file(self, run_id: str, index: int, file: File, *, number: int = 0) -> Value:
         """Keep a file that a call brought, and return what its program gets instead: a `FileHandle`.
 
@@ -90,7 +106,10 @@ class Handles:
         """
         await self._keep(run_id, index, file.body, number)
         handle = f"{run_id}:{index}" + (f":{number}" if number else "")
-        return {"file": handle, "name": file.name, "type": file.media, "size_bytes": len(file.body)}
+        sha256 = await anyio.to_thread.run_sync(_sha256, file.body)
+        return {
+            "file": handle, "name": file.name, "type": file.media, "size_bytes": len(file.body), "sha256": sha256,
+        }  # fmt: skip
 
     async def keep_value(self, run_id: str, index: int, encoded: bytes) -> str:
         """Keep a value that is too large to cross, as `values.encode` wrote it, and return its handle."""
@@ -163,6 +182,23 @@ def handle_of(value: Value) -> str | None:
     is_handle = (
         isinstance(handle, str)
         and _HANDLE.fullmatch(handle)
-        and {"name", "type", "size_bytes"} >= table.keys() - {"file"}
+        and {"name", "type", "size_bytes"} >= table.keys() - {"file", HASH}
     )
     return cast("str", handle) if is_handle else None
+
+
+def unbound(arguments: Iterable[Value]) -> str | None:
+    """Return the handle of a file among arguments, or in a list of them, that says no hash; None: there is none.
+
+    Such a handle was written by a program, or by an earlier version. What is behind it can change.
+    """
+    for value in arguments:
+        parts: list[Any] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType] - values are checked, not typed
+        for each in parts:
+            if (handle := handle_of(each)) is not None and HASH not in each:
+                return handle
+    return None
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -26,6 +26,7 @@ from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Event, Raised, Status
+from overwinter.handles import unbound
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
 from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
@@ -349,6 +350,9 @@ def permitted(
         )
     decision = _decided(call, function, means)
     if isinstance(decision, Ask):
+        if (handle := unbound(call.arguments.values())) is not None:
+            message = f"{call.function}: {decision.approver} would approve the file {handle} without its hash: pass on the handle as the call that brought the file returned it"
+            return Raised(kind="PermissionError", message=message, status=403, code="unbound")
         gate = _gate(call, function, agent_epoch, decision, means, now_us, standing)
         if not gate.is_used:
             return gate

@@ -1,11 +1,14 @@
 """Files and large values: kept outside of programs, under handles, read a part at a time, by their own agent alone."""
 
+import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from aiohttp import web
 
@@ -13,7 +16,7 @@ from kit import opened
 from overwinter.config import Agent, Config, Limits, Service
 from overwinter.errors import NotFound, UsageError
 from overwinter.events import Status
-from overwinter.testing import ManualClock, finish
+from overwinter.testing import ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
 ROWS = [{"id": n, "name": f"row {n}"} for n in range(5_000)]
@@ -101,7 +104,11 @@ async def test_a_file_goes_from_one_call_to_another_and_its_bytes_are_never_in_t
         body = bytes(range(256)) * 12_000
         handle = f"{run.run_id}:0"
         assert run.result == [
-            {"file": handle, "name": "large", "type": "application/pdf", "size_bytes": len(body)}, bytes(range(4)),
+            {
+                "file": handle, "name": "large", "type": "application/pdf", "size_bytes": len(body),
+                "sha256": hashlib.sha256(body).hexdigest(),
+            },
+            bytes(range(4)),
         ]  # fmt: skip
         assert seen == [("large", "application/pdf", body, "n"), body]
         journal = [event async for event in app.events(run.run_id)]
@@ -185,3 +192,57 @@ async def test_what_was_kept_goes_with_its_run(project):
         assert (await app.collect(older_than_s=1)).runs == 1
         with pytest.raises(NotFound):
             await app.read(f"{run.run_id}:0")
+
+
+# --- Files that people approve -------------------------------------------------------------------------------------------
+
+
+def asking(project: Path, url: str) -> Config:
+    agents = {"default": Agent(owner="o@example.com", tools=("api.download", "tools.*"), asks=("api.upload",))}
+    return replace(configured(project, url), agents=agents)
+
+
+SENDS = "f = await api.download(name='x')\nawait api.upload(file=f, note='n')"
+
+
+@pytest.mark.claim("G7.file")
+async def test_an_approval_holds_for_the_content_of_a_file_and_for_no_other(project):
+    clock = ManualClock()
+    async with served() as (seen, url):
+        config = asking(project, url)
+        for is_changed in (False, True):
+            async with opened(project, clock=clock, config=config) as app:
+                run_id = await app.start(SENDS)
+                await idle(app)
+            async with opened(project, clock=clock, config=config, is_worker=False) as app:
+                (record,) = await app.questions(run_id)
+                body = await app.read(f"{run_id}:0", characters_max=None)
+                assert record.call.arguments["file"]["sha256"] == hashlib.sha256(body).hexdigest()
+                await app.governance.vote(record, is_yes=True, by="o@example.com")
+            if is_changed:
+                db = apsw.Connection(str(project / ".overwinter" / "store.db"))
+                db.execute("update kept set body = x'00'")
+                db.close()
+            async with opened(project, clock=clock, config=config) as app:
+                run = await app.result(run_id)
+                if is_changed:
+                    assert (run.result["kind"], "sha256" in run.result["message"]) == ("ValueError", True)
+                else:
+                    assert run.status is Status.FINISHED, run.result
+            assert [each[2] for each in seen] == [body][: len(seen)]
+            assert len(seen) == 1
+
+
+@pytest.mark.claim("G7.file")
+async def test_a_file_without_its_hash_is_not_set_before_anybody(project):
+    """A program that writes a handle itself could have it approved before, and filled after."""
+    clock = ManualClock()
+    async with served() as (seen, url), opened(project, clock=clock, config=asking(project, url)) as app:
+        handle = "{'file': f['file'], 'name': 'a', 'type': 'b', 'size_bytes': 1}"
+        source = f"f = await api.download(name='x')\nawait tools.call('api.upload', {{'file': {handle}}})"
+        run_id = await app.start(source)
+        await idle(app)
+        run = await app.run(run_id)
+        assert (run.result["kind"], "without its hash" in run.result["message"]) == ("PermissionError", True)
+        assert await app.questions() == []
+        assert seen == []

@@ -156,11 +156,7 @@ class Apis:
     async def _file_of(self, value: Any, agent: str) -> Any:
         if isinstance(value, list):
             return [await self._file_of(each, agent) for each in cast("list[Any]", value)]
-        if (handle := handle_of(value)) is None:
-            return value
-        return File(
-            body=await self._handles.body(handle, agent=agent), name=str(value["name"]), media=str(value["type"])
-        )
+        return value if handle_of(value) is None else await self._handles.file(value, agent=agent)
 
     async def _kept(self, call: Call, file: File) -> Answer:
         try:
