@@ -65,6 +65,7 @@ CLAIMS = {
     "G7.approver": "nobody but who is asked can approve",
     "G7.bound": "an approval is bound to arguments, definition, epoch and rules: under others it is asked again",
     "G7.file": "an approval is bound to the content of the files that the call sends: another content is not sent",
+    "G7.asked": "through the API too: restart, double click, changed argument, changed rules, revoked agent, late yes, wrong person",
     "G7.survives": "a question and its yes survive a restart",
     "G7.reach": "before a program runs it is told which of its functions ask whom, and which are denied",
     "G7.quorum": "a call waits until enough people of every group that a rule names have said yes, each counted once",
