@@ -30,7 +30,7 @@ MUTATIONS = {
     ),
     "a repeat is known only while it is pending": (
         ROWS,
-        'return bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))',
+        'return dedup is not None and bool(list(db.execute("select 1 from seen where n = ? and dedup = ?", (n, dedup))))',
         "return False",
         CONFORMANCE,
     ),
@@ -80,6 +80,15 @@ MUTATIONS = {
         TURNS,
     ),
     "an answer is taken twice": (ROWS, "and state <> 2 returning function", "returning function", CONFORMANCE),
+    "a name at the socket is believed": ("src/overwinter/faces/callers.py", ", is_claimed=True)", ")", ["tests/unit/test_callers.py"]),
+    "what is sent is not the file that was approved": (
+        "src/overwinter/handles.py",
+        "if expected is not None and expected !=",
+        "if expected is None and expected !=",
+        ["tests/unit/test_handles.py"],
+    ),
+    "a file without its hash is approved": ("src/overwinter/turn.py", "if (handle := unbound(call.arguments.values())) is not None:", "if False:", ["tests/unit/test_handles.py"]),
+    "a webhook follows a redirect": ("src/overwinter/adapters/webhooks.py", "allow_redirects=False", "allow_redirects=True", ["tests/unit/test_webhooks.py"]),
     "an intent is acted on before it is committed": (
         "src/overwinter/turn.py",
         "    verdict = await store.commit(commit, can_wait=can_wait)",
