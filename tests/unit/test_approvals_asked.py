@@ -30,7 +30,7 @@ async def shown(app):
     return run_id, found["approval"]["digest"]
 
 
-async def said(app, run_id, digest=None, *, by=OWNER, verb="approve", key=None):
+async def said(app, run_id, digest=None, *, by: str | None = OWNER, verb="approve", key=None):
     body = {"by": by, "digest": digest, "dedup": key}
     return await asked(app, "POST", f"/v1/questions/{run_id}:0/{verb}", json.dumps(body).encode())
 
