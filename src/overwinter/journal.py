@@ -13,6 +13,7 @@ from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
 __all__ = [
+    "SLEEPS",
     "Given",
     "PastTurn",
     "answer_in",
@@ -32,6 +33,9 @@ __all__ = [
     "turn",
     "voted",
 ]  # fmt: skip
+
+SLEEPS = frozenset({"asyncio.sleep", "time.sleep"})
+"""A passed timer answers these; to any other call, one of a service that people must approve in time too, it is a time-out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +210,7 @@ def history(events: Iterable[Event]) -> tuple[PastTurn, ...]:
                 messages[body["id"]] = Returned(value=body["value"])
             case "called" | "denied":
                 made.append((body["index"], body["function"], body["arguments"]))
-                if body["function"].endswith(".sleep"):
+                if body["function"] in SLEEPS:
                     sleeps.add(body["index"])
             case "turn":
                 # The events of a commit stand behind the `turn` event that opens it: `made` belongs to the turn before.

@@ -12,10 +12,11 @@ from typing import cast
 from overwinter.catalog import Function, Parameter
 from overwinter.clock import DAY_US, SECOND_US
 from overwinter.interpreter import Blocked, Request
+from overwinter.journal import SLEEPS
 from overwinter.snapshot import Snapshot
 from overwinter.values import Value
 
-__all__ = ["SLEEPS", "WAITS", "Wait", "meant", "snapshot_after", "wait"]
+__all__ = ["WAITS", "Wait", "meant", "snapshot_after", "wait"]
 
 WAIT_US_MAX = 36_525 * DAY_US
 """A century: whatever is longer is a mistake in a unit."""
@@ -35,8 +36,6 @@ WAITS: Mapping[str, Function] = {
         _function("tools.receive", "timeout?"),
     )
 }
-SLEEPS = frozenset({"asyncio.sleep", "time.sleep"})
-"""A passed timer answers these; for any other wait it is a time-out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

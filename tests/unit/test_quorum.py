@@ -5,10 +5,11 @@ import pytest
 from kit import opened
 from overwinter.config import Agent, Config, Worker
 from overwinter.errors import Conflict, Denied
-from overwinter.events import Status
+from overwinter.events import Event, Status
 from overwinter.faces import wire
 from overwinter.faces.cli.governing import asked
 from overwinter.faces.cli.render import show
+from overwinter.journal import history, timer_answer
 from overwinter.store import Voted
 from overwinter.testing import ManualClock, finish, idle
 
@@ -159,3 +160,11 @@ async def test_inbox_and_show_say_who_must_approve_still_and_until_when(project,
         text = show(run, [], "")
         assert "a@x said yes; needed: 1 of b@x, c@x and l@x" in text
         assert f"overwinter approve {run_id[-8:]}:0" in text
+
+
+def test_a_service_function_named_sleep_is_timed_out_in_a_rebuild_as_it_was():
+    called = Event(kind="called", body={"index": 0, "function": "spa.sleep", "arguments": {}})
+    first, second = (Event(kind="turn", body={"now_us": 1, "given": given}) for given in ([], [[0, "timer"]]))
+    (_, last) = history([first, called, second])
+    ((_, answer),) = last.given
+    assert answer == timer_answer(is_sleep=False)
