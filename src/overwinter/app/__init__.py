@@ -24,7 +24,7 @@ from overwinter.catalog import Catalog
 from overwinter.check import Finding, render
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import CheckFailed, Conflict, Denied, HomeError, NotFound, OverwinterError, Revoked, UsageError
+from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
 from overwinter.events import Event, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
@@ -522,10 +522,7 @@ class App:
         if name not in self.config.agents:
             known = ", ".join(sorted(self.config.agents))
             raise NotFound(f"there is no agent {name!r} in overwinter.toml; there are: {known}")
-        if self.rulebook.fault:
-            raise Denied(
-                f"{self.rulebook.fault}; until it is mended and `overwinter policy reload`, nothing is allowed"
-            )
+        self.rulebook.refuse_unread()
 
 
 def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:

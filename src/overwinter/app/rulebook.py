@@ -21,7 +21,7 @@ from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
 from overwinter.catalog import Function, bind
 from overwinter.clock import SECOND_US
 from overwinter.config import Config
-from overwinter.errors import ConfigInvalid, NotFound, UsageError
+from overwinter.errors import ConfigInvalid, Denied, NotFound, UsageError
 from overwinter.events import Event
 from overwinter.grant import Granted
 from overwinter.policy import Resource
@@ -83,6 +83,15 @@ class Rulebook:
     def fault(self) -> str:
         """Return why the rules cannot be read, "" if they can: nothing is allowed and no run wakes until `reload`."""
         return self._policy.fault
+
+    def refuse_unread(self) -> None:
+        """Return if the rules could be read.
+
+        Raises:
+            Denied: they could not.
+        """
+        if self.fault:
+            raise Denied(f"{self.fault}; until it is mended and `overwinter policy reload`, nothing is allowed")
 
     async def open(self) -> None:
         """Add the grants to the rules; if they cannot be read together, nothing is allowed."""

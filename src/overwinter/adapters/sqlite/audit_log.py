@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -10,18 +10,20 @@ from typing import TypeVar, cast
 import anyio.to_thread
 import apsw
 
+from overwinter import values
 from overwinter.adapters.key_files import key_in
 from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, signer_in
-from overwinter.adapters.sqlite import log_rows
+from overwinter.adapters.sqlite import anchor, log_rows
 from overwinter.adapters.sqlite.schema import connect, guarded
-from overwinter.audit import Entry, Plain
+from overwinter.audit import Entry, Plain, hidden
 from overwinter.clock import Clock
 from overwinter.errors import HomeDamaged, NotFound
 from overwinter.ids import from_bytes
 
-__all__ = ["AuditLog", "Found", "Sealing", "log_signer", "open_log", "sealing"]
+__all__ = ["ANCHOR_NAME", "AuditLog", "Found", "Sealing", "log_signer", "open_log", "sealing"]
 
 T = TypeVar("T")
+ANCHOR_NAME = "audit.anchor"
 LOG_FORMAT = 3
 """Of the store's file: the first with a log."""
 
@@ -39,20 +41,29 @@ class Found:
 class Sealing:
     """Adds entries to the log in the transaction that they belong to. Used by whoever has the writing connection."""
 
-    def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock) -> None:
-        self._end, self._signer, self._clock = end, signer, clock
+    def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock, anchor: Path) -> None:
+        self._end, self._signer, self._clock, self._anchor = end, signer, clock, anchor
 
     def __call__(self, db: apsw.Connection, entries: Sequence[Entry]) -> Callable[[], None]:
         """Write entries and one tree head over all; return what is called once they are committed.
+
+        If they stop somebody, that also notes them in the anchor, so nobody is told before it is durable there.
 
         Raises:
             EntryRefused: one of them cannot be written; nothing of its transaction may be committed.
         """
         end = log_rows.append(db, self._end, entries, self._clock.now_us() // 1_000)
         log_rows.write_head(db, end, self._signer)
+        is_anchored = any(entry.kind in anchor.ANCHORED for entry in entries)
+        reached = anchor.now(db, self._signer.public.name, end) if is_anchored else None
 
         def keep() -> None:
             self._end = end
+            if reached is not None:
+                with suppress(
+                    OSError
+                ):  # the commit stands all the same; the next one, or the next opening, tries again
+                    anchor.keep(self._anchor, reached)
 
         return keep
 
@@ -102,9 +113,9 @@ def sealing(db: apsw.Connection, signer: Signer, clock: Clock, path: Path) -> Se
     """Return what adds to the log, its end compared with its last tree head.
 
     Raises:
-        HomeDamaged: they differ: somebody has changed the file, or the key is another one.
+        HomeDamaged: they differ: somebody has changed the file, or the key is another one. Or the log is older than it was.
     """
-    end = log_rows.tail(db)
+    end, place = log_rows.tail(db), path.with_name(ANCHOR_NAME)
     try:
         fault = log_rows.tail_fault(db, end, signer.public)
     except NoteRefused as error:
@@ -113,7 +124,32 @@ def sealing(db: apsw.Connection, signer: Signer, clock: Clock, path: Path) -> Se
         raise HomeDamaged(
             f"the audit log in {path} was changed from outside: {fault}; keep the file and ask who did it"
         )
-    return Sealing(end, signer, clock)
+    sealed = Sealing(end, signer, clock, place)
+    _hold_against_anchor(db, sealed, anchor.now(db, signer.public.name, end), place)
+    return sealed
+
+
+def _hold_against_anchor(db: apsw.Connection, seal: Sealing, present: anchor.Anchor, place: Path) -> None:
+    known = anchor.read(place)
+    fault = None if known is None else anchor.anchor_fault(db, present, known)
+    if known is not None and fault is not None:
+        if known.accepted is None:
+            raise HomeDamaged(
+                f"the audit log beside {place} is not the one that this home had: {fault}. An older copy was put back, and "
+                "whoever was revoked since could act again: restore the newest copy; or `overwinter audit accept --reason ...` "
+                "goes on with this one, and then revoke them again"
+            )
+        said: dict[str, values.Value] = {"by": known.accepted.by, "reason": known.accepted.reason, "fault": fault}
+        entry = Entry(
+            kind="restore", tenant="home", agent="", epoch=0, act=(known.accepted.by,), args=hidden(values.encode(said))
+        )
+        db.execute("begin immediate")
+        keep = seal(db, [entry])
+        db.execute("commit")
+        keep()
+    elif present != known:
+        with suppress(OSError):
+            anchor.keep(place, present)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,7 @@ from overwinter.errors import HomeDamaged, NotFound
 from overwinter.merkle import HASH_BYTES, Frontier, Node, consistency_proof, frontier, inclusion_proof, leaf_hash
 
 __all__ = [
-    "FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "delete_heads", "entries", "export",
-    "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "size", "spare_heads", "tail", "tail_fault", "write_head",
+"FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "delete_heads", "entries", "export", "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "root", "size", "spare_heads", "tail", "tail_fault", "write_head",
 ]  # fmt: skip
 
 # `audit_entry.nodes`: hashes of the full subtrees that end with this entry, from level 1 up, one after the other; it stands
@@ -69,6 +68,11 @@ def tail_fault(db: apsw.Connection, end: Tail, key: PublicKey) -> str | None:
     if (head.size, head.root) == (end.edge.size, end.edge.root()):
         return None
     return f"the last tree head is of {head.size} entries, root {head.root.hex()}; the log has {end.edge.size}, root {end.edge.root().hex()}"
+
+
+def root(db: apsw.Connection, size: int) -> bytes:
+    """Return the root of the tree over the first `size` entries, of which the log has at least so many."""
+    return frontier(size, _node(db)).root()
 
 
 def append(db: apsw.Connection, end: Tail, batch: Sequence[Entry], now_ms: int) -> Tail:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, cast
 import typer
 
 from overwinter.errors import OverwinterError, UsageError
+from overwinter.faces.cli.accepting import accept
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded
 from overwinter.faces.cli.render import TAIL, print_json, safe, table
@@ -58,6 +59,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     audit_cli.command(function.__name__)(called)
     return called
 
+
+command(accept)
 
 # --- Looking ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,81 @@
+"""An older database that is put back does not undo a revocation unseen."""
+
+import json
+import shutil
+from contextlib import closing
+
+import apsw
+import pytest
+
+from kit import opened
+from overwinter.adapters.sqlite import Accepted, accept_older
+from overwinter.config import Agent, Config, Worker
+from overwinter.errors import HomeDamaged, NotFound
+
+pytestmark = pytest.mark.anyio
+FREE = Agent(owner="owner@example.com", tools=("*",))
+CONFIG = Config(agents={"default": FREE, "clerk": FREE}, worker=Worker(interpreters=1))
+
+
+def agents(project, **options):
+    return opened(project, config=CONFIG, **options)
+
+
+async def put_back(project):
+    """Revoke an agent, and put the copy of the database back that was made before."""
+    home = project / ".overwinter"
+    async with agents(project) as app:
+        await app.governance.revoke("default", by="lead")
+        await app.governance.restore("default", by="lead")
+    shutil.copy(home / "store.db", project / "copy.db")
+    async with agents(project) as app:
+        await app.governance.revoke("clerk", by="lead")
+    for name in ("store.db-wal", "store.db-shm"):
+        (home / name).unlink(missing_ok=True)
+    shutil.copy(project / "copy.db", home / "store.db")
+
+
+@pytest.mark.claim("G5.anchor")
+async def test_an_older_database_is_not_opened_until_a_person_says_so_and_the_log_says_who(project):
+    await put_back(project)
+    place = project / ".overwinter" / "audit.anchor"
+    assert place.stat().st_mode & 0o777 == 0o600
+    for _ in range(2):
+        with pytest.raises(HomeDamaged, match="audit accept"):
+            async with agents(project):
+                pass
+    accept_older(place, Accepted(by="lead", reason="the disk died"))
+    for _ in range(2):
+        async with agents(project) as app:
+            assert not (await app.governance.identity("clerk")).is_revoked
+            size = await app._parts.audit.size()
+            ((_, raw),) = await app._parts.audit.entries(size - 1, size)
+            entry = json.loads(raw)
+            assert (entry["kind"], entry["act"]) == ("restore", ["lead"])
+
+
+@pytest.mark.claim("G5.anchor")
+async def test_epochs_that_fell_in_an_untouched_log_are_noticed(project):
+    async with agents(project) as app:
+        await app.governance.revoke("clerk", by="lead")
+    home = project / ".overwinter"
+    with closing(apsw.Connection(str(home / "store.db"))) as db:
+        db.execute("update agent set state = 0, epoch = 1 where name = 'clerk'")
+    with pytest.raises(HomeDamaged, match="never fall"):
+        async with agents(project):
+            pass
+
+
+async def test_a_home_that_goes_on_as_it_was_is_opened_and_nothing_is_to_be_accepted(project):
+    with pytest.raises(NotFound):
+        accept_older(project / "audit.anchor", Accepted(by="lead", reason=""))
+    async with agents(project) as app:
+        await app.governance.revoke("clerk", by="lead")
+    before = (project / ".overwinter" / "audit.anchor").read_bytes()
+    async with agents(project) as app:
+        assert (await app.governance.identity("clerk")).is_revoked
+    assert (project / ".overwinter" / "audit.anchor").read_bytes() == before
+    (project / ".overwinter" / "audit.anchor").write_text("{}")
+    with pytest.raises(HomeDamaged, match=r"audit\.anchor"):
+        async with agents(project):
+            pass
