@@ -61,6 +61,7 @@ CLAIMS = {
     "G5.fence": "a call whose turn was committed a moment before the revocation is not begun after it",
     "G5.control_killed": "killed between the revoking commit and each later step, the fence holds and a start finishes the rest",
     "G5.anchor": "an older database that is put back, or epochs that fell, keep a home shut until a person accepts it",
+    "G5.name_reused": "a name that is used again after its removal or end inherits no run unless a person says so",
     "G5.killed": "killed around its commit, a revocation holds or was never made",
     "G7.gate": "a call that must be approved is performed after the yes, once",
     "G7.approver": "nobody but who is asked can approve",

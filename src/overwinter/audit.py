@@ -44,6 +44,7 @@ Kind = Literal[
     "grant",
     "revoke",
     "restore",
+    "enrol",
     "kill",
     "wake.refused",
     "pin.drift",

@@ -17,10 +17,15 @@ __all__ = ["Registry"]
 class Registry(Protocol):
     """The agents of a home. Every change is an entry of the audit log, in its own commit."""
 
-    async def enrol(self, identities: Sequence[Identity]) -> None:
+    async def enrol(self, identities: Sequence[Identity], *, is_whole: bool = False) -> None:
         """Write agents down, new ones active in epoch 1. Of a known one neither epoch nor whether it is revoked changes.
 
-        But whatever is declared below a revoked agent is revoked.
+        But whatever is declared below a revoked agent is revoked. And whose authority had ended, and is declared anew, is
+        revoked too: under a name that is used again no earlier run goes on, unless a person restores it with its runs.
+
+        Args:
+            identities: what is declared.
+            is_whole: whether these are all; then those that are not among them any more are revoked.
         """
         ...
 

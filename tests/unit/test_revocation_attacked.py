@@ -8,7 +8,7 @@ import pytest
 
 from kit import opened
 from overwinter.adapters.cedar import read_policies
-from overwinter.config import Agent, Config, Service, Worker
+from overwinter.config import Agent, Config, Service, Worker, load
 from overwinter.effects import Attempt
 from overwinter.errors import ConfigInvalid, HomeDamaged, Revoked
 from overwinter.events import Status
@@ -43,7 +43,8 @@ async def test_an_agent_declared_below_a_revoked_one_is_revoked_with_it(project,
     assert sorted(each["agent"] for each in entries if each["kind"] == "revoke") == ["clerk", "helper", "junior"]
 
 
-async def test_a_run_whose_agent_is_not_declared_any_more_stops_and_goes_on_when_it_is_again(project, ledger):
+@pytest.mark.claim("G5.name_reused")
+async def test_a_name_that_is_declared_again_inherits_no_run_unless_a_person_says_so(project, ledger):
     clock = ManualClock()
     async with agents(project, clock=clock) as app:
         run_id = await app.start(SLEEPS, agent="clerk")
@@ -53,13 +54,50 @@ async def test_a_run_whose_agent_is_not_declared_any_more_stops_and_goes_on_when
     async with agents(project, without, clock=clock) as app:
         await idle(app)
         run = await app.run(run_id)
-        assert run.status is Status.QUARANTINED
-        assert "no agent 'clerk'" in app.reason(run, ())
-        assert "overwinter.toml" in app.reason(run, ())
-        assert ledger.read_text() == ""
+        assert (run.status, run.is_revoked) == (Status.LIVE, True)
+        gone = await app.governance.identity("clerk")
+        assert (gone.epoch, gone.reason) == (2, "it was not declared any more")
     async with agents(project, clock=clock) as app:
-        await app.release(run_id, by="lead")
+        await idle(app)
+        with pytest.raises(Revoked):
+            await app.start("1", agent="clerk")
+        assert ledger.read_text() == ""
+        await app.governance.restore("clerk", by="lead", has_runs=True)
         assert (await finish(app, run_id, clock)).status is Status.FINISHED
+
+
+@pytest.mark.claim("G5.name_reused")
+async def test_an_agent_whose_authority_had_ended_and_is_declared_anew_is_revoked(project, ledger):
+    clock = ManualClock()
+    ends = replace(FREE, expires="2030-03-17T17:48:10Z")  # 90 s after the clock of these tests begins
+    async with agents(project, replace(CONFIG, agents={**CONFIG.agents, "clerk": ends}), clock=clock) as app:
+        run_id = await app.start(SLEEPS, agent="clerk")
+        await idle(app)
+    clock.advance(120)
+    async with agents(project, clock=clock) as app:
+        await idle(app)
+        assert (await app.run(run_id)).is_revoked
+        assert "had ended" in (await app.governance.identity("clerk")).reason
+    assert ledger.read_text() == ""
+
+
+async def test_without_any_configuration_nobody_is_revoked(project):
+    async with agents(project):
+        pass
+    async with agents(project, load(project / "overwinter.toml")) as app:
+        assert not any(each.is_revoked for each in await app.governance.identities())
+
+
+async def test_what_is_declared_otherwise_of_an_agent_is_an_entry_of_the_log(project):
+    async with agents(project):
+        pass
+    heir = replace(FREE, owner="heir@example.com", parent="default")
+    for size in (1, 1):  # once, not at each opening
+        async with agents(project, replace(CONFIG, agents={**CONFIG.agents, "clerk": heir})) as app:
+            entries = await app._parts.audit.entries(0, 9)
+            assert [json.loads(raw)["kind"] for _, raw in entries] == ["enrol"] * size
+            body = json.loads((await app._parts.audit.body(0))["args"])
+            assert (body["was"]["owner"], body["is"]["owner"]) == ("owner@example.com", "heir@example.com")
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
@@ -148,13 +186,13 @@ async def test_a_call_whose_turn_was_committed_a_moment_before_the_revocation_is
 
 
 async def test_a_call_that_is_cut_before_its_first_step_is_in_flight_no_more(project):
-    (project / "slow_tools.py").write_text(
+    (project / "sluggish_tools.py").write_text(
         "from overwinter import read\nimport asyncio\n\n@read\nasync def look() -> int:\n"
         '    """Take long."""\n    await asyncio.sleep(3600)\n    return 1\n'
     )
-    config = replace(CONFIG, services={"slow": Service(python="slow_tools")})
+    config = replace(CONFIG, services={"sluggish": Service(python="sluggish_tools")})
     async with agents(project, config, clock=ManualClock()) as app:
-        run_id = await app.start("await slow.look()", agent="clerk")
+        run_id = await app.start("await sluggish.look()", agent="clerk")
         await idle_but_for_calls(app)
         (record,) = await app.calls(run_id)
         effects = app._worker._effects

@@ -64,14 +64,14 @@ class Governance:
         """Called once a person's act is in the audit log."""
 
     async def enrol(self) -> None:
-        """Write down the agents of `overwinter.toml`."""
+        """Write down the agents of `overwinter.toml`. Those that are not in it any more are revoked; one without agents declares nothing."""
         await self._registry.enrol([
             Identity(
                 name=name, owner=agent.owner, purpose=agent.purpose, parent=agent.parent or None,
                 expires_us=agent.expires_us, models=agent.models,
             )
             for name, agent in self._config.agents.items()
-        ])  # fmt: skip
+        ], is_whole=self._config.agents != Config().agents)  # fmt: skip
 
     async def identities(self) -> Sequence[Identity]:
         """Return every agent, by name."""

@@ -13,6 +13,7 @@
 | `cancelled` | `revoke`, with the run | the fact: by whom, why |
 | `released` | `release` | the fact: by whom |
 | the rules, read anew | `policy`, with the versions before and after, and the ids that came or went | the same, and by whom |
+| an agent that is declared otherwise than it was | `enrol` | what was declared, and what is |
 | a grant, or its end | `grant`, `revoke`, with the id of the grant as the policy | all of its columns, and why |
 """
 
@@ -28,7 +29,7 @@ from overwinter.identity import Identity
 from overwinter.store import NewCall, NewRun, Turn
 from overwinter.values import Value
 
-__all__ = ["change", "facts", "granted", "reloaded", "started", "turn"]
+__all__ = ["change", "declared", "enrolled", "facts", "granted", "reloaded", "started", "turn"]
 
 TENANT = "home"
 KINDS: Mapping[str, tuple[Kind, Part]] = {
@@ -110,6 +111,27 @@ def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:
     body: dict[str, Value] = {"by": by, "reason": reason}
     return Entry(
         kind=kind,
+        tenant=TENANT,
+        agent=identity.name,
+        epoch=identity.epoch,
+        act=(_name(by),),
+        args=hidden(values.encode(body)),
+    )
+
+
+def declared(identity: Identity) -> dict[str, Value]:
+    """Return what `overwinter.toml` says of an agent."""
+    return {
+        "owner": identity.owner, "purpose": identity.purpose, "parent": identity.parent, "expires_us": identity.expires_us,
+        "models": list(identity.models),
+    }  # fmt: skip
+
+
+def enrolled(identity: Identity, was: Identity, by: str) -> Entry:
+    """Return the entry of what is declared otherwise of an agent than it was."""
+    body: dict[str, Value] = {"by": by, "was": declared(was), "is": declared(identity)}
+    return Entry(
+        kind="enrol",
         tenant=TENANT,
         agent=identity.name,
         epoch=identity.epoch,

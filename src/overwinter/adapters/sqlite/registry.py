@@ -1,6 +1,6 @@
 """The Registry contract on SQLite: agents, in the store's file and its commits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from overwinter.identity import Identity
 __all__ = ["SqliteRegistry"]
 
 BY, BELOW = "overwinter", "it was declared below a revoked agent"
+GONE = "it was not declared any more"
+OVER = "its authority had ended when it was declared anew"
 
 
 class SqliteRegistry:
@@ -25,13 +27,21 @@ class SqliteRegistry:
     def __init__(self, path: Path, writer: Writer, reading: apsw.Connection, clock: Clock) -> None:
         self._path, self._writer, self._reading, self._clock = path, writer, reading, clock
 
-    async def enrol(self, identities: Sequence[Identity]) -> None:
+    async def enrol(self, identities: Sequence[Identity], *, is_whole: bool = False) -> None:
         """Write agents down."""
 
         def act(db: apsw.Connection) -> Wrote[None]:
+            now = self._clock.now_us()
+            before = agents.identities(db)
+            entries = [
+                audited.change("revoke", each, BY, why)
+                for name, why in _ended(before, identities, now, is_whole=is_whole)
+                for each in agents.revoke(db, name, BY, why, now)
+            ]
             agents.enrol(db, identities)
-            fallen = agents.fell(db, BY, BELOW, self._clock.now_us())
-            return Wrote(None, audited=[audited.change("revoke", each, BY, BELOW) for each in fallen])
+            entries += [audited.enrolled(each, was, BY) for each, was in _changed(agents.identities(db), before)]
+            entries += [audited.change("revoke", each, BY, BELOW) for each in agents.fell(db, BY, BELOW, now)]
+            return Wrote(None, audited=entries)
 
         await self._writer.submit(act)
 
@@ -103,3 +113,27 @@ class SqliteRegistry:
         """Write a governed act of a person down that changes nothing here."""
         entry = audited.change(kind, identity, by, reason)
         await self._writer.submit(lambda _: Wrote(None, audited=[entry]))
+
+
+def _ended(
+    known: Sequence[Identity], declared: Sequence[Identity], now: int, *, is_whole: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the active agents that have come to their end, and why."""
+    wanted = {each.name: each for each in declared}
+    for each in known:
+        again = wanted.get(each.name)
+        if each.is_revoked:
+            continue
+        if again is None:
+            if is_whole:
+                yield each.name, GONE
+        elif each.expires_us is not None and each.expires_us <= now and again.expires_us != each.expires_us:
+            yield each.name, OVER
+
+
+def _changed(present: Sequence[Identity], before: Sequence[Identity]) -> Iterator[tuple[Identity, Identity]]:
+    """Yield the agents that were known and of which something else is declared now, with what they were."""
+    was = {each.name: each for each in before}
+    for each in present:
+        if each.name in was and audited.declared(each) != audited.declared(was[each.name]):
+            yield each, was[each.name]
