@@ -71,7 +71,7 @@ def test_a_lost_key_is_not_replaced_while_there_is_a_store(tmp_path: Path):
 
 def test_a_draft_of_a_key_that_a_crash_left_is_no_key(tmp_path: Path):
     (tmp_path / "keys").mkdir()
-    draft = key_file(tmp_path).with_suffix(".new")
+    draft = key_file(tmp_path).with_name(f"{key_file(tmp_path).name}.new")
     draft.touch(mode=0o600)
     draft.write_bytes(b"half")
     with open_home(tmp_path) as home:

@@ -1,4 +1,4 @@
-"""Secret keys as files: made once, whole or not at all, readable by their owner alone."""
+"""Secret keys as files, and what else is written whole or not at all, for its owner alone to read."""
 
 import os
 import secrets
@@ -7,20 +7,24 @@ from pathlib import Path
 
 from overwinter.errors import HomeDamaged
 
-__all__ = ["KEY_FILE_BYTES", "key_in", "make_key"]
+__all__ = ["KEY_FILE_BYTES", "key_in", "make_key", "write_private"]
 
 KEY_FILE_BYTES = 32
 
 
 def make_key(place: Path) -> None:
     """Write a new random key so that a crash leaves either none or a whole one."""
-    draft = place.with_suffix(".new")
+    write_private(place, secrets.token_bytes(KEY_FILE_BYTES))
+
+
+def write_private(place: Path, body: bytes) -> None:
+    """Write a file of its owner's so that a crash leaves the old one or the new one, whole."""
+    draft = place.with_name(f"{place.name}.new")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, secrets.token_bytes(KEY_FILE_BYTES))
+    with os.fdopen(file, "wb") as writing:
+        writing.write(body)
+        writing.flush()
         os.fsync(file)
-    finally:
-        os.close(file)
     draft.rename(place)
     directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

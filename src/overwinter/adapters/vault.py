@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from overwinter.adapters.key_files import write_private
 from overwinter.errors import ConfigInvalid, HomeDamaged, HomeError, NotFound, UsageError
 
 __all__ = ["Vault", "private_text"]
@@ -186,23 +187,12 @@ def _age() -> Any:
 
 
 def _written(place: Path, body: bytes) -> None:
-    """Write a file of its owner's so that a crash leaves the old one or the new one.
+    """Write a file of the vault.
 
     Raises:
         HomeError: it cannot be written.
     """
-    draft = place.with_name(f"{place.name}.new")
     try:
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "wb") as writing:
-            writing.write(body)
-            writing.flush()
-            os.fsync(file)
-        draft.rename(place)
-        directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_private(place, body)
     except OSError as error:
         raise HomeError(f"{place} cannot be written: {error.strerror}") from error

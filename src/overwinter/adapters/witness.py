@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from overwinter.adapters.key_files import write_private
 from overwinter.adapters.notes import (
     NOTE_BYTES_MAX,
     NoteRefused,
@@ -136,18 +137,7 @@ class Witness:
         return seen
 
     def _keep(self, seen: Mapping[str, str]) -> None:
-        draft = self.place.with_suffix(".new")
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "wb") as out:
-            out.write(json.dumps(seen, ensure_ascii=False, indent=1).encode())
-            out.flush()
-            os.fsync(file)
-        draft.rename(self.place)
-        directory = os.open(self.place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_private(self.place, json.dumps(seen, ensure_ascii=False, indent=1).encode())
 
 
 def web(witness: Witness) -> Starlette:
