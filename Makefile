@@ -43,8 +43,8 @@ check: setup  ## ruff, pyright strict, import-linter, tidy
 	$(BIN)/python tests/tidy.py
 
 test: setup $(VENV)/.counterparts  ## the whole suite but the long runs
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest -q --hibernate tests/unit/test_turns.py tests/unit/test_rebuild.py tests/crash
+	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -q --hibernate tests/unit/test_turns.py tests/unit/test_rebuild.py tests/crash
 
 bench: setup  ## every figure of the README, measured here and now
 	$(BIN)/python -m bench all
