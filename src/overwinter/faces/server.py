@@ -61,6 +61,7 @@ async def serve(
     listening.listen(1_024)
     config = uvicorn.Config(
         ModelsDoor(api(app, stop), app, is_remote=False), log_level="warning", access_log=False, lifespan="off",
+        ws="none",  # nobody speaks it, and a command that serves itself would load it
         timeout_graceful_shutdown=STOP_S, http=_Peered,
     )  # fmt: skip
     try:
