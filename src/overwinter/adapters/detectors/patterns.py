@@ -68,11 +68,13 @@ class Patterns:
         joined = SEPARATOR.join(raw)
         begins = list(accumulate((len(each) + len(SEPARATOR) for each in raw), initial=0))
         needles: dict[str, ByText] = {}
+        lowered = b""
         for number in self._automaton.hits(joined):
             pattern = self._patterns[number]
             regex = self._regex(pattern.regex)
             if pattern.words:
-                by_text = {at: regex.spans(raw[at]) for at in _worded(pattern.words, joined, begins)}
+                lowered = lowered or joined.lower()
+                by_text = {at: regex.spans(raw[at]) for at in _worded(pattern.words, lowered, begins)}
             elif not pattern.reach:
                 by_text = _by_text(regex, joined, begins, raw)
             else:
@@ -98,9 +100,8 @@ def _sought(pattern: Pattern) -> str:
     return pattern.needle or pattern.regex
 
 
-def _worded(words: Sequence[str], joined: bytes, begins: Sequence[int]) -> Iterable[int]:
+def _worded(words: Sequence[str], lowered: bytes, begins: Sequence[int]) -> Iterable[int]:
     """Return the texts that have one of some words."""
-    lowered = joined.lower()
     return {bisect_right(begins, at) - 1 for word in words for at in _places(lowered, word.encode())}
 
 
