@@ -84,7 +84,7 @@ async def test_a_yes_to_what_other_rules_showed_counts_for_nothing(project, ledg
     async with asking(project) as app:
         run_id, digest = await shown(app)
         (project / "policies" / "more.cedar").write_text(RULE.format(words=""))
-        await app.rulebook.reload()
+        await app.rulebook.reload(by=OWNER)
         status, answer = await said(app, run_id, digest)
         assert (status, "look at it again" in answer["error"]["message"]) == (409, True)
         assert ledger.read_text() == ""
