@@ -2,17 +2,18 @@
 
 import itertools
 import json
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overwinter.adapters.dialects import dialects
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, DialectName, Event, Means, Text
-from overwinter.gateway.refusal import Refusal, Why
+from overwinter.gateway.refusal import ModelRefused, Refusal, Why
 from provider import Plan, Tokens
 from provider.provider import render_events, render_whole
 
@@ -252,3 +253,72 @@ def test_what_ends_a_stream_is_one_event_that_is_an_error(name: DialectName):
     wire = ALL[name].broken(Refusal(why="partial", message="gone"), sent)
     event = again(ALL[name], name, wire)
     assert (event.kind, event.message, event.wire) == ("error", "gone", wire)
+
+
+# --- Whatever comes --------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["type", "text", "usage", "error", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def spoilt(draw: st.DrawFn, node: Any) -> Any:
+    """Return a value with something else in one place of it."""
+    if not isinstance(node, dict | list) or not node or draw(st.integers(0, 3)) == 0:
+        return draw(JSON)
+    keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+    key = draw(st.sampled_from(keys))
+    changed = dict(node) if isinstance(node, dict) else list(node)
+    changed[key] = spoilt(draw, node[key])  # pyright: ignore[reportArgumentType] - a key of the one or the other
+    return changed
+
+
+@every_answer
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(drawn=st.data())
+def test_whatever_an_answer_has_in_it_reading_it_raises_nothing(name: DialectName, plan: str, drawn: st.DataObject):
+    dialect, asked = ALL[name], asked_of(name)
+    whole = json.dumps(drawn.draw(st.composite(spoilt)(json.loads(render_whole(name, PLANS[plan]))))).encode()
+    read(dialect.reader(asked, is_stream=False), [whole])
+    wires = [each.wire for each in render_events(name, PLANS[plan])]
+    position = drawn.draw(st.integers(0, len(wires) - 1))
+    head, _, content = wires[position].partition(b"data: ")
+    if content.startswith(b"{"):
+        wires[position] = (
+            head + b"data: " + json.dumps(drawn.draw(st.composite(spoilt)(json.loads(content)))).encode() + b"\n\n"
+        )
+    events = read(dialect.reader(asked, is_stream=True), wires)
+    for event in events:
+        if event.texts:
+            dialect.rewrite(event, event.texts)
+    dialect.broken(Refusal(why="partial", message="gone"), events)
+    with suppress(ModelRefused):
+        dialect.whole(asked, events)
+    with suppress(ModelRefused):
+        dialect.stream(asked, whole)
+
+
+@settings(max_examples=200)
+@given(drawn=st.data(), name=st.sampled_from(STREAMED))
+def test_whatever_a_request_has_in_it_it_is_read_or_refused(drawn: st.DataObject, name: DialectName):
+    body: dict[str, Any] = {
+        "model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}], "tools": [{"type": "function"}],
+        "input": [{"content": "x"}], "contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"maxOutputTokens": 3},
+        "stream_options": {"include_usage": True}, "max_tokens": 3, "n": 1, "service_tier": "flex",
+    }  # fmt: skip
+    raw = json.dumps(drawn.draw(st.composite(spoilt)(body))).encode()
+    try:
+        asked = ALL[name].read("POST", PATHS[name], {}, raw)
+        wire = ALL[name].forward(asked, Means(model="x", output_tokens_max=2))
+    except ModelRefused:
+        return
+    json.loads(wire.body)

@@ -164,11 +164,19 @@ class Dialect(Protocol):
         ...
 
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
-        """Return the JSON of an answer that came as a stream, as the provider would have given it."""
+        """Return the JSON of an answer that came as a stream, as the provider would have given it.
+
+        Raises:
+            ModelRefused: there is something in it that is nowhere expected, so it goes on as it came or not at all.
+        """
         ...
 
     def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
-        """Return the events of an answer that came as JSON, as the provider would have given them."""
+        """Return the events of an answer that came as JSON, as the provider would have given them.
+
+        Raises:
+            ModelRefused: as for `whole`.
+        """
         ...
 
     def refused(self, refusal: Refusal) -> Wire:

@@ -8,7 +8,7 @@ import msgspec
 
 from overwinter.adapters.dialects import request
 from overwinter.adapters.dialects.chat_answer import as_stream, as_whole, asks_for_usage
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Text, Wire
@@ -138,11 +138,13 @@ class Chat:
             place[key] = other.text
         return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
 
+    @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
         """Return the JSON of an answer that came as a stream."""
         del asked
         return as_whole(content for each in events if (content := parts(each.wire)[1]))
 
+    @turned
     def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
         """Return the events of an answer that came as JSON."""
         reader = self.reader(asked, is_stream=True)

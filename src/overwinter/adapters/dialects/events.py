@@ -6,16 +6,30 @@ same events come out.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
 from overwinter.gateway.dialect import Event
+from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["EVENT_BYTES_MAX", "Cutter", "Sayings", "StreamReader", "WholeReader", "checked", "framed", "parts"]
+__all__ = [
+    "EVENT_BYTES_MAX",
+    "Cutter",
+    "Sayings",
+    "StreamReader",
+    "WholeReader",
+    "checked",
+    "framed",
+    "parts",
+    "turned",
+]
 
 EVENT_BYTES_MAX = 16 << 20
 """Of one event: the last one of Responses repeats the whole answer, images in base64 too."""
+P = ParamSpec("P")
+R = TypeVar("R")
 _BLANK = re.compile(rb"\n(?:\n|\r\n?)|\r\r\n?")
 """The end of an event: a line end and an empty line, from the last byte of the first on."""
 
@@ -105,6 +119,23 @@ def framed(content: bytes, name: str = "") -> bytes:
     """Return an event with this data, which is one line."""
     head = b"event: %b\n" % name.encode() if name else b""
     return b"%bdata: %b\n\n" % (head, content)
+
+
+def turned(turn: Callable[P, R]) -> Callable[P, R]:
+    """Return the same, with a refusal for an answer that has something in a place where nobody expects it.
+
+    What goes by as it came need not be understood. What is made anew must be, and nothing is left out of it silently.
+    """
+
+    @wraps(turn)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return turn(*args, **kwargs)
+        except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
+            message = f"the provider's answer cannot be turned from a stream into one piece or back: {error}"
+            raise ModelRefused(Refusal(why="upstream", message=message)) from error
+
+    return guarded
 
 
 def checked(content: bytes) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
 from overwinter.adapters.dialects.gemini_answer import Metadata, as_whole, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, google_error, status_of_word
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
@@ -150,11 +150,13 @@ class Gemini:
             place[key] = other.text
         return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
 
+    @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
         """Return the JSON of an answer that came as a stream."""
         del asked
         return as_whole(content for each in events if (content := parts(each.wire)[1]))
 
+    @turned
     def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
         """Return the events of an answer that came as JSON: a short answer comes in one."""
         reader = self.reader(asked, is_stream=True)

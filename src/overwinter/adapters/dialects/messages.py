@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
 from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
 from overwinter.adapters.dialects.messages_usage import Counts, decoded
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word
@@ -132,11 +132,13 @@ class Messages:
             place[key] = other.text
         return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
 
+    @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
         """Return the JSON of an answer that came as a stream."""
         del asked
         return as_whole(content for each in events if (content := parts(each.wire)[1]))
 
+    @turned
     def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
         """Return the events of an answer that came as JSON."""
         reader = self.reader(asked, is_stream=True)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.adapters.dialects.responses_answer import (
@@ -166,11 +166,13 @@ class Responses:
             place[key] = other.text
         return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
 
+    @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
         """Return the JSON of an answer that came as a stream: its last event has it."""
         del asked
         return as_whole(content for each in reversed(events) if (content := parts(each.wire)[1]))
 
+    @turned
     def stream(self, asked: Asked, body: bytes) -> Sequence[Event]:
         """Return the events of an answer that came as JSON."""
         reader = self.reader(asked, is_stream=True)

@@ -24,7 +24,7 @@ def places(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield where the texts of an event or a response stand, in the order of `texts_of`."""
     response = node.get("response") or (node if node.get("object") == "response" else None)
     if response is not None:
-        for item in response.get("output") or ():
+        for item in _listed(response.get("output")):
             yield from _of_item(item)
     elif item := node.get("item"):
         yield from _of_item(item)
@@ -33,11 +33,17 @@ def places(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         yield from _strings(node.get("part") or {}, ("text", "refusal"))
 
 
-def _of_item(item: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+def _of_item(item: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    if not isinstance(item, dict):
+        return
     yield from _strings(item, ITEM)
     for name in ("summary", "content"):
-        for part in item.get(name) or ():
+        for part in _listed(item.get(name)):
             yield from _strings(part, ("text", "refusal"))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _strings(holder: Any, names: Iterable[str]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -52,8 +58,7 @@ def texts_of(content: bytes) -> tuple[Text, ...]:
 
 def texts_of_output(output: bytes) -> tuple[Text, ...]:
     """Return the same of what a response has come to."""
-    items: list[Any] = msgspec.json.decode(output) or []
-    return _wholes(each for item in items for each in _of_item(item))
+    return _wholes(each for item in _listed(msgspec.json.decode(output)) for each in _of_item(item))
 
 
 def _wholes(found: Iterable[tuple[dict[str, Any], str]]) -> tuple[Text, ...]:
@@ -87,8 +92,10 @@ def failed_response(contents: Iterable[bytes], error: dict[str, Any]) -> tuple[i
     }  # fmt: skip
     for position, content in enumerate(each for each in contents if each):
         node = msgspec.json.decode(content)
-        if position == 0:
-            number = (node.get("sequence_number") or 0) + 1
+        if not isinstance(node, dict):
+            continue
+        if position == 0 and isinstance(last := node.get("sequence_number"), int):
+            number = last + 1
         if isinstance(node.get("response"), dict):
             response |= node["response"]
             break
