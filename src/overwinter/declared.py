@@ -84,6 +84,10 @@ class GatewaySettings:
     cache: bool = False
     """Give an answer again for a request that is the same in everything. A client asks for it, or for none, by a header."""
     cache_s: float = 3_600.0
+    similar_model: str = ""
+    """An embedding model of this file: a client that asks for it gets the answer to a question that means the same."""
+    similar_min: float = 0.97
+    """The least cosine of two questions that mean the same, up to 1."""
     answers_mb: int = 256
     """Room for kept answers."""
     on_disconnect: str = "drain"
@@ -159,6 +163,8 @@ def _gateway(declared: Declared) -> Iterator[tuple[Place, str]]:
     gateway = declared.gateway
     if gateway.model and gateway.model not in declared.models:
         yield ("gateway", "model"), f"names no model of this file: {gateway.model!r}"
+    if gateway.similar_model and gateway.similar_model not in declared.models:
+        yield ("gateway", "similar_model"), f"names no model of this file: {gateway.similar_model!r}"
     if gateway.on_disconnect not in ("drain", "abort"):
         yield ("gateway", "on_disconnect"), f"is drain or abort, not {gateway.on_disconnect!r}"
     for key, table in (("redact", gateway.redact), ("redact_answers", gateway.redact_answers)):

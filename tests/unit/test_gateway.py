@@ -254,3 +254,22 @@ def _hold(caller, amount):
     from overwinter.gateway.budget import Hold  # noqa: PLC0415 - one test's
 
     return Hold(call=caller.call, amount_nusd=amount, budgets=caller.budgets)
+
+
+async def test_a_question_that_means_the_same_gets_its_answer_only_for_who_asks_and_is_told_so(project, provider: Mock):
+    config = config_of(provider.url, similar_model="means", similar_min=0.99)
+    config = replace(config, models={**config.models, "means": DeclaredModel(provider="mock")})
+    wish = {"is_cached": True, "is_similar": True, "cache_s": 60.0}
+    async with home_of(project, config) as app:
+        first, _ = await ask(app, chat("weather in Oslo today"), **wish)
+        again, line = await ask(app, chat("today in Oslo weather"), **wish)
+        assert again.json == first.json
+        assert line.status == "cached"
+        assert again.headers["x-overwinter-cache"].startswith("similar; cosine=1.0")
+        exact, _ = await ask(app, chat("in Oslo weather today"), is_cached=True, cache_s=60.0)
+        other, _ = await ask(app, chat("capital of France"), **wish)
+        framed, _ = await ask(app, chat("today in Oslo weather", max_completion_tokens=5), **wish)
+        assert all("x-overwinter-cache" not in each.headers for each in (first, exact, other, framed))
+        paths = [each.path for each in provider.calls]
+        assert paths.count("/v1/embeddings") == 3  # what a text means is kept too
+        assert paths.count("/v1/chat/completions") == 4

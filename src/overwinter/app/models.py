@@ -61,6 +61,7 @@ class Wish:
     is_unlogged: bool | None = None
     """None: as the configuration says; the same below."""
     is_cached: bool | None = None
+    is_similar: bool = False
     cache_s: float | None = None
 
 
@@ -163,6 +164,7 @@ class Models:
             data=wish.data,
             is_unlogged=settings.is_unlogged or bool(wish.is_unlogged),
             is_cached=settings.cache if wish.is_cached is None else wish.is_cached,
+            is_similar=wish.is_similar,
             cache_s=wish.cache_s,
         )
 

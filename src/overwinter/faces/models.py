@@ -231,8 +231,8 @@ def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
     )
     cache = headers.get(f"{OURS}cache", "")
     age = re.fullmatch(r"max-age=(\d{1,9})", cache)
-    if cache not in ("", "use", "none") and age is None:
-        message = f"{OURS}cache is 'use', 'none' or 'max-age=SECONDS', not {cache[:100]!r}"
+    if cache not in ("", "use", "similar", "none") and age is None:
+        message = f"{OURS}cache is 'use', 'similar', 'none' or 'max-age=SECONDS', not {cache[:100]!r}"
         raise ModelRefused(Refusal(why="invalid", message=message))
     return Wish(
         call=call,
@@ -241,6 +241,7 @@ def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
         data=headers.get(f"{OURS}data", "")[:100],
         is_unlogged=True if headers.get(f"{OURS}log") == "none" else None,
         is_cached=None if not cache else cache != "none",
+        is_similar=cache == "similar",
         cache_s=float(age[1]) if age is not None else None,
     )
 

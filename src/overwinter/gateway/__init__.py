@@ -9,6 +9,7 @@ budget, so what is spent and held never passes a limit. Bytes go through as they
 them to learn what was used and how the answer ended.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -26,6 +27,7 @@ from overwinter.gateway.money import Accounts, Allowance
 from overwinter.gateway.prices import Prices
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Breaker, Routes, Target
+from overwinter.gateway.similar import KNOWN_MAX, Known, Similars, nearest, question, vector_in
 from overwinter.gateway.upstream import Upstream
 from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
 
@@ -43,6 +45,10 @@ class Settings:
     cache_s: float = 3_600.0
     named_s: float = 86_400.0
     """How long the answer of a named call is kept for whoever asks for it again."""
+    similar_model: str = ""
+    """The embedding model that says which questions mean the same; "": none are compared."""
+    similar_min: float = 0.97
+    """The least cosine of two questions that mean the same."""
     version: str = ""
     """Of the rules of redaction: with other ones, other keys."""
 
@@ -113,6 +119,32 @@ class Cutting:
         return self.count
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Like:
+    """A question, and the answer to one like it."""
+
+    frame: bytes
+    vector: bytes
+    kept: Kept | None
+    score: float
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A sink that keeps what comes."""
+
+    status: int = 0
+    parts: list[bytes] = field(default_factory=list[bytes])
+    is_gone: bool = False
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        del headers
+        self.status = status
+
+    async def write(self, body: bytes) -> None:
+        self.parts.append(body)
+
+
 class Gateway:
     """Answers model calls."""
 
@@ -124,6 +156,7 @@ class Gateway:
         policy: Policy,
         cleaner: Cleaner,
         answers: Answers,
+        similars: Similars,
         ledger: Ledger,
         prices: Prices,
         upstream: Upstream,
@@ -135,7 +168,7 @@ class Gateway:
     ) -> None:
         self.routes, self.breaker = routes, Breaker()
         self._dialects, self._policy, self._cleaner = dialects, policy, cleaner
-        self._answers, self._clock = answers, clock
+        self._answers, self._similars, self._clock = answers, similars, clock
         self._accounts = Accounts(ledger, prices, clock)
         self._secret, self._settings = secret, settings
         self._may_act = may_act
@@ -206,14 +239,48 @@ class Gateway:
         key = self._key(call, targets)
         kept = None if key is None else (await self._answers.find(key) or await self._flights.join(key))
         if kept is not None:
-            await self._give(call, kept, cleaned)
+            await self._give(call, kept, cleaned, "hit")
             return
         fresh: Kept | None = None
         try:
+            like = None if key is None else await self._like(call, targets)
+            if like is not None and like.kept is not None:
+                await self._give(call, like.kept, cleaned, f"similar; cosine={like.score:.4f}")
+                return
             fresh = await self._fresh(call, targets, cleaned, key)
+            if like is not None and fresh is not None and key is not None:
+                until_us = fresh.made_us + round(self._kept_s(call.caller) * SECOND_US)
+                await self._similars.learn(like.frame, Known(key, like.vector), until_us=until_us)
         finally:
             if key is not None:
                 self._flights.land(key, fresh)
+
+    async def _like(self, call: _Call, targets: Sequence[Target]) -> "_Like | None":
+        """Return what is known of questions like this one; None: it is not compared with others."""
+        caller, model = call.caller, self._settings.similar_model
+        asking = question(call.asked) if caller.is_similar and model and call.asked.operation == "generate" else None
+        if asking is None:
+            return None
+        frame = self._key_of(asking.frame, caller, targets)
+        vector = await self._vector(asking.text, caller, model)
+        if vector is None:
+            return None
+        found = nearest(vector, await self._similars.known(frame, KNOWN_MAX))
+        is_like = found is not None and found[1] >= self._settings.similar_min
+        kept = await self._answers.find(found[0].answer) if found is not None and is_like else None
+        return _Like(frame=frame, vector=vector, kept=kept, score=found[1] if found is not None else 0.0)
+
+    async def _vector(self, text: str, caller: Caller, model: str) -> bytes | None:
+        """Ask what a question means, as a call of the caller's own; None: nobody says."""
+        body = json.dumps({"model": model, "input": text}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        sink = _Kept()
+        try:
+            asked = self._dialects["embeddings"].read("POST", "/v1/embeddings", {}, body)
+            named = replace(caller, call=f"{caller.call}~like", is_named=False, is_similar=False)
+            await self.answer(asked, named, sink)
+            return vector_in(b"".join(sink.parts)) if sink.status == 200 else None  # noqa: PLR2004 - RFC 9110, 15.3.1
+        except (ModelRefused, ValueError):
+            return None
 
     def permitted(self, caller: Caller, models: Sequence[str]) -> list[str]:
         """Return those of some models that a caller may ask."""
@@ -263,9 +330,15 @@ class Gateway:
             or asked.is_background
         ):
             return None
+        return self._key_of(asked, caller, targets)
+
+    def _key_of(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> bytes:
         route = f"{targets[0].provider.name}/{targets[0].model}"
         version = f"{self._policy.version}/{self._settings.version}"
         return cache_key(asked, self._secret, tenant=caller.tenant, route=route, version=version)
+
+    def _kept_s(self, caller: Caller) -> float:
+        return self._settings.cache_s if caller.cache_s is None else caller.cache_s
 
     async def _repeated(self, call: _Call) -> bool:
         """Give a named call the answer that it got before; False: it got none."""
@@ -277,19 +350,19 @@ class Gateway:
         if kept.request != request_digest(call.asked):
             message = "this idempotency key came with another request before: take a new key for a new request"
             raise ModelRefused(Refusal(why="repeated", message=message))
-        await self._replay(call, kept, Restore())
+        await self._replay(call, kept, Restore(), "hit")
         call.line = replace(call.line, status="repeated")
         return True
 
-    async def _give(self, call: _Call, kept: Kept, cleaned: Cleaned) -> None:
+    async def _give(self, call: _Call, kept: Kept, cleaned: Cleaned, how: str) -> None:
         """Answer with what was kept: free, but counted."""
         await self._reserve(call, 0)
         call.line = replace(
             call.line, status="cached", saved_nusd=kept.cost_nusd, cost_nusd=0, usage=kept.usage, upstream=kept.provider
         )
-        await self._replay(call, kept, cleaned.restore)
+        await self._replay(call, kept, cleaned.restore, how)
 
-    async def _replay(self, call: _Call, kept: Kept, restore: Restore) -> None:
+    async def _replay(self, call: _Call, kept: Kept, restore: Restore, how: str) -> None:
         """Send a kept answer, as a stream or as JSON, whichever was asked."""
         dialect, asked = call.dialect, call.asked
         whole = kept.body
@@ -299,7 +372,7 @@ class Gateway:
         whole = restore.whole(whole)
         call.has_begun = True
         media = "text/event-stream" if asked.is_stream else "application/json"
-        await call.sink.begin(200, {"content-type": media, "x-overwinter-cache": "hit"})
+        await call.sink.begin(200, {"content-type": media, "x-overwinter-cache": how})
         if asked.is_stream:
             await call.sink.write(
                 b"".join(each.wire for each in dialect.stream(asked, whole) if not each.is_usage_only)
@@ -333,7 +406,7 @@ class Gateway:
             await self._keep(call_key(caller.call, self._secret), kept, self._settings.named_s)
         if key is None or not is_keepable(asked, done.tap, is_opted_in=caller.cache_s is not None):
             return None
-        await self._keep(key, kept, self._settings.cache_s if caller.cache_s is None else caller.cache_s)
+        await self._keep(key, kept, self._kept_s(caller))
         return kept
 
     async def _reserve(self, call: _Call, nusd: int) -> None:

@@ -30,6 +30,8 @@ class Caller:
     """Whether nothing of what is said is kept, only counts, digests and costs."""
     is_cached: bool = False
     """Whether a kept answer will do."""
+    is_similar: bool = False
+    """Whether the answer to a question that means the same will do."""
     cache_s: float | None = None
     """How long an answer is kept; None: as the configuration says."""
 

@@ -23,6 +23,7 @@ from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeTooNew
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, Window
+from overwinter.gateway.similar import KNOWN_MAX, Known
 from overwinter.gateway.usage import Usage
 
 __all__ = ["ModelsFile", "Total", "open_models_file"]
@@ -51,6 +52,9 @@ create table answer (
     key blob primary key, body blob not null, about text not null, size integer not null, used integer not null,
     until integer not null) strict, without rowid;
 create index answer_used on answer (used);
+create table similar (
+    frame blob not null, made integer not null, answer blob not null, vector blob not null, until integer not null,
+    primary key (frame, made, answer)) strict, without rowid;
 """
 _LINE = "call, began, ended, agent, run, key, dialect, upstream, model, priced, state, status, held, cost, saved, usage, answer"
 # A row of a window that nobody spent from yet is as good as one with zeros in it.
@@ -307,6 +311,27 @@ class ModelsFile:
                     break
                 db.execute("delete from answer where key = ?", (old,))
                 size -= old_size
+
+    async def known(self, frame: bytes, limit: int) -> Sequence[Known]:
+        """Return the newest questions of a frame."""
+        sql = "select answer, vector from similar where frame = ? and until > ? order by made desc limit ?"
+        with guarded(self._path):
+            return [Known(*row) for row in self._db.execute(sql, (frame, self._clock.now_us(), limit))]
+
+    async def learn(self, frame: bytes, known: Known, *, until_us: int) -> None:
+        """Keep a question for whoever asks another one like it."""
+        now_us = self._clock.now_us()
+        with self._transaction() as db:
+            db.execute("delete from similar where frame = ? and until <= ?", (frame, now_us))
+            db.execute(
+                "insert or replace into similar values (?, ?, ?, ?, ?)",
+                (frame, now_us, known.answer, known.vector, until_us),
+            )
+            db.execute(
+                "delete from similar where frame = ?1 and made < (select min(made) from (select made from similar where frame = ?1 "
+                "order by made desc limit ?2))",
+                (frame, KNOWN_MAX),
+            )
 
     @contextmanager
     def _transaction(self) -> "Generator[apsw.Connection]":

@@ -76,13 +76,18 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                 policy=policy,
                 cleaner=Cleaner(),
                 answers=file,
+                similars=file,
                 ledger=file,
                 prices=prices,
                 upstream=upstream,
                 clock=clock,
                 random=SystemRandom(),
                 secret=secret,
-                settings=Settings(cache_s=config.gateway.cache_s),
+                settings=Settings(
+                    cache_s=config.gateway.cache_s,
+                    similar_model=config.gateway.similar_model,
+                    similar_min=config.gateway.similar_min,
+                ),
                 may_act=may_act,
             )
             yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=spoken)
