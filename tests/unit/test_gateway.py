@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import anyio
 import pytest
@@ -259,7 +260,7 @@ def _hold(caller, amount):
 async def test_a_question_that_means_the_same_gets_its_answer_only_for_who_asks_and_is_told_so(project, provider: Mock):
     config = config_of(provider.url, similar_model="means", similar_min=0.99)
     config = replace(config, models={**config.models, "means": DeclaredModel(provider="mock")})
-    wish = {"is_cached": True, "is_similar": True, "cache_s": 60.0}
+    wish: dict[str, Any] = {"is_cached": True, "is_similar": True, "cache_s": 60.0}
     async with home_of(project, config) as app:
         first, _ = await ask(app, chat("weather in Oslo today"), **wish)
         again, line = await ask(app, chat("today in Oslo weather"), **wish)
