@@ -33,6 +33,7 @@ _KNOWN = frozenset({
 """Keys of the dialects and of schemas: not searched, and shown in paths. Another one may be what must not be in an error."""
 _ENCODED = re.compile(r"data:[\w.+/-]{1,100}(?:;[\w.=-]{1,100}){0,4};base64,[A-Za-z0-9+/=_-]*+")
 """An image or a file in an address (RFC 2397): in a megabyte of base64 anything is found, and a letter changed destroys it."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}+={0,2}")
 _FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "properties", "response"})
 """Objects below these belong to the caller: an `id` or a `data` in them is no field of a dialect, so nothing there is opaque."""
 
@@ -137,6 +138,11 @@ def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int
     return walk.leaves
 
 
+def _is_file(key: str, value: object) -> bool:
+    """Whether a text is a file in base64. A document of plain text has the same key, so the key alone does not tell."""
+    return key == "data" and isinstance(value, str) and _BASE64.fullmatch(value) is not None
+
+
 class _Walk:
     """Goes through a document in the order of its tokens."""
 
@@ -150,7 +156,7 @@ class _Walk:
     def over(self, value: object, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
         """Take in a value; `opaque` is None below an opaque key: its tokens are counted and not looked at."""
         if isinstance(value, str):
-            self._leaf(value, path, key, is_seen=opaque is not None)
+            self._leaf(value, path, key, is_seen=opaque is not None and not (opaque and _is_file(key, value)))
         elif isinstance(value, list):
             for at, each in enumerate(cast("list[object]", value)):
                 # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.

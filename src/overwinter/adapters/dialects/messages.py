@@ -84,10 +84,10 @@ class Messages:
     text_fields = frozenset(
         {"system", "messages", "tools", "metadata", "stop_sequences", "output_config", "output_format"}
     )
-    # Not `data` and `id`: they are names of arguments too, and a document of plain text has the first.
+    # Not `data`: a document of plain text has it too. Redaction leaves it alone where it is a file in base64.
     opaque_keys = frozenset({
         "type", "role", "thinking", "signature", "encrypted_content", "encrypted_index", "encrypted_stdout", "media_type",
-        "cache_control", "file_id",
+        "cache_control", "file_id", "id", "tool_use_id",
     })  # fmt: skip
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
