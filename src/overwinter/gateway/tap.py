@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from overwinter.gateway.dialect import Asked, Event
 from overwinter.gateway.usage import Usage
 
-__all__ = ["Tap"]
+__all__ = ["BYTES_PER_TOKEN", "Tap"]
 
 BYTES_PER_TOKEN = 4
 """For estimates alone: English text has about four bytes a token with every provider's tokenizer."""
@@ -41,6 +41,8 @@ class Tap:
                 self.output_bytes += len(each.text)
         elif event.kind == "terminal":
             self.has_begun = self.is_whole = True
+            if not self.output_bytes:  # an answer in one piece; at the end of a stream its texts are only said again
+                self.output_bytes = sum(len(each.text) for each in event.texts)
         elif event.kind == "error":
             self.error = event
 

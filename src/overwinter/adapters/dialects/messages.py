@@ -30,6 +30,7 @@ class _Delta(msgspec.Struct):
     type: str = ""
     text: str | None = None
     partial_json: str | None = None
+    thinking: str | None = None
     stop_reason: str | None = None
 
 
@@ -193,11 +194,14 @@ class _Sayings:
             return Event(wire=wire, kind="content")
         match said.type or name:
             case "content_block_delta":
-                return Event(wire=wire, kind="content", texts=_texts(said), answer_id=self._id)
+                texts = _texts(said)
+                self._counts.saw(texts[0].text if texts else said.delta and said.delta.thinking)
+                return Event(wire=wire, kind="content", texts=texts, answer_id=self._id)
             case "content_block_start":
                 return self._started(wire, said)
             case "content_block_stop":
-                return Event(wire=wire, closes=(str(said.index),), answer_id=self._id)
+                usage = self._counts.estimated()
+                return Event(wire=wire, usage=usage, closes=(str(said.index),), answer_id=self._id)
             case "message_start":
                 message = said.message or _Message()
                 self._id = message.id or ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import msgspec
 
 from overwinter.adapters.dialects.request import COUNT_MAX
+from overwinter.gateway.tap import BYTES_PER_TOKEN
 from overwinter.gateway.usage import Usage
 
 __all__ = ["Counts", "Told", "decoded"]
@@ -68,6 +69,21 @@ class Counts:
     def __init__(self) -> None:
         self._told = Told()
         self._is_wrong = False
+        self._seen = 0
+        self._usage: Usage | None = None
+
+    def saw(self, text: str | None) -> None:
+        """Take note of output, what was thought included: an answer that is cut has no count of it."""
+        if text:
+            self._seen += len(text)
+
+    def estimated(self) -> Usage | None:
+        """Return the counts at the end of a block, by what was seen: what was thought is in no other estimate."""
+        if self._usage is None:
+            return None
+        return replace(
+            self._usage, output=max(self._usage.output, -(-self._seen // BYTES_PER_TOKEN)), source="estimated"
+        )
 
     def take(self, told: Told | None) -> Usage | None:
         """Return what has been used by now; None if nobody has said it, or what cannot be."""
@@ -79,7 +95,8 @@ class Counts:
                 setattr(told, name, getattr(before, name))
         self._told = told
         self._is_wrong = self._is_wrong or not _is_possible(told)
-        return None if self._is_wrong or told.output_tokens is None else _usage(told)
+        self._usage = None if self._is_wrong or told.output_tokens is None else _usage(told)
+        return self._usage
 
 
 def _is_possible(told: Told) -> bool:
