@@ -47,10 +47,14 @@ def usage_of(told: Metadata | None) -> Usage | None:
     heard = max(0, _audio(told.prompt_tokens_details) - _audio(told.cache_tokens_details))
     spoken = _audio(told.candidates_tokens_details)
     prompt = told.prompt_token_count
-    if not all(0 <= each <= COUNT_MAX for each in (prompt, read, tools, said, thought, heard, spoken)):
+    if (
+        min(prompt, read, tools, said, thought, spoken) < 0
+        or max(prompt, read, tools, said, thought, spoken) > COUNT_MAX
+    ):
         return None
     heard, spoken = min(heard, max(0, prompt - read)), min(spoken, said)
-    tier = (told.service_tier or told.traffic_type or "").lower().removeprefix("on_demand_")
+    tier = told.service_tier or told.traffic_type or ""
+    tier = tier.lower().removeprefix("on_demand_") if tier else ""
     return Usage(
         fresh=max(0, prompt - read - heard) + tools,
         cache_read=read,
@@ -63,7 +67,11 @@ def usage_of(told: Metadata | None) -> Usage | None:
 
 
 def _audio(details: list[_Modality] | None) -> int:
-    return sum(each.token_count or 0 for each in details or () if each.modality == AUDIO)
+    count = 0
+    for each in details or ():
+        if each.modality == AUDIO:
+            count += each.token_count or 0
+    return count
 
 
 def as_whole(contents: Iterable[bytes]) -> bytes:

@@ -246,9 +246,9 @@ class _Sayings:
     def _grown(self, wire: bytes, kind: str, said: _Said) -> Event:
         if kind == "response.refusal.delta":
             self._is_refusal = True
-        texts = ()
-        if said.delta and kind not in OPAQUE_DELTAS:
-            texts = (Text(_channel(kind.removesuffix(".delta"), said), said.delta, is_json="arguments" in kind),)
+        if not said.delta or kind in OPAQUE_DELTAS:
+            return Event(wire=wire, kind="content", answer_id=self._id)
+        texts = (Text(_channel(kind[:-6], said), said.delta, "arguments" in kind),)
         return Event(wire=wire, kind="content", texts=texts, answer_id=self._id)
 
     def _state(self, wire: bytes, kind: str, response: _Response) -> Event:
