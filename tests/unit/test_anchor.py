@@ -9,8 +9,9 @@ import pytest
 
 from kit import opened
 from overwinter.adapters.sqlite import Accepted, accept_older
+from overwinter.adapters.sqlite.anchor import SLOT_BYTES, Anchor, AnchorFile, read
 from overwinter.config import Agent, Config, Worker
-from overwinter.errors import HomeDamaged, NotFound
+from overwinter.errors import HomeDamaged, NotFound, UsageError
 
 pytestmark = pytest.mark.anyio
 FREE = Agent(owner="owner@example.com", tools=("*",))
@@ -79,3 +80,47 @@ async def test_a_home_that_goes_on_as_it_was_is_opened_and_nothing_is_to_be_acce
     with pytest.raises(HomeDamaged, match=r"audit\.anchor"):
         async with agents(project):
             pass
+
+
+def anchor(size):
+    return Anchor(origin="overwinter/x", size=size, root=bytes([size % 256]) * 32, epochs=size)
+
+
+def test_a_torn_or_lost_write_of_an_anchor_leaves_the_one_before(tmp_path):
+    place = tmp_path / "audit.anchor"
+    with closing(AnchorFile(place)) as file:
+        file.keep(anchor(0))
+    for size in range(1, 6):
+        before = place.read_bytes()
+        with closing(AnchorFile(place)) as file:
+            assert file.known == anchor(size - 1)
+            file.keep(anchor(size))
+        after = place.read_bytes()
+        assert read(place) == anchor(size)
+        changed = [at for at, (one, other) in enumerate(zip(before, after, strict=True)) if one != other]
+        assert changed[0] // SLOT_BYTES == changed[-1] // SLOT_BYTES, "the slot of the one before was touched"
+        for end in range(changed[0], changed[-1] + 1, 5):
+            place.write_bytes(after[:end] + before[end:])
+            assert read(place) == anchor(size - 1)
+        place.write_bytes(after)
+
+
+def test_an_anchor_of_an_older_version_is_read_and_written_anew_in_slots(tmp_path):
+    place = tmp_path / "audit.anchor"
+    old = {"origin": "overwinter/x", "size": 3, "root": "03" * 32, "epochs": 3, "accepted": None}
+    place.write_text(json.dumps(old))
+    with closing(AnchorFile(place)) as file:
+        assert file.known == anchor(3)
+        file.keep(anchor(4))
+        place.unlink()  # of somebody who puts the directory back under a running server
+        file.keep(anchor(5))
+    assert (read(place), place.stat().st_size, place.stat().st_mode & 0o777) == (anchor(5), 2 * SLOT_BYTES, 0o600)
+
+
+def test_a_reason_that_does_not_fit_is_refused_and_changes_nothing(tmp_path):
+    place = tmp_path / "audit.anchor"
+    with closing(AnchorFile(place)) as file:
+        file.keep(anchor(1))
+    with pytest.raises(UsageError, match="shorter"):
+        accept_older(place, Accepted(by="lead", reason="x" * SLOT_BYTES))
+    assert read(place) == anchor(1)

@@ -41,7 +41,7 @@ class Found:
 class Sealing:
     """Adds entries to the log in the transaction that they belong to. Used by whoever has the writing connection."""
 
-    def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock, anchor: Path) -> None:
+    def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock, anchor: anchor.AnchorFile) -> None:
         self._end, self._signer, self._clock, self._anchor = end, signer, clock, anchor
 
     def __call__(self, db: apsw.Connection, entries: Sequence[Entry]) -> Callable[[], None]:
@@ -63,9 +63,13 @@ class Sealing:
                 with suppress(
                     OSError
                 ):  # the commit stands all the same; the next one, or the next opening, tries again
-                    anchor.keep(self._anchor, reached)
+                    self._anchor.keep(reached)
 
         return keep
+
+    def close(self) -> None:
+        """Close the anchor."""
+        self._anchor.close()
 
 
 def log_signer(db: apsw.Connection, path: Path) -> Signer:
@@ -124,18 +128,23 @@ def sealing(db: apsw.Connection, signer: Signer, clock: Clock, path: Path) -> Se
         raise HomeDamaged(
             f"the audit log in {path} was changed from outside: {fault}; keep the file and ask who did it"
         )
-    sealed = Sealing(end, signer, clock, place)
-    _hold_against_anchor(db, sealed, anchor.now(db, signer.public.name, end), place)
+    file = anchor.AnchorFile(place)
+    sealed = Sealing(end, signer, clock, file)
+    try:
+        _hold_against_anchor(db, sealed, anchor.now(db, signer.public.name, end), file)
+    except BaseException:
+        file.close()
+        raise
     return sealed
 
 
-def _hold_against_anchor(db: apsw.Connection, seal: Sealing, present: anchor.Anchor, place: Path) -> None:
-    known = anchor.read(place)
+def _hold_against_anchor(db: apsw.Connection, seal: Sealing, present: anchor.Anchor, file: anchor.AnchorFile) -> None:
+    known = file.known
     fault = None if known is None else anchor.anchor_fault(db, present, known)
     if known is not None and fault is not None:
         if known.accepted is None:
             raise HomeDamaged(
-                f"the audit log beside {place} is not the one that this home had: {fault}. An older copy was put back, and "
+                f"the audit log beside {file.place} is not the one that this home had: {fault}. An older copy was put back, and "
                 "whoever was revoked since could act again: restore the newest copy; or `overwinter audit accept --reason ...` "
                 "goes on with this one, and then revoke them again"
             )
@@ -149,7 +158,7 @@ def _hold_against_anchor(db: apsw.Connection, seal: Sealing, present: anchor.Anc
         keep()
     elif present != known:
         with suppress(OSError):
-            anchor.keep(place, present)
+            file.keep(present)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

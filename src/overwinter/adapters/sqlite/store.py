@@ -78,12 +78,12 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
         epoch = migrate(writing, path, key_id(key))
         with closing(connect(path, is_writer=False)) as reading:
             signer = log_signer(writing, path)
-            seal = sealing(writing, signer, clock, path)
-            store = SqliteStore(path, writing, reading, clock, ids, epoch, seal, signer.public)
-            try:
-                yield store
-            finally:
-                await store.close()
+            with closing(sealing(writing, signer, clock, path)) as seal:
+                store = SqliteStore(path, writing, reading, clock, ids, epoch, seal, signer.public)
+                try:
+                    yield store
+                finally:
+                    await store.close()
 
 
 class SqliteStore:
