@@ -1,12 +1,15 @@
 """What `overwinter.toml` says of models: who answers, under which names, for how much, and what may leave."""
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = [
+    "CLASSES",
     "DIALECTS",
     "MODEL_NAME",
+    "OTHERWISE",
     "Declared",
     "DeclaredBudget",
     "DeclaredModel",
@@ -20,6 +23,10 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9*?._:/@-]{1,200}")
 WINDOWS = ("hour", "day", "month", "ever")
 SCOPES = re.compile(r"(tenant|run|(team|agent|key):.+)")
 TREATMENTS = ("block", "mask", "replace", "leave")
+CLASSES = ("secret", "card", "iban", "email", "phone", "ssn", "national-id", "passport", "ip", "word")
+"""Of confidential values; see docs/redaction.md."""
+OTHERWISE = "otherwise"
+"""In `redact`: what is done about a class that it does not name."""
 Place = tuple[str, ...]
 
 
@@ -95,11 +102,12 @@ class GatewaySettings:
     is_unlogged: bool = False
     """Keep nothing of what is said, only counts, digests and costs."""
     redact: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Class of data to `block`, `mask`, `replace` or `leave`: `{ secret = "block", email = "replace" }`."""
+    """Class of data to `block`, `mask`, `replace` or `leave`: `{ secret = "block", email = "replace", otherwise = "leave" }`. Any
+    entry, or `words`, turns redaction on. What is not named is replaced, secrets are masked, addresses of computers are left."""
     redact_answers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The same for what models say: `block`, `mask` or `leave`."""
+    """The same for what models say: `block`, `mask` or `leave`. What is not named is left."""
     words: str = ""
-    """File with words of your own, one a line, that are redacted as class `word`."""
+    """File with words of your own, one a line, that are redacted as class `word`; beside overwinter.toml, if it is no whole path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +175,21 @@ def _gateway(declared: Declared) -> Iterator[tuple[Place, str]]:
         yield ("gateway", "similar_model"), f"names no model of this file: {gateway.similar_model!r}"
     if gateway.on_disconnect not in ("drain", "abort"):
         yield ("gateway", "on_disconnect"), f"is drain or abort, not {gateway.on_disconnect!r}"
-    for key, table in (("redact", gateway.redact), ("redact_answers", gateway.redact_answers)):
-        for name, treatment in table.items():
-            if treatment not in TREATMENTS:
-                yield ("gateway", key, name), f"is one of {', '.join(TREATMENTS)}, not {treatment!r}"
+    yield from _treated("redact", gateway.redact, (*CLASSES, OTHERWISE), TREATMENTS)
+    yield from _treated(
+        "redact_answers", gateway.redact_answers, CLASSES, [each for each in TREATMENTS if each != "replace"]
+    )
+    if gateway.redact.get("secret") == "replace":
+        yield ("gateway", "redact", "secret"), "is never 'replace', for a secret is given back to nobody: mask or block"
+
+
+def _treated(
+    key: str, table: Mapping[str, str], classes: Sequence[str], treatments: Sequence[str]
+) -> Iterator[tuple[Place, str]]:
+    for name, treatment in table.items():
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, 1)
+            known = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(classes)}"
+            yield ("gateway", key, name), f"is no class of confidential values: {known}"
+        if treatment not in treatments:
+            yield ("gateway", key, name), f"is one of {', '.join(treatments)}, not {treatment!r}"

@@ -24,6 +24,7 @@ class Counters:
     _tokens: Counter[Labels] = field(default_factory=Counter[Labels])
     _cost: Counter[Labels] = field(default_factory=Counter[Labels])
     _saved: Counter[Labels] = field(default_factory=Counter[Labels])
+    _redactions: Counter[Labels] = field(default_factory=Counter[Labels])
     _buckets: Counter[float] = field(default_factory=Counter[float])
     _seconds: float = 0.0
     _count: int = 0
@@ -50,6 +51,10 @@ class Counters:
         self._seconds += took_s
         self._buckets[next((each for each in BUCKETS_S if took_s <= each), float("inf"))] += 1
 
+    def redacted(self, side: str, kind: str) -> None:
+        """Count a confidential value that was found: in a request or an answer, and of which class."""
+        _add(self._redactions, (("class", kind), ("in", side)), 1)
+
     def text(self, *, under_way: int, budgets: Sequence[Spent]) -> str:
         """Return everything in Prometheus' text format."""
         spent = {_of(each): each.spent_nusd / 1e9 for each in budgets}
@@ -66,6 +71,12 @@ class Counters:
             _figure("overwinter_model_cost_usd_total", "counter", "What model calls cost.", _usd(self._cost)),
             _figure(
                 "overwinter_model_saved_usd_total", "counter", "What kept answers would have cost.", _usd(self._saved)
+            ),
+            _figure(
+                "overwinter_redactions_total",
+                "counter",
+                "Confidential values blocked, masked or replaced.",
+                self._redactions,
             ),
             _figure("overwinter_model_calls_under_way", "gauge", "Model calls under way.", {(): under_way}),
             _figure("overwinter_budget_spent_usd", "gauge", "Spent in the window.", spent),

@@ -57,6 +57,8 @@ class Wish:
     """Names the call for ever."""
     is_named: bool = False
     key: str = ""
+    session: str = ""
+    """By which the client names its conversation."""
     data: str = ""
     is_unlogged: bool | None = None
     """None: as the configuration says; the same below."""
@@ -77,6 +79,7 @@ class Models:
         self.counters = Counters()
         """What this process did since it began."""
         self.gateway.ended = self.counters.count
+        self.gateway.cleaner.told = self.counters.redacted
         self.thinker = Thinker(self.gateway.routes, self.dialects, self._for_program, default=config.gateway.model)
         """Answers `tools.think`."""
 
@@ -161,6 +164,7 @@ class Models:
             budgets=budgets_of(self._config, (*parents, agent), run_id=run_id, key=wish.key),
             tenant=TENANT,
             key=wish.key,
+            session=wish.session,
             data=wish.data,
             is_unlogged=settings.is_unlogged or bool(wish.is_unlogged),
             is_cached=settings.cache if wish.is_cached is None else wish.is_cached,

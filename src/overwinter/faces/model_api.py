@@ -109,6 +109,7 @@ def _line(line: Line) -> dict[str, Value]:
         "status": line.status or None, "held_usd": line.held_nusd / NUSD,
         "cost_usd": None if line.cost_nusd is None else line.cost_nusd / NUSD, "cost_nusd": line.cost_nusd,
         "saved_usd": line.saved_nusd / NUSD, "answer": line.answer_id or None,
+        "found": dict(line.found),
         "usage": None if usage is None else {
             "input": usage.input, "cache_read": usage.cache_read, "cache_write": usage.cache_write + usage.cache_write_long,
             "output": usage.output, "reasoning": usage.reasoning, "tier": usage.tier or None, "source": usage.source,

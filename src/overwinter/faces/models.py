@@ -45,6 +45,8 @@ PATHS: Mapping[str, DialectName] = {
 }
 _RESPONSE = re.compile(r"/v1/responses/[A-Za-z0-9_-]{1,256}(/cancel)?")
 _GEMINI = re.compile(r"/v1(beta)?/models/[^/:]+:(generateContent|streamGenerateContent|countTokens)")
+SESSIONS = ("x-claude-code-session-id", "session-id", "x-session-id")
+"""Headers by which Claude Code, Codex and opencode name a conversation; without one, all calls of a token are one."""
 LISTS = frozenset({"/v1/models", "/v1beta/models"})
 PROBES = frozenset({"/", "/api/hello"})
 """Asked with HEAD by clients that want to know whether anybody is there."""
@@ -238,12 +240,26 @@ def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
         call=call,
         is_named=bool(named),
         key=token.id if token is not None else "",
+        session=next((headers[each] for each in SESSIONS if headers.get(each)), "")[:200],
         data=headers.get(f"{OURS}data", "")[:100],
-        is_unlogged=True if headers.get(f"{OURS}log") == "none" else None,
+        is_unlogged=_is_unlogged(headers),
         is_cached=None if not cache else cache != "none",
         is_similar=cache == "similar",
         cache_s=float(age[1]) if age is not None else None,
     )
+
+
+def _is_unlogged(headers: Mapping[str, str]) -> bool | None:
+    """Return whether nothing of what is said is kept; None: as the configuration says. A client can ask for less, never for more.
+
+    Raises:
+        ModelRefused: its header says what nobody knows.
+    """
+    log = headers.get(f"{OURS}log", "")
+    if log not in ("", "none"):
+        message = f"{OURS}log is 'none' or left out, not {log[:100]!r}"
+        raise ModelRefused(Refusal(why="invalid", message=message))
+    return True if log else None
 
 
 def _is_aborted(headers: Mapping[str, str], otherwise: str) -> bool:

@@ -22,6 +22,7 @@ from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.budget import Ledger, Line
 from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, request_digest
 from overwinter.gateway.caller import Caller, Sink
+from overwinter.gateway.cleaning import Cleaned, Cleaner
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
 from overwinter.gateway.money import Accounts, Allowance
 from overwinter.gateway.prices import Prices
@@ -53,31 +54,6 @@ class Settings:
     """Of the rules of redaction: with other ones, other keys."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cleaned:
-    """A request as it may leave."""
-
-    asked: Asked
-    replaced: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
-    """Top-level values in which something was replaced."""
-    restore: Restore = field(default_factory=Restore)
-    found: Mapping[str, int] = field(default_factory=dict[str, int])
-    """How often each class was found."""
-
-
-class Cleaner:
-    """Takes out of a request what must not leave. This one takes nothing; see `redaction`."""
-
-    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect) -> Cleaned:
-        """Return what goes on.
-
-        Raises:
-            ModelRefused: something in it may not leave at all, or that cannot be told.
-        """
-        del caller, dialect
-        return Cleaned(asked=asked)
-
-
 @dataclass(slots=True, eq=False)
 class _UnderWay:
     caller: Caller
@@ -97,6 +73,8 @@ class _Call:
     method: str
     sink: Sink
     line: Line
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often each confidential class was found."""
     is_held: bool = False
     """Whether it has a line in the ledger that must be settled."""
     job: Job | None = None
@@ -167,7 +145,7 @@ class Gateway:
         may_act: Callable[[str], bool],
     ) -> None:
         self.routes, self.breaker = routes, Breaker()
-        self._dialects, self._policy, self._cleaner = dialects, policy, cleaner
+        self._dialects, self._policy, self.cleaner = dialects, policy, cleaner
         self._answers, self._similars, self._clock = answers, similars, clock
         self._accounts = Accounts(ledger, prices, clock)
         self._secret, self._settings = secret, settings
@@ -232,9 +210,9 @@ class Gateway:
 
     async def _answer(self, call: _Call) -> None:
         targets = self._permitted(call)
-        cleaned = await self._cleaner.clean(call.asked, call.caller, call.dialect)
-        call.asked = cleaned.asked
-        if await self._repeated(call):
+        cleaned = await self.cleaner.clean(call.asked, call.caller, call.dialect)
+        call.asked, call.found = cleaned.asked, cleaned.found
+        if await self._repeated(call, cleaned.restore):
             return
         key = self._key(call, targets)
         kept = None if key is None else (await self._answers.find(key) or await self._flights.join(key))
@@ -258,7 +236,9 @@ class Gateway:
     async def _like(self, call: _Call, targets: Sequence[Target]) -> "_Like | None":
         """Return what is known of questions like this one; None: it is not compared with others."""
         caller, model = call.caller, self._settings.similar_model
-        asking = question(call.asked) if caller.is_similar and model and call.asked.operation == "generate" else None
+        is_compared = caller.is_similar and call.asked.operation == "generate" and not call.found
+        # Two people's questions may mean the same, and be answered with the address of one of them.
+        asking = question(call.asked) if is_compared and model else None
         if asking is None:
             return None
         frame = self._key_of(asking.frame, caller, targets)
@@ -340,7 +320,7 @@ class Gateway:
     def _kept_s(self, caller: Caller) -> float:
         return self._settings.cache_s if caller.cache_s is None else caller.cache_s
 
-    async def _repeated(self, call: _Call) -> bool:
+    async def _repeated(self, call: _Call, restore: Restore) -> bool:
         """Give a named call the answer that it got before; False: it got none."""
         if not call.caller.is_named:
             return False
@@ -350,7 +330,7 @@ class Gateway:
         if kept.request != request_digest(call.asked):
             message = "this idempotency key came with another request before: take a new key for a new request"
             raise ModelRefused(Refusal(why="repeated", message=message))
-        await self._replay(call, kept, Restore(), "hit")
+        await self._replay(call, kept, restore, "hit")
         call.line = replace(call.line, status="repeated")
         return True
 
@@ -383,12 +363,13 @@ class Gateway:
     async def _fresh(self, call: _Call, targets: Sequence[Target], cleaned: Cleaned, key: bytes | None) -> Kept | None:
         """Ask providers; return the answer if it may be shared with others who ask the same."""
         caller, asked = call.caller, call.asked
+        is_named = caller.is_named and not caller.is_unlogged
         bound = self._accounts.bound(asked, caller.budgets, targets[0])
         await self._reserve(call, bound.nusd)
         call.job = job = Job(
             asked=asked, method=call.method, targets=targets, dialect=call.dialect, sink=call.sink,
-            output_tokens_max=bound.output_tokens_max, replaced=cleaned.replaced, restore=cleaned.restore,
-            limit=Allowance(self._accounts, asked, caller.budgets, call.line), is_recorded=key is not None or caller.is_named,
+            output_tokens_max=bound.output_tokens_max, restore=cleaned.restore,
+            limit=Allowance(self._accounts, asked, caller.budgets, call.line), is_recorded=key is not None or is_named,
         )  # fmt: skip
         done = await self._attempts.run(job)
         call.line = replace(
@@ -402,7 +383,7 @@ class Gateway:
             provider=done.target.provider.name, model=done.target.model, request=request_digest(asked),
             made_us=self._clock.now_us(),
         )  # fmt: skip
-        if caller.is_named and done.tap.is_whole:
+        if is_named and done.tap.is_whole:
             await self._keep(call_key(caller.call, self._secret), kept, self._settings.named_s)
         if key is None or not is_keepable(asked, done.tap, is_opted_in=caller.cache_s is not None):
             return None
@@ -425,7 +406,10 @@ class Gateway:
         line = call.line
         if line.cost_nusd is None:
             line = self._accounts.told(line, call.job.seen if call.job is not None else ())
-        call.line = await self._accounts.settle(replace(line, status=line.status or "failed"))
+        line = replace(line, status=line.status or "failed", found=dict(call.found))
+        if call.caller.is_unlogged and not call.asked.is_background:
+            line = replace(line, answer_id="")  # by which the provider may give again what was said
+        call.line = await self._accounts.settle(line)
         self.ended(call.line)
 
     async def _keep(self, key: bytes, kept: Kept, seconds: float) -> None:

@@ -12,6 +12,7 @@ from overwinter.clock import SECOND_US, Clock
 from overwinter.gateway.caller import Sink
 from overwinter.gateway.dialect import Asked, Dialect, Event, Means, Text
 from overwinter.gateway.refusal import ModelRefused, Refusal, Why
+from overwinter.gateway.restoring import Restorer
 from overwinter.gateway.routes import Breaker, Target
 from overwinter.gateway.tap import Tap
 from overwinter.gateway.upstream import Reply, Upstream, UpstreamFailed
@@ -36,18 +37,13 @@ HANDED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "r
 
 
 class Restore:
-    """What is done to the texts of an answer on their way. This one does nothing; see `redaction.Restorer`."""
+    """What is done to the texts of an answer on their way. This one does nothing; see `cleaning`."""
 
-    is_idle = True
+    __slots__ = ()
 
-    def feed(self, text: Text) -> str:
-        """Return what may go on of a text by now."""
-        return text.text
-
-    def close(self, channel: str) -> str:
-        """Return what was held back of a channel that ends."""
-        del channel
-        return ""
+    def restorer(self) -> Restorer | None:
+        """Return what one stream goes through, from its beginning on; None: it goes as it comes."""
+        return None
 
     def whole(self, body: bytes) -> bytes:
         """Return a whole answer, changed as its texts would be."""
@@ -86,7 +82,6 @@ class Job:
     dialect: Dialect
     sink: Sink
     output_tokens_max: int | None = None
-    replaced: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     restore: Restore = field(default_factory=Restore)
     limit: Limit = field(default_factory=Limit)
     is_recorded: bool = False
@@ -199,9 +194,7 @@ class Attempts:
         return 0.5 * 2 ** (number - 1) * (0.5 + 0.5 * self._random.random())
 
     async def _try(self, job: Job, target: Target) -> Done | _Missed:
-        wire = job.dialect.forward(
-            job.asked, Means(model=target.model, output_tokens_max=job.output_tokens_max, replaced=job.replaced)
-        )
+        wire = job.dialect.forward(job.asked, Means(model=target.model, output_tokens_max=job.output_tokens_max))
         tap = Tap(job.asked)
         try:
             async with self._upstream.send(target.provider, job.asked.dialect, job.method, wire) as reply:
@@ -261,13 +254,18 @@ class Attempts:
     async def _pour(self, job: Job, target: Target, tap: Tap, reply: Reply, *, is_stream: bool) -> Done | _Missed:
         """Hand on a stream as it comes, from its first content on."""
         reader = job.dialect.reader(job.asked, is_stream=is_stream)
-        flow = _Flow(job, tap, reply)
-        async for chunk in reply.chunks():
-            await flow.take(reader.feed(chunk))
-            if flow.is_over:
-                break
-        if not flow.is_over:
-            await flow.take(reader.close())
+        flow = _Flow(job, tap, reply, job.restore.restorer())
+        try:
+            async for chunk in reply.chunks():
+                await flow.take(reader.feed(chunk))
+                if flow.is_over:
+                    break
+            if not flow.is_over:
+                await flow.take(reader.close())
+        except UpstreamFailed:
+            await flow.end()
+            raise
+        await flow.end()
         if not job.has_begun:
             return _missed(tap, target) or _Missed(refusal=_cut(target), is_retried=True)
         if tap.error is not None:
@@ -291,6 +289,7 @@ class _Flow:
     job: Job
     tap: Tap
     reply: Reply
+    restorer: Restorer | None
     early: list[bytes] = field(default_factory=list[bytes])
 
     @property
@@ -306,9 +305,20 @@ class _Flow:
             job.keep(event)
             if event.is_usage_only:
                 continue
-            is_plain = job.restore.is_idle or not (event.texts or event.closes)
-            out.append(event.wire if is_plain else _restored(job, event))
-            job.sent.append(event)
+            if self.restorer is None:
+                out.append(event.wire)
+                job.sent.append(event)
+            else:
+                out += self._restored(self.restorer.events(event))
+        await self._write(out)
+
+    async def end(self) -> None:
+        """Pass on what still waits when no event comes any more, if the client has got something."""
+        if self.restorer is not None and self.job.has_begun:
+            await self._write(self._restored(self.restorer.left()))
+
+    async def _write(self, out: list[bytes]) -> None:
+        job, tap = self.job, self.tap
         del job.sent[:-SENT_MAX]
         if not out:
             return
@@ -320,6 +330,18 @@ class _Flow:
             out = self.early
         await job.sink.write(b"".join(out))
 
+    def _restored(self, events: Sequence[tuple[Event, Sequence[Text]]]) -> list[bytes]:
+        """Return the bytes of events with their new texts: of one that is as it was, its own."""
+        self.job.sent += [event for event, _ in events]
+        rewrite = self.job.dialect.rewrite
+        try:
+            return [event.wire if tuple(texts) == event.texts else rewrite(event, texts) for event, texts in events]
+        except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
+            failed = type(error).__name__
+        # Raised out here: the error itself may have a value in it.
+        message = f"an event of the answer is not as its dialect says ({failed}), so nothing in it can be restored"
+        raise ModelRefused(Refusal(why="upstream", message=message))
+
 
 async def _begin(job: Job, headers: Mapping[str, str]) -> None:
     job.has_begun = True
@@ -328,23 +350,6 @@ async def _begin(job: Job, headers: Mapping[str, str]) -> None:
 
 def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key in HANDED_ON if (value := headers.get(key))}
-
-
-def _restored(job: Job, event: Event) -> bytes:
-    texts = [Text(each.channel, job.restore.feed(each), each.is_json) for each in event.texts]
-    held = [(channel, rest) for channel in event.closes if (rest := job.restore.close(channel))]
-    before = b"".join(
-        job.dialect.rewrite(
-            last, [Text(each.channel, rest if each.channel == channel else "", each.is_json) for each in last.texts]
-        )
-        for channel, rest in held
-        if (last := _last_of(job.sent, channel)) is not None
-    )
-    return before + (job.dialect.rewrite(event, texts) if event.texts else event.wire)
-
-
-def _last_of(events: Sequence[Event], channel: str) -> Event | None:
-    return next((each for each in reversed(events) if any(text.channel == channel for text in each.texts)), None)
 
 
 def _missed(tap: Tap, target: Target) -> _Missed | None:

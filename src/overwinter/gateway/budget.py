@@ -5,8 +5,8 @@ settles the hold exactly once. The sum of what is spent and what is held never p
 any number of processes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal, Protocol
 
@@ -102,6 +102,8 @@ class Line:
     ended_us: int | None = None
     answer_id: str = ""
     """The provider's name of the answer, by which a background one is asked for again."""
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often each class of confidential values was found in it and in its answer."""
 
 
 class Ledger(Protocol):

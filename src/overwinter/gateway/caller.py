@@ -24,6 +24,8 @@ class Caller:
     """Cached answers are never shared across it."""
     key: str = ""
     """Id of the token that it came with; "" from inside."""
+    session: str = ""
+    """By which a client names its conversation: its placeholders are the same in all turns of it."""
     data: str = ""
     """What kind of data it says that it sends, for rules: `"public"`, `"confidential"`."""
     is_unlogged: bool = False

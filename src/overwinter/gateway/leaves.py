@@ -7,12 +7,12 @@ turn on, and the provider's prompt cache would miss all that came before.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import decoder
 from typing import cast
 
-__all__ = ["Inner", "Leaf", "Opaque", "literal", "read", "replaced", "shown"]
+__all__ = ["Inner", "Leaf", "Opaque", "inside", "literal", "read", "replaced", "shown"]
 
 Opaque = frozenset[str]
 
@@ -81,6 +81,15 @@ def read(document: str, path: str, opaque: Opaque) -> list[Leaf]:
         ValueError: it is not JSON, or nested too deeply.
     """
     return _read(document, (path,), opaque, 0)
+
+
+def inside(leaves: Iterable[Leaf]) -> Iterator[Leaf]:
+    """Yield the leaves to look at: of a text of JSON its own leaves, not the text."""
+    for leaf in leaves:
+        if leaf.inner is None:
+            yield leaf
+        else:
+            yield from inside(leaf.inner.leaves)
 
 
 def replaced(document: str, instead: Mapping[int, str]) -> str:

@@ -9,6 +9,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
+from threading import Lock
 
 __all__ = ["DIGITS", "LABEL_MAX", "LOOKS_LIKE", "Vault", "mask"]
 
@@ -28,6 +29,8 @@ class Vault:
         self._key = key
         self._values = dict(values or {})
         self._values_max = values_max
+        self._lock = Lock()
+        """A large request is redacted in a thread, another one of the same run perhaps at the same time."""
 
     def put(self, kind: str, value: str) -> str:
         """Return the placeholder of a value, which can be restored from now on.
@@ -37,12 +40,18 @@ class Vault:
         """
         tag = hmac.digest(self._key, f"{kind}\0{value}".encode("utf-8", "surrogatepass"), "sha256").hex()[:DIGITS]
         placeholder = f"OW_{_label(kind)}_{tag}"
-        if self._values.pop(placeholder, value) != value:
-            raise ValueError("two values have one placeholder")
-        self._values[placeholder] = value  # the latest last
-        if len(self._values) > self._values_max:
-            del self._values[next(iter(self._values))]
+        with self._lock:
+            if self._values.pop(placeholder, value) != value:
+                raise ValueError("two values have one placeholder")
+            self._values[placeholder] = value  # the latest last
+            if len(self._values) > self._values_max:
+                del self._values[next(iter(self._values))]
         return placeholder
+
+    @property
+    def count(self) -> int:
+        """Return how many values there are."""
+        return len(self._values)
 
     def has(self, placeholder: str) -> bool:
         """Return whether a placeholder has a value."""

@@ -13,11 +13,24 @@ from hashlib import blake2b
 from typing import Literal, Protocol
 
 from overwinter.errors import UsageError
-from overwinter.gateway.leaves import Leaf, Opaque, literal, read, replaced, shown
+from overwinter.gateway.leaves import Leaf, Opaque, inside, literal, read, replaced, shown
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["Action", "Detector", "Found", "Memo", "Redactor", "Rules", "Search", "apart", "restored"]
+__all__ = [
+    "LITERAL",
+    "Action",
+    "Detector",
+    "Found",
+    "Memo",
+    "Redactor",
+    "Rules",
+    "Search",
+    "Told",
+    "apart",
+    "restored",
+    "rewritten",
+]
 
 Action = Literal["leave", "replace", "mask", "block"]
 """In the order of severity."""
@@ -32,8 +45,10 @@ KEYED_CHARS_MAX = 400
 MEMO_MAX = 100_000
 """Leaves remembered as scanned, 16 bytes of hash each: 15 MB."""
 _SEVERITY: Mapping[str, int] = {"leave": 0, "replace": 1, "mask": 2, "block": 3}
-_LITERAL = "literal"
+LITERAL = "literal"
 """Class of a text that looks like a placeholder and is none of ours: it gets one, else it could turn into a value."""
+Told = Callable[[str], None]
+"""Told the class of each value that is replaced, masked or blocked."""
 _STRUCTURE = frozenset(
     {"content", "text", "description", "input", "output", "instructions", "system", "thinking", "role", "name"}
 )
@@ -82,6 +97,11 @@ class Rules:
         if wrong:
             raise UsageError(f'class {wrong[0]!r} of an answer cannot be replaced: say "mask", "block" or "leave"')
 
+    @property
+    def is_request_left(self) -> bool:
+        """Whether requests go as they came, for nothing is done about any class."""
+        return all(action == "leave" for action in (self.otherwise, *self.request.values()))
+
     def of_request(self, kind: str) -> Action:
         """Return what is done about a class on the way to the provider."""
         return self.request.get(kind) or self.request.get(kind.partition(":")[0], self.otherwise)
@@ -106,17 +126,18 @@ class Memo:
         """Remember what was found in a text; of too many the oldest tenth is forgotten."""
         if len(self._found) >= self._texts_max:
             for old in list(self._found)[: self._texts_max // 10 + 1]:
-                del self._found[old]
+                self._found.pop(old, None)  # another thread may forget at the same moment
         self._found[key] = found
 
 
 class Redactor:
     """Redacts what one run sends. The search may be shared with other runs, the vault may not."""
 
-    def __init__(self, search: "Search", rules: Rules, vault: Vault) -> None:
+    def __init__(self, search: "Search", rules: Rules, vault: Vault, told: Told = lambda _: None) -> None:
         self._search = search
         self._rules = rules
         self._vault = vault
+        self._told = told
 
     def redact(self, top: Mapping[str, bytes], text_fields: Iterable[str], opaque: Opaque) -> Mapping[str, bytes]:
         """Return the fields that change, with their new bytes: `Means.replaced`.
@@ -125,27 +146,22 @@ class Redactor:
             ModelRefused: a class is blocked, a field is not JSON, or it cannot be known what is in it.
         """
         documents = {name: _read(name, top[name], opaque) for name in text_fields if name in top}
-        leaves = [leaf for _, found in documents.values() for leaf in _all(found)]
+        leaves = [leaf for _, found in documents.values() for leaf in inside(found)]
         if len(leaves) > LEAVES_MAX:
             raise _refused(f"the request has {len(leaves)} texts, at most {LEAVES_MAX} are searched: send fewer")
         found = {id(leaf): spans for leaf, spans in zip(leaves, self._search.found(leaves), strict=True) if spans}
+        if not found:
+            return {}
+
+        def text_of(leaf: Leaf) -> str:
+            spans = found.get(id(leaf))
+            return leaf.text if spans is None else self._text(leaf, spans)
+
         return {
             name: new.encode()
             for name, (document, own) in documents.items()
-            if (new := self._document(document, own, found)) is not document
+            if (new := rewritten(document, own, text_of)) is not document
         }
-
-    def _document(self, document: str, leaves: Sequence[Leaf], found: Mapping[int, Sequence[Found]]) -> str:
-        instead: dict[int, str] = {}
-        for leaf in leaves:
-            text = leaf.text
-            if leaf.inner is not None:
-                text = self._document(text, leaf.inner.leaves, found)
-            elif id(leaf) in found:
-                text = self._text(leaf, found[id(leaf)])
-            if text is not leaf.text and text != leaf.text:
-                instead[leaf.index] = literal(text)
-        return replaced(document, instead) if instead else document
 
     def _text(self, leaf: Leaf, found: Sequence[Found]) -> str:
         """Return a text as it goes to the provider."""
@@ -169,33 +185,39 @@ class Redactor:
     def _decided(self, leaf: Leaf, found: Sequence[Found]) -> Sequence[tuple[Found, Action]]:
         """Return what is replaced, in order and apart; overlapping ones are one, and go by the most severe rule."""
         spans: list[tuple[Found, Action]] = [
-            (span, "replace" if span.kind == _LITERAL else self._rules.of_request(span.kind)) for span in found
+            (span, "replace" if span.kind == LITERAL else self._rules.of_request(span.kind)) for span in found
         ]
         for span, action in spans:
             if action == "block":
+                self._told(span.kind)
                 raise _refused(
                     f"{shown(leaf.path)} has a value of class {span.kind!r}, which must not be sent: take it out"
                 )
-        return apart([(span, action) for span, action in spans if action != "leave"])
+        decided = apart([(span, action) for span, action in spans if action != "leave"])
+        for span, _ in decided:
+            if span.kind != LITERAL:
+                self._told(span.kind)
+        return decided
 
 
-def restored(document: str, vault: Vault) -> str:
+def restored(document: str, vault: Vault, opaque: Opaque = frozenset()) -> str:
     """Return a whole JSON document with the values of placeholders in its texts; JSON in its texts stays JSON.
 
     Raises:
         ValueError: it is not JSON.
     """
-    return _restored(document, read(document, "", frozenset()), vault)
+    if "OW_" not in document:
+        return document
+    return rewritten(document, read(document, "", opaque), lambda leaf: vault.restored(leaf.text))
 
 
-def _restored(document: str, leaves: Sequence[Leaf], vault: Vault) -> str:
+def rewritten(document: str, leaves: Iterable[Leaf], text_of: Callable[[Leaf], str]) -> str:
+    """Return a document with other texts in the place of its leaves; the same one if all are as they were."""
     instead: dict[int, str] = {}
     for leaf in leaves:
-        if "OW_" in leaf.text:
-            inner = leaf.inner
-            text = vault.restored(leaf.text) if inner is None else _restored(leaf.text, inner.leaves, vault)
-            if text != leaf.text:
-                instead[leaf.index] = literal(text)
+        text = text_of(leaf) if leaf.inner is None else rewritten(leaf.text, leaf.inner.leaves, text_of)
+        if text is not leaf.text and text != leaf.text:
+            instead[leaf.index] = literal(text)
     return replaced(document, instead) if instead else document
 
 
@@ -276,15 +298,6 @@ def _read(name: str, raw: bytes, opaque: Opaque) -> tuple[str, list[Leaf]]:
     raise ModelRefused(Refusal(why="invalid", message=f"{name} is not JSON in UTF-8, or nested too deeply"))
 
 
-def _all(leaves: Iterable[Leaf]) -> Iterable[Leaf]:
-    """Yield the leaves to look at: of a text of JSON its own leaves, not the text."""
-    for leaf in leaves:
-        if leaf.inner is None:
-            yield leaf
-        else:
-            yield from _all(leaf.inner.leaves)
-
-
 def _hash(leaf: Leaf) -> bytes:
     return blake2b(f"{leaf.key}\0{leaf.text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
@@ -316,7 +329,7 @@ def _inside(leaf: Leaf, found: Iterable[Found], shift: int) -> Sequence[Found]:
         for each in found
         if each.end > shift and each.start - shift < end
     ]
-    own += [Found(each.start(), each.end(), _LITERAL) for each in LOOKS_LIKE.finditer(leaf.text)]
+    own += [Found(each.start(), each.end(), LITERAL) for each in LOOKS_LIKE.finditer(leaf.text)]
     return tuple(each for each in own if each.start < each.end)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overwinter.gateway.dialect import Text
+from overwinter.gateway.leaves import Leaf, Opaque, inside, read
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
-from overwinter.gateway.redaction import Action, Found, Rules, Search, apart
+from overwinter.gateway.redaction import LITERAL, Action, Found, Rules, Search, Told, apart, rewritten
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["HELD", "Screen"]
+__all__ = ["HELD", "Screen", "screened"]
 
 HELD = 240
 """Characters that stay back; an OpenAI project key has 164."""
@@ -24,6 +25,10 @@ CONTEXT = 80
 """Of what was given before: `password =`."""
 VALUE_MAX = 16_384
 """A value that grows beyond is masked as far as it has come; what follows is searched as a new one."""
+TOP_STEPS = 2
+"""The path of what stands at the top: `answer`, and its key."""
+CALLED = frozenset({"arguments", "args", "input"})
+"""Keys of what a model calls a tool with: a number below one of them is its word."""
 _QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 
 
@@ -34,15 +39,18 @@ class _Channel:
     is_json: bool
     context: str = ""
     pending: str = ""
+    is_inside: bool = False
+    """Of a fragment of JSON: whether what is held begins within a text."""
 
 
 class Screen:
     """Searches one answer as it comes."""
 
-    def __init__(self, search: Search, rules: Rules, vault: Vault) -> None:
+    def __init__(self, search: Search, rules: Rules, vault: Vault, told: Told = lambda _: None) -> None:
         self._search = search
         self._rules = rules
         self._vault = vault
+        self._told = told
         self._channels: dict[str, _Channel] = {}
 
     def feed(self, piece: Text) -> str:
@@ -74,33 +82,81 @@ class Screen:
             if held and span.start < cut <= span.end and len(text) - span.start < VALUE_MAX:
                 cut = span.start
         parts: list[str] = []
-        at = begin
+        at, is_inside = begin, channel.is_inside
         for span, _ in found:
             if span.start < cut:
-                parts += (text[at : max(at, span.start)], mask(span.kind))
+                before = text[at : max(at, span.start)]
+                is_inside = is_inside != _turns(before)
+                # A number of JSON becomes a text: nothing else can stand there.
+                instead = f'"{mask(span.kind)}"' if channel.is_json and not is_inside else mask(span.kind)
+                parts += (before, instead)
+                is_inside = is_inside != _turns(text[max(at, span.start) : span.end])
                 at = max(at, span.end)
+                self._told(span.kind)
         cut = max(cut, at)
         parts.append(text[at:cut])
+        channel.is_inside = is_inside != _turns(text[at:cut])
         channel.context, channel.pending = text[max(0, cut - CONTEXT) : cut], text[cut:]
         return "".join(parts)
 
     def _decided(self, text: str, begin: int, *, is_json: bool) -> Sequence[tuple[Found, Action]]:
         """Return what is masked, in order and apart, and not before `begin`."""
-        ours = [(each.start(), each.end()) for each in LOOKS_LIKE.finditer(text) if self._vault.has(each[0])]
-        spans: list[tuple[Found, Action]] = []
-        for each in self._search.text(text, "the answer"):
-            span = _in_json(text, each) if is_json else each
-            action = self._rules.of_answer(span.kind)
-            is_ours = any(start <= span.start and span.end <= end for start, end in ours)
-            if action == "leave" or is_ours or span.end <= begin:
-                continue
-            if action == "block":
-                message = (
-                    f"the answer has a value of class {span.kind!r}, which must not come back: ask for something else"
-                )
-                raise ModelRefused(Refusal(why="confidential", message=message))
-            spans.append((span, action))
-        return apart(spans)
+        found = self._search.text(text, "the answer")
+        spans = [_in_json(text, each) for each in found] if is_json else found
+        return _decided(text, [each for each in spans if each.end > begin], self._rules, self._vault, self._told)
+
+
+def screened(  # noqa: PLR0913 - what a search needs
+    document: str, *, opaque: Opaque, search: Search, rules: Rules, vault: Vault, told: Told
+) -> str:
+    """Return a whole answer of JSON with masks for what must not come.
+
+    Raises:
+        ValueError: it is not JSON.
+        ModelRefused: as for a stream.
+    """
+    every = read(document, "answer", opaque)
+    leaves = [leaf for leaf in inside(every) if _is_said(leaf)]
+    found = {id(leaf): spans for leaf, spans in zip(leaves, search.found(leaves), strict=True) if spans}
+
+    def text_of(leaf: Leaf) -> str:
+        parts: list[str] = []
+        at = 0
+        for span, _ in _decided(leaf.text, found.get(id(leaf), ()), rules, vault, told):
+            parts += (leaf.text[at : span.start], mask(span.kind))
+            at = span.end
+            told(span.kind)
+        return "".join((*parts, leaf.text[at:])) if parts else leaf.text
+
+    return rewritten(document, every, text_of)
+
+
+def _is_said(leaf: Leaf) -> bool:
+    """Whether a leaf is a model's words: not what stands at the top of an answer, nor figures about it."""
+    return len(leaf.path) > TOP_STEPS and (not leaf.is_number or not CALLED.isdisjoint(leaf.path))
+
+
+def _decided(
+    text: str, found: Sequence[Found], rules: Rules, vault: Vault, told: Told
+) -> Sequence[tuple[Found, Action]]:
+    """Return what is masked of what was found, in order and apart. Our own placeholders are no finding."""
+    ours = [(each.start(), each.end()) for each in LOOKS_LIKE.finditer(text) if vault.has(each[0])]
+    spans: list[tuple[Found, Action]] = []
+    for span in found:
+        action = "leave" if span.kind == LITERAL else rules.of_answer(span.kind)
+        if action == "leave" or any(start <= span.start and span.end <= end for start, end in ours):
+            continue
+        if action == "block":
+            told(span.kind)
+            message = f"the answer has a value of class {span.kind!r}, which must not come back: ask for something else"
+            raise ModelRefused(Refusal(why="confidential", message=message))
+        spans.append((span, action))
+    return apart(spans)
+
+
+def _turns(text: str) -> bool:
+    """Whether a piece of JSON that begins between its tokens or escapes begins or ends a text an odd number of times."""
+    return len(_QUOTE.findall(text)) % 2 == 1
 
 
 def _in_json(text: str, span: Found) -> Found:

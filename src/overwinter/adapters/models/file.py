@@ -44,7 +44,7 @@ create table line (
     call text primary key, began integer not null, ended integer, agent text not null, run text not null, key text not null,
     dialect text not null, upstream text not null, model text not null, priced text not null, state text not null,
     status text not null, held integer not null, cost integer, saved integer not null, usage text not null,
-    answer text not null, budgets text not null, holder text not null) strict, without rowid;
+    answer text not null, found text not null, budgets text not null, holder text not null) strict, without rowid;
 create index line_began on line (began);
 create index line_held on line (holder) where state = 'held';
 create index line_answer on line (answer) where answer <> '';
@@ -56,7 +56,7 @@ create table similar (
     frame blob not null, made integer not null, answer blob not null, vector blob not null, until integer not null,
     primary key (frame, made, answer)) strict, without rowid;
 """
-_LINE = "call, began, ended, agent, run, key, dialect, upstream, model, priced, state, status, held, cost, saved, usage, answer"
+_LINE = "call, began, ended, agent, run, key, dialect, upstream, model, priced, state, status, held, cost, saved, usage, answer, found"
 # A row of a window that nobody spent from yet is as good as one with zeros in it.
 _HOLD = """
 insert into budget (kind, name, window, start, spent, held, calls) values (?1, ?2, ?3, ?4, 0, ?5, 1)
@@ -371,7 +371,7 @@ def _row(line: Line) -> tuple[Any, ...]:
     return (
         line.call, line.began_us, line.ended_us, line.agent, line.run_id, line.key, line.dialect, line.upstream, line.model,
         line.priced_model, line.state, line.status, line.held_nusd, line.cost_nusd, line.saved_nusd, _usage_text(line.usage),
-        line.answer_id,
+        line.answer_id, json.dumps(dict(line.found), separators=(",", ":")) if line.found else "",
     )  # fmt: skip
 
 
@@ -394,11 +394,12 @@ def _line(row: tuple[Any, ...]) -> Line:
         saved,
         usage,
         answer,
+        found,
     ) = row
     return Line(
         call=call, began_us=began, ended_us=ended, agent=agent, run_id=run, key=key, dialect=dialect, upstream=upstream,
         model=model, priced_model=priced, state=state, status=status, held_nusd=held, cost_nusd=cost, saved_nusd=saved,
-        usage=_usage(usage), answer_id=answer,
+        usage=_usage(usage), answer_id=answer, found=json.loads(found) if found else {},
     )  # fmt: skip
 
 

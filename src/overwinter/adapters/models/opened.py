@@ -11,12 +11,13 @@ from typing import cast
 from overwinter.adapters.dialects import dialects
 from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.adapters.models.prices import PRICES_NAME, TablePrices, read_prices
+from overwinter.adapters.models.redacting import redaction
 from overwinter.adapters.models.upstream import HttpUpstream, Place
 from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
-from overwinter.gateway import Cleaner, Gateway, Settings
+from overwinter.gateway import Gateway, Settings
 from overwinter.gateway.dialect import Dialect, DialectName
 from overwinter.gateway.routes import Model, Provider, Routes
 from overwinter.policy import Policy
@@ -61,12 +62,13 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
 
     Raises:
         HomeError: the file is damaged or too new.
-        ConfigInvalid: `prices.toml` cannot be used.
+        ConfigInvalid: `prices.toml`, or the file of words, cannot be used.
     """
     secret = sha256(b"models\0" + key).digest()
     prices = TablePrices(read_prices(directory / PRICES_NAME), clock)
     places = {name: _place(name, config, directory, Vault(path.parent), clock) for name in config.providers}
     spoken = dialects()
+    cleaner, version = redaction(config.gateway, directory, secret)
     room = config.gateway.answers_mb << 20
     with open_models_file(path, clock, key=secret, answers_bytes_max=room) as file:
         async with HttpUpstream(places) as upstream:
@@ -74,7 +76,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                 routes=_routes(config),
                 dialects=spoken,
                 policy=policy,
-                cleaner=Cleaner(),
+                cleaner=cleaner,
                 answers=file,
                 similars=file,
                 ledger=file,
@@ -87,6 +89,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                     cache_s=config.gateway.cache_s,
                     similar_model=config.gateway.similar_model,
                     similar_min=config.gateway.similar_min,
+                    version=version,
                 ),
                 may_act=may_act,
             )

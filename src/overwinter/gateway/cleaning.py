@@ -1,0 +1,176 @@
+"""What leaves of a request, and what its answer is on its way back: one redactor, vault and screen for each call.
+
+The placeholders of a run, or of a client's conversation, come from a key of its own, so each turn's request begins with the
+bytes of the last one's. Their values come again with each turn; a vault in memory has those that do not, for a provider that
+keeps the conversation itself. No value is written down.
+"""
+
+import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import anyio.to_thread
+
+from overwinter.gateway.attempts import Restore
+from overwinter.gateway.caller import Caller
+from overwinter.gateway.dialect import Asked, Dialect
+from overwinter.gateway.leaves import Opaque
+from overwinter.gateway.placeholders import Vault
+from overwinter.gateway.redaction import Redactor, Rules, Search, restored
+from overwinter.gateway.refusal import ModelRefused, Refusal
+from overwinter.gateway.restoring import Restorer
+from overwinter.gateway.screening import Screen, screened
+
+__all__ = ["Cleaned", "Cleaner", "Redaction", "Side"]
+
+THREAD_BYTES_MIN = 128 << 10
+"""A larger request is searched beside the event loop: 10 ms and more."""
+VAULTS_MAX = 2_000
+"""Runs and conversations whose values are in memory; of more, those longest unheard of are forgotten."""
+VALUES_MAX = 400_000
+"""In all vaults together: 100 MB."""
+
+Side = str
+"""`request` or `answer`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaned:
+    """A request as it may leave."""
+
+    asked: Asked
+    restore: Restore = field(default_factory=Restore)
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often each class was found; it grows while an answer is searched."""
+
+
+class Cleaner:
+    """Takes out of a request what must not leave. This one takes nothing."""
+
+    def __init__(self) -> None:
+        self.told: Callable[[Side, str], None] = lambda _side, _kind: None
+        """Told the class of whatever is found, also in what is refused for it."""
+
+    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect) -> Cleaned:
+        """Return what goes on.
+
+        Raises:
+            ModelRefused: something in it may not leave at all, or that cannot be told.
+        """
+        del caller, dialect
+        return Cleaned(asked=asked)
+
+
+class Redaction(Cleaner):
+    """Redacts requests, restores answers, and searches them where there are rules for answers.
+
+    Args:
+        search: detectors, for all calls.
+        rules: what is done about each class.
+        secret: of the home; keys of placeholders are made from it.
+    """
+
+    def __init__(self, search: Search, rules: Rules, secret: bytes) -> None:
+        super().__init__()
+        self._search, self._rules, self._secret = search, rules, secret
+        self._vaults = dict[str, Vault]()
+
+    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect) -> Cleaned:
+        """Return a request without what must not leave."""
+        vault, found = self._vault(asked, caller), Counter[str]()
+        redactor = Redactor(self._search, self._rules, vault, partial(self._count, found, "request"))
+        work = partial(_redacted, redactor, asked, dialect)
+        if not self._rules.is_request_left:
+            asked = await anyio.to_thread.run_sync(work) if asked.size_bytes >= THREAD_BYTES_MIN else work()
+        self._bound()
+        restore = _Answer(
+            vault=vault, opaque=dialect.opaque_keys, search=self._search, rules=self._rules,
+            told=partial(self._count, found, "answer"),
+        )  # fmt: skip
+        return Cleaned(asked=asked, restore=restore, found=found)
+
+    def _count(self, found: Counter[str], side: Side, kind: str) -> None:
+        found[kind] += 1
+        self.told(side, kind)
+
+    def _vault(self, asked: Asked, caller: Caller) -> Vault:
+        """Return the vault of a run or conversation.
+
+        Embeddings have one key for all of a tenant, since vectors of different conversations are compared; nothing in them is
+        restored. A call of which nothing is kept has the key of its conversation, and a vault of its own.
+        """
+        run_id = caller.principal.run_id
+        if asked.operation == "embed":
+            name = ("embed", caller.tenant)
+        elif run_id:
+            name = ("run", caller.tenant, run_id)
+        else:
+            name = ("session", caller.tenant, caller.key, caller.principal.agent, caller.session)
+        told = "\0".join(f"{len(each)}:{each}" for each in name)
+        vault = None if asked.operation == "embed" or caller.is_unlogged else self._vaults.pop(told, None)
+        if vault is None:
+            vault = Vault(hmac.digest(self._secret, b"redaction\0" + told.encode("utf-8", "surrogatepass"), "sha256"))
+        if asked.operation != "embed" and not caller.is_unlogged:
+            self._vaults[told] = vault  # the latest last
+        return vault
+
+    def _bound(self) -> None:
+        """Forget vaults of which nothing was heard for long, but not the last one."""
+        size = sum(each.count for each in self._vaults.values()) if len(self._vaults) % 16 == 0 else 0
+        while len(self._vaults) > VAULTS_MAX or (size > VALUES_MAX and len(self._vaults) > 1):
+            size -= self._vaults.pop(next(iter(self._vaults))).count
+
+
+def _redacted(redactor: Redactor, asked: Asked, dialect: Dialect) -> Asked:
+    """Return a request as redacted; whatever fails, nothing is sent, and no error has a value in it."""
+    try:
+        changed = redactor.redact(asked.top, dialect.text_fields, dialect.opaque_keys)
+    except ModelRefused:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be sent
+        failed = type(error).__name__
+    else:
+        grown = sum(len(new) - len(asked.top[name]) for name, new in changed.items())
+        size_bytes = asked.size_bytes + max(0, grown)  # it bounds what the call may cost
+        return replace(asked, top={**asked.top, **changed}, size_bytes=size_bytes) if changed else asked
+    raise ModelRefused(Refusal(why="confidential", message=f"redaction failed ({failed}): nothing was sent"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer(Restore):
+    """The way back of one call."""
+
+    vault: Vault
+    opaque: Opaque
+    search: Search
+    rules: Rules
+    told: Callable[[str], None]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether an answer goes by as it comes."""
+        return not self.vault.count and not self.rules.answer
+
+    def restorer(self) -> Restorer | None:
+        """Return what restores and searches one stream."""
+        if self.is_idle:
+            return None
+        screen = Screen(self.search, self.rules, self.vault, self.told) if self.rules.answer else None
+        return Restorer(self.vault, screen)
+
+    def whole(self, body: bytes) -> bytes:
+        """Return a whole answer, searched and restored. Signed and opaque values stay as they came."""
+        if self.is_idle or (not self.rules.answer and b"OW_" not in body):
+            return body
+        try:
+            document = body.decode()
+            if self.rules.answer:
+                document = screened(
+                    document, opaque=self.opaque, search=self.search, rules=self.rules, vault=self.vault, told=self.told
+                )
+            return restored(document, self.vault, self.opaque).encode()
+        except ValueError:
+            pass
+        raise ModelRefused(Refusal(why="upstream", message="the answer is not JSON in UTF-8, or nested too deeply"))
