@@ -91,6 +91,26 @@ async def until(is_so: Callable[[], bool]) -> None:
 _number = iter(range(10**9))
 
 
+async def again(
+    app: App,
+    answer_id: str,
+    *,
+    query: str = "",
+    method: str = "GET",
+    agent: str = "default",
+    client: Client | None = None,
+    **wish: Any,
+) -> tuple[Client, Line]:
+    """Ask for an answer in the background again; POST: for its end."""
+    client = client or Client()
+    place = f"{PATHS['responses']}/{answer_id}{'/cancel' if method == 'POST' else ''}{query}"
+    asked = app.models.dialects["responses"].read(method, place, {}, b"")
+    line = await app.models.answer(
+        asked, agent, replace(Wish(call=f"test:{next(_number)}"), **wish), client, method=method
+    )
+    return client, line
+
+
 async def ask(
     app: App,
     body: Mapping[str, Any] | bytes,

@@ -99,6 +99,8 @@ class GatewaySettings:
     """Room for kept answers."""
     on_disconnect: str = "drain"
     """When a client leaves: `drain` reads the answer to its end, for its exact price; `abort` stops it, and estimates."""
+    background_s: float = 86_400.0
+    """How long the hold of an answer in the background waits for somebody to ask for it; then it is booked as spent."""
     is_unlogged: bool = False
     """Keep nothing of what is said, only counts, digests and costs."""
     redact: Mapping[str, str] = field(default_factory=dict[str, str])

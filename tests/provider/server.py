@@ -212,8 +212,10 @@ class Connection(asyncio.Protocol):
             case _:
                 pass
         plan = self.provider.plan(dialect, line, request, body, rule)
-        if request.get("background") and not line.is_stream:
-            return self.send(200, self.provider.begin_background(plan, line, rule), id_line)
+        if request.get("background"):
+            begun = self.provider.begin_background(plan, line, rule)
+            if not line.is_stream:
+                return self.send(200, begun, id_line)
         is_calm = rule.fault in ("none", "negative_usage", "no_usage") and not (
             rule.gap_s or rule.split_bytes or rule.noise
         )

@@ -269,7 +269,10 @@ class App:
             await self._store.watch(run_id, since)
 
     async def _retain(self) -> None:
-        """Delete runs, bodies and tree heads that are older than `[retention]` keeps them, a little at a time."""
+        """Delete runs, bodies and tree heads that are older than `[retention]` keeps them, a little at a time.
+
+        Answers in the background that nobody asked for are booked here too.
+        """
         retention = self.config.retention
         while True:
             now_us = self._clock.now_us()
@@ -277,6 +280,7 @@ class App:
                 found = await self._store.collect(now_us - round(retention.ended_days * DAY_US), limit=COLLECT_MAX)
                 bodies = await self.auditing.forget(now_us - round(retention.audit_body_days * DAY_US))
                 heads = await self.auditing.thin(now_us)
+                await self.models.expire()
                 pause_us = COLLECT_PAUSE_US if found.runs < COLLECT_MAX and not (bodies or heads) else SECOND_US
             except HomeError:
                 pause_us = COLLECT_PAUSE_US  # the disk is in trouble: this is the least of it

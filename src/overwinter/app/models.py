@@ -9,12 +9,13 @@ from typing import cast
 
 from overwinter.adapters.models import ModelParts, Thinker, Total
 from overwinter.app.counters import Counters
-from overwinter.clock import Clock
+from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
 from overwinter.events import Call, Raised
 from overwinter.gateway import Caller, Cutting, Sink
+from overwinter.gateway.background import WAITING, unknown
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
 from overwinter.gateway.dialect import Asked
 from overwinter.gateway.prices import Unpriced
@@ -174,13 +175,21 @@ class Models:
 
     async def recover(self) -> Sequence[Line]:
         """Book the calls that a process left when it died, each at all that it held: what they cost, nobody knows."""
-        left = await self._file.left()
+        left = [each for each in await self._file.left() if each.status != WAITING]
         for line in left:
             lost = replace(
                 line, state="unknown", status="lost", cost_nusd=line.held_nusd, ended_us=self._clock.now_us()
             )
             await self._file.settle(lost)
+        await self.expire()
         return left
+
+    async def expire(self) -> None:
+        """Book the answers in the background that nobody asked for in time, each at all that it held."""
+        now_us = self._clock.now_us()
+        before_us = now_us - round(self._config.gateway.background_s * SECOND_US)
+        for line in self._file.waiting(WAITING, before_us=before_us):
+            await self._file.settle(replace(unknown(line, "expired"), ended_us=now_us))
 
     async def correct(self, call: str, cost_nusd: int, *, by: str) -> Line:
         """Book what a call of unknown cost did cost, by a person's word; `by` stands in its line.

@@ -19,6 +19,7 @@ import anyio
 from overwinter.clock import SECOND_US, Clock
 from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
+from overwinter.gateway.background import goes_on
 from overwinter.gateway.budget import Ledger, Line
 from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, request_digest
 from overwinter.gateway.caller import Caller, Sink
@@ -77,6 +78,8 @@ class _Call:
     """How often each confidential class was found."""
     is_held: bool = False
     """Whether it has a line in the ledger that must be settled."""
+    about: Line | None = None
+    """The call that made the answer which this one is about."""
     job: Job | None = None
     has_begun: bool = False
     """The client has got the beginning of an answer."""
@@ -209,7 +212,10 @@ class Gateway:
     # --- The steps ---------------------------------------------------------------------------------------------------
 
     async def _answer(self, call: _Call) -> None:
-        targets = self._permitted(call)
+        if call.asked.answer_id:
+            await self._again(call)
+            return
+        targets = self._permitted(call.asked, call.caller)
         cleaned = await self.cleaner.clean(call.asked, call.caller, call.dialect)
         call.asked, call.found = cleaned.asked, cleaned.found
         if await self._repeated(call, cleaned.restore):
@@ -262,19 +268,46 @@ class Gateway:
         except (ModelRefused, ValueError):
             return None
 
+    async def _again(self, call: _Call) -> None:
+        """Ask the provider of an answer for it again, or for its end. It has no line of its own, and costs nothing.
+
+        Raises:
+            ModelRefused: no such answer was made for this agent, or the rules of this moment do not let it have it.
+        """
+        asked, caller = call.asked, call.caller
+        line = await self._accounts.answered(asked.answer_id, caller.principal.agent)
+        if line is None:
+            message = f"no answer {asked.answer_id!r} was made for agent {caller.principal.agent!r}"
+            raise ModelRefused(Refusal(why="unknown-answer", message=message))
+        maker = (line.upstream, line.priced_model)
+        targets = [
+            each
+            for each in self._permitted(replace(asked, model=line.model), caller)
+            if (each.provider.name, each.model) == maker
+        ]
+        if not targets:
+            message = f"{line.model} is not answered by {' '.join(maker)} any more, which has {asked.answer_id}"
+            raise ModelRefused(Refusal(why="unknown-answer", message=message))
+        cleaned = await self.cleaner.clean(asked, caller, call.dialect)
+        call.about = line
+        call.job = Job(
+            asked=cleaned.asked, method=call.method, targets=targets[:1], dialect=call.dialect, sink=call.sink,
+            restore=cleaned.restore,
+        )  # fmt: skip
+        await self._attempts.run(call.job)
+
     def permitted(self, caller: Caller, models: Sequence[str]) -> list[str]:
         """Return those of some models that a caller may ask."""
         return [
             each for each in models if isinstance(self._decided(caller, self.routes.of(each).targets[0], each), Allow)
         ]
 
-    def _permitted(self, call: _Call) -> Sequence[Target]:
+    def _permitted(self, asked: Asked, caller: Caller) -> Sequence[Target]:
         """Return the targets that the rules allow for this caller, in order.
 
         Raises:
             ModelRefused: the model is not known, its provider does not speak the dialect, or no rule allows it.
         """
-        asked, caller = call.asked, call.caller
         if not all(map(self._may_act, caller.principal.chain)):
             raise ModelRefused(Refusal(why="revoked", message=f"agent {caller.principal.agent!r} was revoked"))
         route = self.routes.of(asked.model)
@@ -401,11 +434,20 @@ class Gateway:
         call.is_held = True
 
     async def _settle(self, call: _Call) -> None:
+        tries = call.job.seen if call.job is not None else ()
+        if call.about is not None:
+            call.line, is_end = await self._accounts.see(call.about, tries)
+            if is_end:
+                self.ended(call.line)
+            return
         if not call.is_held:
+            return
+        if goes_on(call.asked, tries):
+            call.line = await self._accounts.wait(call.line, tries)
             return
         line = call.line
         if line.cost_nusd is None:
-            line = self._accounts.told(line, call.job.seen if call.job is not None else ())
+            line = self._accounts.told(line, tries)
         line = replace(line, status=line.status or "failed", found=dict(call.found))
         if call.caller.is_unlogged and not call.asked.is_background:
             line = replace(line, answer_id="")  # by which the provider may give again what was said

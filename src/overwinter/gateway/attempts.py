@@ -267,7 +267,10 @@ class Attempts:
             raise
         await flow.end()
         if not job.has_begun:
-            return _missed(tap, target) or _Missed(refusal=_cut(target), is_retried=True)
+            if not job.asked.answer_id or tap.error is not None:
+                return _missed(tap, target) or _Missed(refusal=_cut(target), is_retried=True)
+            await flow.begin()  # the rest of an answer, of which there may be nothing
+            return Done(target=target, tap=tap, is_stream=True)
         if tap.error is not None:
             raise ModelRefused(Refusal(why="partial", message=f"{target.provider.name} failed: {tap.trouble}"))
         if not tap.is_whole:
@@ -296,6 +299,11 @@ class _Flow:
     def is_over(self) -> bool:
         """Whether its end has come."""
         return self.tap.is_whole or self.tap.error is not None
+
+    async def begin(self) -> None:
+        """Pass on what was held, whatever it is."""
+        await _begin(self.job, _handed_on(self.reply.headers))
+        await self.job.sink.write(b"".join(self.early))
 
     async def take(self, events: Sequence[Event]) -> None:
         """Pass some events on."""
@@ -326,8 +334,8 @@ class _Flow:
             self.early += out
             if not tap.has_begun or (tap.error is not None and not tap.is_whole):
                 return
-            await _begin(job, _handed_on(self.reply.headers))
-            out = self.early
+            await self.begin()
+            return
         await job.sink.write(b"".join(out))
 
     def _restored(self, events: Sequence[tuple[Event, Sequence[Text]]]) -> list[bytes]:

@@ -98,7 +98,7 @@ class Line:
     """What a cached answer would have cost."""
     usage: Usage | None = None
     status: str = ""
-    """answered, cached, refused, partial, gone (the client left), failed."""
+    """answered, cached, refused, partial, gone (the client left), failed; background: held while its answer is made."""
     ended_us: int | None = None
     answer_id: str = ""
     """The provider's name of the answer, by which a background one is asked for again."""
@@ -119,6 +119,18 @@ class Ledger(Protocol):
 
     async def settle(self, line: Line) -> bool:
         """Book what a call cost and let go of its hold; False: somebody did before. A cost above the hold is booked whole."""
+        ...
+
+    async def wait(self, line: Line) -> None:
+        """Write down of a held call that its answer goes on: its status, by whom it is made and under which name."""
+        ...
+
+    async def answered(self, answer_id: str, agent: str) -> Line | None:
+        """Return the line of an agent's call that a provider answered under a name; of several the newest."""
+        ...
+
+    async def correct(self, line: Line, cost_nusd: int, *, by: str) -> Line:
+        """Book what a call did cost whose cost was unknown, and return its line."""
         ...
 
     async def spent(self, budgets: Sequence[Budget]) -> Sequence[Spent]:

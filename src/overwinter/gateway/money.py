@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from overwinter.clock import Clock
 from overwinter.gateway.attempts import Limit, Seen
+from overwinter.gateway.background import has_ended, unknown, waiting
 from overwinter.gateway.budget import Budget, Hold, Ledger, Line, Reserved
 from overwinter.gateway.dialect import Asked
 from overwinter.gateway.prices import Bound, Prices, Unpriced, bill, bound_nusd
@@ -91,6 +92,32 @@ class Accounts:
         settled = replace(line, state="settled", ended_us=self._clock.now_us())
         await self._ledger.settle(settled)
         return settled
+
+    async def wait(self, line: Line, tries: Sequence[Seen]) -> Line:
+        """Leave a call held whose answer its provider goes on with, and return its line."""
+        held = waiting(line, tries[-1])
+        await self._ledger.wait(held)
+        return held
+
+    async def answered(self, answer_id: str, agent: str) -> Line | None:
+        """Return the line of an agent's call by the name of its answer."""
+        return await self._ledger.answered(answer_id, agent)
+
+    async def see(self, line: Line, tries: Sequence[Seen]) -> tuple[Line, bool]:
+        """Return the line of a call whose answer was asked for again, and whether this was the first sight of its end.
+
+        It is settled then. What was booked as unknown meanwhile is put right if the provider says what it was.
+        """
+        if line.state == "settled" or not tries or not has_ended(tries[-1].tap):
+            return line, False
+        tap = tries[-1].tap
+        told = self.told(line, tries[-1:])
+        is_known = tap.usage is not None and told.usage is not None and told.usage.source == "provider"
+        if line.state == "unknown":
+            return (await self._ledger.correct(line, told.cost_nusd or 0, by="provider") if is_known else line), False
+        ended = replace(told, state="settled", status="answered") if is_known else unknown(line, tap.stop)
+        ended = replace(ended, ended_us=self._clock.now_us())
+        return ended, await self._ledger.settle(ended)
 
     def told(self, line: Line, tries: Sequence[Seen]) -> Line:
         """Return the line of a call with what its tries used and cost: the last one's counts, the others beside it."""

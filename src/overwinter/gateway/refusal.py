@@ -12,6 +12,7 @@ Why = Literal[
     "too-large",  # it is above a stated limit
     "unknown-key",  # no token came along, or one that does not count
     "unknown-model",  # no such model is declared
+    "unknown-answer",  # no answer of this name was made for this agent
     "unsupported",  # the target cannot carry a field of it
     "denied",  # the rules do not allow it
     "revoked",  # its agent may not act any more

@@ -35,6 +35,8 @@ class Tap:
             self.stop = event.stop
         if event.answer_id:
             self.answer_id = event.answer_id
+        if event.kind == "opening" and event.answer_id and self.asked.is_background:
+            self.has_begun = True  # the provider makes it whatever becomes of this call: its name is what counts
         if event.kind == "content":
             self.has_begun = True
             for each in event.texts:

@@ -34,6 +34,7 @@ _WORDS: Mapping[Why, _Words] = {
     "too-large": _Words(413, _INVALID, "request_too_large", "request_too_large", "INVALID_ARGUMENT"),
     "unknown-key": _Words(401, "authentication_error", "invalid_api_key", "authentication_error", "UNAUTHENTICATED"),
     "unknown-model": _Words(404, _INVALID, "model_not_found", "not_found_error", "NOT_FOUND"),
+    "unknown-answer": _Words(404, _INVALID, "not_found", "not_found_error", "NOT_FOUND"),
     "unsupported": _Words(400, _INVALID, "unsupported", _INVALID, "INVALID_ARGUMENT"),
     "denied": _Words(403, "permission_error", "denied", "permission_error", "PERMISSION_DENIED"),
     "revoked": _Words(403, "permission_error", "revoked", "permission_error", "PERMISSION_DENIED"),

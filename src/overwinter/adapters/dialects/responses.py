@@ -11,6 +11,7 @@ from overwinter.adapters.dialects.events import StreamReader, WholeReader, check
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.adapters.dialects.responses_answer import (
+    UNDER_WAY,
     as_stream,
     as_whole,
     failed_response,
@@ -35,7 +36,6 @@ KEPT = ("previous_response_id", "conversation", "prompt", "context_management")
 """Fields that bring input which the provider has, or makes."""
 OPENING_ITEMS = frozenset({"message", "reasoning", "function_call", "custom_tool_call"})
 """Items whose start says nothing yet."""
-UNDER_WAY = frozenset({"queued", "in_progress"})
 OPAQUE_DELTAS = frozenset({"response.audio.delta"})
 QUOTA_STATUS = 429
 """For a spent budget: Codex tries 402 five times more, and stops on this with `insufficient_quota`."""

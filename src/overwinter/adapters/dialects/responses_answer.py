@@ -11,13 +11,16 @@ import msgspec
 from overwinter.adapters.dialects.events import framed
 from overwinter.gateway.dialect import Text
 
-__all__ = ["as_stream", "as_whole", "failed_response", "places", "texts_of", "texts_of_output"]
+__all__ = ["UNDER_WAY", "as_stream", "as_whole", "failed_response", "places", "texts_of", "texts_of_output"]
 
 DIRECT = ("delta", "text", "refusal", "arguments", "input", "code", "transcript")
 """Fields of an event that are texts themselves."""
 ITEM = ("arguments", "input", "code")
 """The same of an item."""
 ENDS = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed"}
+
+UNDER_WAY = frozenset({"queued", "in_progress"})
+"""Statuses of an answer that has no end yet, as a stream either."""
 
 
 def places(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -120,6 +123,8 @@ def as_stream(body: bytes) -> Iterator[bytes]:
     begun = response | {"status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
     yield event("response.created", response=begun)
     yield event("response.in_progress", response=begun)
+    if response.get("status") in UNDER_WAY:
+        return
     for index, item in enumerate(items):
         first = item | {name: [] for name in ("content", "summary") if item.get(name)}
         first |= {name: "" for name in ITEM if isinstance(item.get(name), str)}

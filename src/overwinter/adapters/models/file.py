@@ -171,6 +171,18 @@ class ModelsFile:
             db.execute(f"update line set {columns} where call = ?", (*kept, line.call))
         return True
 
+    async def wait(self, line: Line) -> None:
+        """Write down of a held call that its answer goes on: its status, by whom it is made and under which name."""
+        sql = "update line set status = ?, upstream = ?, priced = ?, answer = ? where call = ? and state = 'held'"
+        with self._transaction() as db:
+            db.execute(sql, (line.status, line.upstream, line.priced_model, line.answer_id, line.call))
+
+    async def answered(self, answer_id: str, agent: str) -> Line | None:
+        """Return the line of an agent's call that a provider answered under a name; of several the newest."""
+        sql = f"select {_LINE} from line where answer = ? and answer <> '' and agent = ? order by began desc limit 1"
+        with guarded(self._path):
+            return next((_line(row) for row in list(self._db.execute(sql, (answer_id, agent)))), None)
+
     async def spent(self, budgets: Sequence[Budget]) -> Sequence[Spent]:
         """Return how budgets stand."""
         now_us = self._clock.now_us()
@@ -189,6 +201,12 @@ class ModelsFile:
         sql = f"select {_LINE} from line where state = 'held' and holder <> ? order by began"
         with guarded(self._path):
             return [_line(row) for row in self._db.execute(sql, (self._holder,))]
+
+    def waiting(self, status: str, *, before_us: int) -> Sequence[Line]:
+        """Return the lines that are held under a status and began before an instant."""
+        sql = f"select {_LINE} from line where state = 'held' and status = ? and began < ? order by began"
+        with guarded(self._path):
+            return [_line(row) for row in self._db.execute(sql, (status, before_us))]
 
     async def correct(self, line: Line, cost_nusd: int, *, by: str) -> Line:
         """Book another cost for a call whose cost was unknown, in the windows of its hold."""
@@ -226,12 +244,6 @@ class ModelsFile:
                 (_line(row) for row in list(self._db.execute(f"select {_LINE} from line where call = ?", (call,)))),
                 None,
             )
-
-    def answered(self, answer_id: str) -> Line | None:
-        """Return the line of the call that a provider's background answer belongs to."""
-        sql = f"select {_LINE} from line where answer = ? and answer <> '' order by began limit 1"
-        with guarded(self._path):
-            return next((_line(row) for row in list(self._db.execute(sql, (answer_id,)))), None)
 
     def lines(self, *, before_us: int | None, limit: int, wanted: Mapping[str, str]) -> Sequence[Line]:
         """Return lines, the newest first.
