@@ -149,7 +149,7 @@ class ModelsDoor:
             agent = wanted or ("default" if re.search(r"[*?\[]", token.agents) else token.agents)
             if not token.concerns(agent):
                 message = (
-                    f"token {token.id} is for agents {token.agents!r}, not for {agent!r}: name one with {OURS}agent"
+                    f"token {token.id} is for agents {token.agents!r}, not for {agent!r}: {OURS}agent names another"
                 )
                 raise ModelRefused(Refusal(why="denied", message=message))
         if agent not in self._app.config.agents:

@@ -10,12 +10,15 @@ import anyio
 import apsw
 
 from overwinter.adapters.home import Home, config_path, holder, open_home, socket_path
+from overwinter.adapters.models.prices import PRICES_NAME, read_prices
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
 from overwinter.adapters.python_tools import load_python_tools
+from overwinter.adapters.references import References
 from overwinter.adapters.sqlite import open_store
 from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
+from overwinter.adapters.vault import Vault
 from overwinter.app.parts import rules_now
 from overwinter.clock import SystemClock
 from overwinter.config import Config, load
@@ -56,6 +59,7 @@ def _looks(home: Path) -> Iterator[tuple[str, Look]]:
     yield "store", lambda: _store(home)
     yield "policies", lambda: _policies(home)
     yield "tools", lambda: _tools(home)
+    yield "models", lambda: _models(home)
     yield "server", lambda: _server(home)
 
 
@@ -165,6 +169,26 @@ def _tools(home: Path) -> tuple[str, str]:
         if service.openapi and not service.openapi.startswith("http"):
             described += len(operations(parse(_read(directory / service.openapi), service.openapi))[0])
     return "well", f"{anyio.run(count) + described} functions of {len(config.services)} services"
+
+
+def _models(home: Path) -> tuple[str, str]:
+    """Read prices and the credential of each provider, as the first call would, and call nobody."""
+    config, directory = _config(home), config_path(home).parent
+    read_prices(directory / PRICES_NAME)
+    references, missing = References(directory, Vault(home)), list[str]()
+    for name, provider in config.providers.items():
+        try:
+            if provider.auth:
+                references.whole(provider.auth, f"providers.{name}.auth", name="auth")
+        except OverwinterError as error:
+            missing.append(str(error))
+    if missing:
+        # The server has an environment of its own, so this is a gap and no fault.
+        return (
+            "gap",
+            f"{len(missing)} of {len(config.providers)} providers have no credential here: {'; '.join(missing)}",
+        )
+    return "well", f"{len(config.models)} models of {len(config.providers)} providers, {len(config.budgets)} budgets"
 
 
 def _read(path: Path) -> bytes:

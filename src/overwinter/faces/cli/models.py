@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, me
 from overwinter.faces.cli.render import print_json, safe, table
@@ -31,8 +32,8 @@ def list_models(*, agent: Agent = "default", home: Home = None, is_json: Json = 
         {
             **each,
             "may": "yes" if each["is_permitted"] else "no",
-            "input": _price(each["input_usd_per_mtok"]),
-            "output": _price(each["output_usd_per_mtok"]),
+            "input": _price(each, "input_usd_per_mtok"),
+            "output": _price(each, "output_usd_per_mtok"),
             "state": "left alone" if each["is_left_alone"] else "ready",
         }
         for each in found
@@ -59,6 +60,8 @@ def try_models(
         names = models or [
             each["name"] for each in client.get("gateway", "models", agent=agent)["models"] if each["is_plain"]
         ]
+        if not names:
+            raise UsageError("overwinter.toml declares no model by its whole name: say which, `models test NAME`")
         tried: list[dict[str, Any]] = []
         for name in names:
             began = time.monotonic()
@@ -167,8 +170,10 @@ def _usd(nusd: int) -> str:
     return f"{nusd / 1e9:.6f} USD"
 
 
-def _price(usd_per_mtok: float | None) -> str:
-    return "unknown" if usd_per_mtok is None else f"{usd_per_mtok:g}"
+def _price(model: Mapping[str, Any], which: str) -> str:
+    if not model["is_plain"]:
+        return "by name"
+    return "unknown" if model[which] is None else f"{model[which]:g}"
 
 
 def _budget(budget: Mapping[str, Any]) -> str:
