@@ -57,6 +57,7 @@ CLAIMS = {
     "G5.sleeping": "no run of a revoked agent wakes",
     "G5.computing": "a program of a revoked agent is killed in mid-turn",
     "G5.in_flight": "calls in flight of a revoked agent are cancelled; those that may have left are listed with their keys",
+    "G3.model_calls": "each model call that ended or was refused is an entry of the audit log, once, whatever dies in between",
     "G5.below": "all agents below a revoked one are revoked in the same commit",
     "G5.fence": "a call whose turn was committed a moment before the revocation is not begun after it",
     "G5.control_killed": "killed between the revoking commit and each later step, the fence holds and a start finishes the rest",

@@ -48,7 +48,7 @@ Kind = Literal[
     "kill",
     "wake.refused",
     "pin.drift",
-    "model",
+    "model.call",
     "policy",
 ]
 Decided = Literal["allow", "deny", "ask"]

@@ -235,7 +235,7 @@ async def test_a_call_that_a_crash_cut_off_counts_as_spent_until_a_person_says_w
         caller = app.models.caller("default", replace((await _wish()), call="lost:1"))
         line = (await ask(app, chat()))[1]
         held = replace(line, call="lost:1", state="held", status="", cost_nusd=None, ended_us=None, held_nusd=5_000_000)
-        await app.models._file.reserve(_hold(caller, held.held_nusd), held)
+        await app.models.file.reserve(_hold(caller, held.held_nusd), held)
     async with home_of(project, config) as app:
         lost = app.models.line("lost:1")
         assert lost is not None

@@ -2,7 +2,7 @@
 
 import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
 
@@ -15,6 +15,7 @@ from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
 from overwinter.app.inbox import Inbox
+from overwinter.app.outbox import Outbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
 from overwinter.app.tokens import Access
@@ -91,6 +92,8 @@ class App:
         """What was done here."""
         self.models = parts.models
         """Model calls: who may make them, and what they cost."""
+        self._outbox = Outbox(parts.models.file, parts.audit_keeping, means.owners)
+        self.models.rung = self._outbox.ring
         self.governance = Governance(
             config, parts.store, parts.registry, self._worker, means, parts.clock, self.models, self.auditing.ring
         )
@@ -159,10 +162,12 @@ class App:
         failure: Exception | None = None
         await self.governance.enrol()
         await self.models.recover()
+        await self._outbox.empty()
         await self.webhooks.subscribe()
         await self.rulebook.open()
         try:
             async with anyio.create_task_group() as group:
+                group.start_soon(self._outbox.run)
                 if is_worker:
                     group.start_soon(self._worker.run)
                     group.start_soon(self._retain)
@@ -177,6 +182,8 @@ class App:
                         with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s):
                             await self._worker.drain()
                     group.cancel_scope.cancel()
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s), suppress(HomeError):
+                        await self._outbox.empty()
         except* OverwinterError as errors:
             raise _first(errors) from None
         if failure is not None:

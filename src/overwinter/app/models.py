@@ -74,13 +74,17 @@ class Models:
     def __init__(
         self, config: Config, opened: ModelParts, parents: Mapping[str, tuple[str, ...]], clock: Clock
     ) -> None:
-        self._config, self._file, self._parents, self._clock = config, opened.file, parents, clock
+        self._config, self._parents, self._clock = config, parents, clock
+        self.file = opened.file
+        """Budgets, and the ledger of calls."""
         self.gateway, self.dialects = opened.gateway, opened.dialects
         self._prices = opened.prices
         self.counters = Counters()
         """What this process did since it began."""
-        self.gateway.ended = self.counters.count
+        self.gateway.ended = self._ended
         self.gateway.cleaner.told = self.counters.redacted
+        self.rung: Callable[[], None] = lambda: None
+        """Told that a call has ended."""
         self.thinker = Thinker(self.gateway.routes, self.dialects, self._for_program, default=config.gateway.model)
         """Answers `tools.think`."""
 
@@ -173,14 +177,18 @@ class Models:
             cache_s=wish.cache_s,
         )
 
+    def _ended(self, line: Line) -> None:
+        self.counters.count(line)
+        self.rung()
+
     async def recover(self) -> Sequence[Line]:
         """Book the calls that a process left when it died, each at all that it held: what they cost, nobody knows."""
-        left = [each for each in await self._file.left() if each.status != WAITING]
+        left = [each for each in await self.file.left() if each.status != WAITING]
         for line in left:
             lost = replace(
                 line, state="unknown", status="lost", cost_nusd=line.held_nusd, ended_us=self._clock.now_us()
             )
-            await self._file.settle(lost)
+            await self.file.settle(lost)
         await self.expire()
         return left
 
@@ -188,8 +196,8 @@ class Models:
         """Book the answers in the background that nobody asked for in time, each at all that it held."""
         now_us = self._clock.now_us()
         before_us = now_us - round(self._config.gateway.background_s * SECOND_US)
-        for line in self._file.waiting(WAITING, before_us=before_us):
-            await self._file.settle(replace(unknown(line, "expired"), ended_us=now_us))
+        for line in self.file.waiting(WAITING, before_us=before_us):
+            await self.file.settle(replace(unknown(line, "expired"), ended_us=now_us))
 
     async def correct(self, call: str, cost_nusd: int, *, by: str) -> Line:
         """Book what a call of unknown cost did cost, by a person's word; `by` stands in its line.
@@ -198,12 +206,14 @@ class Models:
             NotFound: there is no such call.
             Conflict: its cost is known.
         """
-        line = self._file.line(call)
+        line = self.file.line(call)
         if line is None:
             raise NotFound(f"there is no model call {call!r}: `overwinter models log` lists them")
         if line.state != "unknown":
             raise Conflict(f"what {call} cost is known: {(line.cost_nusd or 0) / NUSD:.6f} USD")
-        return await self._file.correct(line, cost_nusd, by=by)
+        corrected = await self.file.correct(line, cost_nusd, by=by)
+        self.rung()
+        return corrected
 
     def cut(self, agents: Collection[str], why: str) -> Cutting:
         """Begin to stop the calls under way of agents, and of all below them."""
@@ -220,21 +230,21 @@ class Models:
 
     async def budgets(self) -> Sequence[Spent]:
         """Return how every budget stands that is spent from in its window, and those that name somebody."""
-        return await self._file.spent([*self._file.begun(_limits(self._config))])
+        return await self.file.spent([*self.file.begun(_limits(self._config))])
 
     def line(self, call: str) -> Line | None:
         """Return one call."""
-        return self._file.line(call)
+        return self.file.line(call)
 
     def lines(
         self, *, before_us: int | None = None, limit: int = 50, wanted: Mapping[str, str] | None = None
     ) -> Sequence[Line]:
         """Return calls, the newest first."""
-        return self._file.lines(before_us=before_us, limit=limit, wanted=wanted or {})
+        return self.file.lines(before_us=before_us, limit=limit, wanted=wanted or {})
 
     def totals(self, by: Sequence[str], *, since_us: int, until_us: int | None = None) -> Sequence[Total]:
         """Return what was used, grouped by agent, run, model, upstream, key or day."""
-        return self._file.totals(
+        return self.file.totals(
             by, since_us=since_us, until_us=self._clock.now_us() + 1 if until_us is None else until_us
         )
 

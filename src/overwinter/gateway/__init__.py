@@ -38,6 +38,8 @@ __all__ = ["Caller", "Cleaned", "Cleaner", "Cutting", "Gateway", "Settings", "Si
 CUT_S_MAX = 1.0
 """How long to wait for calls that were cut."""
 SETTLE_S_MAX = 10.0
+NOTED = frozenset({"denied", "revoked", "budget", "rate", "confidential", "repeated"})
+"""What is written down of calls that held nothing: whatever somebody decided. A request that has no meaning is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,9 +217,10 @@ class Gateway:
         if call.asked.answer_id:
             await self._again(call)
             return
-        targets = self._permitted(call.asked, call.caller)
+        targets = self._permitted(call, call.asked)
         cleaned = await self.cleaner.clean(call.asked, call.caller, call.dialect)
         call.asked, call.found = cleaned.asked, cleaned.found
+        call.line = replace(call.line, digest=request_digest(call.asked).hex())
         if await self._repeated(call, cleaned.restore):
             return
         key = self._key(call, targets)
@@ -282,7 +285,7 @@ class Gateway:
         maker = (line.upstream, line.priced_model)
         targets = [
             each
-            for each in self._permitted(replace(asked, model=line.model), caller)
+            for each in self._permitted(call, replace(asked, model=line.model))
             if (each.provider.name, each.model) == maker
         ]
         if not targets:
@@ -302,23 +305,31 @@ class Gateway:
             each for each in models if isinstance(self._decided(caller, self.routes.of(each).targets[0], each), Allow)
         ]
 
-    def _permitted(self, asked: Asked, caller: Caller) -> Sequence[Target]:
+    def _permitted(self, call: _Call, asked: Asked) -> Sequence[Target]:
         """Return the targets that the rules allow for this caller, in order.
 
         Raises:
             ModelRefused: the model is not known, its provider does not speak the dialect, or no rule allows it.
         """
+        caller = call.caller
         if not all(map(self._may_act, caller.principal.chain)):
             raise ModelRefused(Refusal(why="revoked", message=f"agent {caller.principal.agent!r} was revoked"))
         route = self.routes.of(asked.model)
         first, *others = [
             (each, asked.model if not number else each.declared.name) for number, each in enumerate(route.targets)
         ]
-        match self._decided(caller, *first):
+        decision = self._decided(caller, *first)
+        call.line = replace(call.line, rules=self._policy.version, policies=decision.policies)
+        match decision:
             case Allow():
                 pass
-            case Deny(reason=reason) | Ask(reason=reason):
+            case Deny(reason=reason):
                 raise ModelRefused(Refusal(why="denied", message=reason))
+            case Ask(reason=reason):
+                message = (
+                    f"{reason}: nobody waits for {decision.approver} here, so no model call is let through by a yes"
+                )
+                raise ModelRefused(Refusal(why="denied", message=message))
         allowed = [first[0], *(each for each, name in others if isinstance(self._decided(caller, each, name), Allow))]
         able = [each for each in allowed if asked.dialect in each.provider.dialects]
         if not able:
@@ -364,7 +375,7 @@ class Gateway:
             message = "this idempotency key came with another request before: take a new key for a new request"
             raise ModelRefused(Refusal(why="repeated", message=message))
         await self._replay(call, kept, restore, "hit")
-        call.line = replace(call.line, status="repeated")
+        call.line = replace(call.line, state="settled", status="repeated", saved_nusd=0, cost_nusd=0)
         return True
 
     async def _give(self, call: _Call, kept: Kept, cleaned: Cleaned, how: str) -> None:
@@ -440,12 +451,18 @@ class Gateway:
             if is_end:
                 self.ended(call.line)
             return
-        if not call.is_held:
-            return
-        if goes_on(call.asked, tries):
+        if call.is_held and goes_on(call.asked, tries):
             call.line = await self._accounts.wait(call.line, tries)
             return
         line = call.line
+        if not call.is_held:
+            if line.status in NOTED:
+                digest = line.digest or request_digest(call.asked).hex()
+                state = "refused" if line.state == "held" else line.state
+                call.line = replace(line, state=state, digest=digest, cost_nusd=0, ended_us=self._clock.now_us())
+                await self._accounts.note(call.line)
+                self.ended(call.line)
+            return
         if line.cost_nusd is None:
             line = self._accounts.told(line, tries)
         line = replace(line, status=line.status or "failed", found=dict(call.found))

@@ -19,8 +19,9 @@ Window = Literal["hour", "day", "month", "ever"]
 
 ScopeKind = Literal["tenant", "team", "agent", "run", "key"]
 
-State = Literal["held", "settled", "unknown"]
-"""Under way or left by a crash; done with a known cost; done, and nobody knows what it cost: the hold stays spent."""
+State = Literal["held", "settled", "unknown", "refused"]
+"""Under way or left by a crash; done with a known cost; done, and nobody knows what it cost: the hold stays spent; or never
+begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,12 @@ class Line:
     """The provider's name of the answer, by which a background one is asked for again."""
     found: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often each class of confidential values was found in it and in its answer."""
+    digest: str = ""
+    """SHA-256 of what was asked, as it was to leave; hexadecimal."""
+    rules: str = ""
+    """Version of the rules by which it was decided."""
+    policies: tuple[str, ...] = ()
+    """Ids of those that decided it."""
 
 
 class Ledger(Protocol):
@@ -135,6 +142,10 @@ class Ledger(Protocol):
 
     async def spent(self, budgets: Sequence[Budget]) -> Sequence[Spent]:
         """Return how budgets stand."""
+        ...
+
+    async def note(self, line: Line) -> None:
+        """Write down a call that held nothing: it was refused, or got the answer that it had got before."""
         ...
 
     async def left(self) -> Sequence[Line]:

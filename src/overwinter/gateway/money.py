@@ -119,6 +119,10 @@ class Accounts:
         ended = replace(ended, ended_us=self._clock.now_us())
         return ended, await self._ledger.settle(ended)
 
+    async def note(self, line: Line) -> None:
+        """Write down a call that held nothing, beside those of its name that did."""
+        await self._ledger.note(replace(line, call=f"{line.call}!{line.began_us}"))
+
     def told(self, line: Line, tries: Sequence[Seen]) -> Line:
         """Return the line of a call with what its tries used and cost: the last one's counts, the others beside it."""
         if not tries:

@@ -44,7 +44,9 @@ create table line (
     call text primary key, began integer not null, ended integer, agent text not null, run text not null, key text not null,
     dialect text not null, upstream text not null, model text not null, priced text not null, state text not null,
     status text not null, held integer not null, cost integer, saved integer not null, usage text not null,
-    answer text not null, found text not null, budgets text not null, holder text not null) strict, without rowid;
+    answer text not null, found text not null, digest text not null, rules text not null, policies text not null, budgets text not null,
+    holder text not null) strict, without rowid;
+create table told (seq integer primary key autoincrement, call text not null) strict;
 create index line_began on line (began);
 create index line_held on line (holder) where state = 'held';
 create index line_answer on line (answer) where answer <> '';
@@ -56,7 +58,7 @@ create table similar (
     frame blob not null, made integer not null, answer blob not null, vector blob not null, until integer not null,
     primary key (frame, made, answer)) strict, without rowid;
 """
-_LINE = "call, began, ended, agent, run, key, dialect, upstream, model, priced, state, status, held, cost, saved, usage, answer, found"
+_LINE = "call, began, ended, agent, run, key, dialect, upstream, model, priced, state, status, held, cost, saved, usage, answer, found, digest, rules, policies"
 # A row of a window that nobody spent from yet is as good as one with zeros in it.
 _HOLD = """
 insert into budget (kind, name, window, start, spent, held, calls) values (?1, ?2, ?3, ?4, 0, ?5, 1)
@@ -169,6 +171,7 @@ class ModelsFile:
             columns = ", ".join(f"{name} = ?" for name in _LINE.split(", ")[1:] if name != "held")
             kept = [value for name, value in zip(_LINE.split(", "), row, strict=True) if name not in ("call", "held")]
             db.execute(f"update line set {columns} where call = ?", (*kept, line.call))
+            _tell(db, line.call)
         return True
 
     async def wait(self, line: Line) -> None:
@@ -182,6 +185,15 @@ class ModelsFile:
         sql = f"select {_LINE} from line where answer = ? and answer <> '' and agent = ? order by began desc limit 1"
         with guarded(self._path):
             return next((_line(row) for row in list(self._db.execute(sql, (answer_id, agent)))), None)
+
+    async def note(self, line: Line) -> None:
+        """Write down a call that held nothing."""
+        with self._transaction() as db:
+            row = (*_row(line), "[]", self._holder)
+            db.execute(
+                f"insert or replace into line ({_LINE}, budgets, holder) values ({', '.join('?' * len(row))})", row
+            )
+            _tell(db, line.call)
 
     async def spent(self, budgets: Sequence[Budget]) -> Sequence[Spent]:
         """Return how budgets stand."""
@@ -219,6 +231,7 @@ class ModelsFile:
                 "update line set state = 'settled', status = ?, cost = ? where call = ?",
                 (corrected.status, cost_nusd, line.call),
             )
+            _tell(db, line.call)
         return corrected
 
     def begun(self, limits: Callable[[str, str, str], tuple[int | None, int | None] | None]) -> Iterator[Budget]:
@@ -273,10 +286,27 @@ class ModelsFile:
             + total(usage ->> 'cache_write_long') + total(usage ->> 'audio_input'),
             total(usage ->> 'cache_read'), total(usage ->> 'output'), sum(status = 'cached'),
             sum(state = 'unknown' or usage ->> 'source' = 'unknown')
-            from line where began >= ? and began < ? {"group by " + ", ".join(groups) if groups else ""} order by 1"""
+            from line where state <> 'refused' and began >= ? and began < ? {"group by " + ", ".join(groups) if groups else ""} order by 1"""
         with guarded(self._path):
             rows = list(self._db.execute(sql, (since_us, until_us)))
         return [_total(by, row) for row in rows]
+
+    # --- What the audit log is told ----------------------------------------------------------------------------------
+
+    def told(self, after: int, limit: int) -> Sequence[tuple[int, Line]]:
+        """Return calls that ended after a number, the oldest first, each with its own: it rises, and means one end for ever."""
+        sql = f"select seq, {_LINE} from told join line using (call) where seq > ? order by seq limit ?"
+        with guarded(self._path):
+            return [(row[0], _line(row[1:])) for row in self._db.execute(sql, (after, limit))]
+
+    def forget_told(self, upto: int) -> None:
+        """Forget which calls had ended up to a number, and give no number up to it again."""
+        with self._transaction() as db:
+            db.execute("delete from told where seq <= ?", (upto,))
+            # After a power cut, or as another file, this one may be behind what the log has.
+            db.execute("update sqlite_sequence set seq = max(seq, ?) where name = 'told'", (upto,))
+            if not db.changes():
+                db.execute("insert into sqlite_sequence (name, seq) values ('told', ?)", (upto,))
 
     # --- Answers -----------------------------------------------------------------------------------------------------
 
@@ -360,6 +390,10 @@ class ModelsFile:
                 db.execute("commit")
 
 
+def _tell(db: apsw.Connection, call: str) -> None:
+    db.execute("insert into told (call) values (?)", (call,))
+
+
 def _place(budget: Budget, now_us: int) -> tuple[str, str, str, int]:
     return budget.scope.kind, budget.scope.name, budget.window, _window(budget.window, now_us)[0]
 
@@ -383,7 +417,8 @@ def _row(line: Line) -> tuple[Any, ...]:
     return (
         line.call, line.began_us, line.ended_us, line.agent, line.run_id, line.key, line.dialect, line.upstream, line.model,
         line.priced_model, line.state, line.status, line.held_nusd, line.cost_nusd, line.saved_nusd, _usage_text(line.usage),
-        line.answer_id, json.dumps(dict(line.found), separators=(",", ":")) if line.found else "",
+        line.answer_id, json.dumps(dict(line.found), separators=(",", ":")) if line.found else "", line.digest, line.rules,
+        json.dumps(line.policies),
     )  # fmt: skip
 
 
@@ -407,11 +442,15 @@ def _line(row: tuple[Any, ...]) -> Line:
         usage,
         answer,
         found,
+        digest,
+        rules,
+        policies,
     ) = row
     return Line(
         call=call, began_us=began, ended_us=ended, agent=agent, run_id=run, key=key, dialect=dialect, upstream=upstream,
         model=model, priced_model=priced, state=state, status=status, held_nusd=held, cost_nusd=cost, saved_nusd=saved,
-        usage=_usage(usage), answer_id=answer, found=json.loads(found) if found else {},
+        usage=_usage(usage), answer_id=answer, found=json.loads(found) if found else {}, digest=digest, rules=rules,
+        policies=tuple(json.loads(policies)),
     )  # fmt: skip
 
 

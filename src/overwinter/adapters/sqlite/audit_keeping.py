@@ -1,19 +1,22 @@
 """What is written to the audit log beside its entries: cosignatures of witnesses. And what is deleted from it: bodies, tree heads."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio.to_thread
 import apsw
 
-from overwinter.adapters.sqlite import log_rows
+from overwinter.adapters.sqlite import agents, audited, log_rows, outbox, tokens
 from overwinter.adapters.sqlite.schema import connect, guarded
 from overwinter.adapters.sqlite.writer import Writer, Wrote
+from overwinter.gateway.budget import Line
 
 __all__ = ["AuditKeeping"]
 
 BODIES_MAX = 500
 """Entries whose bodies are deleted in one commit: others wait for it."""
+MODEL_CALLS = "model calls"
 HEADS_MAX = 500
 """Tree heads deleted in one commit."""
 CHECKPOINT_WAIT_MS = 100
@@ -32,6 +35,33 @@ class AuditKeeping:
         def act(db: apsw.Connection) -> Wrote[None]:
             log_rows.add_cosignature(db, size, name, line)
             return Wrote(None)
+
+        await self._writer.submit(act)
+
+    def model_calls(self) -> int:
+        """Return up to which number the log has the model calls that ended."""
+        with closing(connect(self._path, is_writer=False)) as db, guarded(self._path):
+            return outbox.reached(db, MODEL_CALLS)
+
+    async def add_model_calls(self, told: Sequence[tuple[int, Line]], owners: Mapping[str, str]) -> None:
+        """Add an entry for each of some model calls that the log does not have, and write down how far it has them.
+
+        Args:
+            told: numbers, rising, each with its call.
+            owners: who answers for each agent; who came with a token acted in person.
+        """
+
+        def act(db: apsw.Connection) -> Wrote[None]:
+            reached = outbox.reached(db, MODEL_CALLS)
+            fresh = [line for seq, line in told if seq > reached]
+            outbox.reach(db, MODEL_CALLS, max(reached, told[-1][0]))
+            entries = [
+                audited.model_call(
+                    line, agents.epoch(db, line.agent), tokens.person(db, line.key) or owners.get(line.agent, "")
+                )
+                for line in fresh
+            ]
+            return Wrote(None, audited=entries)
 
         await self._writer.submit(act)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 
-from overwinter.adapters.sqlite import grants, log_rows
+from overwinter.adapters.sqlite import grants, log_rows, outbox
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTooNew
 
 __all__ = ["BUSY_MS", "FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
@@ -104,7 +104,7 @@ create table delivery (
 create index delivery_due on delivery (webhook, not_before) where state = 0;
 create index delivery_run on delivery (n);
 """
-FORMAT_4 = [DELIVERY_4]
+FORMAT_4 = [DELIVERY_4, outbox.OUTBOX_4]
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.

@@ -14,10 +14,15 @@ from overwinter.audit import Entry, Kind, hidden
 from overwinter.clock import Clock
 from overwinter.tokens import Token
 
-__all__ = ["SqliteTokens"]
+__all__ = ["SqliteTokens", "person"]
 
 TENANT = "home"
 _COLUMNS = "id, digest, person, name, scopes, agents, created, expires, used, revoked"
+
+
+def person(db: apsw.Connection, token: str) -> str:
+    """Return whose a token is, by its id; "": there is none."""
+    return next((found for (found,) in list(db.execute("select person from token where id = ?", (token,)))), "")
 
 
 class SqliteTokens:

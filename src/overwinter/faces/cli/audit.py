@@ -75,7 +75,7 @@ def log(  # noqa: PLR0913 - a command's options
     ] = None,
     person: Annotated[str | None, typer.Option("--person", help="On behalf of this person")] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="call.intent, call.result, deny, approve, revoke, ...")
+        str | None, typer.Option("--kind", help="call.intent, call.result, model.call, deny, approve, revoke, ...")
     ] = None,
     since: Annotated[str | None, typer.Option("--since", help="2h, 30m, 7d, or an instant as ISO 8601")] = None,
     until: Annotated[str | None, typer.Option("--until", help="The same")] = None,
