@@ -21,7 +21,7 @@ from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on
 from overwinter.gateway.budget import Ledger, Line
-from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, request_digest
+from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, is_steady, request_digest
 from overwinter.gateway.caller import Caller, Sink
 from overwinter.gateway.cleaning import Cleaned, Cleaner
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
@@ -224,11 +224,13 @@ class Gateway:
         if await self._repeated(call, cleaned.restore):
             return
         key = self._key(call, targets)
-        kept = None if key is None else (await self._answers.find(key) or await self._flights.join(key))
-        if kept is not None:
+        kept = None if key is None else await self._answers.find(key)
+        if key is not None and kept is None and is_steady(call.asked, is_opted_in=call.caller.cache_s is not None):
+            kept = await self._flights.join(key)
+        if isinstance(kept, Kept):
             await self._give(call, kept, cleaned, "hit")
             return
-        fresh: Kept | None = None
+        fresh, is_given_up = None, True
         try:
             like = None if key is None else await self._like(call, targets)
             if like is not None and like.kept is not None:
@@ -238,9 +240,13 @@ class Gateway:
             if like is not None and fresh is not None and key is not None:
                 until_us = fresh.made_us + round(self._kept_s(call.caller) * SECOND_US)
                 await self._similars.learn(like.frame, Known(key, like.vector), until_us=until_us)
+            is_given_up = False
+        except ModelRefused:
+            is_given_up = False
+            raise
         finally:
-            if key is not None:
-                self._flights.land(key, fresh)
+            if kept is not None:
+                self._flights.land(kept, fresh, is_given_up=is_given_up)
 
     async def _like(self, call: _Call, targets: Sequence[Target]) -> "_Like | None":
         """Return what is known of questions like this one; None: it is not compared with others."""
@@ -429,7 +435,7 @@ class Gateway:
         )  # fmt: skip
         if is_named and done.tap.is_whole:
             await self._keep(call_key(caller.call, self._secret), kept, self._settings.named_s)
-        if key is None or not is_keepable(asked, done.tap, is_opted_in=caller.cache_s is not None):
+        if key is None or not is_keepable(asked, done.tap, kept.body, is_opted_in=caller.cache_s is not None):
             return None
         await self._keep(key, kept, self._kept_s(caller))
         return kept

@@ -7,23 +7,39 @@ order of keys below the top level are a miss, never a wrong answer.
 
 import hashlib
 import hmac
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import anyio
 
 from overwinter.gateway.answers import Kept
-from overwinter.gateway.dialect import Asked
+from overwinter.gateway.dialect import Asked, DialectName
 from overwinter.gateway.tap import Tap
 
-__all__ = ["NEVER_MATTER", "Flights", "cache_key", "call_key", "is_keepable", "request_digest"]
+__all__ = ["NEVER_MATTER", "Flight", "Flights", "cache_key", "call_key", "is_keepable", "is_steady", "request_digest"]
 
-NEVER_MATTER = frozenset({
-    "stream", "stream_options", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "prompt_cache_options", "client_metadata",
-})  # fmt: skip
-"""Top-level fields that change how an answer comes, or what it costs, and not what it says."""
-HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
-"""Headers that change it."""
+NEVER_MATTER: Mapping[DialectName, frozenset[str]] = {
+    "chat": frozenset({
+        "stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+        "prompt_cache_options",
+    }),
+    "responses": frozenset({"stream", "stream_options", "client_metadata"}),
+    "messages": frozenset({"stream", "metadata"}),
+    "gemini": frozenset(),
+    "embeddings": frozenset({"user"}),
+}  # fmt: skip
+"""Top-level fields that change how an answer comes, or what it costs, and nothing in it. A response repeats who asked and its
+`metadata`, so there they count: one caller's are not for another. So does the `metadata` of a chat completion."""
+HEADERS = ("anthropic-", "openai-")
+"""What headers begin with that may change it: betas, versions."""
+SERVED = re.compile(rb"""(?x)
+    "type" \s* : \s* "(?:
+        (?! (?:function|custom_tool|local_shell|shell|apply_patch|computer)_call" ) \w+_call
+        | mcp_list_tools | mcp_approval_request | server_tool_use | mcp_tool_use | \w+_tool_result | url_citation )"
+    | "(?:groundingMetadata|urlContextMetadata|executableCode|codeExecutionResult|search_results)" \s* :""")
+"""What is in an answer for which the provider looked something up or ran something: it was true at that moment. Quotes in a
+text are escaped, so these words are never a part of one."""
 WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call", "completed", "STOP"})
 """Words for an answer that its model had finished. One that was cut or refused is never kept."""
 
@@ -42,9 +58,13 @@ def cache_key(asked: Asked, secret: bytes, *, tenant: str, route: str, version: 
         each.encode("utf-8", "surrogatepass")
         for each in (asked.dialect, asked.operation, asked.path, asked.model, tenant, route, version)
     ]
-    parts += [f"{name}:{asked.headers.get(name, '')}".encode() for name in HEADERS]
+    parts += [
+        f"{name}:{asked.headers[name]}".encode("utf-8", "surrogatepass")
+        for name in sorted(asked.headers)
+        if name.startswith(HEADERS)
+    ]
     for name in sorted(asked.top):
-        if name not in NEVER_MATTER:
+        if name not in NEVER_MATTER[asked.dialect]:
             parts += [name.encode("utf-8", "surrogatepass"), asked.top[name]]
     digest = hmac.new(secret, digestmod=hashlib.sha256)
     for part in parts:
@@ -67,43 +87,54 @@ def request_digest(asked: Asked) -> bytes:
     return digest.digest()
 
 
-def is_keepable(asked: Asked, tap: Tap, *, is_opted_in: bool) -> bool:
-    """Whether an answer may be given again for the same request: a whole one, to a request whose answers do not vary."""
-    if not tap.is_whole or tap.error is not None:
+def is_steady(asked: Asked, *, is_opted_in: bool) -> bool:
+    """Whether an answer to a request may be given again at all: its answers do not vary, or the caller does not mind."""
+    if asked.operation == "embed":
+        return True
+    return asked.operation == "generate" and not asked.is_background and (asked.temperature == 0 or is_opted_in)
+
+
+def is_keepable(asked: Asked, tap: Tap, body: bytes, *, is_opted_in: bool) -> bool:
+    """Whether an answer may be given again for the same request: a whole one, of the model's own."""
+    if not tap.is_whole or tap.error is not None or not is_steady(asked, is_opted_in=is_opted_in):
         return False
     if asked.operation == "embed":
         return True
-    is_steady = asked.temperature == 0 or is_opted_in
-    searched = tap.usage is not None and tap.usage.searches > 0
-    return (
-        asked.operation == "generate" and is_steady and tap.stop in WHOLE and not searched and not asked.is_background
-    )
+    has_searched = tap.usage is not None and tap.usage.searches > 0
+    return tap.stop in WHOLE and not has_searched and SERVED.search(body) is None
 
 
-@dataclass(slots=True)
-class _Flight:
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A request under way that others wait for."""
+
+    key: bytes
     done: anyio.Event = field(default_factory=anyio.Event)
     kept: Kept | None = None
+    is_given_up: bool = False
 
 
 @dataclass(slots=True)
 class Flights:
     """Requests under way that others wait for, so that the same one is asked once."""
 
-    _flying: dict[bytes, _Flight] = field(default_factory=dict[bytes, _Flight])
+    _flying: dict[bytes, Flight] = field(default_factory=dict[bytes, Flight])
 
-    async def join(self, key: bytes) -> Kept | None:
-        """Wait for a request under way and return what it brought to share; None: it is for the caller to ask."""
+    async def join(self, key: bytes) -> Kept | Flight | None:
+        """Return what a request under way brought to share; a flight of the caller's own, to be landed, if there is none.
+
+        None: it brought nothing. Whoever has waited for it asks at once and alone: a queue would wait for one answer after
+        another that is no good to anybody else.
+        """
         while (flight := self._flying.get(key)) is not None:
             await flight.done.wait()
-            if flight.kept is not None:
+            if not flight.is_given_up:
                 return flight.kept
-        self._flying[key] = _Flight()
-        return None
+        flight = self._flying[key] = Flight(key)
+        return flight
 
-    def land(self, key: bytes, kept: Kept | None) -> None:
-        """Say what came of a request that `join` left to the caller; without an answer the next one asks."""
-        flight = self._flying.pop(key, None)
-        if flight is not None:
-            flight.kept = kept
-            flight.done.set()
+    def land(self, flight: Flight, kept: Kept | None, *, is_given_up: bool) -> None:
+        """Say what came of a flight; one that was given up, because its client left, is for the next one to begin again."""
+        del self._flying[flight.key]
+        flight.kept, flight.is_given_up = kept, is_given_up
+        flight.done.set()

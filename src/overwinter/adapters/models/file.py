@@ -32,8 +32,8 @@ FORMAT = 1
 BUSY_MS = 5_000
 LINES_MAX = 1_000
 """Lines in one page."""
-PRUNED_MAX = 64
-"""Answers that one more pushes out."""
+PAGE_MAX = 64
+"""Answers looked at a time for what goes first."""
 
 TABLES = """
 create table meta (format integer not null) strict;
@@ -53,7 +53,8 @@ create index line_answer on line (answer) where answer <> '';
 create table answer (
     key blob primary key, body blob not null, about text not null, size integer not null, used integer not null,
     until integer not null) strict, without rowid;
-create index answer_used on answer (used);
+create index answer_used on answer (used, size);
+create index answer_until on answer (until);
 create table similar (
     frame blob not null, made integer not null, answer blob not null, vector blob not null, until integer not null,
     primary key (frame, made, answer)) strict, without rowid;
@@ -324,7 +325,7 @@ class ModelsFile:
                 self._db.execute("update answer set used = ? where key = ?", (now_us, key))
         try:
             opened = self._cipher.decrypt(body[:12], body[12:], key + about.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             return None  # altered, or sealed with another key: as good as not there
         told = json.loads(about)
         usage, request = _usage(told.pop("usage")) or Usage(), bytes.fromhex(told.pop("request"))
@@ -348,11 +349,14 @@ class ModelsFile:
             )
             db.execute("delete from answer where until <= ?", (now_us,))
             ((size,),) = db.execute("select total(size) from answer")
-            for old, old_size in list(db.execute("select key, size from answer order by used limit ?", (PRUNED_MAX,))):
-                if size <= self._answers_bytes_max:
-                    break
-                db.execute("delete from answer where key = ?", (old,))
-                size -= old_size
+            while size > self._answers_bytes_max:
+                for old, old_size in list(
+                    db.execute("select key, size from answer order by used limit ?", (PAGE_MAX,))
+                ):
+                    if size <= self._answers_bytes_max:
+                        break
+                    db.execute("delete from answer where key = ?", (old,))
+                    size -= old_size
 
     async def known(self, frame: bytes, limit: int) -> Sequence[Known]:
         """Return the newest questions of a frame."""
