@@ -103,7 +103,7 @@ def test_a_witness_elsewhere_signs_by_order_and_by_itself(worked: Shell):
 
         def witnessed() -> bool:
             report = json.loads(worked("audit", "verify", "--json").stdout)
-            return (report["witnessed"], report["warnings"]) == (5, [])
+            return (report["witnessed"], report["warnings"]) == (6, [])
 
         until(witnessed)
     finally:
@@ -125,7 +125,7 @@ def test_a_witness_over_tls_is_asked_only_if_its_certificate_is_vouched_for(work
         asked = ("audit", "witness", "ask", said["url"], "--key", said["key"])
         assert "no witness answers" in worked(*asked).stderr
         worked.environment["SSL_CERT_FILE"] = str(certificate)
-        assert "signed 4 entries" in out(worked, *asked)
+        assert "signed 5 entries" in out(worked, *asked)
     finally:
         witness.send_signal(signal.SIGINT)
         witness.communicate()

@@ -58,7 +58,7 @@ MUTATIONS = {
     "the end of a question is counted anew at each look": ("src/overwinter/turn.py", "standing.digest == bound(standing.expires_us)", "standing.digest == bound(None)", ["tests/unit/test_quorum.py"]),
     "an approved call ends with its question": ("src/overwinter/adapters/sqlite/gates.py", "not_before = 0, due = null where", "not_before = 0 where", ["tests/unit/test_quorum.py"]),
     "a repeat needs no new yes": (STORE, "gates.spend(db, row.n, call.index)", "pass", ATTACKED),
-    "an approval is not decided": ("src/overwinter/app/governance.py", "if is_yes and not isinstance(decision := approvable(call, by, self._means), Allow):", "if False:", ATTACKED),
+    "an approval is not decided": ("src/overwinter/app/governance.py", "if is_yes and not isinstance(decision := approvable(call, by.person, self._means), Allow):", "if False:", ATTACKED),
     "what was approved is not decided again": ("src/overwinter/app/governance.py", "if is_yes and isinstance(asked, Raised):", "if False:", ["tests/unit/test_approvals.py"]),
     "a wake is not decided": ("src/overwinter/turn.py", "    may_go_on(run, means)\n", "", ["tests/unit/test_approvals.py"]),
     "the start of an effect is not decided": (

@@ -144,7 +144,7 @@ def test_our_own_source_has_no_false_hits(shapes: Detector) -> None:
         for each in row
         if each.kind != "ip"
     ]
-    assert set(found) <= {"owner@example.com"}
+    assert all(each.endswith("@example.com") for each in found)
 
 
 def test_every_published_rule_is_used() -> None:

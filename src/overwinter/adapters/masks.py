@@ -132,8 +132,12 @@ def _forms(secret: str) -> Iterator[tuple[str, str]]:
             yield escaped, MARKER
             yield json.dumps(escaped)[1:-1], MARKER  # JSON in a text of JSON, in a file: nobody parses it on the way
             yield json.dumps(escaped, ensure_ascii=False)[1:-1], MARKER
-    for form in (raw.hex(), raw.hex().upper(), html.escape(secret), html.escape(secret, quote=False)):
+    for form in (raw.hex(), raw.hex().upper()):
         yield form, MARKER
+    for form in (html.escape(secret), html.escape(secret, quote=False)):
+        yield form, MARKER
+        yield json.dumps(form)[1:-1], MARKER  # a page in a text of JSON, in a file
+        yield json.dumps(form, ensure_ascii=False)[1:-1], MARKER
     for form in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
         yield form, MARKER
         yield re.sub(r"%\w\w", lambda found: found[0].lower(), form), MARKER
