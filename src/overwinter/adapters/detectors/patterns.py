@@ -1,8 +1,8 @@
 """Hundreds of patterns over many texts in one pass, by a google-re2 Set; then only those that hit, where they hit.
 
-The pass looks for what a pattern needs to have in it, a word or the beginning of its form, where it says so. Whole patterns with
-gaps in them multiply each other's states: 260 of them took 12 ms for 20 KB that were new to the automaton, and 0.2 for the same
-text a second time; their words take 0.08 either way.
+It looks for what a pattern needs to have in it, a word or the beginning of its form, where it says so. Whole patterns with gaps in
+them multiply each other's states: 260 of them took 12 ms for 20 KB that were new to the automaton, and 0.2 for the same text a
+second time; the words take 0.04 either way, and the rest 0.03.
 
 The texts of a request are joined for that pass: three hundred small ones would cost more in calls than in searching. A hit in
 the joined text only says which text to look at again by itself, so that what is found in one depends on no other.
@@ -52,7 +52,13 @@ class Patterns:
     def __init__(self, name: str, patterns: Sequence[Pattern]) -> None:
         self._name = name
         self._patterns = tuple(patterns)
-        self._automaton = Automaton([_sought(each) for each in self._patterns])
+        self._near = [number for number, each in enumerate(self._patterns) if each.reach]
+        """Nearly every text has the needle of one: to look for it here and there again would be for nothing."""
+        self._sought = [number for number, each in enumerate(self._patterns) if not each.reach and not each.words]
+        self._automaton = Automaton(
+            [self._patterns[each].needle or self._patterns[each].regex for each in self._sought]
+        )
+        self._keywords = _Keywords([each.words for each in self._patterns])
         self._regexes: dict[str, Regex] = {}
         """Made when the automaton first says that a pattern hits: most never do."""
 
@@ -67,23 +73,27 @@ class Patterns:
         rows: list[list[Found]] = [[] for _ in texts]
         joined = SEPARATOR.join(raw)
         begins = list(accumulate((len(each) + len(SEPARATOR) for each in raw), initial=0))
-        needles: dict[str, ByText] = {}
-        lowered = b""
-        for number in self._automaton.hits(joined):
-            pattern = self._patterns[number]
-            regex = self._regex(pattern.regex)
-            if pattern.words:
-                lowered = lowered or joined.lower()
-                by_text = {at: regex.spans(raw[at]) for at in _worded(pattern.words, lowered, begins)}
-            elif not pattern.reach:
-                by_text = _by_text(regex, joined, begins, raw)
-            else:
-                near = needles.get(pattern.needle) or _by_text(self._regex(pattern.needle), joined, begins, raw)
-                needles[pattern.needle] = near
-                by_text = {at: _near(regex, places, raw[at], pattern.reach) for at, places in near.items()}
+        for number, by_text in self._matches(joined, begins, raw):
             for at, matches in by_text.items():
-                rows[at].extend(_looked(pattern, matches, texts[at], raw[at]))
+                rows[at].extend(_looked(self._patterns[number], matches, texts[at], raw[at]))
         return rows
+
+    def _matches(self, joined: bytes, begins: Sequence[int], raw: Sequence[bytes]) -> Iterator[tuple[int, ByText]]:
+        """Yield the numbers of patterns with their matches."""
+        needles: dict[str, ByText] = {}
+        for number in self._near:
+            pattern = self._patterns[number]
+            near = needles.get(pattern.needle)
+            if near is None:
+                near = needles[pattern.needle] = _by_text(self._regex(pattern.needle), joined, begins, raw)
+            regex = self._regex(pattern.regex)
+            yield number, {at: _near(regex, places, raw[at], pattern.reach) for at, places in near.items()}
+        for number, places in self._keywords.places(joined).items():
+            regex = self._regex(self._patterns[number].regex)
+            yield number, {at: regex.within(raw[at]) for at in {bisect_right(begins, place) - 1 for place in places}}
+        for hit in self._automaton.hits(joined):
+            number = self._sought[hit]
+            yield number, _by_text(self._regex(self._patterns[number].regex), joined, begins, raw)
 
     def _regex(self, pattern: str) -> Regex:
         regex = self._regexes.get(pattern)
@@ -92,17 +102,31 @@ class Patterns:
         return regex
 
 
-def _sought(pattern: Pattern) -> str:
-    if pattern.reach:
-        return ""  # nearly every text has one: to look for it here and there again would be for nothing
-    if pattern.words:
-        return f"(?i)(?:{'|'.join(map(escaped, pattern.words))})"
-    return pattern.needle or pattern.regex
+class _Keywords:
+    """The words of all patterns in one regular expression, which says where they are; a set says only that they are."""
 
+    def __init__(self, words: Sequence[Sequence[str]]) -> None:
+        every = sorted({word for each in words for word in each})
+        self._any = Regex(f"(?i){'|'.join(map(escaped, every))}", is_bytes=True, is_longest=True) if every else None
+        # Where a word begins, shorter ones may begin as well; those that begin later are found by themselves.
+        self._patterns = {
+            word.encode(): [number for number, each in enumerate(words) if word.startswith(tuple(each))]
+            for word in every
+        }
 
-def _worded(words: Sequence[str], lowered: bytes, begins: Sequence[int]) -> Iterable[int]:
-    """Return the texts that have one of some words."""
-    return {bisect_right(begins, at) - 1 for word in words for at in _places(lowered, word.encode())}
+    def places(self, joined: bytes) -> Mapping[int, Sequence[int]]:
+        """Return the numbers of the patterns of which a word is there, and where."""
+        found: dict[int, list[int]] = {}
+        start = 0
+        while self._any is not None:
+            spans = self._any.first(joined, start)
+            if spans is None:
+                break
+            begin, end = spans[0]
+            for number in self._patterns[joined[begin:end].lower()]:
+                found.setdefault(number, []).append(begin)
+            start = begin + 1
+        return found
 
 
 def _by_text(regex: Regex, joined: bytes, begins: Sequence[int], raw: Sequence[bytes]) -> ByText:
@@ -112,29 +136,23 @@ def _by_text(regex: Regex, joined: bytes, begins: Sequence[int], raw: Sequence[b
     """
     by_text: dict[int, list[Sequence[Span]]] = {}
     crossed: set[int] = set()
-    for spans in regex.spans(joined):
+    for spans in regex.within(joined):
         first = bisect_right(begins, spans[0][0]) - 1
         begin, end = begins[first], begins[first + 1] - len(SEPARATOR)
         if spans[0][1] > end:
             crossed.update(range(first, min(bisect_right(begins, spans[0][1]), len(raw))))
         else:
             by_text.setdefault(first, []).append([(a - begin, b - begin) if a >= 0 else (a, b) for a, b in spans])
-    return {**by_text, **{at: list(regex.spans(raw[at])) for at in crossed}}
+    return {**by_text, **{at: list(regex.within(raw[at])) for at in crossed}}
 
 
 def _near(regex: Regex, needles: Iterable[Sequence[Span]], raw: bytes, reach: int) -> Iterator[Sequence[Span]]:
     """Yield the matches that begin in a needle."""
     for (start, end), *_ in needles:
-        for spans in regex.spans(raw[start : end + reach]):
-            if spans[0][0] < end - start:
-                yield [(a + start, b + start) if a >= 0 else (a, b) for a, b in spans]
-
-
-def _places(lowered: bytes, word: bytes) -> Iterator[int]:
-    at = lowered.find(word)
-    while at >= 0:
-        yield at
-        at = lowered.find(word, at + len(word))
+        at = start
+        while (spans := regex.first(raw, at, end + reach)) is not None and spans[0][0] < end:
+            yield spans
+            at = max(spans[0][1], at + 1)
 
 
 def _looked(pattern: Pattern, matches: Iterable[Sequence[Span]], text: str, raw: bytes) -> Iterator[Found]:
