@@ -29,7 +29,8 @@ WORDS = 2_000
 """Of the user's own."""
 VALUES = 3
 """Made-up ones in a request."""
-WARM_UP = 20
+WARM_UP = 100
+"""Requests after which the automata have most of their states, as in a server that has answered for a minute."""
 OPAQUE = frozenset({"id", "type", "role", "tool_call_id"})
 
 
@@ -39,7 +40,7 @@ def measure(*, is_small: bool) -> dict[str, Any]:
     every = detectors([WordList(name="own", words=own_words())], has_ip=True)
     load_s = time.perf_counter() - began
     made = list(samples(seed=2, each=10 if is_small else 100))
-    requests = list(conversations(30 if is_small else 220, made))
+    requests = list(conversations(WARM_UP + (20 if is_small else 200), made))
     return {
         "n": len(requests) - WARM_UP,
         "kb": round(statistics.mean(map(len, requests)) / 1024, 1),

@@ -34,6 +34,7 @@ _KNOWN = frozenset({
 _ENCODED = re.compile(r"data:[\w.+/-]{1,100}(?:;[\w.=-]{1,100}){0,4};base64,[A-Za-z0-9+/=_-]*+")
 """An image or a file in an address (RFC 2397): in a megabyte of base64 anything is found, and a letter changed destroys it."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}+={0,2}")
+_OPENING = frozenset("{[")
 _FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "properties", "response"})
 """Objects below these belong to the caller: an `id` or a `data` in them is no field of a dialect, so nothing there is opaque."""
 
@@ -173,8 +174,15 @@ class _Walk:
         elif isinstance(value, tuple):
             below = frozenset[str]() if key in _FREE and opaque is not None else opaque
             for name, each in cast("tuple[tuple[str, object], ...]", value):
-                self._leaf(name, path, "", is_seen=below is not None and name not in _KNOWN)
-                self.over(each, (*path, name), name, None if below is None or name in below else below)
+                if below is None or name in _KNOWN:
+                    self.index += 1
+                else:
+                    self._leaf(name, path, "", is_seen=True)
+                seen = None if below is None or name in below else below
+                if seen is None and type(each) is str:
+                    self.index += 1
+                elif each is not None:
+                    self.over(each, (*path, name), name, seen)
 
     def _leaf(self, text: str, path: tuple[str | int, ...], key: str, *, is_seen: bool) -> None:
         is_number = isinstance(text, _Number)
@@ -188,7 +196,7 @@ class _Walk:
 
 def _inner(text: str, path: tuple[str | int, ...], depth: int) -> Inner | None:
     """Return the document that a text is; nothing in it is opaque, for it is the caller's."""
-    if depth >= JSON_DEPTH_MAX or text.lstrip()[:1] not in ("{", "["):
+    if depth >= JSON_DEPTH_MAX or not (text[0] in _OPENING or (text[0].isspace() and text.lstrip()[:1] in ("{", "["))):
         return None
     try:
         return Inner(leaves=_read(text, path, frozenset(), depth + 1))
