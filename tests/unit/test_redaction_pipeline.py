@@ -337,11 +337,11 @@ async def test_no_value_reaches_a_provider_a_file_a_log_an_error_or_a_figure(pro
     budgets = {"day": DeclaredBudget(of="tenant", usd=100)}
     errors = list[bytes]()
     async with home_of(project, redacting(provider, project, cache=True, budgets=budgets)) as app:
-        body = chat(ALL, temperature=0, metadata={"who": EMAIL}, user=EMAIL, tools=[{"type": "function", "function": {"name": "f", "description": ALL}}])  # fmt: skip
+        body = chat(ALL, temperature=0, metadata={"who": EMAIL}, user=EMAIL, nobody_knows_it=[{"data": ALL}], tools=[{"type": "function", "function": {"name": "f", "description": ALL}}])  # fmt: skip
         named: dict[str, Any] = {"call": "a:1", "is_named": True}
         for more in ({}, {}, named, named):
             client, line = await ask(app, body, **more)
-            assert (client.status, line.found["email"], line.found["secret"]) == (200, 4, 2)
+            assert (client.status, line.found["email"], line.found["secret"]) == (200, 5, 3)
         place = PLACEHOLDER.findall(provider.provider.bodies[-1].decode())[0]
         provider.script(Rule(text=f"hello {place}"))
         client, line = await ask(app, chat(f"a {ALL}", temperature=0))

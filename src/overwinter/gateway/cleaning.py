@@ -32,6 +32,16 @@ VAULTS_MAX = 2_000
 VALUES_MAX = 400_000
 """In all vaults together: 100 MB."""
 
+SETTINGS = frozenset({
+    "background", "betas", "cachedContent", "container", "context_management", "conversation", "dimensions", "encoding_format",
+    "frequency_penalty", "generationConfig", "include", "inference_geo", "logit_bias", "logprobs", "max_completion_tokens",
+    "max_output_tokens", "max_tokens", "max_tool_calls", "mcp_servers", "modalities", "model", "n", "parallel_tool_calls",
+    "presence_penalty", "previous_response_id", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning",
+    "reasoning_effort", "safetySettings", "seed", "serviceTier", "service_tier", "speed", "store", "stream", "stream_options",
+    "temperature", "thinking", "toolConfig", "tool_choice", "top_k", "top_logprobs", "top_p", "truncation", "verbosity",
+})  # fmt: skip
+"""Top-level fields without text for a model: not searched, but where a dialect says that there is some. A field that nobody here
+has heard of is searched."""
 Side = str
 """`request` or `answer`."""
 
@@ -126,7 +136,8 @@ class Redaction(Cleaner):
 def _redacted(redactor: Redactor, asked: Asked, dialect: Dialect) -> Asked:
     """Return a request as redacted; whatever fails, nothing is sent, and no error has a value in it."""
     try:
-        changed = redactor.redact(asked.top, dialect.text_fields, dialect.opaque_keys)
+        fields = [name for name in asked.top if name in dialect.text_fields or name not in SETTINGS]
+        changed = redactor.redact(asked.top, fields, dialect.opaque_keys)
     except ModelRefused:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be sent
