@@ -52,6 +52,7 @@ CLAIMS = {
     "G4.tampering": "edit, delete, insert, reorder, fork, backdating and truncation of the audit log are found, also with its key stolen",
     "G4.deletable": "bodies can be deleted from the file, and the entries that stay tell nothing and are still proved",
     "G4.truth": "each request that a service saw has its intent in the audit log from before it, whatever is killed, and no outcome is told of what it never saw",
+    "G4.key.rotated": "the key of the audit log can be changed: one trusted key is enough to check all of it, and whoever has the key before is found",
     "G4.retention": "bodies older than [retention] says are deleted with their keys, and the log still verifies",
     "G4.witness": "after a person's act a witness signs the tree head, and no act waits for it",
     "G4.closed_home": "a log can be checked whose home does not open any more",

@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import identities, models, policies, secrets, tokens, tools, webhooks
+from overwinter.faces.cli import identities, log_keys, models, policies, secrets, tokens, tools, webhooks
 from overwinter.faces.cli.commands import Commands
 from overwinter.faces.server import _Server
 
@@ -26,6 +26,7 @@ _ = (
     cli.show_run,
     identities.list_agents,
     identities.show_agent,
+    log_keys.print_key,
     secrets.list_secrets,
     secrets.remove_secret,
     secrets.set_secret,

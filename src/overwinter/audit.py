@@ -45,6 +45,7 @@ Kind = Literal[
     "revoke",
     "restore",
     "enrol",
+    "key",
     "kill",
     "wake.refused",
     "pin.drift",
@@ -128,6 +129,10 @@ class Entry:
     """What went wrong while deciding; any error is a deny."""
     lease: str | None = None
     """Of the credential that was lent."""
+    log_key: str | None = None
+    """Whose signature tree heads have after this entry, as notes write keys; its own tree head has both signatures."""
+    log_key_before: str | None = None
+    """Whose they have up to here."""
 
     def bodies(self) -> tuple[tuple[Part, Body], ...]:
         """Return what is to be kept apart."""
@@ -147,7 +152,7 @@ def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:
         EntryRefused: if a value of it is too long or no text in UTF-8.
     """
     who, what, where = _frame(
-        entry.act, entry.agent, entry.decision, entry.epoch, entry.errors, entry.kind, entry.labels, entry.lease, entry.policy_ids,
+        entry.act, entry.agent, entry.decision, entry.epoch, entry.errors, entry.kind, entry.labels, entry.lease, entry.log_key, entry.log_key_before, entry.policy_ids,
         entry.policy_set_before_sha256, entry.policy_set_sha256, entry.site, entry.tenant, entry.tool, entry.tool_pin,
     )  # fmt: skip
     args = f',"args_hmac":"{entry.args.hmac()}"' if entry.args else ""
@@ -165,7 +170,7 @@ def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:
 @lru_cache(FRAMES_REMEMBERED)
 def _frame(  # noqa: PLR0913, PLR0917 - the fields of an entry
     act: tuple[str, ...], agent: str, decision: str | None, epoch: int, errors: tuple[str, ...], kind: str, labels: tuple[str, ...],
-    lease: str | None, policy_ids: tuple[str, ...], policy_set_before_sha256: str | None, policy_set_sha256: str | None, site: Site | None, tenant: str, tool: str | None,
+    lease: str | None, log_key: str | None, log_key_before: str | None, policy_ids: tuple[str, ...], policy_set_before_sha256: str | None, policy_set_sha256: str | None, site: Site | None, tenant: str, tool: str | None,
     tool_pin: str | None,
 ) -> tuple[str, str, str]:  # fmt: skip
     """Return the members of an entry that stand before its arguments, before its result and before its time."""
@@ -174,6 +179,7 @@ def _frame(  # noqa: PLR0913, PLR0917 - the fields of an entry
         _members({"act": list(act), "agent": agent}),
         _members({
             "decision": decision, "epoch": epoch, "errors": list(errors), "kind": kind, "labels": list(labels), "lease": lease,
+            "log_key": log_key, "log_key_before": log_key_before,
             "policy_ids": list(policy_ids), "policy_set_before_sha256": policy_set_before_sha256, "policy_set_sha256": policy_set_sha256,
         }),
         _members({"site": place, "tenant": tenant, "tool": tool, "tool_pin": tool_pin}),

@@ -288,3 +288,24 @@ async def test_a_witness_that_saw_another_history_refuses_and_is_believed(projec
             await app.auditing.witnessed(url, WITNESS.public)
         report = verified(log, seen=[note])
         assert any("was seen with 9 entries" in fault for fault in report.faults)
+
+
+@pytest.mark.claim("G4.key.rotated")
+async def test_a_witness_follows_the_log_to_its_next_keys_and_takes_the_ones_before_no_more(project, tmp_path):
+    clock = ManualClock()
+    async with opened(project, clock=clock) as app:
+        await app.start("1", by="lead")
+        first = app.auditing.log.key
+        witness = Witness(place=tmp_path / "w.json", signer=WITNESS, logs=[first], now_s=lambda: clock.now_us() // 1_000_000)
+        with served(witness) as url:
+            for count in (0, 2, 1):
+                for _ in range(count):
+                    await app.auditing.rotate(by="lead", reason="")
+                    await app.start("2", by="lead")
+                done = await app.auditing.witnessed(url, WITNESS.public)
+                assert done is not None
+                assert done.head.size == await app.auditing.log.size()
+                assert witness.keys(first.name) == [app.auditing.log.key]
+            seen = witness.seen(first.name) or ""
+            report = verified(app.auditing.log, witnesses=[WITNESS.public], seen=[seen])
+            assert (report.faults, len(report.keys), report.witnessed) == ([], 3, done.head.size)

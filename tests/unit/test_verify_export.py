@@ -110,7 +110,7 @@ def test_a_line_that_is_nothing_is_said(line: bytes) -> None:
 
 def test_the_check_does_not_take_keys_from_others() -> None:
     other = Signer.of(b"\3" * 32, LOG.public.name, 1)
-    assert "not signed by the key" in verify(LINES, str(other.public)).faults[0]
+    assert "are not signed by the key of" in verify(LINES, str(other.public)).faults[0]
     stranger = Signer.of(b"\3" * 32, "other.example/w", 4)
     assert verify(LINES, KEY, [str(stranger.public)]).faults == ["no tree head of it is cosigned by other.example/w"]
     for wrong in ("", WITNESS_KEY, KEY[:-2], KEY.replace("audit", "other")):
@@ -160,4 +160,5 @@ def test_without_a_kept_tree_head_it_says_what_it_cannot_see(tmp_path: Path, cap
 def test_both_readers_of_notes_agree() -> None:
     """The script has its own; what one of them takes for a tree head of the log the other does as well."""
     note = sign(open_note(json.loads(LINES[-1]), LOG.public), LOG)
-    assert overwinter.verify_export._opened(note, overwinter.verify_export._key(KEY, 1))[0] == 3
+    parsed, key = overwinter.verify_export._parsed(note, LOG.public.name), overwinter.verify_export._key(KEY, 1)
+    assert (parsed.size, parsed.has_of(key)) == (3, True)

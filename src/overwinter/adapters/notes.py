@@ -28,7 +28,7 @@ from overwinter.merkle import HASH_BYTES
 
 __all__ = [
     "NOTE_BYTES_MAX", "Cosignature", "NoteRefused", "PublicKey", "Signer", "TreeHead", "base64_text", "cosign", "cosignatures",
-    "from_base64", "open_note", "parse_key", "sign", "signer_in",
+    "from_base64", "head_of", "open_note", "parse_key", "sign", "signer_in",
 ]  # fmt: skip
 
 KeyKind = Literal[1, 4]
@@ -144,11 +144,13 @@ def parse_key(text: str) -> PublicKey:
     raise UsageError(f"{text!r:.200} is no key: it has the form name+id+base64, as the log or witness prints its own")
 
 
-def sign(head: TreeHead, signer: Signer) -> str:
-    """Return the note in which a log states its tree head."""
-    assert (signer.public.kind, signer.public.name) == (1, head.origin), f"{signer.public} does not sign for {head}"
+def sign(head: TreeHead, *signers: Signer) -> str:
+    """Return the note in which a log states its tree head. Two keys sign where one hands over to the other."""
     text = head.text()
-    return f"{text}\n{_line(signer.public, signer.private.sign(text.encode()))}"
+    for each in signers:
+        assert (each.public.kind, each.public.name) == (1, head.origin), f"{each.public} does not sign for {head}"
+    lines = [_line(each.public, each.private.sign(text.encode())) for each in signers]
+    return f"{text}\n{''.join(lines)}"
 
 
 def cosign(head: TreeHead, signer: Signer, time_s: int) -> str:
@@ -171,6 +173,16 @@ def open_note(note: str, key: PublicKey) -> TreeHead:
     for signature in signed:  # C2SP signed-note: one of a known key that does not verify spoils the note
         _verify(key, signature, text.encode(), head)
     return head
+
+
+def head_of(note: str) -> TreeHead:
+    """Return what a note says, whoever signed it.
+
+    Raises:
+        NoteRefused: it is misspelt.
+    """
+    text, _ = _parts(note)
+    return _tree_head(text, text.split("\n", 1)[0])
 
 
 def cosignatures(note: str, head: TreeHead, witnesses: Sequence[PublicKey]) -> list[Cosignature]:

@@ -2,7 +2,8 @@
 
 It runs where whoever owns the log's database cannot write, and makes every rewriting, fork and truncation of what it has
 signed visible, even to somebody who holds the log's key. The protocol is C2SP tlog-witness v1 (`add-checkpoint`); `seen` is
-ours: the tree head that it last signed, to check an export against.
+ours: the tree head that it last signed, to check an export against. So is `add-key`: a log that changes its key proves the entry
+that names the new one, under the tree head that the witness signed last; from then on the key before counts no more here.
 """
 
 import fcntl
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -34,15 +36,28 @@ from overwinter.adapters.notes import (
     cosignatures,
     from_base64,
     open_note,
+    parse_key,
 )
-from overwinter.errors import HomeDamaged, OverwinterError
+from overwinter.adapters.proof_files import check_file
+from overwinter.errors import HomeDamaged, OverwinterError, UsageError
 from overwinter.merkle import EMPTY_ROOT, HASH_BYTES, is_consistent
 
-__all__ = ["Answer", "Witness", "WitnessDisagrees", "WitnessUnreachable", "ask", "last_seen", "web"]
+__all__ = [
+    "Answer",
+    "Witness",
+    "WitnessDisagrees",
+    "WitnessKnowsNoKey",
+    "WitnessUnreachable",
+    "ask",
+    "last_seen",
+    "tell",
+    "web",
+]
 
 PROOF_LINES_MAX = 63
 """C2SP tlog-witness: a proof cannot be longer."""
-REQUEST_BYTES_MAX = NOTE_BYTES_MAX + 64 * 64
+REQUEST_BYTES_MAX = 2 * NOTE_BYTES_MAX + 64 * 64
+"""A note, or an entry and a note; and a proof."""
 TRIES_MAX = 3
 """Requests for one cosignature: the witness may have moved on for another process of the same log."""
 TIMEOUT_S = 10
@@ -53,6 +68,10 @@ _SIZE = re.compile(r"([0-9]{1,19})\n?")
 
 class WitnessDisagrees(OverwinterError):
     """A witness has signed another history of this log. Never retry: somebody rewrote the log, or restored an old copy."""
+
+
+class WitnessKnowsNoKey(OverwinterError):
+    """A witness does not know the key that signed a tree head. `tell` it of the keys before, or start it with this one."""
 
 
 class WitnessUnreachable(OverwinterError):
@@ -76,7 +95,7 @@ class Witness:
     """Origin to the note that was signed last. Whoever loses this file must take a new key: it would sign forks."""
     signer: Signer
     logs: Sequence[PublicKey]
-    """Whose tree heads it signs. A log that changes its key is named twice."""
+    """Whose tree heads it signs, each by its first key, or by a later one: it follows the log to the next ones."""
     now_s: Callable[[], int]
 
     def add_tree_head(self, request: bytes) -> Answer:
@@ -86,7 +105,7 @@ class Witness:
         except ValueError as error:
             return Answer(status=400, text=f"{error}\n")
         origin = note.split("\n", 1)[0]
-        keys = [key for key in self.logs if key.name == origin]
+        keys = self.keys(origin)
         if not keys:
             return Answer(status=404, text=f"{origin!r:.120} is no log that this witness knows\n")
         head = _opened_by_any(note, keys)
@@ -99,6 +118,61 @@ class Witness:
             if answer.status == HTTPStatus.OK:
                 self._keep({**seen, origin: note + answer.text})
         return answer
+
+    def keys(self, origin: str) -> list[PublicKey]:
+        """Return whose signature counts for a log now: the keys it was told of at first, or what took their place."""
+        after = self._successors()
+        found: dict[str, PublicKey] = {}
+        for key in (each for each in self.logs if each.name == origin):
+            last = str(key)
+            for _ in after:  # a chain is no longer than all of them
+                last = after.get(last, last)
+            found[last] = parse_key(last)
+        return list(found.values())
+
+    def add_key(self, request: bytes) -> Answer:
+        """Answer one `add-key`, a proof file of the entry that names a log's next key."""
+        try:
+            text = request.decode()
+            before, after = _handed_over(text)
+        except (ValueError, RecursionError, UsageError) as error:
+            return Answer(status=400, text=f"this proves no key of a log: {error}\n")
+        known = self.keys(before.name)
+        if after in known:
+            return Answer(status=200)  # told before
+        if before not in known:
+            return Answer(status=403, text=f"{before} is not the key of a log that this witness knows\n")
+        try:
+            _, proved = check_file(text, before)
+            check_file(text, after)
+        except NoteRefused as error:
+            return Answer(status=403, text=f"{error}\n")
+        with self._held() as seen:
+            last = _known(before.name, seen.get(before.name))
+            is_last = last == (proved.head.size, proved.head.root) and proved.seq == proved.head.size - 1
+            if is_last:
+                keys = {**self._successors(), str(before): str(after)}
+                write_private(self._keys_place, json.dumps(keys, indent=1).encode())
+        text = "" if is_last else "the tree head that was signed last does not end with this entry\n"
+        return Answer(status=200 if is_last else 409, text=text)
+
+    @property
+    def _keys_place(self) -> Path:
+        return self.place.with_suffix(".keys")
+
+    def _successors(self) -> Mapping[str, str]:
+        """Return which key took whose place."""
+        try:
+            found: dict[str, str] = json.loads(self._keys_place.read_bytes())
+            for each in (*found, *found.values()):
+                parse_key(each)
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError, UsageError) as error:
+            raise HomeDamaged(
+                f"{self._keys_place} is damaged: restore it from a backup, or begin a new witness with a new key"
+            ) from error
+        return found
 
     def seen(self, origin: str) -> str | None:
         """Return the note that was signed last for a log, None if there is none."""
@@ -141,16 +215,22 @@ class Witness:
 
 
 def web(witness: Witness) -> Starlette:
-    """Return the witness as a web application: `POST /add-checkpoint`, `GET /seen/ORIGIN`, `GET /key`."""
+    """Return the witness as a web application: `POST /add-checkpoint`, `POST /add-key`, `GET /seen/ORIGIN`, `GET /key`."""
 
-    async def add(request: Request) -> Response:
+    async def answered(request: Request, by: Callable[[bytes], Answer]) -> Response:
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > REQUEST_BYTES_MAX:
                 return PlainTextResponse(f"a request has at most {REQUEST_BYTES_MAX} bytes\n", 413)
-        answer = await run_in_threadpool(witness.add_tree_head, bytes(body))
+        answer = await run_in_threadpool(by, bytes(body))
         return Response(answer.text, answer.status, media_type=answer.media_type)
+
+    async def add(request: Request) -> Response:
+        return await answered(request, witness.add_tree_head)
+
+    async def add_key(request: Request) -> Response:
+        return await answered(request, witness.add_key)
 
     async def seen(request: Request) -> Response:
         note = await run_in_threadpool(witness.seen, request.path_params["origin"])
@@ -162,6 +242,7 @@ def web(witness: Witness) -> Starlette:
     return Starlette(
         routes=[
             Route("/add-checkpoint", add, methods=["POST"]),
+            Route("/add-key", add_key, methods=["POST"]),
             Route("/seen/{origin:path}", seen),
             Route("/key", key),
         ]
@@ -195,6 +276,8 @@ async def ask(url: str, key: PublicKey, note: str, head: TreeHead, prove: Callab
             raise WitnessDisagrees(
                 f"{key.name} signed {old_size} entries of {head.origin} that this log does not continue"
             )
+        if status == HTTPStatus.FORBIDDEN:
+            raise WitnessKnowsNoKey(f"{key.name} at {url} refuses the log's key: {text.strip()!r:.200}")
         if status != HTTPStatus.CONFLICT or (said := _SIZE.fullmatch(text)) is None:
             break
         size = int(said[1])
@@ -211,6 +294,25 @@ async def ask(url: str, key: PublicKey, note: str, head: TreeHead, prove: Callab
     raise WitnessUnreachable(
         f"{key.name} at {url} gave no cosignature ({status}: {text!r:.120}): look at it, and retry"
     )
+
+
+async def tell(url: str, proof: str) -> None:
+    """Have a witness know the next key of a log.
+
+    Args:
+        url: of the witness.
+        proof: file that proves the entry of the key, under the tree head that the witness signed last.
+
+    Raises:
+        WitnessKnowsNoKey: it does not take it.
+        WitnessUnreachable: it did not answer.
+    """
+    status, text = await _fetch("POST", f"{url.rstrip('/')}/add-key", proof.encode())
+    if status != HTTPStatus.OK:
+        raise WitnessKnowsNoKey(
+            f"the witness at {url} does not follow the log to its new key ({status}: {text.strip()!r:.200}): start it "
+            "anew with `--key` of the new one, if you know that it is right"
+        )
 
 
 async def last_seen(url: str, origin: str) -> str | None:
@@ -264,6 +366,16 @@ def _request(request: bytes) -> tuple[int, list[bytes], str]:
     if found is None or not blank or None in proof or len(proof) > PROOF_LINES_MAX:
         raise ValueError(f"not a request: `old N`, at most {PROOF_LINES_MAX} lines of base 64, an empty line, a note")
     return int(found[1]), [each for each in proof if each is not None], note
+
+
+def _handed_over(proof: str) -> tuple[PublicKey, PublicKey]:
+    """Return the key before and the key after of an entry in the first line of a proof file."""
+    entry: object = json.loads(proof.split("\n", 1)[0])
+    fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+    before, after = (parse_key(str(fields.get(name))) for name in ("log_key_before", "log_key"))
+    if fields.get("kind") != "key" or fields.get("errors") or before.name != after.name:
+        raise ValueError("its entry hands no log over to another key")
+    return before, after
 
 
 def _known(origin: str, note: str | None) -> tuple[int, bytes]:

@@ -2,17 +2,26 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import anyio
 
 from overwinter import values
 from overwinter.adapters import proof_files
-from overwinter.adapters.notes import Cosignature, NoteRefused, PublicKey, TreeHead, cosignatures, open_note, parse_key
+from overwinter.adapters.notes import (
+    Cosignature,
+    NoteRefused,
+    PublicKey,
+    TreeHead,
+    cosignatures,
+    head_of,
+    open_note,
+    parse_key,
+)
 from overwinter.adapters.sqlite import AuditKeeping, AuditLog, log_rows
 from overwinter.adapters.sqlite.audit_log import Found
-from overwinter.adapters.witness import WitnessDisagrees, WitnessUnreachable, ask
+from overwinter.adapters.witness import WitnessDisagrees, WitnessKnowsNoKey, WitnessUnreachable, ask, tell
 from overwinter.audit import Plain
 from overwinter.clock import DAY_US
 from overwinter.config import Audit
@@ -164,6 +173,13 @@ class Auditing:
         """Delete some tree heads that are older than `HEADS_DAYS`, all but one a day; return how many. 0: none are left."""
         return await self._keeping.thin_heads((now_us - HEADS_DAYS * DAY_US) // 1_000)
 
+    async def rotate(self, *, by: str, reason: str) -> tuple[int, PublicKey]:
+        """Have a new key sign the log; return the entry that names it, and the key. The witness is told soon."""
+        entry, key = await self._keeping.rotate(by=by, reason=reason)
+        self.log = replace(self.log, key=key)
+        self.ring()
+        return entry, key
+
     # --- Witness -----------------------------------------------------------------------------------------------------
 
     def ring(self) -> None:
@@ -180,7 +196,7 @@ class Auditing:
             try:
                 await self.witnessed(self._url, self.witness, is_repeated=False)
                 self.fault = None
-            except (WitnessDisagrees, WitnessUnreachable, NoteRefused, HomeError) as error:
+            except (WitnessDisagrees, WitnessKnowsNoKey, WitnessUnreachable, NoteRefused, HomeError) as error:
                 if str(error) != self.fault:
                     _LOGGER.warning("%s", error)
                 self.fault, pause_s = str(error), ASK_RETRY_S
@@ -209,12 +225,36 @@ class Auditing:
         if known and not is_repeated:
             return Witnessed(head=head, cosignature=known[-1])
 
+        try:
+            line = await self._asked(url, key, note, head)
+        except WitnessKnowsNoKey:
+            if not await self._led_on(url, key):
+                raise
+            line = await self._asked(url, key, note, head)
+        return Witnessed(head=head, cosignature=cosignatures(note + line, head, [key])[-1])
+
+    async def _asked(self, url: str, key: PublicKey, note: str, head: TreeHead) -> str:
         def prove(old_size: int) -> Sequence[bytes]:
             return self.log.look(lambda db: log_rows.consistency(db, old_size, head.size))
 
         line = await ask(url, key, note, head, prove)
         await self._keeping.cosign(head.size, key.name, line)
-        return Witnessed(head=head, cosignature=cosignatures(note + line, head, [key])[-1])
+        return line
+
+    async def _led_on(self, url: str, key: PublicKey) -> bool:
+        """Lead a witness from the key that it knows to the present one, from each entry of a new key to the next; whether it went."""
+        has_gone = False
+        for note, proof in await self.log.turns():
+            head = head_of(note)
+            try:
+                await self._asked(url, key, note, head)
+                await tell(url, proof)
+            except (WitnessDisagrees, WitnessKnowsNoKey):
+                if has_gone:
+                    raise
+                continue  # it knows a later key, or has signed more
+            has_gone = True
+        return has_gone
 
 
 WITNESS_KEY = 4

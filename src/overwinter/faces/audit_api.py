@@ -13,7 +13,7 @@ from overwinter.app.auditing import Wanted
 from overwinter.audit import Kind, Plain
 from overwinter.errors import UsageError
 from overwinter.faces import wire
-from overwinter.faces.bodies import body_of
+from overwinter.faces.bodies import body_of, field
 
 __all__ = ["routes"]
 
@@ -28,6 +28,7 @@ def routes(app: App) -> list[Route]:
     return [
         Route("/v1/audit", face.listed),
         Route("/v1/audit/key", face.key),
+        Route("/v1/audit/key/rotate", face.rotate, methods=["POST"]),
         Route("/v1/audit/witness", face.witness, methods=["POST"]),
         Route("/v1/audit/{seq:int}", face.show),
         Route("/v1/audit/{seq:int}/proof", face.prove),
@@ -85,6 +86,12 @@ class _Audit:
                 "witness_fault": fault,
             }
         )
+
+    async def rotate(self, request: Request) -> Response:
+        body = await body_of(request)
+        by, reason = field(body, "by", str, "unknown"), field(body, "reason", str, "")
+        entry, key = await self._auditing.rotate(by=by, reason=reason)
+        return JSONResponse({"entry": entry, "key": str(key), "witness_fault": self._auditing.fault})
 
     async def witness(self, request: Request) -> Response:
         url, key = await _asked(request)

@@ -81,6 +81,7 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/policy/reload": Need(scope="admin"),
     "GET /v1/audit": Need(scope="admin"),
     "GET /v1/audit/key": Need(scope="read"),
+    "POST /v1/audit/key/rotate": Need(scope="admin"),
     "POST /v1/audit/witness": Need(scope="admin"),
     "GET /v1/audit/{seq:int}": Need(scope="admin"),
     "GET /v1/audit/{seq:int}/proof": Need(scope="admin"),

@@ -25,7 +25,7 @@ from overwinter.errors import HomeDamaged, NotFound, UsageError
 
 __all__ = ["ANCHORED", "SLOT_BYTES", "Accepted", "Anchor", "AnchorFile", "accept", "anchor_fault", "now", "read"]
 
-ANCHORED = frozenset({"revoke", "restore"})
+ANCHORED = frozenset({"revoke", "restore", "key"})
 """Kinds of entries after which the anchor is written."""
 ANCHOR_BYTES_MAX = 65_536
 SLOT_BYTES = 4_096

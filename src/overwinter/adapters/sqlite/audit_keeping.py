@@ -1,13 +1,16 @@
-"""What is written to the audit log beside its entries: cosignatures of witnesses. And what is deleted from it: bodies, tree heads."""
+"""What is written to the audit log beside what is done: cosignatures of witnesses, a new key. And what is deleted from it: bodies, tree heads."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 import apsw
 
+from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import agents, audited, log_rows, outbox, tokens
+from overwinter.adapters.sqlite.audit_log import Sealing, next_signer
 from overwinter.adapters.sqlite.schema import connect, guarded
 from overwinter.adapters.sqlite.writer import Writer, Wrote
 from overwinter.gateway.budget import Line
@@ -26,8 +29,26 @@ CHECKPOINT_WAIT_MS = 100
 class AuditKeeping:
     """Uses the store's writer."""
 
-    def __init__(self, path: Path, writer: Writer) -> None:
-        self._path, self._writer = path, writer
+    def __init__(self, path: Path, writer: Writer, seal: Sealing) -> None:
+        self._path, self._writer, self._seal = path, writer, seal
+        self._one_at_a_time = anyio.Lock()
+        """Two new keys would be one file."""
+
+    async def rotate(self, *, by: str, reason: str) -> tuple[int, PublicKey]:
+        """Have a new key sign the log from now on; return the entry that names it, and the key.
+
+        The entry's commit holds nothing else, and its tree head has both signatures: whoever knows one key has the other.
+        """
+        async with self._one_at_a_time:
+            before = self._seal.public
+            following, put = await anyio.to_thread.run_sync(next_signer, self._path, before.name)
+
+            def act(db: apsw.Connection) -> Wrote[int]:
+                self._seal.hand_over(following, put)
+                entry = audited.keyed(str(before), str(following.public), by, reason)
+                return Wrote(log_rows.size(db), audited=[entry])
+
+            return await self._writer.submit_first(act), following.public
 
     async def cosign(self, size: int, name: str, line: str) -> None:
         """Keep a witness's line under the tree head of one size."""

@@ -11,8 +11,9 @@ import anyio.to_thread
 import apsw
 
 from overwinter import values
-from overwinter.adapters.key_files import key_in
-from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, signer_in
+from overwinter.adapters import proof_files
+from overwinter.adapters.key_files import key_in, make_key
+from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, open_note, signer_in
 from overwinter.adapters.sqlite import anchor, log_rows
 from overwinter.adapters.sqlite.schema import connect, guarded
 from overwinter.audit import Entry, Plain, hidden
@@ -20,10 +21,12 @@ from overwinter.clock import Clock
 from overwinter.errors import HomeDamaged, NotFound
 from overwinter.ids import from_bytes
 
-__all__ = ["ANCHOR_NAME", "AuditLog", "Found", "Sealing", "log_signer", "open_log", "sealing"]
+__all__ = ["ANCHOR_NAME", "AuditLog", "Found", "Sealing", "log_signer", "next_signer", "open_log", "sealing"]
 
 T = TypeVar("T")
 ANCHOR_NAME = "audit.anchor"
+NEXT_KEY_NAME = "audit.key.next"
+"""Of a key that has perhaps signed, and is not in its place yet."""
 LOG_FORMAT = 3
 """Of the store's file: the first with a log."""
 
@@ -43,6 +46,21 @@ class Sealing:
 
     def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock, anchor: anchor.AnchorFile) -> None:
         self._end, self._signer, self._clock, self._anchor = end, signer, clock, anchor
+        self._next: tuple[Signer, Callable[[], None]] | None = None
+
+    @property
+    def public(self) -> PublicKey:
+        """Return whose signature the next tree head has."""
+        return self._signer.public
+
+    def hand_over(self, following: Signer, done: Callable[[], None]) -> None:
+        """Have the next commit with an entry of a new key signed by both keys, and all after it by the new one.
+
+        Args:
+            following: the new key.
+            done: called once that is durable.
+        """
+        self._next = following, done
 
     def __call__(self, db: apsw.Connection, entries: Sequence[Entry]) -> Callable[[], None]:
         """Write entries and one tree head over all; return what is called once they are committed.
@@ -53,12 +71,18 @@ class Sealing:
             EntryRefused: one of them cannot be written; nothing of its transaction may be committed.
         """
         end = log_rows.append(db, self._end, entries, self._clock.now_us() // 1_000)
-        log_rows.write_head(db, end, self._signer)
+        following, done = self._next or (None, None)
+        if not any(entry.kind == "key" for entry in entries):
+            following = None
+        log_rows.write_head(db, end, self._signer, *(() if following is None else (following,)))
         is_anchored = any(entry.kind in anchor.ANCHORED for entry in entries)
         reached = anchor.now(db, self._signer.public.name, end) if is_anchored else None
 
         def keep() -> None:
             self._end = end
+            if following is not None and done is not None:
+                self._signer, self._next = following, None
+                done()
             if reached is not None:
                 with suppress(
                     OSError
@@ -75,13 +99,41 @@ class Sealing:
 def log_signer(db: apsw.Connection, path: Path) -> Signer:
     """Return who signs the log of a store's file; its key lies beside it, in `keys/audit.key`.
 
+    A key that had signed, and had not come to its place when the machine stopped, is put there now.
+
     Raises:
         HomeDamaged: the key is missing though it has signed, is not whole, or is open to others.
     """
     ((home,),) = db.execute("select home from meta")
-    place = path.parent / "keys" / "audit.key"
+    place, following = path.parent / "keys" / "audit.key", path.parent / "keys" / NEXT_KEY_NAME
     place.parent.mkdir(mode=0o700, exist_ok=True)
-    return signer_in(place, _origin(home), 1, may_make=log_rows.last_note(db) is None)
+    note = log_rows.last_note(db)
+    if following.exists():
+        if note is not None and _has_signed(Signer.of(key_in(following), _origin(home), 1).public, note):
+            following.replace(place)
+        else:
+            following.unlink()
+    return signer_in(place, _origin(home), 1, may_make=note is None)
+
+
+def next_signer(path: Path, name: str) -> tuple[Signer, Callable[[], None]]:
+    """Make a new key for the log of a store's file; return it, and what puts it in the place of the present one."""
+    following, place = path.parent / "keys" / NEXT_KEY_NAME, path.parent / "keys" / "audit.key"
+    make_key(following)
+
+    def put() -> None:
+        with suppress(OSError):  # it has signed: the next opening puts it there
+            following.replace(place)
+
+    return Signer.of(key_in(following), name, 1), put
+
+
+def _has_signed(key: PublicKey, note: str) -> bool:
+    try:
+        open_note(note, key)
+    except NoteRefused:
+        return False
+    return True
 
 
 def open_log(path: Path, key: PublicKey | None = None) -> "AuditLog":
@@ -205,6 +257,19 @@ class AuditLog:
     async def prove(self, seq: int) -> str:
         """Return a file that proves an entry."""
         return await self._read(lambda db: log_rows.prove(db, seq))
+
+    async def turns(self) -> list[tuple[str, str]]:
+        """Return where the log's keys change: the tree head that ends there, and a file that proves the entry under it."""
+
+        def read(db: apsw.Connection) -> list[tuple[str, str]]:
+            found = list[tuple[str, str]]()
+            for seq in log_rows.turns(db):
+                ((_, raw),) = log_rows.entries(db, seq, seq + 1)
+                proof = proof_files.file_of(raw, log_rows.prove(db, seq, seq + 1))
+                found.append((log_rows.note(db, seq + 1), proof))
+            return found
+
+        return await self._read(read)
 
     async def consistency(self, old_size: int, size: int) -> list[bytes]:
         """Return the proof that the log only grew."""

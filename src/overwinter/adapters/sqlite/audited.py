@@ -108,6 +108,14 @@ def started(run: NewRun, agent_epoch: int, event: Event) -> Entry:
     )
 
 
+def keyed(before: str, after: str, by: str, reason: str) -> Entry:
+    """Return the entry of a new key of the log."""
+    body: dict[str, values.Value] = {"by": by, "reason": reason}
+    return Entry(
+        kind="key", tenant=TENANT, agent="", epoch=0, act=(_name(by),), args=hidden(values.encode(body)), log_key=after, log_key_before=before,
+    )  # fmt: skip
+
+
 def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:
     """Return the entry of what a person did to an agent."""
     body: dict[str, Value] = {"by": by, "reason": reason}

@@ -101,10 +101,10 @@ def append(db: apsw.Connection, end: Tail, batch: Sequence[Entry], now_ms: int) 
     return Tail(edge=edge, ts_ms=ts_ms)
 
 
-def write_head(db: apsw.Connection, end: Tail, signer: Signer) -> str:
+def write_head(db: apsw.Connection, end: Tail, signer: Signer, *more: Signer) -> str:
     """Sign and keep the tree head of a commit's end; return the note. A commit without entries changes nothing."""
     head = TreeHead(origin=signer.public.name, size=end.edge.size, root=end.edge.root())
-    text = sign(head, signer)
+    text = sign(head, signer, *more)
     db.execute("insert or ignore into audit_head values (?, ?)", (head.size, text))
     return text
 
@@ -138,7 +138,7 @@ def note(db: apsw.Connection, size: int) -> str:
 def spare_heads(db: apsw.Connection, before: int, limit: int) -> list[int]:
     """Return the sizes of tree heads, the oldest first, of fewer than `before` entries, that nothing needs any more.
 
-    The last of each day (UTC) is needed, and what a witness has signed. Proofs are made from entries, under the newest.
+    The last of each day (UTC) is needed, what a witness has signed, and where one key hands over to the next. Proofs are made from entries, under the newest.
     """
     spare: list[int] = []
     earlier, day = 0, -1
@@ -153,7 +153,7 @@ def spare_heads(db: apsw.Connection, before: int, limit: int) -> list[int]:
             spare.append(earlier)
         if size >= before or len(spare) == limit:
             break
-        earlier, day = 0 if is_cosigned else size, today
+        earlier, day = 0 if is_cosigned or is_turn(raw) else size, today
     return spare
 
 
@@ -168,6 +168,17 @@ def entries(db: apsw.Connection, start: int = 0, stop: int | None = None) -> Ite
         "select seq, entry from audit_entry where seq >= ? and seq < ? order by seq",
         (start, 1 << 62 if stop is None else stop),
     )
+
+
+def is_turn(raw: bytes) -> bool:
+    """Whether an entry names the log's next key: no text in an entry can hold a quotation mark that is not escaped."""
+    return b'"kind":"key"' in raw
+
+
+def turns(db: apsw.Connection) -> list[int]:
+    """Return the entries that name a next key, in order. It looks at all."""
+    rows = db.execute('select seq from audit_entry where instr(entry, cast(\'"kind":"key"\' as blob)) > 0 order by seq')
+    return [seq for (seq,) in rows]
 
 
 def size(db: apsw.Connection) -> int:
@@ -240,12 +251,14 @@ def consistency(db: apsw.Connection, old_size: int, size: int) -> list[bytes]:
     return consistency_proof(old_size, size, _node(db))
 
 
-def prove(db: apsw.Connection, seq: int) -> str:
-    """Return a file that proves an entry under the last tree head; `proof_files` says its form.
+def prove(db: apsw.Connection, seq: int, under: int | None = None) -> str:
+    """Return a file that proves an entry under the last tree head, or that of a size; `proof_files` says its form.
 
     Raises:
-        NotFound: there is no such entry.
+        NotFound: there is no such entry, or no such tree head.
     """
+    if under is not None:
+        return proof_files.text(seq, inclusion(db, seq, under), note(db, under))
     for (size,) in db.execute("select max(size) from audit_head where size > ?", (seq,)):
         if size is not None and seq >= 0:
             return proof_files.text(seq, inclusion(db, seq, size), note(db, size))
@@ -274,8 +287,8 @@ def export(db: apsw.Connection, *, with_bodies: bool = False, heads_apart: int =
     Args:
         db: a connection.
         with_bodies: whether those that were not deleted are told.
-        heads_apart: entries between two tree heads, at least. The last and the cosigned ones are always told: the others
-            only narrow down where a fault is, and a signature takes as long to check as eight entries.
+        heads_apart: entries between two tree heads, at least. The last, the cosigned ones and those at which one key
+            hands over to the next are always told: the others only narrow down where a fault is, and a signature takes as long to check as eight entries.
     """
     sizes = _head_sizes(db, heads_apart)
     size = next(sizes, None)
@@ -284,12 +297,20 @@ def export(db: apsw.Connection, *, with_bodies: bool = False, heads_apart: int =
         for part in PARTS if with_bodies else ():
             if (found := body(db, seq, part)) is not None:
                 yield _line([seq, part, found.key.hex(), base64.b64encode(found.content).decode()])
+        is_told = not is_turn(raw)
         while size is not None and size <= seq + 1:
+            is_told = is_told or size == seq + 1
             yield _line(note(db, size))
             size = next(sizes, None)
+        if not is_told and _has_head(db, seq + 1):
+            yield _line(note(db, seq + 1))
     while size is not None:
         yield _line(note(db, size))
         size = next(sizes, None)
+
+
+def _has_head(db: apsw.Connection, size: int) -> bool:
+    return bool(list(db.execute("select 1 from audit_head where size = ?", (size,))))
 
 
 def _head_sizes(db: apsw.Connection, apart: int) -> Iterator[int]:

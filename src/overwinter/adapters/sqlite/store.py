@@ -14,16 +14,15 @@ import anyio.to_thread
 import apsw
 
 from overwinter import values
-from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import agents, audited, gates, rows, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
-from overwinter.adapters.sqlite.audit_log import AuditLog, log_signer, sealing
+from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, log_signer, sealing
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.tokens import SqliteTokens
 from overwinter.adapters.sqlite.voting import Ballot
-from overwinter.adapters.sqlite.writer import Job, Seal, Writer, Wrote
+from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
 from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
 from overwinter.errors import Revoked, UsageError
@@ -79,7 +78,7 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
         with closing(connect(path, is_writer=False)) as reading:
             signer = log_signer(writing, path)
             with closing(sealing(writing, signer, clock, path)) as seal:
-                store = SqliteStore(path, writing, reading, clock, ids, epoch, seal, signer.public)
+                store = SqliteStore(path, writing, reading, clock, ids, epoch, seal)
                 try:
                     yield store
                 finally:
@@ -100,8 +99,7 @@ class SqliteStore:
         clock: Clock,
         ids: Ids,
         epoch: int,
-        seal: Seal,
-        key: PublicKey,
+        seal: Sealing,
     ) -> None:
         self._path = path
         self._reading = reading
@@ -113,9 +111,9 @@ class SqliteStore:
         """Who may act, in the same file."""
         self.tokens = SqliteTokens(path, self._writer, reading, clock)
         """Who may ask from elsewhere, in the same file."""
-        self.audit = AuditLog(path=path, key=key)
+        self.audit = AuditLog(path=path, key=seal.public)
         """What was done, in the same commits."""
-        self.audit_keeping = AuditKeeping(path, self._writer)
+        self.audit_keeping = AuditKeeping(path, self._writer, seal)
         self.deliveries = SqliteDeliveries(path, self._writer, reading)
         """What webhooks are to be told, in the same commits."""
         self._woken: set[str] = set()

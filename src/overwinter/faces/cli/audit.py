@@ -16,6 +16,7 @@ from overwinter.errors import OverwinterError, UsageError
 from overwinter.faces.cli.accepting import accept
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded
+from overwinter.faces.cli.log_keys import keys_cli
 from overwinter.faces.cli.render import TAIL, print_json, safe, table
 
 if TYPE_CHECKING:
@@ -40,10 +41,15 @@ witness_cli = typer.Typer(
     no_args_is_help=True, help="A second signature for the log's tree heads, from where its owner cannot write."
 )
 audit_cli.add_typer(witness_cli, name="witness")
+audit_cli.add_typer(keys_cli, name="key")
 Number = Annotated[int, typer.Argument(help="An entry's number, as `audit log` prints it", min=0, show_default=False)]
 LogKey = Annotated[
     str | None,
-    typer.Option("--key", help="The log's public key, kept elsewhere; the home's own if not given", show_default=False),
+    typer.Option(
+        "--key",
+        help="The log's public key, kept elsewhere, the newest you have; the home's own if not given",
+        show_default=False,
+    ),
 ]
 WitnessKeys = Annotated[
     list[str] | None,
@@ -142,19 +148,6 @@ def show(seq: Number, *, home: Home = None, is_json: Json = False) -> None:
             json.dumps(body["value"], ensure_ascii=False) if body["is_kept"] else "deleted: [retention] audit_body_days"
         )
         typer.echo(f"{part:>18}  {safe(words)}")
-
-
-@command
-def key(*, home: Home = None, is_json: Json = False) -> None:
-    """Print the log's public key: keep it elsewhere, for `verify`, `prove --check` and witnesses."""
-    with open_door(home_path(home), is_json=is_json) as client:
-        found = client.get("audit", "key")
-    if is_json:
-        print_json(found)
-        return
-    typer.echo(found["key"])
-    if found["witness_fault"]:
-        typer.echo(f"the witness did not sign: {safe(found['witness_fault'])}", err=True)
 
 
 # --- Proving ---------------------------------------------------------------------------------------------------------
@@ -313,9 +306,13 @@ def _say(report: "Report", warnings: Sequence[str], *, has_seen: bool, is_json: 
         print_json({
             "is_well": not report.faults, "faults": report.faults, "more_faults": report.more_faults,
             "entries": report.entries, "tree_heads": report.heads, "bodies": report.bodies,
-            "witnessed": report.witnessed, "warnings": list(warnings),
+            "witnessed": report.witnessed, "keys": report.keys, "breaks": report.breaks, "warnings": list(warnings),
         })  # fmt: skip
         return
+    for each in report.keys:
+        typer.echo(f"KEY {safe(each)}")
+    for each in report.breaks:
+        typer.echo(f"BREAK {safe(each)}")
     for fault in report.faults:
         typer.echo(f"WRONG {safe(fault)}")
     if report.more_faults:
