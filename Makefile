@@ -22,10 +22,12 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What `bench retrieval` is compared with, in an environment of its own.
-$(VENV)/.rivals: $(VENV)/.ready bench/rivals/requirements.txt
-	$(PYTHON) -m venv $(VENV)/rivals
-	$(VENV)/rivals/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bench/rivals/requirements.txt
+# What `bench retrieval` and `bench gateway` are compared with, each in an environment of its own; pip compiles what it installs.
+$(VENV)/.rivals: $(VENV)/.ready bench/rivals/fastmcp.txt bench/rivals/litellm.txt
+	for rival in fastmcp litellm; do \
+	  $(PYTHON) -m venv $(VENV)/rivals/$$rival && \
+	  $(VENV)/rivals/$$rival/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bench/rivals/$$rival.txt \
+	  || exit 1; done
 	@touch $@
 
 # Servers that others wrote, for the tests. Node comes from PyPI; scripts of the packages are not run.

@@ -25,6 +25,8 @@ NAMES = {
     "truth": "truth",
     "decide": "decide",
     "redact": "redact",
+    "gateway": "gateway",
+    "budget": "budget",
 }
 """Bench name to file."""
 

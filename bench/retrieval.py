@@ -25,7 +25,7 @@ from overwinter.catalog.modules import Built, BuiltFunction, built
 
 FOUND = 10
 AMONG = 10_000
-RIVAL = Path(sys.prefix) / "rivals" / "bin" / "python"
+RIVAL = Path(sys.prefix) / "rivals" / "fastmcp" / "bin" / "python"
 
 
 def measure(*, is_small: bool) -> dict[str, Any]:
