@@ -72,7 +72,7 @@ class CedarPolicy:
         if (settled := version.settled.get(key)) is not None:
             return settled
         decision = decided(version, act, self._now_s(), approved=approved)
-        if action in ("call", "wake") and version.is_plain(act) and len(version.settled) < REMEMBERED_MAX:
+        if action in ("call", "wake", "think") and version.is_plain(act) and len(version.settled) < REMEMBERED_MAX:
             version.settled[key] = decision
         return decision
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ on conflict (kind, name, window, start) do update set held = held + ?5, calls = 
 where (?6 is null or spent + held + ?5 <= ?6) and (?7 is null or calls < ?7)"""
 _EXTEND = """
 update budget set held = held + ?5 where (kind, name, window, start) = (?1, ?2, ?3, ?4) and (?6 is null or spent + held + ?5 <= ?6)"""
+_BEGIN = f"insert or ignore into line ({_LINE}, budgets, holder) values ({', '.join('?' * 19)})"
+_HELD = "select held, budgets from line where call = ? and state = 'held'"
+_KEPT = tuple(name for name in _LINE.split(", ") if name not in ("call", "held"))
+_END = f"update line set {', '.join(f'{name} = ?' for name in _KEPT)} where call = ?"
+_HELD_AT = _LINE.split(", ").index("held") - 1
 _SETTLE = "update budget set held = held - ?5, spent = spent + ?6 where (kind, name, window, start) = (?1, ?2, ?3, ?4)"
 
 
@@ -132,9 +137,7 @@ class ModelsFile:
         now_us, amount = self._clock.now_us(), hold.amount_nusd
         places = [_place(each, now_us) for each in hold.budgets]
         with self._transaction() as db:
-            row = (*_row(line), json.dumps(places), self._holder)
-            marks = ", ".join("?" * len(row))
-            db.execute(f"insert or ignore into line ({_LINE}, budgets, holder) values ({marks})", row)
+            db.execute(_BEGIN, (*_row(line), json.dumps(places) if places else "[]", self._holder))
             if not db.changes():
                 return Reserved.REPEATED, None
             for each, place in zip(hold.budgets, places, strict=True):
@@ -162,16 +165,15 @@ class ModelsFile:
     async def settle(self, line: Line) -> bool:
         """Book what a call cost and let go of its hold."""
         with self._transaction() as db:
-            found = list(db.execute("select held, budgets from line where call = ? and state = 'held'", (line.call,)))
+            found = list(db.execute(_HELD, (line.call,)))
             if not found:
                 return False
             held, places = found[0]
             for place in json.loads(places):
                 db.execute(_SETTLE, (*place, held, line.cost_nusd or 0))
-            row = _row(line)
-            columns = ", ".join(f"{name} = ?" for name in _LINE.split(", ")[1:] if name != "held")
-            kept = [value for name, value in zip(_LINE.split(", "), row, strict=True) if name not in ("call", "held")]
-            db.execute(f"update line set {columns} where call = ?", (*kept, line.call))
+            call, *row = _row(line)
+            del row[_HELD_AT]
+            db.execute(_END, (*row, call))
             _tell(db, line.call)
         return True
 
@@ -458,6 +460,9 @@ def _line(row: tuple[Any, ...]) -> Line:
     )  # fmt: skip
 
 
+_COUNTS = tuple(each.name for each in fields(Usage) if each.name != "also")
+
+
 def _usage_text(usage: Usage | None) -> str:
     """Return counts as JSON; those that are nothing are left out."""
     if usage is None:
@@ -466,7 +471,7 @@ def _usage_text(usage: Usage | None) -> str:
 
 
 def _counts(usage: Usage) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(usage).items() if value and name != "also"}
+    told = {name: value for name in _COUNTS if (value := getattr(usage, name))}
     return told | ({"also": [_counts(each) for each in usage.also]} if usage.also else {})
 
 
