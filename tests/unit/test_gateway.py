@@ -21,6 +21,7 @@ def price(*, fresh: int, output: int) -> int:
     return int(fresh * Fraction(2_000) + output * Fraction(10_000))
 
 
+@pytest.mark.claim("M3.bill")
 async def test_an_answer_goes_through_as_it_came_and_costs_what_the_provider_says(project, provider: Mock):
     async with home_of(project, config_of(provider.url)) as app:
         client, line = await ask(app, chat())
@@ -39,6 +40,7 @@ async def test_a_model_that_no_rule_permits_is_not_asked(project, provider: Mock
         assert provider.calls == []
 
 
+@pytest.mark.claim("M4.policy_first")
 async def test_the_rules_are_asked_before_a_kept_answer_is_given(project, provider: Mock):
     config = config_of(provider.url, cache=True)
     async with home_of(project, config) as app:
@@ -70,6 +72,7 @@ async def test_a_call_that_a_budget_does_not_hold_is_refused_before_anybody_is_a
         assert spent is None or (spent.spent_nusd, spent.held_nusd) == (0, 0)
 
 
+@pytest.mark.claim("M2.hard")
 async def test_what_is_spent_and_held_never_passes_a_limit(project, provider: Mock):
     provider.script(Rule(times=100, tokens=50))
     limit = 0.003
@@ -122,6 +125,7 @@ async def test_the_operators_own_price_goes_before_the_tables(project, provider:
         assert line.cost_nusd == charge.prompt.fresh * 1_000 + charge.output_tokens * 500
 
 
+@pytest.mark.claim("M4.same")
 async def test_a_kept_answer_is_given_as_a_stream_or_whole_whichever_is_asked(project, provider: Mock):
     async with home_of(project, config_of(provider.url, cache=True)) as app:
         first, paid = await ask(app, chat(temperature=0))
@@ -156,6 +160,7 @@ async def test_one_of_many_equal_requests_is_asked_and_all_are_answered(project,
         assert {each.status for each in clients} == {200}
 
 
+@pytest.mark.claim("M5.once")
 async def test_a_named_call_gets_the_answer_that_it_got_and_is_paid_once(project, provider: Mock):
     async with home_of(project, config_of(provider.url)) as app:
         first, _ = await ask(app, chat(), call="run:1", is_named=True)
@@ -228,6 +233,7 @@ async def test_revoking_an_agent_cuts_its_streams_and_refuses_more(project, prov
         assert len(provider.calls) == 1
 
 
+@pytest.mark.claim("M5.unknown")
 async def test_a_call_that_a_crash_cut_off_counts_as_spent_until_a_person_says_what_it_cost(project, provider: Mock):
     budgets = {"day": DeclaredBudget(of="tenant", usd=1.0)}
     config = config_of(provider.url, budgets=budgets)
@@ -274,3 +280,15 @@ async def test_a_question_that_means_the_same_gets_its_answer_only_for_who_asks_
         paths = [each.path for each in provider.calls]
         assert paths.count("/v1/embeddings") == 3  # what a text means is kept too
         assert paths.count("/v1/chat/completions") == 4
+
+
+async def test_two_budgets_of_one_purse_are_one_and_the_strictest_holds(project, provider: Mock):
+    budgets = {
+        "all": DeclaredBudget(of="agent:*", usd=1.0),
+        "own": DeclaredBudget(of="agent:default", usd=2.0, calls=7),
+    }
+    async with home_of(project, config_of(provider.url, budgets=budgets)) as app:
+        _, line = await ask(app, chat())
+        (spent,) = await app.models.budgets()
+        assert (spent.spent_nusd, spent.calls) == (line.cost_nusd, 1)
+        assert (spent.budget.limit_nusd, spent.budget.calls_max) == (NUSD, 7)

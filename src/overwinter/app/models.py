@@ -230,7 +230,15 @@ class Models:
 
     async def budgets(self) -> Sequence[Spent]:
         """Return how every budget stands that is spent from in its window, and those that name somebody."""
-        return await self.file.spent([*self.file.begun(_limits(self._config))])
+
+        def limits(kind: str, name: str, window: str) -> tuple[int | None, int | None] | None:
+            return _limits(self._config, kind, name).get(window)
+
+        return await self.file.spent([*self.file.begun(limits)])
+
+    async def standing(self, agent: str) -> Sequence[Spent]:
+        """Return how every budget stands that a call of an agent falls under, those of single runs and tokens left out."""
+        return await self.file.spent(self.caller(agent, Wish(call="")).budgets)
 
     def line(self, call: str) -> Line | None:
         """Return one call."""
@@ -264,26 +272,26 @@ def budgets_of(config: Config, chain: Sequence[str], *, run_id: str, key: str) -
     return tuple(
         Budget(
             scope=Scope(kind=cast("ScopeKind", kind), name=name),
-            window=cast("Window", budget.window),
-            limit_nusd=round(budget.usd * NUSD) or None,
-            calls_max=budget.calls or None,
+            window=cast("Window", window),
+            limit_nusd=limit_nusd,
+            calls_max=calls_max,
         )
         for kind, name in subjects
-        for budget in config.budgets.values()
-        if _is_of(budget, kind, name)
+        for window, (limit_nusd, calls_max) in _limits(config, kind, name).items()
     )
 
 
-def _is_of(budget: DeclaredBudget, kind: str, name: str) -> bool:
-    whose, _, pattern = budget.of.partition(":")
-    return whose == kind and (not pattern or fnmatchcase(name, pattern))
-
-
-def _limits(config: Config) -> Callable[[str, str, str], tuple[int | None, int | None] | None]:
-    def limits(kind: str, name: str, window: str) -> tuple[int | None, int | None] | None:
-        for each in config.budgets.values():
-            if _is_of(each, kind, name) and each.window == window:
-                return round(each.usd * NUSD) or None, each.calls or None
-        return None
-
-    return limits
+def _limits(config: Config, kind: str, name: str) -> dict[str, tuple[int | None, int | None]]:
+    """Return the limits in money and calls of somebody, by window: of several in one window the strictest, for it is one purse."""
+    found = dict[str, list[DeclaredBudget]]()
+    for budget in config.budgets.values():
+        whose, _, pattern = budget.of.partition(":")
+        if whose == kind and (not pattern or fnmatchcase(name, pattern)):
+            found.setdefault(budget.window, []).append(budget)
+    return {
+        window: (
+            min((round(each.usd * NUSD) for each in budgets if each.usd), default=None),
+            min((each.calls for each in budgets if each.calls), default=None),
+        )
+        for window, budgets in found.items()
+    }
