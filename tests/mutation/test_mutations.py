@@ -18,6 +18,8 @@ MATRIX = ["tests/crash"]
 EGRESS = ["tests/unit/test_egress.py"]
 MASKS = ["tests/unit/test_masks.py"]
 BY_HAND = ["tests/unit/test_by_hand.py"]
+GATEWAY = "src/overwinter/gateway/__init__.py"
+MODELS = ["tests/unit/test_gateway.py"]
 
 MUTATIONS = {
     "the epoch is not compared": (ROWS, "return self.epoch == epoch", "return True", CONFORMANCE),
@@ -183,6 +185,43 @@ MUTATIONS = {
         "if value is not None and (names is None or name in names)",
         "if value is not None and (names is None or name in names) and not isinstance(kinds.get(name), Opaque)",
         ["tests/unit/test_cedar.py::test_no_argument_makes_a_decision_raise_or_slips_past_a_forbid"],
+    ),
+    "a model call is not decided": (GATEWAY, "decision = self._decided(caller, *first)", "decision = Allow()", MODELS),
+    "a revoked agent asks models": (GATEWAY, "if not all(map(self._may_act, caller.principal.chain)):", "if False:", MODELS),
+    "a kept answer is given before the rules are asked": (
+        GATEWAY,
+        "        targets = self._permitted(call, call.asked.model)\n",
+        """        key = self._key(call, self.routes.of(call.asked.model).targets)
+        if key is not None and (early := await self._answers.find(key)) is not None:
+            await self._give(call, early, Cleaned(asked=call.asked), "hit")
+            return
+        targets = self._permitted(call, call.asked.model)
+""",
+        MODELS,
+    ),
+    "a budget that has no room is passed": (
+        "src/overwinter/gateway/money.py",
+        "raise ModelRefused(_spent(budget, nusd))",
+        "return held",
+        MODELS,
+    ),
+    "a model call is not settled": (
+        "src/overwinter/gateway/money.py",
+        "        await self._ledger.settle(settled)\n",
+        "",
+        MODELS,
+    ),
+    "a model call is not told to the audit log": (
+        "src/overwinter/adapters/models/file.py",
+        "            _tell(db, line.call)\n        return True",
+        "        return True",
+        ["tests/unit/test_model_audit.py"],
+    ),
+    "what a child spends is not its parent's": (
+        "src/overwinter/app/models.py",
+        'subjects += [("agent", each) for each in chain]',
+        'subjects += [("agent", each) for each in chain[-1:]]',
+        ["tests/unit/test_model_agents.py"],
     ),
     "a program is not checked": (
         "src/overwinter/app/__init__.py",

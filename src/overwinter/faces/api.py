@@ -354,7 +354,12 @@ class _Agents:
         query, limit = request.query_params, limit_of(request.query_params, PAGE_MAX)
         names = [each for each in await self._app.governance.identities() if each.name > query.get("after", "")]
         following = names[limit - 1].name if len(names) > limit else None
-        return JSONResponse({"agents": [wire.identity(each) for each in names[:limit]], "following": following})
+        standing = self._app.models.standing
+        rows = [
+            {**wire.identity(each), "budgets": [wire.spent(one) for one in await standing(each.name)]}
+            for each in names[:limit]
+        ]
+        return JSONResponse({"agents": rows, "following": following})
 
     async def revoke(self, request: Request) -> Response:
         """Revoke an agent with all below it, a run, a token or a grant: whichever has this name."""

@@ -11,7 +11,7 @@ from overwinter.clock import DAY_US
 from overwinter.errors import NotFound, UsageError
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of, field
-from overwinter.gateway.budget import Line, Spent
+from overwinter.gateway.budget import Line
 from overwinter.values import Value
 
 __all__ = ["model_routes"]
@@ -62,7 +62,7 @@ class _Models:
 
     async def budgets(self, request: Request) -> Response:
         del request
-        return JSONResponse({"budgets": [_spent(each) for each in await self.app.models.budgets()]})
+        return JSONResponse({"budgets": [wire.spent(each) for each in await self.app.models.budgets()]})
 
     async def calls(self, request: Request) -> Response:
         query = request.query_params
@@ -114,16 +114,6 @@ def _line(line: Line) -> dict[str, Value]:
             "input": usage.input, "cache_read": usage.cache_read, "cache_write": usage.cache_write + usage.cache_write_long,
             "output": usage.output, "reasoning": usage.reasoning, "tier": usage.tier or None, "source": usage.source,
         },
-    }  # fmt: skip
-
-
-def _spent(spent: Spent) -> dict[str, Value]:
-    budget = spent.budget
-    return {
-        "of": f"{budget.scope.kind}:{budget.scope.name}", "window": budget.window,
-        "limit_usd": None if budget.limit_nusd is None else budget.limit_nusd / NUSD, "spent_usd": spent.spent_nusd / NUSD,
-        "held_usd": spent.held_nusd / NUSD, "calls": spent.calls, "calls_max": budget.calls_max,
-        "until": wire.instant(spent.until_us),
     }  # fmt: skip
 
 

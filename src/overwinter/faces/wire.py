@@ -38,12 +38,15 @@ if TYPE_CHECKING:  # a command that asks a server loads no store and no interpre
     from overwinter.adapters.catalog_file import Hit, Pin, Source
     from overwinter.app.governance import Revocation
     from overwinter.app.rulebook import Reach
+    from overwinter.gateway.budget import Spent
 
 __all__ = [
-    "call", "error", "event", "finding", "grant", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_grant", "revoked_token", "run", "source", "status_of",
+    "call", "error", "event", "finding", "grant", "hit", "identity", "instant", "pin", "question_id", "raised", "readable", "revocation", "revoked_grant", "revoked_token", "run", "source", "spent", "status_of",
     "unreachable",
 ]  # fmt: skip
 
+NUSD = 1_000_000_000
+"""Nano-dollars in a dollar."""
 STATUSES: Sequence[tuple[type[OverwinterError], int]] = (
     (CheckFailed, 422),
     (NotFound, 404),
@@ -180,6 +183,7 @@ def identity(agent: Identity) -> dict[str, Value]:
         "owner": agent.owner,
         "purpose": agent.purpose,
         "parent": agent.parent,
+        "models": list(agent.models),
         "expires": instant(agent.expires_us),
         "epoch": agent.epoch,
         "state": "revoked" if agent.is_revoked else "active",
@@ -187,6 +191,17 @@ def identity(agent: Identity) -> dict[str, Value]:
         "by": agent.by,
         "reason": agent.reason,
     }
+
+
+def spent(found: "Spent") -> dict[str, Value]:
+    """Return how a budget stands as JSON."""
+    budget = found.budget
+    return {
+        "of": f"{budget.scope.kind}:{budget.scope.name}", "window": budget.window,
+        "limit_usd": None if budget.limit_nusd is None else budget.limit_nusd / NUSD, "spent_usd": found.spent_nusd / NUSD,
+        "held_usd": found.held_nusd / NUSD, "calls": found.calls, "calls_max": budget.calls_max,
+        "until": instant(found.until_us),
+    }  # fmt: skip
 
 
 def revocation(done: "Revocation") -> dict[str, Value]:

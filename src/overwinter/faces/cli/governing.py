@@ -10,7 +10,7 @@ import typer
 
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import After, Home, Json, Limit, Person, me, more, once
-from overwinter.faces.cli.render import TAIL, print_json, safe, standing, table
+from overwinter.faces.cli.render import TAIL, print_json, safe, spent, standing, table
 
 __all__ = ["agents", "approve", "asked", "inbox", "reject", "restore", "revoke"]
 
@@ -26,8 +26,18 @@ def agents(*, limit: Limit = 1_000, after: After = None, home: Home = None, is_j
     if is_json:
         print_json(found)
         return
-    rows = [{**each, "parent": each["parent"] or "-", "expires": each["expires"] or "-"} for each in found["agents"]]
-    typer.echo(table(rows, ("name", "state", "epoch", "owner", "parent", "expires", "purpose")))
+    rows = [
+        {
+            **each,
+            "parent": each["parent"] or "-",
+            "expires": each["expires"] or "-",
+            "models": ",".join(each["models"]) or "-",
+            "budgets": "; ".join(map(spent, each["budgets"])) or "-",
+        }
+        for each in found["agents"]
+    ]
+    used = [name for name in ("models", "budgets") if any(row[name] != "-" for row in rows)]
+    typer.echo(table(rows, ("name", "state", "epoch", "owner", "parent", "expires", *used, "purpose")))
     more(found)
 
 

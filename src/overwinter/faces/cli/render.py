@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["doubts", "event_line", "print_json", "reached", "safe", "safe_lines", "show", "standing", "table"]
+__all__ = ["doubts", "event_line", "print_json", "reached", "safe", "safe_lines", "show", "spent", "standing", "table"]
 
 VALUE_LENGTH_MAX = 160
 CELL_LENGTH_MAX = 100
@@ -227,3 +227,11 @@ def _time(at: str) -> str:
 
 def _instant(at_us: int) -> str:
     return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def spent(budget: Mapping[str, Any]) -> str:
+    """Return in words how a budget stands: `tenant:default 0.0144 of 5 USD a day`."""
+    what = "" if budget["limit_usd"] is None else f"{budget['spent_usd']:.4f} of {budget['limit_usd']:g} USD"
+    calls = "" if budget["calls_max"] is None else f"{budget['calls']} of {budget['calls_max']} calls"
+    span = "ever" if budget["window"] == "ever" else f"a {budget['window']}"
+    return f"{safe(budget['of'])} {', '.join(each for each in (what, calls) if each)} {span}"
