@@ -24,6 +24,7 @@ CLAIMS = {
     "D7.other_engine": "a snapshot of another engine is rebuilt from the journal, or the run stops and says so",
     "D8.errors_journaled": "errors of calls are journaled and raised as typed errors",
     "D9.deadlock": "an await that nothing can answer ends the run with an error",
+    "K1.cassette": "a recorded model call is played as it was, a missing one is an error that shows the difference, and nobody is asked",
     "M4.exact": "a kept answer is given only to a request that is the same in every field, header, tenant and version that counts",
     "M4.whole": "an answer that was refused, cut, in error or looked up elsewhere is never kept",
     "G1.no_rule": "a call without a grant is denied, and the program sees PermissionError",

@@ -7,7 +7,8 @@ async with open_test_app(home, {"shop": "shop_tools"}, directory=here, clock=clo
     assert run.result == "charged"
 ```
 
-The store, the interpreter and the checker are the real ones. `tests/` of overwinter itself is written with this kit.
+Models say what a `ScriptedModel` was given or what a `Cassette` recorded (docs/testing.md). The store, the interpreter and the
+checker are the real ones. `tests/` of overwinter itself is written with this kit.
 """
 
 import heapq
@@ -20,18 +21,20 @@ from typing import Any, TypeVar
 import anyio
 
 from overwinter.adapters.home import open_home
+from overwinter.adapters.models import Cassette, Heard, ScriptedModel, ToolCall
 from overwinter.app import App, Parts, open_parts
 from overwinter.approval import approvers
 from overwinter.catalog import Catalog, Performed, Tools
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
+from overwinter.gateway.upstream import Upstream
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
 from overwinter.registry import Registry
 from overwinter.store import CallRecord, RunRecord, Store, Voted
 
 __all__ = [
-    "OWNER", "CrashPoints", "FaultyTools", "ManualClock", "faulty_store", "finish", "hibernate_always", "idle",
+    "OWNER", "Cassette", "CrashPoints", "FaultyTools", "Heard", "ManualClock", "ScriptedModel", "ToolCall", "faulty_store", "finish", "hibernate_always", "idle",
     "open_test_app",
 ]  # fmt: skip
 
@@ -83,6 +86,7 @@ async def open_test_app(  # noqa: PLR0913 - each part may be replaced
     wrap: Callable[[Parts], Parts] = lambda parts: parts,
     drain_s: float = 5.0,
     is_worker: bool = True,
+    models: Upstream | None = None,
 ) -> AsyncGenerator[App]:
     """Open an App whose parts can be wrapped.
 
@@ -95,14 +99,21 @@ async def open_test_app(  # noqa: PLR0913 - each part may be replaced
         wrap: gives back the parts with faults in them.
         drain_s: 0: leave as a crash would.
         is_worker: False: nothing runs.
+        models: answers model calls in place of the providers: a `Cassette`, a `ScriptedModel`.
     """
     clock = clock or SystemClock()
     config = config or Config(agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=2))
     python = {name: Service(python=module) for name, module in services.items()}
     config = replace(config, services={**python, **config.services})
+
+    def around(real: Upstream) -> Upstream:
+        return models.over(real) if isinstance(models, Cassette) else models or real
+
     async with AsyncExitStack() as stack:
         place = stack.enter_context(open_home(home))
-        parts = await stack.enter_async_context(open_parts(place, config, clock, directory=directory))
+        parts = await stack.enter_async_context(
+            open_parts(place, config, clock, directory=directory, around_models=around)
+        )
         async with App(config, wrap(parts)).at_work(is_worker=is_worker, drain_s=drain_s) as app:
             yield app
 

@@ -21,6 +21,7 @@ from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
 from overwinter.errors import ConfigInvalid
+from overwinter.gateway.upstream import Upstream
 from overwinter.handles import Handles
 from overwinter.identity import Identity, chain
 from overwinter.ids import Ids
@@ -84,6 +85,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
     directory: Path,
     is_eager: bool = True,
     importing: Callable[[str], None] = _unseen,
+    around_models: Callable[[Upstream], Upstream] | None = None,
 ) -> "AsyncGenerator[Parts]":
     """Open everything that an App works with, until the block is left.
 
@@ -94,6 +96,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         directory: where modules and descriptions of services lie.
         is_eager: False: start interpreters when they are needed, for a home that only looks.
         importing: told the name of each service whose import begins.
+        around_models: gives back the way to models' providers, or another.
 
     Raises:
         HomeError: the store or the catalog is too new, damaged or full.
@@ -108,7 +111,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         nullcontext(_mint(place, store, clock, policy)) as mint,
         open_senders(config.webhooks, directory, Vault(place.path)) as senders,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
-        _models(place, config, clock, policy, store) as models,
+        _models(place, config, clock, policy, store, around=around_models) as models,
         open_sources(
             config.services,
             place.catalog_path,
@@ -130,8 +133,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
     ):
         yield Parts(
             store=store, registry=store.registry, tokens=store.tokens, audit=store.audit, audit_keeping=store.audit_keeping,
-            interpreter=interpreter,
-            checker=checker,
+            interpreter=interpreter, checker=checker,
             tools=sources,
             sources=sources,
             handles=handles,
@@ -153,12 +155,18 @@ def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) ->
 
 
 @asynccontextmanager
-async def _models(
-    place: Home, config: Config, clock: Clock, policy: CedarPolicy, store: SqliteStore
+async def _models(  # noqa: PLR0913 - what a gateway is made of
+    place: Home,
+    config: Config,
+    clock: Clock,
+    policy: CedarPolicy,
+    store: SqliteStore,
+    *,
+    around: Callable[[Upstream], Upstream] | None,
 ) -> "AsyncGenerator[Models]":
     directory, may_act = place.config_path.parent, store.registry.is_active
     async with open_models(
-        config, place.models_path, clock, policy, directory=directory, key=place.key, may_act=may_act
+        config, place.models_path, clock, policy, directory=directory, key=place.key, may_act=may_act, around=around
     ) as opened:
         yield Models(config, opened, parents_of(config), clock)
 

@@ -1,7 +1,19 @@
 """Models of providers: what they cost, what was spent, what is kept of their answers, and the way to them."""
 
+from overwinter.adapters.models.cassettes import Cassette
 from overwinter.adapters.models.file import ModelsFile, Total
 from overwinter.adapters.models.opened import ModelParts, open_models
+from overwinter.adapters.models.scripted import Heard, ScriptedModel, ToolCall
 from overwinter.adapters.models.thinking import Thinker
 
-__all__ = ["ModelParts", "ModelsFile", "Thinker", "Total", "open_models"]
+__all__ = [
+    "Cassette",
+    "Heard",
+    "ModelParts",
+    "ModelsFile",
+    "ScriptedModel",
+    "Thinker",
+    "ToolCall",
+    "Total",
+    "open_models",
+]

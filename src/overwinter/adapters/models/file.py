@@ -67,7 +67,9 @@ on conflict (kind, name, window, start) do update set held = held + ?5, calls = 
 where (?6 is null or spent + held + ?5 <= ?6) and (?7 is null or calls < ?7)"""
 _EXTEND = """
 update budget set held = held + ?5 where (kind, name, window, start) = (?1, ?2, ?3, ?4) and (?6 is null or spent + held + ?5 <= ?6)"""
-_BEGIN = f"insert or ignore into line ({_LINE}, budgets, holder) values ({', '.join('?' * 19)})"
+_BEGIN = (
+    f"insert or ignore into line ({_LINE}, budgets, holder) values ({', '.join('?' * (len(_LINE.split(', ')) + 2))})"
+)
 _HELD = "select held, budgets from line where call = ? and state = 'held'"
 _KEPT = tuple(name for name in _LINE.split(", ") if name not in ("call", "held"))
 _END = f"update line set {', '.join(f'{name} = ?' for name in _KEPT)} where call = ?"

@@ -20,6 +20,7 @@ from overwinter.config import Config
 from overwinter.gateway import Gateway, Settings
 from overwinter.gateway.dialect import Dialect, DialectName
 from overwinter.gateway.routes import Model, Provider, Routes
+from overwinter.gateway.upstream import Upstream
 from overwinter.policy import Policy
 
 __all__ = ["ModelParts", "open_models"]
@@ -48,6 +49,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
     directory: Path,
     key: bytes,
     may_act: Callable[[str], bool],
+    around: Callable[[Upstream], Upstream] | None = None,
 ) -> "AsyncGenerator[ModelParts]":
     """Open the gateway until the block is left.
 
@@ -59,6 +61,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
         directory: where `overwinter.toml` lies, with `prices.toml`.
         key: of the home; what is kept is sealed with one made from it.
         may_act: whether an agent is active at this moment.
+        around: gives back the way to providers, or another one in its place.
 
     Raises:
         HomeError: the file is damaged or too new.
@@ -81,7 +84,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                 similars=file,
                 ledger=file,
                 prices=prices,
-                upstream=upstream,
+                upstream=upstream if around is None else around(upstream),
                 clock=clock,
                 random=SystemRandom(),
                 secret=secret,
