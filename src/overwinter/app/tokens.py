@@ -1,6 +1,7 @@
 """API tokens of people: made, listed, revoked, and recognised when somebody comes with one."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -17,6 +18,8 @@ DAYS_MAX = 366
 LIVE_MAX = 50
 """Tokens of one person that count."""
 TEXT_MAX = 200
+SEEN_US_MAX = SECOND_US // 4
+SEEN_MAX = 1_024
 USED_US_MIN = 3_600 * SECOND_US
 """Last use is kept to the hour: a commit for each request would cost more than it tells."""
 
@@ -26,6 +29,8 @@ class Access:
 
     def __init__(self, tokens: Tokens, clock: Clock, random: Callable[[int], bytes] = os.urandom) -> None:
         self._tokens, self._clock, self._random = tokens, clock, random
+        self._seen = OrderedDict[str, tuple[int, Token]]()
+        """Tokens that somebody came with: when each was looked up, and what was found."""
 
     async def create(  # noqa: PLR0913 - the options of a token
         self,
@@ -79,9 +84,17 @@ class Access:
         return await self._tokens.token(token_id)
 
     async def counts(self, token_id: str) -> bool:
-        """Whether one counts at this moment."""
-        token = await self._tokens.token(token_id)
-        return token is not None and token.is_live(self._clock.now_us())
+        """Whether one that somebody came with counts still; asked before each part of a stream.
+
+        What was looked up serves for `SEEN_US_MAX`, and not beyond a revocation: `revoke` forgets it before it returns.
+        """
+        now_us = self._clock.now_us()
+        at_us, token = self._seen.get(token_id, (0, None))
+        if not 0 <= now_us - at_us < SEEN_US_MAX:
+            token = await self._tokens.token(token_id)
+            if token is not None:
+                self._see(token, now_us)
+        return token is not None and token.is_live(now_us)
 
     async def revoke(self, token_id: str, *, by: str, reason: str = "") -> Token:
         """Revoke a token: no request that comes with it after this is answered.
@@ -91,6 +104,7 @@ class Access:
             Conflict: it was revoked before.
         """
         revoked = await self._tokens.revoke_token(token_id, by=by, reason=reason)
+        self._seen.pop(token_id, None)
         if revoked is not None:
             return revoked
         if await self._tokens.token(token_id) is None:
@@ -102,12 +116,20 @@ class Access:
         if not is_spelt(text):
             return None
         token, now_us = await self._tokens.token(id_of(digest_of(text))), self._clock.now_us()
+        if token is not None:
+            self._see(token, now_us)  # before anything else is waited for: a revocation takes it out again
         if token is None or not token.is_of(text) or not token.is_live(now_us):
             return None
         if token.used_us is None or now_us - token.used_us >= USED_US_MIN:
             with suppress(HomeError):  # on a full disk one can still look
                 await self._tokens.used(token.id, now_us - now_us % USED_US_MIN)
         return token
+
+    def _see(self, token: Token, now_us: int) -> None:
+        self._seen[token.id] = now_us, token
+        self._seen.move_to_end(token.id)
+        while len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
 
 
 def _line(what: str, text: str, *, is_strict: bool = False) -> str:

@@ -10,6 +10,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from urllib.parse import unquote
 
 from starlette.responses import JSONResponse, Response
@@ -19,7 +20,7 @@ from overwinter.app.tokens import Access
 from overwinter.errors import OverwinterError
 from overwinter.faces import wire
 from overwinter.faces.scopes import CALLER, NEEDS, refused
-from overwinter.tokens import FORM, Token, digest_of
+from overwinter.tokens import FORM, PREFIX, Token, digest_of
 
 __all__ = ["Attempts", "Bearer"]
 
@@ -78,6 +79,7 @@ class Bearer:
         self._inner, self._access = inner, access
         self._names = {"localhost", *(each.lower().rstrip(".") for each in names)}
         self._attempts = attempts or Attempts()
+        self._is_name = lru_cache(KNOWN_MAX)(self._names_us)
         self._known = OrderedDict[tuple[str, bytes], None]()
         """Who came with a right token before: others' failures at the same address do not keep them out."""
 
@@ -125,7 +127,7 @@ class Bearer:
             return refused(400, "HTTPError", message)
         return None
 
-    def _is_name(self, host: str) -> bool:
+    def _names_us(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
         if found is None:
             return False
@@ -174,8 +176,8 @@ def _given(scope: Scope) -> str | None:
 
 def _holds_token(scope: Scope) -> bool:
     query = scope["query_string"].decode("latin-1")
-    place = f"{scope['path']}?{unquote(query)}"
-    return FORM.search(place) is not None or re.search(r"(^|&)access_token=", query) is not None
+    place = f"{scope['path']}?{unquote(query)}" if query else scope["path"]
+    return (PREFIX in place and FORM.search(place) is not None) or re.search(r"(^|&)access_token=", query) is not None
 
 
 def _network(address: str) -> str:

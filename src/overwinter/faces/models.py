@@ -159,27 +159,40 @@ class ModelsDoor:
 
 @dataclass(slots=True)
 class _Sink:
-    """See `gateway.caller.Sink`: an answer on its way over HTTP."""
+    """See `gateway.caller.Sink`: an answer on its way over HTTP.
+
+    One that is no stream is sent as a whole at its end, with its length: two writes to the socket in place of three.
+    """
 
     send: Send
     call: str = ""
     is_gone: bool = False
     has_begun: bool = False
+    whole: list[bytes] | None = None
+    """What is held of an answer that is no stream."""
+    head: tuple[int, Mapping[str, str]] = (0, {})
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the head."""
         self.has_begun = True
         told = {**headers, f"{OURS}call": self.call}
-        await self.send(_head(status, told))
+        if headers.get("content-type", "").startswith("text/event-stream"):
+            await self.send(_head(status, told))
+        else:
+            self.whole, self.head = [], (status, told)
 
     async def write(self, body: bytes) -> None:
         """Send a part."""
-        if body and not self.is_gone:
+        if self.whole is not None:
+            self.whole.append(body)
+        elif body and not self.is_gone:
             await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self) -> None:
         """Say that there is no more."""
-        if self.has_begun:
+        if self.whole is not None:
+            await _sent(self.send, *self.head, b"".join(self.whole))
+        elif self.has_begun:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -31,8 +31,10 @@ _TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
 _TEXT = msgspec.json.Decoder(str | None)
 _NUMBER = msgspec.json.Decoder(int | None)
+_FLOAT = msgspec.json.Decoder(float | None)
 _BOOLEAN = msgspec.json.Decoder(bool | None)
 
+_BREAK = re.compile(r"[\r\n\0]")
 _ESCAPED = re.compile(rb"\\u00(?:3[0-9]|[4-7])")
 """A letter, digit or underscore that is written as an escape, which nobody does who has nothing to hide."""
 
@@ -118,7 +120,7 @@ def boolean(top: Mapping[str, bytes], name: str) -> bool:
 def temperature(top: Mapping[str, bytes]) -> float | None:
     """Return the temperature; None if it is not there, or something else, which is for the provider to say."""
     try:
-        return msgspec.json.decode(top.get("temperature", b"null"), type=float | None)
+        return _FLOAT.decode(top["temperature"]) if "temperature" in top else None
     except msgspec.MsgspecError:
         return None
 
@@ -150,7 +152,7 @@ def headers_sent_on(headers: Mapping[str, str]) -> dict[str, str]:
     hops = {name.strip().lower() for name in given.get("connection", "").split(",")}
     kept = dict[str, str]()
     for name, value in given.items():
-        if any(each in value or each in name for each in "\r\n\0"):
+        if _BREAK.search(value) or _BREAK.search(name):
             raise invalid(f"header {name!r} has a line break in it")
         if name not in NOT_SENT_ON and name not in hops and not name.startswith(NOT_SENT_ON_PREFIXES):
             kept[name] = value

@@ -1,9 +1,9 @@
 """The way to providers over HTTP: pooled connections, judged addresses, the home's own credentials, nothing decoded."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -15,10 +15,13 @@ from overwinter.gateway.upstream import Reply, UpstreamFailed
 
 if TYPE_CHECKING:
     import aiohttp
+    import yarl
 
 __all__ = ["HttpUpstream", "Place"]
 
 CONNECT_S_MAX = 10.0
+URLS_MAX = 1_024
+"""Addresses remembered, parsed and judged; the path of some dialects names the model."""
 CREDENTIAL_HEADERS: Mapping[DialectName, str] = {"messages": "x-api-key", "gemini": "x-goog-api-key"}
 """Where a dialect's providers look for the key; the others: a bearer token."""
 
@@ -39,6 +42,7 @@ class HttpUpstream:
     def __init__(self, places: Mapping[str, Place], resolve: Resolve = resolved_by_system) -> None:
         self._places, self._resolve = places, resolve
         self._session: aiohttp.ClientSession | None = None
+        self._url = lru_cache(URLS_MAX)(_url)
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,7 +63,7 @@ class HttpUpstream:
         place = self._places[provider.name]
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=provider.first_byte_s_max)
         try:
-            url = self._url(place, wire.path)
+            url = self._url(place.url, wire.path)
             # Compressed bytes could not be tapped.
             headers = {**wire.headers, "accept-encoding": "identity", **_credentials(place, dialect)}
             response = await self._opened().request(
@@ -82,17 +86,25 @@ class HttpUpstream:
         finally:
             response.close()
 
-    def _url(self, place: Place, path: str) -> str:
-        base = place.url.rstrip("/")
-        if urlsplit(base).path.endswith("/v1") and path.startswith("/v1/"):
-            path = path.removeprefix("/v1")
-        endpoint(base + path, is_named=True)
-        return base + path
-
     def _opened(self) -> "aiohttp.ClientSession":
         if self._session is None:
             self._session = session(is_named=True, resolve=self._resolve)
         return self._session
+
+
+def _url(base: str, path: str) -> "yarl.URL":
+    """Return where a call goes, judged.
+
+    Raises:
+        Forbidden: nothing is sent there.
+    """
+    import yarl  # noqa: PLC0415 - aiohttp's
+
+    base = base.rstrip("/")
+    if urlsplit(base).path.endswith("/v1") and path.startswith("/v1/"):
+        path = path.removeprefix("/v1")
+    endpoint(base + path, is_named=True)
+    return yarl.URL(base + path)
 
 
 class _HttpReply:
@@ -102,6 +114,10 @@ class _HttpReply:
         self._response, self._idle_s_max = response, idle_s_max
         self.status: int = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        if (connection := response.connection) is not None and connection.protocol is not None:
+            # aiohttp winds this timer up at each packet anyway; one of our own around each read costs 8 us more.
+            connection.protocol.read_timeout = idle_s_max
+            connection.protocol.start_timeout()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body, cut anywhere.
@@ -114,8 +130,7 @@ class _HttpReply:
         content = self._response.content
         try:
             while True:
-                async with asyncio.timeout(self._idle_s_max):
-                    chunk = await content.readany()
+                chunk = await content.readany()
                 if not chunk:
                     return
                 yield chunk
