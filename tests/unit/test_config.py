@@ -17,9 +17,7 @@ def loaded(tmp_path, text, encoding="utf-8"):
 
 
 def test_without_a_file_one_agent_may_read_and_asks_its_owner_for_all_else(tmp_path):
-    assert load(tmp_path / "overwinter.toml").agents == {
-        "default": Agent(reads=("*",), asks=("*",), models=("*",))
-    }
+    assert load(tmp_path / "overwinter.toml").agents == {"default": Agent(reads=("*",), asks=("*",), models=("*",))}
 
 
 def test_an_empty_file_means_the_same_as_none(tmp_path):

@@ -30,7 +30,8 @@ from overwinter.gateway.attempts import Attempts, Job
 from overwinter.gateway.caller import Caller
 from overwinter.gateway.cleaning import Cleaned, Redaction
 from overwinter.gateway.dialect import Asked, DialectName, Wire
-from overwinter.gateway.redaction import Action, Rules, Search
+from overwinter.gateway.placeholders import Vault
+from overwinter.gateway.redaction import Action, Redactor, Rules, Search
 from overwinter.gateway.refusal import ModelRefused
 from overwinter.gateway.routes import Breaker, Model, Provider, Target
 from overwinter.principal import Principal
@@ -247,6 +248,42 @@ def test_an_answer_that_is_blocked_ends_with_an_error_and_no_value(dialect):
     with pytest.raises(ModelRefused, match="must not come back") as refused:
         answered(cleaned, Pieces(wire, [], is_stream=True))
     assert SECRET not in str(refused.value)
+
+
+NAMED: Mapping[DialectName, Mapping[str, Any]] = {
+    "chat": {
+        "tools": [{"type": "function", "function": {"name": "deploy", "description": "deploy"}}],
+        "messages": [
+            {"role": "user", "content": "deploy", "name": "deploy"},
+            {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "deploy", "arguments": "{}"}}]},
+        ],
+    },
+    "responses": {
+        "tools": [{"type": "function", "name": "deploy", "parameters": {}}],
+        "input": [{"type": "function_call", "call_id": "c", "name": "deploy", "arguments": '{"name": "deploy", "input": 1}'}],
+    },
+    "messages": {
+        "tools": [{"name": "deploy", "input_schema": {}}],
+        "messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "deploy", "input": {"name": "deploy", "input": 1}}]}],
+    },
+    "gemini": {
+        "tools": [{"functionDeclarations": [{"name": "deploy", "description": "deploy"}]}],
+        "contents": [{"role": "model", "parts": [{"functionCall": {"name": "deploy", "args": {"name": "deploy"}}}]}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", NAMED)
+def test_a_tool_keeps_its_name_though_it_is_a_word_of_ones_own(dialect):
+    search = Search([*detectors([WordList(name="own", words=("deploy",))])[2:]], lambda: 0.0)
+    top = {name: json.dumps(value).encode() for name, value in NAMED[dialect].items()}
+    speaker = dialects()[dialect]
+    changed = Redactor(search, Rules(), Vault(b"k")).redact(top, speaker.text_fields, speaker.opaque_keys)
+    there = {**top, **changed}
+    assert there["tools"].count(b'"name": "deploy"') == 1
+    told = there.get("messages") or there.get("input") or there["contents"]
+    assert told.count(b'"name": "deploy"') == 1  # not what it is called with, nor who speaks
+    assert b"deploy" not in b"".join(there.values()).replace(b'"name": "deploy"', b"")
 
 
 # --- A conversation --------------------------------------------------------------------------------------------------
@@ -483,3 +520,20 @@ async def test_words_that_cannot_be_read_are_an_error_at_the_start(project, prov
 def test_every_class_that_detectors_find_can_be_named():
     found = {sample.kind for sample in samples(seed=1, each=1)}
     assert found | {"word", "ip"} == {*CLASSES}
+
+
+async def test_an_answer_in_the_background_is_restored_when_it_is_asked_for_in_its_conversation(
+    project, provider: Mock
+):
+    async with home_of(project, redacting(provider, project)) as app:
+        await ask(app, body_of("responses", EMAIL), dialect="responses", session="one")
+        (place,) = PLACEHOLDER.findall(provider.provider.bodies[-1].decode())
+        provider.script(Rule(text=f"hello {place}"))
+        body = body_of("responses", EMAIL, background=True)
+        begun, _ = await ask(app, body, dialect="responses", session="one")
+        again = dialects()["responses"].read("GET", f"/v1/responses/{begun.json['id']}", {}, b"")
+        client = Client()
+        while client.status == 0 or client.json["status"] != "completed":
+            client = Client()
+            await app.models.answer(again, "default", Wish(call="again", session="one"), client, method="GET")
+        assert client.json["output"][0]["content"][0]["text"] == f"hello {EMAIL}"

@@ -34,6 +34,8 @@ _KNOWN = frozenset({
 _ENCODED = re.compile(r"data:[\w.+/-]{1,100}(?:;[\w.=-]{1,100}){0,4};base64,[A-Za-z0-9+/=_-]*+")
 """An image or a file in an address (RFC 2397): in a megabyte of base64 anything is found, and a letter changed destroys it."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}+={0,2}")
+_TOOLS = frozenset({"function", "functions", "functionCall", "functionDeclarations", "functionResponse", "tools"})
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _OPENING = frozenset("{[")
 _FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "properties", "response"})
 """Objects below these belong to the caller: an `id` or a `data` in them is no field of a dialect, so nothing there is opaque."""
@@ -153,6 +155,12 @@ def _is_file(key: str, value: object) -> bool:
     return key == "data" and isinstance(value, str) and _BASE64.fullmatch(value) is not None
 
 
+def _is_tool(key: str, table: tuple[tuple[str, object], ...], name: str) -> bool:
+    """Whether a name is a tool's, which its client must know again: of a definition or a call, and no word but a name."""
+    is_of_tool = key in _TOOLS or any(each in _FREE for each, _ in table)
+    return is_of_tool and _TOOL_NAME.fullmatch(name) is not None
+
+
 class _Walk:
     """Goes through a document in the order of its tokens."""
 
@@ -170,16 +178,18 @@ class _Walk:
         elif isinstance(value, list):
             for at, each in enumerate(cast("list[object]", value)):
                 # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.
-                self.over(each, (*path, at), key if isinstance(each, str) else "", opaque)
+                under = key if isinstance(each, str) or key in _TOOLS else ""
+                self.over(each, (*path, at), under, opaque)
         elif isinstance(value, tuple):
             below = frozenset[str]() if key in _FREE and opaque is not None else opaque
-            for name, each in cast("tuple[tuple[str, object], ...]", value):
+            table = cast("tuple[tuple[str, object], ...]", value)
+            for name, each in table:
                 if below is None or name in _KNOWN:
                     self.index += 1
                 else:
                     self._leaf(name, path, "", is_seen=True)
                 seen = None if below is None or name in below else below
-                if seen is None and type(each) is str:
+                if type(each) is str and (seen is None or (name == "name" and below and _is_tool(key, table, each))):
                     self.index += 1
                 elif each is not None:
                     self.over(each, (*path, name), name, seen)
