@@ -208,19 +208,27 @@ def without_userinfo(url: str) -> tuple[str, Mapping[str, str]]:
 # --- Connections of two libraries ----------------------------------------------------------------------------------------
 
 
-def session(*, is_named: bool, resolve: Resolve = resolved_by_system) -> "aiohttp.ClientSession":
+def session(
+    *,
+    is_named: bool,
+    resolve: Resolve = resolved_by_system,
+    connections_max: int = CONNECTIONS_MAX,
+    connections_per_host_max: int = CONNECTIONS_PER_HOST_MAX,
+) -> "aiohttp.ClientSession":
     """Return a client that connects to judged addresses only, and has no timeout. Its caller asks `endpoint` about each redirect.
 
     Args:
         is_named: the operator wrote down where it goes.
         resolve: looks names up.
+        connections_max: open at once; who wants one more waits.
+        connections_per_host_max: of those, to one host.
     """
     import aiohttp  # noqa: PLC0415 - it takes 0.2 s, and many homes ask no API
 
     resolver: Any = _Resolver(resolve, is_named=is_named)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            resolver=resolver, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX
+            resolver=resolver, limit=connections_max, limit_per_host=connections_per_host_max
         ),
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,

@@ -69,14 +69,22 @@ class Bearer:
     Args:
         inner: gets what was let in.
         access: knows tokens.
+        is_ended: told a path and a token that counts no more in the middle of an answer; returns whether somebody else ends it,
+            in words that its client knows.
         names: host names by which the door may be called, besides `localhost` and bare addresses: those cannot be rebound.
         attempts: counts failures.
     """
 
     def __init__(
-        self, inner: ASGIApp, access: Access, names: Collection[str], attempts: Attempts | None = None
+        self,
+        inner: ASGIApp,
+        access: Access,
+        names: Collection[str],
+        attempts: Attempts | None = None,
+        *,
+        is_ended: Callable[[str, Token], bool] = lambda _path, _token: False,
     ) -> None:
-        self._inner, self._access = inner, access
+        self._inner, self._access, self._is_ended = inner, access, is_ended
         self._names = {"localhost", *(each.lower().rstrip(".") for each in names)}
         self._attempts = attempts or Attempts()
         self._is_name = lru_cache(KNOWN_MAX)(self._names_us)
@@ -94,12 +102,12 @@ class Bearer:
                 came = JSONResponse(wire.error(error), wire.status_of(error))
             if isinstance(came, Token):
                 scope[CALLER] = came
-                send = self._watched(came, send)
+                send = self._watched(came, scope["path"], send)
             else:
                 refusal = came
         await (self._inner if refusal is None else refusal)(scope, receive, send)
 
-    def _watched(self, token: Token, send: Send) -> Send:
+    def _watched(self, token: Token, path: str, send: Send) -> Send:
         """Return what sends as long as a token counts: a stream ends with the next thing that it would have told."""
         is_over = False
 
@@ -107,7 +115,8 @@ class Bearer:
             nonlocal is_over
             if is_over:
                 return
-            if message.get("more_body") and not await self._access.counts(token.id):
+            is_counted = not message.get("more_body") or await self._access.counts(token.id)
+            if not is_counted and not self._is_ended(path, token):
                 is_over, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 

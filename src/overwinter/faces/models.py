@@ -27,13 +27,15 @@ from overwinter.app import App
 from overwinter.app.models import Wish
 from overwinter.faces.scopes import CALLER
 from overwinter.gateway.dialect import Dialect, DialectName
-from overwinter.gateway.refusal import ModelRefused, Refusal
+from overwinter.gateway.refusal import ModelRefused, Refusal, Why
 from overwinter.tokens import Token
 
-__all__ = ["ModelsDoor", "dialect_of"]
+__all__ = ["InDialect", "ModelsDoor", "dialect_of"]
 
 BODY_BYTES_MAX = 32 << 20
 """Providers take at most as much: Anthropic 32 MB, OpenAI less."""
+DRAIN_S_MAX = 300.0
+"""How long an answer is read on after its client has left."""
 SCOPE = "models"
 OURS = "x-overwinter-"
 PATHS: Mapping[str, DialectName] = {
@@ -87,8 +89,15 @@ class ModelsDoor:
         else:
             await self._inner(scope, receive, send)
 
+    def is_ended(self, path: str, token: Token) -> bool:
+        """Cut the calls of a token that counts no more; return whether this path has such."""
+        if dialect_of(path) is None:
+            return False
+        self._app.models.cut_key(token.id, f"token {token.id} counts no more")
+        return True
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect) -> None:
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = _headers(scope)
         sink = _Sink(send)
         try:
             agent, token = self._agent(scope, headers)
@@ -102,24 +111,22 @@ class ModelsDoor:
             await _sent(send, wire.status, wire.headers, wire.body)
             return
         sink.call = wish.call
-        if not is_aborted:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, receive, sink, 0.0 if is_aborted else DRAIN_S_MAX)
             await self._app.models.answer(asked, agent, wish, sink, method=scope["method"])
-        else:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._watch, receive, sink)
-                await self._app.models.answer(asked, agent, wish, sink, method=scope["method"])
-                group.cancel_scope.cancel()
+            group.cancel_scope.cancel()
         await sink.end()
 
-    async def _watch(self, receive: Receive, sink: "_Sink") -> None:
-        """Stop a call when its client leaves."""
+    async def _watch(self, receive: Receive, sink: "_Sink", drain_s: float) -> None:
+        """Stop a call some time after its client has left."""
         while (await receive())["type"] != "http.disconnect":
             pass
         sink.is_gone = True
+        await anyio.sleep(drain_s)
         self._app.models.gateway.leave(sink.call)
 
     async def _listed(self, scope: Scope, send: Send) -> None:
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = _headers(scope)
         try:
             agent, _ = self._agent(scope, headers)
         except ModelRefused as error:
@@ -155,6 +162,45 @@ class ModelsDoor:
         if agent not in self._app.config.agents:
             raise ModelRefused(Refusal(why="denied", message=f"there is no agent {agent!r} in overwinter.toml"))
         return agent, token
+
+
+class InDialect:
+    """An ASGI application before `bearer.Bearer`: what that refuses is said in the dialect of the path."""
+
+    def __init__(self, inner: ASGIApp, app: App) -> None:
+        self._inner, self._app = inner, app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        name = dialect_of(scope["path"])
+        if name is None:
+            await self._inner(scope, receive, send)
+            return
+        head: list[Message] = []
+
+        async def sent(message: Message) -> None:
+            if CALLER in scope:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                head.append(message)
+            else:
+                wire = self._app.models.dialects[name].refused(_turned_away(head[0], message["body"]))
+                await _sent(send, wire.status, {**wire.headers, **_challenge(head[0])}, wire.body)
+
+        await self._inner(scope, receive, sent)
+
+
+def _turned_away(head: Message, body: bytes) -> Refusal:
+    """Return a refusal of the door before this one."""
+    status, said = head["status"], json.loads(body)["error"]["message"]
+    after = dict(head["headers"]).get(b"retry-after")
+    why: Why = "unknown-key" if status == 401 else "rate" if status == 429 else "denied"  # noqa: PLR2004 - RFC 9110, 15.5.2; RFC 6585, 4
+    return Refusal(why=why, message=said, status=status, retry_after_s=None if after is None else float(after))
+
+
+def _challenge(head: Message) -> dict[str, str]:
+    found = dict(head["headers"]).get(b"www-authenticate")
+    return {} if found is None else {"www-authenticate": found.decode("latin-1")}
 
 
 @dataclass(slots=True)
@@ -194,6 +240,15 @@ class _Sink:
             await _sent(self.send, *self.head, b"".join(self.whole))
         elif self.has_begun:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return a request's headers by their names in lower case; of one that came twice, both (RFC 9110, 5.3)."""
+    found = dict[str, str]()
+    for raw_key, raw_value in scope["headers"]:
+        key, value = raw_key.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[key] = f"{found[key]}, {value}" if key in found else value
+    return found
 
 
 def _head(status: int, headers: Mapping[str, str]) -> Message:

@@ -15,7 +15,7 @@ from overwinter.app import App
 from overwinter.errors import UsageError
 from overwinter.faces.api import api
 from overwinter.faces.bearer import Bearer
-from overwinter.faces.models import ModelsDoor
+from overwinter.faces.models import InDialect, ModelsDoor
 
 __all__ = ["LOOPBACK", "Port", "certified", "listen"]
 
@@ -56,7 +56,8 @@ class Listener:
     def config(self, app: App, stop: anyio.Event, stop_s: int) -> uvicorn.Config:
         """Return the server's settings."""
         names = (*self._port.names, self._port.host)
-        door = Bearer(ModelsDoor(api(app, stop, is_remote=True), app, is_remote=True), app.access, names)
+        models = ModelsDoor(api(app, stop, is_remote=True), app, is_remote=True)
+        door = InDialect(Bearer(models, app.access, names, is_ended=models.is_ended), app)
         return uvicorn.Config(
             door,
             log_level="warning",

@@ -17,6 +17,7 @@ from random import Random
 import anyio
 
 from overwinter.clock import SECOND_US, Clock
+from overwinter.errors import OverwinterError
 from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on
@@ -40,6 +41,11 @@ CUT_S_MAX = 1.0
 SETTLE_S_MAX = 10.0
 NOTED = frozenset({"denied", "revoked", "budget", "rate", "confidential", "repeated"})
 """What is written down of calls that held nothing: whatever somebody decided. A request that has no meaning is not."""
+SAY_S_MAX = 1.0
+"""How long the client of a call that was cut may take to hear so."""
+CALL_S_MAX = 3_600.0
+"""How long a call may take in all: a provider that says a word now and then holds money and a connection."""
+BOOKS_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +68,22 @@ class _UnderWay:
     caller: Caller
     scope: anyio.CancelScope
     why: str = ""
-    """Why it was cut; "": its client left."""
+    """Why it was cut; "": its client left, or it took too long."""
+    has_left: bool = False
     ended: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def status(self) -> str:
+        """Return how a call ended that was stopped."""
+        return "revoked" if self.why else "gone" if self.has_left else "timeout"
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Return what its client is told; None: nobody listens."""
+        if self.why:
+            return Refusal(why="revoked", message=self.why)
+        message = f"the answer took longer than {CALL_S_MAX:g} s"
+        return None if self.has_left else Refusal(why="timeout", message=message)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,7 +192,7 @@ class Gateway:
             sink=sink,
             line=self._line(asked, caller),
         )
-        scope = anyio.CancelScope()
+        scope = anyio.CancelScope(deadline=anyio.current_time() + CALL_S_MAX)
         under_way = _UnderWay(caller, scope)
         self._under_way.add(under_way)
         with scope:
@@ -181,15 +201,21 @@ class Gateway:
             except ModelRefused as error:
                 call.line = replace(call.line, status=call.line.status or error.refusal.why)
                 await self._say(call, error.refusal)
+            except OverwinterError:
+                # Doubt means deny. What the trouble is stands in the operator's log, not in a stranger's answer.
+                call.line = replace(call.line, status="failed")
+                message = "the gateway cannot keep its books at the moment: ask again later"
+                await self._say(call, Refusal(why="overloaded", message=message, retry_after_s=BOOKS_RETRY_S))
             finally:
-                if scope.cancel_called:
-                    call.line = replace(call.line, status="revoked" if under_way.why else "gone")
+                if scope.cancel_called and not call.line.status:
+                    call.line = replace(call.line, status=under_way.status)
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_S_MAX):
                     await self._settle(call)
                 self._under_way.discard(under_way)
                 under_way.ended.set()
-        if scope.cancelled_caught and under_way.why:
-            await self._say(call, Refusal(why="revoked", message=under_way.why))
+        if scope.cancelled_caught and under_way.refusal is not None:
+            with anyio.move_on_after(SAY_S_MAX):
+                await self._say(call, under_way.refusal)
         return call.line
 
     def cut(self, concerns: Callable[[Caller], bool], why: str) -> "Cutting":
@@ -204,6 +230,7 @@ class Gateway:
         """Stop a call under way whose client has left: what it used until now is estimated."""
         for each in self._under_way:
             if each.caller.call == call:
+                each.has_left = True
                 each.scope.cancel()
 
     @property
@@ -419,7 +446,7 @@ class Gateway:
         call.job = job = Job(
             asked=asked, method=call.method, targets=targets, dialect=call.dialect, sink=call.sink,
             output_tokens_max=bound.output_tokens_max, restore=cleaned.restore,
-            limit=Allowance(self._accounts, asked, caller.budgets, call.line), is_recorded=key is not None or is_named,
+            limit=Allowance(self._accounts, asked, caller.budgets, call.line, bound.output_tokens_max), is_recorded=key is not None or is_named,
         )  # fmt: skip
         done = await self._attempts.run(job)
         call.line = replace(

@@ -94,6 +94,12 @@ class Job:
     sent: list[Event] = field(default_factory=list[Event])
     """The last events, for an ending that follows on them."""
 
+    def begin_again(self) -> None:
+        """Forget what a try before this one brought: nobody has seen it, and it is no part of the answer."""
+        self.record.clear()
+        self.sent.clear()
+        self.record_bytes = 0
+
     def keep(self, event: Event) -> None:
         """Record an event."""
         if not self.is_recorded:
@@ -140,8 +146,9 @@ class Attempts:
             ModelRefused: nobody answered; or somebody began to, which the client has been told in its stream.
         """
         missed: _Missed | None = None
-        for target in job.targets:
-            if missed is not None and not await job.limit.more(target, job.seen):
+        for number, target in enumerate(job.targets):
+            # The hold is for the first one: another may be dearer, also where the first was left alone.
+            if number and not await job.limit.more(target, job.seen):
                 break
             found = await self._of(job, target)
             if isinstance(found, Done):
@@ -172,8 +179,11 @@ class Attempts:
                 await self._clock.sleep_until(self._clock.now_us() + round(pause_s * SECOND_US))
             try:
                 found = await self._try(job, target)
-            except BaseException:
-                self._breaker.left(name)
+            except BaseException as error:
+                if isinstance(error, ModelRefused) and error.refusal.why == "partial":
+                    self._breaker.failed(name, self._clock.now_us())
+                else:
+                    self._breaker.left(name)
                 raise
             if isinstance(found, Done):
                 self._breaker.answered(name)
@@ -195,17 +205,23 @@ class Attempts:
 
     async def _try(self, job: Job, target: Target) -> Done | _Missed:
         wire = job.dialect.forward(job.asked, Means(model=target.model, output_tokens_max=job.output_tokens_max))
-        tap = Tap(job.asked)
+        tap, is_refused = Tap(job.asked), False
+        job.begin_again()
         try:
             async with self._upstream.send(target.provider, job.asked.dialect, job.method, wire) as reply:
-                if reply.status >= 400:  # noqa: PLR2004 - RFC 9110, 15.5
+                media = reply.headers.get("content-type", "")
+                # A page for people is of something before the provider, which no bill is for.
+                is_refused = reply.status >= 400 or media.startswith("text/html")  # noqa: PLR2004 - RFC 9110, 15.5
+                if is_refused:
                     return await self._refused(reply, target)
                 job.seen.append(Seen(target, tap))
-                is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")
+                is_stream = media.startswith("text/event-stream")
                 pour = self._pour if is_stream and job.asked.is_stream else self._whole
                 return await pour(job, target, tap, reply, is_stream=is_stream)
         except UpstreamFailed as error:
             why: Why = "timeout" if error.kind == "timeout" else "upstream"
+            if error.has_left and not is_refused and not any(each.tap is tap for each in job.seen):
+                job.seen.append(Seen(target, tap))  # it may be at work for us, and bill it
             if job.has_begun:
                 raise await self._broken(job, target, f"{target.provider.name} broke off: {error}") from error
             message = f"{target.provider.name} did not answer: {error}"
@@ -215,18 +231,23 @@ class Attempts:
     async def _refused(self, reply: Reply, target: Target) -> _Missed:
         """Return a provider's refusal. What it says to our key is not handed on."""
         status, name = reply.status, target.provider.name
-        body = await _read(reply.chunks(), ERROR_BYTES_MAX)
+        try:
+            body = await _read(reply.chunks(), ERROR_BYTES_MAX)
+        except UpstreamFailed:
+            body = b""  # the status says enough
         after_s = _after_s(reply.headers)
         if status in OURS:
             message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
             return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False)
         headers = _handed_on(reply.headers)
-        is_json = "json" in headers.get("content-type", "")
+        if status < 400:  # noqa: PLR2004 - RFC 9110, 15.5
+            return _Missed(refusal=_cut(target), is_retried=True)
+        is_json = body and "json" in headers.get("content-type", "")
         refusal = Refusal(why="upstream", message=f"{name} answered {status}", status=status, retry_after_s=after_s)
         return _Missed(
             refusal=refusal,
             is_retried=status in RETRIED,
-            is_fault=status >= 500 or status == 408,  # noqa: PLR2004 - RFC 9110, 15.6 and 15.5.9
+            is_fault=_is_fault(status),
             reply=(status, headers, body) if is_json else None,
         )
 
@@ -238,6 +259,8 @@ class Attempts:
         for event in events:
             tap.see(event)
         if missed := _missed(tap, target):
+            if tap.error is not None and tap.usage is None and not is_stream:
+                job.seen.pop()  # an error, whatever its status: no bill is for it
             return missed
         for event in events:
             job.keep(event)
@@ -245,7 +268,8 @@ class Attempts:
         headers = _handed_on(reply.headers)
         if job.asked.is_stream:
             await _begin(job, headers | {"content-type": "text/event-stream"})
-            await job.sink.write(b"".join(each.wire for each in job.dialect.stream(job.asked, whole)))
+            made = job.dialect.stream(job.asked, whole)
+            await job.sink.write(b"".join(each.wire for each in made if not each.is_usage_only))
         else:
             await _begin(job, headers | {"content-type": "application/json"})
             await job.sink.write(whole)
@@ -255,8 +279,12 @@ class Attempts:
         """Hand on a stream as it comes, from its first content on."""
         reader = job.dialect.reader(job.asked, is_stream=is_stream)
         flow = _Flow(job, tap, reply, job.restore.restorer())
+        size_bytes = 0
         try:
             async for chunk in reply.chunks():
+                size_bytes += len(chunk)
+                if size_bytes > ANSWER_BYTES_MAX:
+                    raise _too_large(ANSWER_BYTES_MAX)
                 await flow.take(reader.feed(chunk))
                 if flow.is_over:
                     break
@@ -365,8 +393,12 @@ def _missed(tap: Tap, target: Target) -> _Missed | None:
     name = target.provider.name
     if tap.error is not None:
         status = tap.error.status or 502
+        if status in OURS:
+            message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
+            return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False)
         message = f"{name} answered with an error: {tap.trouble}"
-        return _Missed(refusal=Refusal(why="upstream", message=message, status=status), is_retried=status in RETRIED)
+        refusal = Refusal(why="upstream", message=message, status=status)
+        return _Missed(refusal=refusal, is_retried=status in RETRIED, is_fault=_is_fault(status))
     if not tap.is_whole and not tap.has_begun:
         return _Missed(refusal=_cut(target), is_retried=True)
     return None
@@ -382,9 +414,18 @@ async def _read(chunks: AsyncIterator[bytes], bytes_max: int) -> bytes:
     async for chunk in chunks:
         size_bytes += len(chunk)
         if size_bytes > bytes_max:
-            raise UpstreamFailed("too-large", f"its answer has more than {bytes_max >> 20 or 1} MB", has_left=True)
+            raise _too_large(bytes_max)
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _too_large(bytes_max: int) -> UpstreamFailed:
+    return UpstreamFailed("too-large", f"its answer has more than {bytes_max >> 20 or 1} MB", has_left=True)
+
+
+def _is_fault(status: int) -> bool:
+    """Whether a status tells against a provider, not against a request."""
+    return status >= 500 or status == 408  # noqa: PLR2004 - RFC 9110, 15.6 and 15.5.9
 
 
 def _after_s(headers: Mapping[str, str]) -> float | None:

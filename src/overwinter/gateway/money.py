@@ -18,6 +18,8 @@ __all__ = ["Accounts", "Allowance"]
 TRIES_MAX = 16
 """Of one named call, each after a crash in the middle of the last."""
 RATE_RETRY_S = 60.0
+FREE = frozenset({"count"})
+"""Operations that no provider bills."""
 
 
 class Accounts:
@@ -125,8 +127,9 @@ class Accounts:
 
     def told(self, line: Line, tries: Sequence[Seen]) -> Line:
         """Return the line of a call with what its tries used and cost: the last one's counts, the others beside it."""
-        if not tries:
-            return replace(line, usage=Usage(), cost_nusd=0)
+        if not tries or tries[-1].tap.asked.operation in FREE:
+            name = tries[-1].target.provider.name if tries else line.upstream
+            return replace(line, usage=Usage(), cost_nusd=0, upstream=name)
         usage, cost = Usage(), 0
         for number, each in enumerate(tries):
             used = each.tap.used
@@ -149,8 +152,12 @@ class Accounts:
 class Allowance(Limit):
     """Asks for what another try may cost: one that its provider refused cost nothing, so its hold serves again."""
 
-    def __init__(self, accounts: Accounts, asked: Asked, budgets: Sequence[Budget], line: Line) -> None:
-        self._accounts, self._asked, self._budgets, self._line = accounts, asked, budgets, line
+    def __init__(
+        self, accounts: Accounts, asked: Asked, budgets: Sequence[Budget], line: Line, injected: int | None
+    ) -> None:
+        self._accounts, self._budgets, self._line = accounts, budgets, line
+        # The limit that was put into the request is the first target's, whatever another one's is.
+        self._asked = asked if injected is None else replace(asked, output_tokens_max=injected)
         self._held_nusd = line.held_nusd
 
     async def more(self, target: Target, tries: Sequence[Seen]) -> bool:

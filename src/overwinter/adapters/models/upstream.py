@@ -22,6 +22,8 @@ __all__ = ["HttpUpstream", "Place"]
 CONNECT_S_MAX = 10.0
 URLS_MAX = 1_024
 """Addresses remembered, parsed and judged; the path of some dialects names the model."""
+CONNECTIONS_MAX = 1_024
+"""A stream has one for minutes, and all of a home's may go to one provider."""
 CREDENTIAL_HEADERS: Mapping[DialectName, str] = {"messages": "x-api-key", "gemini": "x-goog-api-key"}
 """Where a dialect's providers look for the key; the others: a bearer token."""
 
@@ -65,7 +67,8 @@ class HttpUpstream:
         try:
             url = self._url(place.url, wire.path)
             # Compressed bytes could not be tapped.
-            headers = {**wire.headers, "accept-encoding": "identity", **_credentials(place, dialect)}
+            kind = {"content-type": "application/json"} if wire.body else {}
+            headers = {**wire.headers, **kind, "accept-encoding": "identity", **_credentials(place, dialect)}
             response = await self._opened().request(
                 method, url, data=wire.body or None, headers=headers, timeout=timeout, allow_redirects=False
             )
@@ -88,7 +91,12 @@ class HttpUpstream:
 
     def _opened(self) -> "aiohttp.ClientSession":
         if self._session is None:
-            self._session = session(is_named=True, resolve=self._resolve)
+            self._session = session(
+                is_named=True,
+                resolve=self._resolve,
+                connections_max=CONNECTIONS_MAX,
+                connections_per_host_max=CONNECTIONS_MAX,
+            )
         return self._session
 
 
