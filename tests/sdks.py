@@ -1,5 +1,6 @@
 """The official SDKs, with the provider of the tests or whatever else is at an address. Untyped: their unions hide the tests."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import anthropic
@@ -11,13 +12,13 @@ quiet = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSessio
 """google-genai makes one of aiohttp's sessions its own."""
 
 
-def of_openai(url: str, *, retries: int = 0) -> Any:
-    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=retries)
+def of_openai(url: str, *, retries: int = 0, key: str = "k", **options: Any) -> Any:
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=retries, **options)
 
 
-def of_anthropic(url: str, *, retries: int = 0) -> Any:
-    return anthropic.AsyncAnthropic(base_url=url, api_key="k", max_retries=retries)
+def of_anthropic(url: str, *, retries: int = 0, key: str = "k", **options: Any) -> Any:
+    return anthropic.AsyncAnthropic(base_url=url, api_key=key, max_retries=retries, **options)
 
 
-def of_google(url: str) -> Any:
-    return genai.Client(api_key="k", http_options={"base_url": url}).aio
+def of_google(url: str, *, key: str = "k", headers: Mapping[str, str] | None = None) -> Any:
+    return genai.Client(api_key=key, http_options={"base_url": url, "headers": dict(headers or {})}).aio

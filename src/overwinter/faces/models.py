@@ -344,7 +344,7 @@ def _is_aborted(headers: Mapping[str, str], otherwise: str) -> bool:
 
 
 def _list(names: list[str], path: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    if path == "/v1beta/models":
+    if path == "/v1beta/models" or "x-goog-api-key" in headers:
         return {"models": [{"name": f"models/{each}", "displayName": each} for each in names]}
     if "anthropic-version" in headers:
         rows = [

@@ -56,7 +56,7 @@ def cache_key(asked: Asked, secret: bytes, *, tenant: str, route: str, version: 
     """
     parts: list[bytes] = [
         each.encode("utf-8", "surrogatepass")
-        for each in (asked.dialect, asked.operation, asked.path, asked.model, tenant, route, version)
+        for each in (asked.dialect, asked.operation, _place(asked), asked.model, tenant, route, version)
     ]
     parts += [
         f"{name}:{asked.headers[name]}".encode("utf-8", "surrogatepass")
@@ -71,6 +71,14 @@ def cache_key(asked: Asked, secret: bytes, *, tenant: str, route: str, version: 
         digest.update(len(part).to_bytes(8))
         digest.update(part)
     return digest.digest()
+
+
+def _place(asked: Asked) -> str:
+    """Return the path of a request; of Gemini's without what says whether a stream is wanted, which others say in the body."""
+    if asked.dialect != "gemini":
+        return asked.path
+    place, _, query = asked.path.partition("?")
+    return f"{place.rpartition(':')[0]}?{'&'.join(each for each in query.split('&') if each != 'alt=sse')}"
 
 
 def call_key(call: str, secret: bytes) -> bytes:
