@@ -57,3 +57,5 @@ async_auth_flow = 0  # httpx2 calls it
 _ = async_auth_flow
 cache_read_tokens = provider_model = input_usd_per_mtok = output_usd_per_mtok = is_left_alone = 0  # shown as JSON
 _ = (cache_read_tokens, provider_model, input_usd_per_mtok, output_usd_per_mtok, is_left_alone)
+read_timeout = 0  # aiohttp's
+_ = read_timeout

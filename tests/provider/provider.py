@@ -98,6 +98,8 @@ class Provider:
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
+        self.connections = 0
+        """Made to it, ever."""
         self.forget()
 
     def forget(self) -> None:

@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's class is no subclass
         self.parser = httptools.HttpRequestParser(self)
         self.connections.add(self)
+        self.provider.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)

@@ -61,6 +61,32 @@ async def test_a_rule_may_ask_where_a_provider_computes_and_what_it_keeps(projec
         assert (await ask(app, chat(), data="secret"))[0].status == 403
 
 
+async def test_a_decision_that_is_remembered_is_for_the_same_data_and_rules(project, provider: Mock):
+    config = config_of(provider.url)
+    config = replace(config, providers={"mock": replace(config.providers["mock"], region="us")})
+    (project / "policies").mkdir()
+    (project / "policies" / "models.cedar").write_text(
+        'forbid(principal, action == Action::"think", resource) when { resource.data == "secret" };'
+    )
+    async with home_of(project, config) as app:
+        for data, status in (("", 200), ("secret", 403), ("", 200), ("other", 200), ("secret", 403)):
+            assert (await ask(app, chat(), data=data))[0].status == status
+        (project / "policies" / "models.cedar").write_text(
+            'forbid(principal, action == Action::"think", resource) when { resource.data == "other" };'
+        )
+        await app.rulebook.reload(by="owner")
+        for data, status in (("secret", 200), ("other", 403)):
+            assert (await ask(app, chat(), data=data))[0].status == status
+
+
+async def test_a_connection_serves_again_after_a_stream(project, provider: Mock):
+    async with home_of(project, config_of(provider.url)) as app:
+        for _ in range(5):
+            client, _ = await ask(app, chat(stream=True))
+            assert client.body.endswith(b"data: [DONE]\n\n")
+        assert provider.provider.connections == 1
+
+
 async def test_a_call_that_a_budget_does_not_hold_is_refused_before_anybody_is_asked(project, provider: Mock):
     budgets = {"day": DeclaredBudget(of="agent:default", usd=0.000_001)}
     async with home_of(project, config_of(provider.url, budgets=budgets)) as app:

@@ -1,7 +1,8 @@
 """The way to providers over HTTP: pooled connections, judged addresses, the home's own credentials, nothing decoded."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["HttpUpstream", "Place"]
 
 CONNECT_S_MAX = 10.0
+LEFT_S_MAX = 0.02
+LEFT_BYTES_MAX = 4_096
 URLS_MAX = 1_024
 """Addresses remembered, parsed and judged; the path of some dialects names the model."""
 CONNECTIONS_MAX = 1_024
@@ -86,6 +89,7 @@ class HttpUpstream:
             raise UpstreamFailed("reset", f"the connection broke ({type(error).__name__})", has_left=True) from error
         try:
             yield _HttpReply(response, provider.idle_s_max)
+            await _read_out(response)
         finally:
             response.close()
 
@@ -98,6 +102,21 @@ class HttpUpstream:
                 connections_per_host_max=CONNECTIONS_MAX,
             )
         return self._session
+
+
+async def _read_out(response: "aiohttp.ClientResponse") -> None:
+    """Read what is left behind an answer's own end, so that its connection serves again.
+
+    Between the last event of a stream and the end of its bytes there is nothing but the end of a chunk; what takes longer costs
+    a connection.
+    """
+    import aiohttp  # noqa: PLC0415 - loaded by now
+
+    left_bytes, content = LEFT_BYTES_MAX, response.content
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(LEFT_S_MAX):
+            while left_bytes > 0 and not content.at_eof():
+                left_bytes -= len(await content.readany())
 
 
 def _url(base: str, path: str) -> "yarl.URL":
