@@ -8,19 +8,19 @@ from pathlib import Path
 
 import anyio
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overwinter.adapters.home import socket_path
 from overwinter.app import App
 from overwinter.faces.api import api
 from overwinter.faces.callers import PEER, uid_of
+from overwinter.faces.joined import Joined
 from overwinter.faces.models import ModelsDoor
 from overwinter.faces.tcp import Listener
 
 __all__ = ["serve"]
 
 
-class _Peered(HttpToolsProtocol):
+class _Peered(Joined):
     """HTTP on the home's own socket: each request knows whose process put it."""
 
     def on_message_begin(self) -> None:

@@ -15,6 +15,7 @@ from overwinter.app import App
 from overwinter.errors import UsageError
 from overwinter.faces.api import api
 from overwinter.faces.bearer import Bearer
+from overwinter.faces.joined import Joined
 from overwinter.faces.models import InDialect, ModelsDoor
 
 __all__ = ["LOOPBACK", "Port", "certified", "listen"]
@@ -60,6 +61,7 @@ class Listener:
         door = InDialect(Bearer(models, app.access, names, is_ended=models.is_ended), app)
         return uvicorn.Config(
             door,
+            http=Joined,
             log_level="warning",
             access_log=False,
             lifespan="off",
