@@ -12,6 +12,8 @@ measured in short rounds that take turns, and the median of the rounds counts.
   another; `stream_paced_*` from one that waits 2 ms before each, so that each must be passed on by itself. `stream_parts`: in how
   many chunks a client gets them.
 - `added_p50_ms`: median at one connection through the gateway, less the median of the provider asked directly.
+- `floor_*`: uvicorn and aiohttp alone, passing bytes on (`bench.passthrough`): no token, rule, budget, ledger, price or tap.
+- `rss_mb`: the server's own process after all calls; `rss_tree_mb` with the three interpreters that `serve` keeps for programs.
 - `litellm_*`: the same requests to its proxy: no database, no budgets (which need one), compiled, OpenTelemetry installed (else
   it retries a failing import at each request); `_all_policies` with its cache in memory and its content filter, 14 patterns of
   the 82 that it has, which find what our detectors do. Null if `make .venv/.rivals` has not installed it.
@@ -127,12 +129,14 @@ def measure(*, is_small: bool) -> dict[str, Any]:
     share = 5 if is_small else 1
     with ExitStack() as stack:
         upstream = stack.enter_context(provider())
+        floor = stack.enter_context(passthrough(upstream))
         plain = stack.enter_context(ours(upstream, SETTINGS))
         full = stack.enter_context(ours(upstream, SETTINGS + POLICIES, RULE))
         rivals = [stack.enter_context(each) for each in rival(upstream)]
-        idle_mb = rss_mb(plain.pid)
+        idle_mb = own_mb(plain.pid)
         large = fresh(20)
         for number in range(ROUNDS):
+            rounds(floor, 1_500 // share, is_rival=False)
             rounds(plain, 1_500 // share, is_rival=False)
             full.measure("large", [next(large) for _ in range(300 // share)], 300 // share, CONNECTIONS)
             for each in rivals[:1]:
@@ -140,11 +144,11 @@ def measure(*, is_small: bool) -> dict[str, Any]:
             for each in rivals[1:]:
                 each.measure("large", [next(large) for _ in range(30)], 30, CONNECTIONS)
             if not number:  # the first warms everything up
-                for each in (plain, full, *rivals):
+                for each in (floor, plain, full, *rivals):
                     each.cpu_ms.clear()
         direct_ms, through_ms = added(upstream, plain, 400 // share)
-        figures = told(plain, full, direct_ms, through_ms)
-        return figures | {"rss_mb": rss_mb(plain.pid), "rss_all_policies_mb": rss_mb(full.pid), "rss_idle_mb": idle_mb} | (
+        figures = told(floor, plain, full, direct_ms, through_ms)
+        return figures | {"rss_mb": own_mb(plain.pid), "rss_all_policies_mb": own_mb(full.pid), "rss_tree_mb": rss_mb(plain.pid), "rss_idle_mb": idle_mb} | (
             compared(rivals, figures) if rivals else {"litellm_cpu_ms": None}
         )  # fmt: skip
 
@@ -160,8 +164,8 @@ def rounds(server: Server, count: int, *, is_rival: bool) -> None:
         server.measure("megabyte", [chat(1024)], count // 15, 4)
 
 
-def told(plain: Server, full: Server, direct_ms: float, through_ms: float) -> dict[str, Any]:
-    """Return the figures of ours."""
+def told(floor: Server, plain: Server, full: Server, direct_ms: float, through_ms: float) -> dict[str, Any]:
+    """Return the figures of ours, beside the floor's."""
     return {
         "cpu_ms": plain.cost_ms("small"),
         "cpu_1_ms": plain.cost_ms("single"),
@@ -175,6 +179,11 @@ def told(plain: Server, full: Server, direct_ms: float, through_ms: float) -> di
         "body_1mb_ms": plain.cost_ms("megabyte"),
         "added_p50_ms": round(through_ms - direct_ms, 3),
         "direct_p50_ms": round(direct_ms, 3),
+        "floor_cpu_ms": floor.cost_ms("small"),
+        "floor_cpu_1_ms": floor.cost_ms("single"),
+        "floor_stream_cpu_ms": floor.cost_ms("stream"),
+        "floor_stream_paced_us_per_event": per_event_us(floor, "paced"),
+        "floor_body_1mb_ms": floor.cost_ms("megabyte"),
     }
 
 
@@ -244,6 +253,15 @@ def provider() -> Generator[int]:
         finally:
             ran.stdin.close()
             ran.wait(10)
+
+
+@contextmanager
+def passthrough(upstream: int) -> Generator[Server]:
+    """Run the floor."""
+    command = [sys.executable, "-m", "bench.passthrough", str(upstream)]
+    with stopped(subprocess.Popen(command, stdout=subprocess.PIPE)) as ran:
+        assert ran.stdout is not None
+        yield Server(pid=ran.pid, port=int(ran.stdout.readline()), headers="")
 
 
 @contextmanager
@@ -362,6 +380,11 @@ def cpu_s(pid: int) -> float:
         fields = Path(f"/proc/{each}/stat").read_text().rpartition(") ")[2].split()
         total += sum(map(int, fields[11:15]))  # proc(5): utime, stime, cutime, cstime
     return total / TICKS
+
+
+def own_mb(pid: int) -> float:
+    """Return the resident memory of a process alone."""
+    return round(rss_kb(pid) / 1024, 1)
 
 
 def rss_mb(pid: int) -> float:
