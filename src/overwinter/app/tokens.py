@@ -84,16 +84,9 @@ class Access:
         return await self._tokens.token(token_id)
 
     async def counts(self, token_id: str) -> bool:
-        """Whether one that somebody came with counts still; asked before each part of a stream.
-
-        What was looked up serves for `SEEN_US_MAX`, and not beyond a revocation: `revoke` forgets it before it returns.
-        """
+        """Whether one that somebody came with counts still; asked before each part of a stream."""
         now_us = self._clock.now_us()
-        at_us, token = self._seen.get(token_id, (0, None))
-        if not 0 <= now_us - at_us < SEEN_US_MAX:
-            token = await self._tokens.token(token_id)
-            if token is not None:
-                self._see(token, now_us)
+        token = await self._looked_up(token_id, now_us)
         return token is not None and token.is_live(now_us)
 
     async def revoke(self, token_id: str, *, by: str, reason: str = "") -> Token:
@@ -112,24 +105,34 @@ class Access:
         raise Conflict(f"token {token_id} was revoked before")
 
     async def recognise(self, text: str) -> Token | None:
-        """Return the token that a text is, if it counts at this moment; nothing of it is remembered from before."""
+        """Return the token that a text is, if it counts at this moment."""
         if not is_spelt(text):
             return None
-        token, now_us = await self._tokens.token(id_of(digest_of(text))), self._clock.now_us()
-        if token is not None:
-            self._see(token, now_us)  # before anything else is waited for: a revocation takes it out again
+        now_us = self._clock.now_us()
+        token = await self._looked_up(id_of(digest_of(text)), now_us)
         if token is None or not token.is_of(text) or not token.is_live(now_us):
             return None
         if token.used_us is None or now_us - token.used_us >= USED_US_MIN:
+            self._seen.pop(token.id, None)
             with suppress(HomeError):  # on a full disk one can still look
                 await self._tokens.used(token.id, now_us - now_us % USED_US_MIN)
         return token
 
-    def _see(self, token: Token, now_us: int) -> None:
-        self._seen[token.id] = now_us, token
-        self._seen.move_to_end(token.id)
-        while len(self._seen) > SEEN_MAX:
-            self._seen.popitem(last=False)
+    async def _looked_up(self, token_id: str, now_us: int) -> Token | None:
+        """Return a token by its id.
+
+        What was found serves for `SEEN_US_MAX`, and not beyond a revocation: `revoke` forgets it before it returns.
+        """
+        at_us, token = self._seen.get(token_id, (0, None))
+        if token is not None and 0 <= now_us - at_us < SEEN_US_MAX:
+            return token
+        token = await self._tokens.token(token_id)
+        if token is not None:
+            self._seen[token_id] = now_us, token
+            self._seen.move_to_end(token_id)
+            while len(self._seen) > SEEN_MAX:
+                self._seen.popitem(last=False)
+        return token
 
 
 def _line(what: str, text: str, *, is_strict: bool = False) -> str:

@@ -70,9 +70,8 @@ update budget set held = held + ?5 where (kind, name, window, start) = (?1, ?2, 
 _BEGIN = (
     f"insert or ignore into line ({_LINE}, budgets, holder) values ({', '.join('?' * (len(_LINE.split(', ')) + 2))})"
 )
-_HELD = "select held, budgets from line where call = ? and state = 'held'"
 _KEPT = tuple(name for name in _LINE.split(", ") if name not in ("call", "held"))
-_END = f"update line set {', '.join(f'{name} = ?' for name in _KEPT)} where call = ?"
+_END = f"update line set {', '.join(f'{name} = ?' for name in _KEPT)} where call = ? and state = 'held' returning held, budgets"
 _HELD_AT = _LINE.split(", ").index("held") - 1
 _SETTLE = "update budget set held = held - ?5, spent = spent + ?6 where (kind, name, window, start) = (?1, ?2, ?3, ?4)"
 
@@ -138,8 +137,12 @@ class ModelsFile:
         """Hold an amount in every budget, with its line."""
         now_us, amount = self._clock.now_us(), hold.amount_nusd
         places = [_place(each, now_us) for each in hold.budgets]
+        if not places:  # one statement is a transaction by itself
+            with guarded(self._path):
+                self._db.execute(_BEGIN, (*_row(line), "[]", self._holder))
+                return (Reserved.HELD if self._db.changes() else Reserved.REPEATED), None
         with self._transaction() as db:
-            db.execute(_BEGIN, (*_row(line), json.dumps(places) if places else "[]", self._holder))
+            db.execute(_BEGIN, (*_row(line), json.dumps(places), self._holder))
             if not db.changes():
                 return Reserved.REPEATED, None
             for each, place in zip(hold.budgets, places, strict=True):
@@ -167,15 +170,14 @@ class ModelsFile:
     async def settle(self, line: Line) -> bool:
         """Book what a call cost and let go of its hold."""
         with self._transaction() as db:
-            found = list(db.execute(_HELD, (line.call,)))
+            call, *row = _row(line)
+            del row[_HELD_AT]
+            found = list(db.execute(_END, (*row, call)))
             if not found:
                 return False
             held, places = found[0]
-            for place in json.loads(places):
+            for place in json.loads(places) if places != "[]" else ():
                 db.execute(_SETTLE, (*place, held, line.cost_nusd or 0))
-            call, *row = _row(line)
-            del row[_HELD_AT]
-            db.execute(_END, (*row, call))
             _tell(db, line.call)
         return True
 
