@@ -221,7 +221,7 @@ MUTATIONS = {
         "src/overwinter/app/models.py",
         'subjects += [("agent", each) for each in chain]',
         'subjects += [("agent", each) for each in chain[-1:]]',
-        ["tests/unit/test_model_agents.py"],
+        ["tests/unit/test_model_agents.py", "-k", "its_parent_spends"],
     ),
     "a program is not checked": (
         "src/overwinter/app/__init__.py",

@@ -296,7 +296,9 @@ async def test_a_witness_follows_the_log_to_its_next_keys_and_takes_the_ones_bef
     async with opened(project, clock=clock) as app:
         await app.start("1", by="lead")
         first = app.auditing.log.key
-        witness = Witness(place=tmp_path / "w.json", signer=WITNESS, logs=[first], now_s=lambda: clock.now_us() // 1_000_000)
+        witness = Witness(
+            place=tmp_path / "w.json", signer=WITNESS, logs=[first], now_s=lambda: clock.now_us() // 1_000_000
+        )
         with served(witness) as url:
             for count in (0, 2, 1):
                 for _ in range(count):

@@ -1,6 +1,6 @@
 """Which agents may ask which models, on whose money."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.app.models import budgets_of
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
-from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Spent
+from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope
 from overwinter.testing import ManualClock
 from provider import Mock
 
@@ -36,6 +36,17 @@ async def test_no_child_asks_a_model_that_one_above_it_may_not(project, provider
             assert (await ask(app, chat(model="dear"), agent=agent))[0].status == 403
             assert (await ask(app, chat(), agent=agent))[0].status == 200
         assert len(provider.calls) == 3
+
+
+@pytest.mark.anyio
+async def test_what_a_child_spends_its_parent_spends(project, provider: Mock):
+    parent, child = Agent(models=("*",)), Agent(models=("*",), parent="parent")
+    budgets = {"parents": DeclaredBudget(of="agent:parent", calls=1)}
+    config = agents_of(config_of(provider.url, budgets=budgets), parent=parent, child=child)
+    async with home_of(project, config) as app:
+        assert (await ask(app, chat(), agent="child"))[0].status == 200
+        assert (await ask(app, chat(), agent="parent"))[0].status == 429
+        assert (await ask(app, chat(), agent="child"))[0].status == 429
 
 
 @pytest.mark.anyio
@@ -152,41 +163,42 @@ def test_what_a_child_spends_counts_for_all_above_it_and_nobodys_limit_is_passed
     config, parents, tries = world
 
     async def run(file: ModelsFile) -> None:
-        chains = [above(parents, agent) for agent in range(len(parents))]
-        limits = [
-            budgets_of(config, [f"a{each}" for each in chain], run_id="", key="") for chain in chains
-        ]  # fmt: skip
-        taken = dict[tuple[str, str, str], int]()
+        taken = dict[Purse, int]()
         for number, each in enumerate(tries):
-            budgets = limits[each.agent]
-            names = [(one.scope.kind, one.scope.name, one.window) for one in budgets]
-            assert len(set(names)) == len(names), "a purse is paid from once"
-            has_room = all(
-                taken.get(name, 0) + each.held <= (one.limit_nusd or 0)
-                for name, one in zip(names, budgets, strict=True)
-            )
-            reserved = await spend(file, f"c{number}", each, budgets)
-            assert (reserved is Reserved.HELD) == has_room
+            names = [f"a{one}" for one in above(parents, each.agent)]
+            limits = purses(config, names)
+            has_room = all(taken.get(purse, 0) + each.held <= limit for purse, limit in limits.items())
+            budgets = budgets_of(config, names, run_id="", key="")
+            assert (await spend(file, f"c{number}", each, budgets) is Reserved.HELD) == has_room
             if has_room:
-                for name in names:
-                    taken[name] = taken.get(name, 0) + (each.cost if each.has_ended else each.held)
-        for agent, chain in enumerate(chains):
-            found = await file.spent(limits[agent])
-            assert_within(found, taken)
-            of_agents = {one.budget.scope.name for one in found if one.budget.scope.kind == "agent"}
-            assert of_agents <= {f"a{each}" for each in chain}
+                for purse in limits:
+                    taken[purse] = taken.get(purse, 0) + (each.cost if each.has_ended else each.held)
+        for (kind, name, window), amount in taken.items():
+            budget = Budget(scope=Scope(kind=kind, name=name), window=window)  # pyright: ignore[reportArgumentType] - words of the file
+            (found,) = await file.spent([budget])
+            assert found.spent_nusd + found.held_nusd == amount
 
     with_file(run)
 
 
-def assert_within(found: "list[Spent] | tuple[Spent, ...]", taken: dict[tuple[str, str, str], int]) -> None:
-    for one in found:
-        name = (one.budget.scope.kind, one.budget.scope.name, one.budget.window)
-        assert one.spent_nusd + one.held_nusd == taken.get(name, 0)
-        assert one.spent_nusd + one.held_nusd <= (one.budget.limit_nusd or 0)
+Purse = tuple[str, str, str]
 
 
-def with_file(run: Callable[[ModelsFile], object]) -> None:
+def purses(config: Config, names: list[str]) -> dict[Purse, int]:
+    """Whose limits a call of the last of some agents falls under, said once more in other words."""
+    teams = {config.agents[name].team for name in names} - {""}
+    found = dict[Purse, int]()
+    for budget in config.budgets.values():
+        kind, _, pattern = budget.of.partition(":")
+        people = {"tenant": ["default"], "team": sorted(teams), "agent": names}[kind]
+        for name in people:
+            if pattern in ("", "*", name):
+                purse = (kind, name, budget.window)
+                found[purse] = min(found.get(purse, 1 << 60), round(budget.usd * NUSD))
+    return found
+
+
+def with_file(run: Callable[[ModelsFile], Awaitable[None]]) -> None:
     with TemporaryDirectory() as place:
         path = Path(place) / "models.db"
         with open_models_file(path, ManualClock(), key=bytes(32), answers_bytes_max=0) as file:
