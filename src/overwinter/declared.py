@@ -103,6 +103,8 @@ class GatewaySettings:
     """How long the hold of an answer in the background waits for somebody to ask for it; then it is booked as spent."""
     is_unlogged: bool = False
     """Keep nothing of what is said, only counts, digests and costs."""
+    spans: bool = False
+    """Make an OpenTelemetry span of each call; needs `overwinter[otel]`."""
     redact: Mapping[str, str] = field(default_factory=dict[str, str])
     """Class of data to `block`, `mask`, `replace` or `leave`: `{ secret = "block", email = "replace", otherwise = "leave" }`. Any
     entry, or `words`, turns redaction on. What is not named is replaced, secrets are masked, addresses of computers are left."""

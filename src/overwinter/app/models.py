@@ -1,5 +1,6 @@
 """Model calls of a home: who may make them on whose budget, what they cost, and what is left of those that a crash cut off."""
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ from overwinter.principal import Principal
 
 __all__ = ["Listed", "Models", "Wish", "budgets_of"]
 
+_CALLS = logging.getLogger("overwinter.models")
 TENANT = "default"
 TEST_TOKENS = 16
 """The least that every provider takes."""
@@ -81,6 +83,7 @@ class Models:
         self._prices = opened.prices
         self.counters = Counters()
         """What this process did since it began."""
+        self._told = opened.told
         self.gateway.ended = self._ended
         self.gateway.cleaner.told = self.counters.redacted
         self.rung: Callable[[], None] = lambda: None
@@ -179,6 +182,10 @@ class Models:
 
     def _ended(self, line: Line) -> None:
         self.counters.count(line)
+        for tell in self._told:
+            tell(line)
+        if _CALLS.isEnabledFor(logging.INFO):
+            _CALLS.info("%s %s: %s", line.agent, line.model, line.status, extra={"fields": _fields(line)})
         self.rung()
 
     async def recover(self) -> Sequence[Line]:
@@ -255,6 +262,19 @@ class Models:
         return self.file.totals(
             by, since_us=since_us, until_us=self._clock.now_us() + 1 if until_us is None else until_us
         )
+
+
+def _fields(line: Line) -> dict[str, str | int]:
+    """Return what the log says of a call: names, counts and costs, nothing of what was said."""
+    usage, took_us = line.usage, (line.ended_us or line.began_us) - line.began_us
+    told: dict[str, str | int | None] = {
+        "call": line.call, "agent": line.agent, "run": line.run_id or None, "key": line.key or None, "dialect": line.dialect,
+        "model": line.model, "provider": line.upstream or None, "status": line.status, "state": line.state,
+        "ms": took_us // 1_000, "cost_nusd": line.cost_nusd, "saved_nusd": line.saved_nusd or None,
+        "input": usage.input if usage is not None else None, "output": usage.output if usage is not None else None,
+        "source": usage.source if usage is not None else None,
+    }  # fmt: skip
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def budgets_of(config: Config, chain: Sequence[str], *, run_id: str, key: str) -> tuple[Budget, ...]:

@@ -1,6 +1,6 @@
 """The gateway of a home, put together from what `overwinter.toml` says."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,12 +12,14 @@ from overwinter.adapters.dialects import dialects
 from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.adapters.models.prices import PRICES_NAME, TablePrices, read_prices
 from overwinter.adapters.models.redacting import redaction
+from overwinter.adapters.models.spans import open_spans
 from overwinter.adapters.models.upstream import HttpUpstream, Place
 from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
 from overwinter.gateway import Gateway, Settings
+from overwinter.gateway.budget import Line
 from overwinter.gateway.dialect import Dialect, DialectName
 from overwinter.gateway.routes import Model, Provider, Routes
 from overwinter.gateway.upstream import Upstream
@@ -37,6 +39,8 @@ class ModelParts:
     file: ModelsFile
     prices: TablePrices
     dialects: Mapping[DialectName, Dialect]
+    told: Sequence[Callable[[Line], None]] = ()
+    """Who besides is told each line that ended."""
 
 
 @asynccontextmanager
@@ -71,6 +75,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
     prices = TablePrices(read_prices(directory / PRICES_NAME), clock)
     places = {name: _place(name, config, directory, Vault(path.parent), clock) for name in config.providers}
     spoken = dialects()
+    told = [open_spans()] if config.gateway.spans else []
     cleaner, version = redaction(config.gateway, directory, secret)
     room = config.gateway.answers_mb << 20
     with open_models_file(path, clock, key=secret, answers_bytes_max=room) as file:
@@ -96,7 +101,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                 ),
                 may_act=may_act,
             )
-            yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=spoken)
+            yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=spoken, told=told)
 
 
 def _routes(config: Config) -> Routes:

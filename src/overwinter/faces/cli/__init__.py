@@ -423,6 +423,10 @@ def serve(  # noqa: PLR0913 - a command's options
     certificate: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file", show_default=False)] = None,
     key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file", show_default=False)] = None,
     is_insecure: Annotated[bool, typer.Option("--insecure", help="Other machines may come without TLS")] = False,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", help="json: a line on standard error for each model call", show_default=False),
+    ] = None,
     home: Home = None,
     is_json: Json = False,
 ) -> None:
@@ -435,7 +439,9 @@ def serve(  # noqa: PLR0913 - a command's options
     tcp = Port(
         number=port or 0, host=host, names=tuple(names or ()), certificate=certificate, key=key, is_insecure=is_insecure
     )
-    serve_home(home_path(home), None if port is None else tcp, is_json=is_json)
+    if log not in (None, "json"):
+        raise UsageError(f"--log is json, not {log!r}")
+    serve_home(home_path(home), None if port is None else tcp, is_json=is_json, has_log=log is not None)
 
 
 @command

@@ -13,6 +13,7 @@ from anyio.abc import TaskStatus
 
 from overwinter.app import App
 from overwinter.errors import HomeHeld
+from overwinter.faces.cli.logs import log_json
 from overwinter.faces.cli.progress import progress
 from overwinter.faces.cli.render import print_json
 from overwinter.faces.server import serve
@@ -25,8 +26,10 @@ HELD_S_MAX = 3.0
 HELD_PAUSE_S = 0.1
 
 
-def serve_home(home: Path, port: Port | None = None, *, is_json: bool = False) -> None:
+def serve_home(home: Path, port: Port | None = None, *, is_json: bool = False, has_log: bool = False) -> None:
     """Run a home until SIGINT or SIGTERM; then let its calls in flight end, and stop."""
+    if has_log:
+        log_json()
     anyio.run(_serve, home, port, is_json, backend_options={"loop_factory": uvloop.new_event_loop})
 
 
