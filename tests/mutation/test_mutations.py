@@ -190,12 +190,12 @@ MUTATIONS = {
     "a revoked agent asks models": (GATEWAY, "if not all(map(self._may_act, caller.principal.chain)):", "if False:", MODELS),
     "a kept answer is given before the rules are asked": (
         GATEWAY,
-        "        targets = self._permitted(call, call.asked.model)\n",
+        "        targets = self._permitted(call, call.asked)\n",
         """        key = self._key(call, self.routes.of(call.asked.model).targets)
         if key is not None and (early := await self._answers.find(key)) is not None:
             await self._give(call, early, Cleaned(asked=call.asked), "hit")
             return
-        targets = self._permitted(call, call.asked.model)
+        targets = self._permitted(call, call.asked)
 """,
         MODELS,
     ),
