@@ -63,7 +63,7 @@ async def test_killed_at_any_moment_the_log_has_each_ended_call_once(project, pr
         while begin is not None:
             found = await app.auditing.entries(Wanted(kind="model.call"), is_oldest_first=True, begin=begin, limit=500)
             for seq, _ in found.entries:
-                told[str((await app.auditing.entry(seq))[1]["args"].value["call"])] += 1
+                told[str((await app.auditing.entry(seq))[1]["result"].value["call"])] += 1
             begin = found.following
         assert len(ended) > KILLS * 40
         assert set(told.values()) == {1}

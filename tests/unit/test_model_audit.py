@@ -20,7 +20,7 @@ async def entries(app, **wanted):
 
 async def calls(app):
     found = await app.auditing.entries(Wanted(kind="model.call"), is_oldest_first=True)
-    return [(await app.auditing.entry(seq))[1]["args"].value["call"] for seq, _ in found.entries]
+    return [(await app.auditing.entry(seq))[1]["result"].value["call"] for seq, _ in found.entries]
 
 
 async def logged(app, count):
@@ -40,7 +40,7 @@ async def test_each_model_call_is_an_entry_soon_after_its_end(project, provider:
         assert entry["policy_set_sha256"]
         assert await entries(app, function="models.ch*") == [entry]
         _, bodies = await app.auditing.entry(entry["seq"])
-        assert bodies["args"].value["sha256"] == line.digest
+        assert bodies["result"].value["sha256"] == line.digest
         assert len(line.digest) == 64
         ended = bodies["result"].value
         assert (ended["status"], ended["provider"], ended["cost_nusd"]) == ("answered", "mock", line.cost_nusd)

@@ -17,6 +17,8 @@ __all__ = ["Outbox"]
 
 GATHER_S = 0.05
 """How long calls that end are gathered for one commit."""
+LOOK_S = 30.0
+"""How often it looks by itself: what is put right later rings nobody."""
 RETRY_S = 5.0
 GROUP_MAX = 100
 """Entries in one commit: some 5 ms, for which others wait."""
@@ -53,7 +55,8 @@ class Outbox:
     async def run(self) -> None:
         """Append calls as they end, until cancelled."""
         while True:
-            await self._rung.wait()
+            with anyio.move_on_after(LOOK_S):
+                await self._rung.wait()
             self._rung = anyio.Event()
             await anyio.sleep(GATHER_S)
             try:

@@ -76,11 +76,11 @@ class AuditKeeping:
             reached = outbox.reached(db, MODEL_CALLS)
             fresh = [line for seq, line in told if seq > reached]
             outbox.reach(db, MODEL_CALLS, max(reached, told[-1][0]))
+            epochs = {name: agents.epoch(db, name) for name in {each.agent for each in fresh}}
+            people = {key: tokens.person(db, key) for key in {each.key for each in fresh}}
             entries = [
-                audited.model_call(
-                    line, agents.epoch(db, line.agent), tokens.person(db, line.key) or owners.get(line.agent, "")
-                )
-                for line in fresh
+                audited.model_call(each, epochs[each.agent], people[each.key] or owners.get(each.agent, ""))
+                for each in fresh
             ]
             return Wrote(None, audited=entries)
 
