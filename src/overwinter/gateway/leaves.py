@@ -144,7 +144,7 @@ def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int
     try:
         value = cast("object", _DECODER.decode(document))
         walk = _Walk(depth)
-        walk.over(value, path, "", opaque)
+        walk.over(value, path, "tools" if path == ("tools",) else "", opaque)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return walk.leaves

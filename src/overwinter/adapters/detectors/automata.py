@@ -35,7 +35,8 @@ class Regex:
 
     def has(self, text: str) -> bool:
         """Return whether the pattern is somewhere in a text."""
-        return self._regex.search(text) is not None
+        raw = text.encode("utf-8", "surrogatepass")
+        return self._match(_UNANCHORED, raw, 0, len(raw))[0][0] >= 0
 
     def spans(self, text: str) -> Iterator[Sequence[Span]]:
         """Yield the matches, which do not overlap: the span of each and of its groups, (-1, -1) for one that took no part."""
