@@ -8,6 +8,7 @@ none, counts only behind a word that says what it is.
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from overwinter.adapters.detectors.automata import Span
 from overwinter.adapters.detectors.checksums import (
@@ -97,9 +98,9 @@ def _digits(text: str, whole: Span, _: Span) -> Iterator[Found]:
 def _numbers(text: str, groups: Sequence[Span]) -> Iterator[Found]:
     """Yield the numbers that begin with the first group, the longest first."""
     start = groups[0][0]
-    sizes = [end - begin for begin, end in groups]
+    sizes = list(accumulate(end - begin for begin, end in groups))
     for count in range(len(groups), 0, -1):
-        size, end = sum(sizes[:count]), groups[count - 1][1]
+        size, end = sizes[count - 1], groups[count - 1][1]
         if size not in _SIZES or _is_letter(text, end):
             continue
         written = text[start:end]
