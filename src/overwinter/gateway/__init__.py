@@ -10,6 +10,7 @@ them to learn what was used and how the answer ended.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -96,7 +97,7 @@ class _Call:
     method: str
     sink: Sink
     line: Line
-    found: Mapping[str, int] = field(default_factory=dict[str, int])
+    found: Counter[str] = field(default_factory=Counter[str])
     """How often each confidential class was found."""
     is_held: bool = False
     """Whether it has a line in the ledger that must be settled."""
@@ -245,8 +246,8 @@ class Gateway:
             await self._again(call)
             return
         targets = self._permitted(call, call.asked)
-        cleaned = await self.cleaner.clean(call.asked, call.caller, call.dialect)
-        call.asked, call.found = cleaned.asked, cleaned.found
+        cleaned = await self.cleaner.clean(call.asked, call.caller, call.dialect, call.found)
+        call.asked = cleaned.asked
         call.line = replace(call.line, digest=request_digest(call.asked).hex())
         if await self._repeated(call, cleaned.restore):
             return
@@ -324,7 +325,7 @@ class Gateway:
         if not targets:
             message = f"{line.model} is not answered by {' '.join(maker)} any more, which has {asked.answer_id}"
             raise ModelRefused(Refusal(why="unknown-answer", message=message))
-        cleaned = await self.cleaner.clean(asked, caller, call.dialect)
+        cleaned = await self.cleaner.clean(asked, caller, call.dialect, call.found)
         call.about = line
         call.job = Job(
             asked=cleaned.asked, method=call.method, targets=targets[:1], dialect=call.dialect, sink=call.sink,
@@ -490,9 +491,12 @@ class Gateway:
         line = call.line
         if not call.is_held:
             if line.status in NOTED:
-                digest = line.digest or request_digest(call.asked).hex()
+                # One of what was not redacted could be guessed at: of a form with one number in it, all are quickly tried.
+                digest = line.digest or ("" if self.cleaner.is_changing else request_digest(call.asked).hex())
                 state = "refused" if line.state == "held" else line.state
-                call.line = replace(line, state=state, digest=digest, cost_nusd=0, ended_us=self._clock.now_us())
+                call.line = replace(
+                    line, state=state, digest=digest, cost_nusd=0, ended_us=self._clock.now_us(), found=dict(call.found)
+                )
                 await self._accounts.note(call.line)
                 self.ended(call.line)
             return

@@ -7,7 +7,7 @@ keeps the conversation itself. No value is written down.
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -52,8 +52,6 @@ class Cleaned:
 
     asked: Asked
     restore: Restore = field(default_factory=Restore)
-    found: Mapping[str, int] = field(default_factory=dict[str, int])
-    """How often each class was found; it grows while an answer is searched."""
 
 
 class Cleaner:
@@ -62,14 +60,22 @@ class Cleaner:
     def __init__(self) -> None:
         self.told: Callable[[Side, str], None] = lambda _side, _kind: None
         """Told the class of whatever is found, also in what is refused for it."""
+        self.is_changing = False
+        """Whether a request may have something in it that must not leave, so that not even a digest of it is written down."""
 
-    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect) -> Cleaned:
+    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect, found: Counter[str]) -> Cleaned:
         """Return what goes on.
+
+        Args:
+            asked: the request.
+            caller: who asks.
+            dialect: of the request.
+            found: counts how often each class is found, in what is refused too, and later in the answer.
 
         Raises:
             ModelRefused: something in it may not leave at all, or that cannot be told.
         """
-        del caller, dialect
+        del caller, dialect, found
         return Cleaned(asked=asked)
 
 
@@ -86,20 +92,21 @@ class Redaction(Cleaner):
         super().__init__()
         self._search, self._rules, self._secret = search, rules, secret
         self._vaults = dict[str, Vault]()
+        self.is_changing = not rules.is_request_left
 
-    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect) -> Cleaned:
+    async def clean(self, asked: Asked, caller: Caller, dialect: Dialect, found: Counter[str]) -> Cleaned:
         """Return a request without what must not leave."""
-        vault, found = self._vault(asked, caller), Counter[str]()
+        vault = self._vault(asked, caller)
         redactor = Redactor(self._search, self._rules, vault, partial(self._count, found, "request"))
         work = partial(_redacted, redactor, asked, dialect)
-        if not self._rules.is_request_left:
+        if self.is_changing:
             asked = await anyio.to_thread.run_sync(work) if asked.size_bytes >= THREAD_BYTES_MIN else work()
         self._bound()
         restore = _Answer(
             vault=vault, opaque=dialect.opaque_keys, search=self._search, rules=self._rules,
             told=partial(self._count, found, "answer"),
         )  # fmt: skip
-        return Cleaned(asked=asked, restore=restore, found=found)
+        return Cleaned(asked=asked, restore=restore)
 
     def _count(self, found: Counter[str], side: Side, kind: str) -> None:
         found[kind] += 1
