@@ -53,6 +53,7 @@ CLAIMS = {
     "G4.tampering": "edit, delete, insert, reorder, fork, backdating and truncation of the audit log are found, also with its key stolen",
     "G4.deletable": "bodies can be deleted from the file, and the entries that stay tell nothing and are still proved",
     "G4.truth": "each request that a service saw has its intent in the audit log from before it, whatever is killed, and no outcome is told of what it never saw",
+    "G4.key.lost": "a home whose log key is lost opens far enough to revoke, and goes on under another key only as a break that a person accepted",
     "G4.key.rotated": "the key of the audit log can be changed: one trusted key is enough to check all of it, and whoever has the key before is found",
     "G4.retention": "bodies older than [retention] says are deleted with their keys, and the log still verifies",
     "G4.witness": "after a person's act a witness signs the tree head, and no act waits for it",

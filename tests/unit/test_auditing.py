@@ -206,6 +206,8 @@ async def test_without_the_homes_own_key_another_must_be_named(project, ledger):
         await done(app)
     key = open_log(store(project)).key
     (project / ".overwinter" / "keys" / "audit.key").unlink()
+    assert open_log(store(project)).key == key, "the anchor tells"
+    (project / ".overwinter" / "audit.anchor").unlink()
     with pytest.raises(HomeDamaged, match="--key"):
         open_log(store(project))
     assert verified(open_log(store(project), key)).faults == []

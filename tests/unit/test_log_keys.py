@@ -1,8 +1,11 @@
 """The key of the audit log is changed: one trusted key leads to all others, and the one before is worth nothing any more."""
 
+import json
+from contextlib import closing
 from pathlib import Path
 from shutil import copytree
 
+import apsw
 import pytest
 from bench.tampering import ATTACKS, GROUP, SIZE, START_MS, STEP_MS, Log, act, attack, opened, witnessed
 
@@ -10,10 +13,14 @@ from kit import asked
 from kit import opened as opened_app
 from overwinter.adapters.notes import Signer
 from overwinter.adapters.proof_files import file_of
-from overwinter.adapters.sqlite import log_rows
+from overwinter.adapters.sqlite import Accepted, accept_older, begin_anew, log_rows, open_log
 from overwinter.adapters.sqlite.audited import keyed
 from overwinter.app.auditing import verified
 from overwinter.audit import Entry
+from overwinter.config import Agent, Config, Worker
+from overwinter.errors import Conflict, HomeDamaged
+from overwinter.store import Page
+from overwinter.testing import ManualClock, idle
 from overwinter.verify_export import Report, verify
 
 ORIGIN = "runtime.example/audit"
@@ -199,3 +206,129 @@ async def test_a_crash_while_the_key_changes_leaves_the_home_with_the_key_that_h
         assert ((home / "keys" / "audit.key").read_bytes() == before) is not has_committed
         assert not (home / "keys" / "audit.key.next").exists()
         assert verified(app.auditing.log).faults == []
+
+
+CONFIG = Config(
+    agents={name: Agent(owner="owner@example.com", tools=("*",)) for name in ("default", "clerk")},
+    worker=Worker(interpreters=1),
+)
+SLEEPS = "import asyncio\nawait asyncio.sleep(60)\nawait shop.charge(cents=1)"
+
+
+@pytest.mark.anyio
+@pytest.mark.claim("G4.key.lost")
+@pytest.mark.parametrize("how", ["gone", "another", "short"])
+async def test_a_home_without_its_log_key_opens_far_enough_to_revoke_and_a_person_begins_anew(
+    project, ledger, how
+) -> None:
+    home, clock = project / ".overwinter", ManualClock()
+    key = home / "keys" / "audit.key"
+    async with opened_app(project, config=CONFIG, clock=clock) as app:
+        first = app.auditing.log.key
+        asleep = await app.start(SLEEPS, by="lead")
+        await app.start(SLEEPS, agent="clerk", by="lead")
+        await app.governance.revoke("default", by="lead")
+        await app.governance.restore("default", by="lead", has_runs=True)
+        await idle(app)
+    key.unlink()
+    if how != "gone":
+        key.write_bytes(b"x" * (32 if how == "another" else 5))
+        key.chmod(0o600)
+    for revoked in (1, 0):
+        async with opened_app(project, config=CONFIG, clock=clock) as app:
+            clock.advance(120)
+            await idle(app)
+            assert len(await app.runs(Page())) == 2
+            with pytest.raises(HomeDamaged, match="key replace --lost"):
+                await app.start("1", by="lead")
+            with pytest.raises(HomeDamaged, match="key replace --lost"):
+                await app.send(asleep, "hello", by="lead")
+            with pytest.raises(HomeDamaged, match="key replace --lost"):
+                await app.rulebook.reload(by="lead")
+            with pytest.raises(HomeDamaged, match="key replace --lost"):
+                await app.auditing.rotate(by="lead", reason="")
+            assert len((await app.governance.revoke("clerk", by="lead")).identities) == revoked
+            assert (await app.governance.identity("clerk")).is_revoked
+            with pytest.raises(HomeDamaged, match="key replace --lost"):
+                await app.governance.restore("clerk", by="lead")
+    assert verified(open_log(home / "store.db", first)).faults == [
+        f"the last tree head covers {TAIL} of {TAIL + 1} entries"
+    ]
+    entry, after = begin_anew(home / "store.db", clock, snapshot_key(home), by="lead", reason="the disk died")
+    assert entry == TAIL + 1
+    with pytest.raises(Conflict, match="rotate"):
+        begin_anew(home / "store.db", clock, snapshot_key(home), by="lead", reason="")
+    async with opened_app(project, config=CONFIG, clock=clock) as app:
+        assert app.auditing.log.key == after
+        await app.start("1", by="lead")
+        await idle(app)
+        assert (await app.governance.identity("clerk")).is_revoked
+        told = [
+            f"entry {entry}: lead accepted that the key before was lost, and began anew with {after}: the disk died"
+        ]
+        for keys in ([str(after)], [str(first), str(after)]):
+            report = verify(app.auditing.log.export(with_bodies=True, heads_apart=1), keys)
+            assert (report.faults, report.breaks) == ([], told)
+        report = verify(app.auditing.log.export(with_bodies=True, heads_apart=1), str(first))
+        assert "did not sign for" in report.faults[-1]
+    assert ledger.read_text().count("charge ") == 1
+
+
+TAIL = 4
+"""Entries of the home before its key is lost: two starts, a revocation, a restoring."""
+
+
+def snapshot_key(home: Path) -> bytes:
+    return (home / "keys" / "snapshot.key").read_bytes()
+
+
+@pytest.mark.anyio
+async def test_a_key_that_is_found_again_signs_what_was_written_without_it_once_a_person_says_so(project) -> None:
+    home = project / ".overwinter"
+    key = home / "keys" / "audit.key"
+    async with opened_app(project, config=CONFIG) as app:
+        await app.governance.revoke("default", by="lead")
+    key.rename(home / "found")
+    async with opened_app(project, config=CONFIG) as app:
+        await app.governance.revoke("clerk", by="lead")
+    (home / "found").rename(key)
+    async with opened_app(project, config=CONFIG) as app:
+        with pytest.raises(HomeDamaged, match="audit accept"):
+            await app.governance.restore("clerk", by="lead")
+    with pytest.raises(Conflict, match="audit accept"):
+        begin_anew(home / "store.db", ManualClock(), snapshot_key(home), by="lead", reason="")
+    accept_older(home / "audit.anchor", Accepted(by="lead", reason="the key was found"))
+    async with opened_app(project, config=CONFIG) as app:
+        await app.governance.restore("clerk", by="lead")
+        assert verified(app.auditing.log).faults == []
+        ((_, raw),) = await app.auditing.log.entries(2, 3)
+        assert json.loads(raw)["act"] == ["lead"]
+
+
+@pytest.mark.anyio
+async def test_nothing_but_revocations_may_stand_unsigned(project) -> None:
+    async with opened_app(project, config=CONFIG) as app:
+        await app.governance.revoke("default", by="lead")
+        await app.governance.restore("default", by="lead")
+    with closing(apsw.Connection(str(project / ".overwinter" / "store.db"))) as db:
+        db.execute("delete from audit_head where size = 2")
+    (project / ".overwinter" / "keys" / "audit.key").unlink()
+    with pytest.raises(HomeDamaged, match="changed from outside"):
+        async with opened_app(project, config=CONFIG):
+            pass
+
+
+def test_without_a_key_of_after_the_break_nothing_after_it_is_believed(tmp_path: Path) -> None:
+    """Whoever has no key cuts the log, and says that the key was lost."""
+    log = opened(tmp_path)
+    log.db.execute(log_rows.FORMAT_3)
+    end = grown(log, log_rows.tail(log.db), 3, OLD)
+    lost = keyed(str(OLD.public), str(NEW.public), "lead", "the disk died", is_lost=True)
+    end = grown(log, end, 1, NEW, entry=lost)
+    grown(log, end, 3, NEW)
+    assert judged(log, OLD).faults
+    assert judged(log, OLD).breaks
+    for keys in ((NEW,), (OLD, NEW)):
+        assert (judged(log, *keys).faults, len(judged(log, *keys).breaks)) == ([], 1)
+    assert judged(log, OTHER, NEW).faults
+    log.db.close()

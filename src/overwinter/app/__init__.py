@@ -160,7 +160,9 @@ class App:
             drain_s: how long to wait for turns and calls under way; what is left is found again at the next start.
         """
         failure: Exception | None = None
-        await self.governance.enrol()
+        is_worker = is_worker and not self.auditing.log.fault
+        if not self.auditing.log.fault:  # what is declared otherwise by now would be an entry
+            await self.governance.enrol()
         await self.models.recover()
         await self._outbox.empty()
         await self.webhooks.subscribe()
@@ -527,6 +529,7 @@ class App:
             "functions": sum(len(module.functions) for module in self._parts.tools.catalog.modules.values()),
             "questions": await self._store.asked(),
             "rules_fault": self.rulebook.fault,
+            "log_fault": self.auditing.log.fault,
         }
 
     def _agent(self, name: str) -> None:

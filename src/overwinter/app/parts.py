@@ -104,10 +104,10 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         JailUnavailable: the interpreter's workers cannot be jailed.
     """
     ids, limits = Ids(clock.now_us), limits_of(config)
-    policy = CedarPolicy(rules_at_first(config, directory), lambda: clock.now_us() // SECOND_US)
     jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
+        nullcontext(_policy(config, directory, clock, store.audit.fault)) as policy,
         nullcontext(_mint(place, store, clock, policy)) as mint,
         open_senders(config.webhooks, directory, Vault(place.path)) as senders,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
@@ -147,6 +147,13 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             directory=directory,
             key=place.key,
         )  # fmt: skip
+
+
+def _policy(config: Config, directory: Path, clock: Clock, fault: str) -> CedarPolicy:
+    """Return the rules of a home; by those of one whose log cannot be signed nothing is allowed."""
+    owners = {name: agent.owner for name, agent in config.agents.items()}
+    rules = unread(owners, fault) if fault else rules_at_first(config, directory)
+    return CedarPolicy(rules, lambda: clock.now_us() // SECOND_US)
 
 
 def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) -> Mint:

@@ -21,7 +21,7 @@ from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
 from overwinter.catalog import Function, bind
 from overwinter.clock import SECOND_US
 from overwinter.config import Config
-from overwinter.errors import ConfigInvalid, Denied, NotFound, UsageError
+from overwinter.errors import ConfigInvalid, Denied, HomeDamaged, NotFound, UsageError
 from overwinter.events import Event
 from overwinter.grant import Granted
 from overwinter.policy import Resource
@@ -89,7 +89,10 @@ class Rulebook:
 
         Raises:
             Denied: they could not.
+            HomeDamaged: the audit log cannot be signed.
         """
+        if self._parts.audit.fault:
+            raise HomeDamaged(self._parts.audit.fault)
         if self.fault:
             raise Denied(f"{self.fault}; until it is mended and `overwinter policy reload`, nothing is allowed")
 
@@ -167,7 +170,7 @@ class Rulebook:
             raise NotFound(f"there is no grant {grant!r}: `overwinter grants` lists them")
         async with self._one_at_a_time:
             self._policy.replace(without(self._policy.rules, grant))
-        with suppress(ConfigInvalid):  # a policy that was written wrongly meanwhile must not keep a grant
+        with suppress(ConfigInvalid, HomeDamaged):  # a policy that was written wrongly meanwhile must not keep a grant
             await self.renew()
         return gone
 
@@ -292,7 +295,13 @@ class Rulebook:
         return Principal(agent=agent, run_id=run_id, owner=owner, parents=parents_of(self._config).get(agent, ()))
 
     async def _rules(self, granted: Sequence[Granted], policies: Path | None = None) -> Rules:
-        """Return the rules of these grants and of the policies beside the configuration, or in another directory."""
+        """Return the rules of these grants and of the policies beside the configuration, or in another directory.
+
+        Raises:
+            HomeDamaged: nothing is allowed, whatever they say: the audit log cannot be signed.
+        """
+        if self._parts.audit.fault:
+            raise HomeDamaged(self._parts.audit.fault)
         directory = self._parts.directory if policies is None else policies.parent
         name = POLICIES if policies is None else policies.name
         grants = [_grant(each, number) for number, each in enumerate(granted)]

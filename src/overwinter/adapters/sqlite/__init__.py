@@ -3,7 +3,7 @@
 from overwinter.adapters.sqlite.anchor import Accepted
 from overwinter.adapters.sqlite.anchor import accept as accept_older
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
-from overwinter.adapters.sqlite.audit_log import ANCHOR_NAME, AuditLog, open_log
+from overwinter.adapters.sqlite.audit_log import ANCHOR_NAME, AuditLog, begin_anew, open_log
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.store import SqliteStore, open_store
 
@@ -15,6 +15,7 @@ __all__ = [
     "SqliteDeliveries",
     "SqliteStore",
     "accept_older",
+    "begin_anew",
     "open_log",
     "open_store",
 ]

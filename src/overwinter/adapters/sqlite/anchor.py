@@ -20,6 +20,7 @@ from typing import Any, cast
 import apsw
 
 from overwinter.adapters.key_files import write_private
+from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import log_rows
 from overwinter.errors import HomeDamaged, NotFound, UsageError
 
@@ -52,13 +53,16 @@ class Anchor:
     root: bytes
     epochs: int
     """Sum of the epochs of all agents, which never falls: each revocation raises it."""
+    key: str = ""
+    """Whose signature its tree heads have: of a lost key nothing else tells. "": an older version did not note it."""
     accepted: Accepted | None = None
 
 
-def now(db: apsw.Connection, origin: str, end: log_rows.Tail) -> Anchor:
+def now(db: apsw.Connection, key: PublicKey, end: log_rows.Tail) -> Anchor:
     """Return the anchor of a log as it is."""
     ((epochs,),) = db.execute("select coalesce(sum(epoch), 0) from agent")
-    return Anchor(origin=origin, size=end.edge.size, root=end.edge.root(), epochs=epochs)
+    spelt = str(key) if any(key.raw) else ""
+    return Anchor(origin=key.name, size=end.edge.size, root=end.edge.root(), epochs=epochs, key=spelt)
 
 
 def anchor_fault(db: apsw.Connection, present: Anchor, known: Anchor) -> str | None:
@@ -150,7 +154,7 @@ def _write(place: Path, anchor: Anchor) -> None:
 def _slot(number: int, anchor: Anchor) -> bytes:
     said = anchor.accepted and {"by": anchor.accepted.by, "reason": anchor.accepted.reason}
     row = {
-        "n": number, "origin": anchor.origin, "size": anchor.size, "root": anchor.root.hex(), "epochs": anchor.epochs, "accepted": said,
+        "n": number, "origin": anchor.origin, "size": anchor.size, "root": anchor.root.hex(), "epochs": anchor.epochs, "key": anchor.key, "accepted": said,
     }  # fmt: skip
     raw = json.dumps(row).encode()
     slot = hashlib.sha256(raw).hexdigest().encode() + raw
@@ -189,6 +193,7 @@ def _parsed(raw: bytes) -> tuple[int, Anchor]:
         size=int(row["size"]),
         root=bytes.fromhex(row["root"]),
         epochs=int(row["epochs"]),
+        key=str(row.get("key", "")),
         accepted=None if accepted is None else Accepted(by=str(accepted["by"]), reason=str(accepted["reason"])),
     )
     return int(row.get("n", 0)), anchor

@@ -12,16 +12,27 @@ import apsw
 
 from overwinter import values
 from overwinter.adapters import proof_files
-from overwinter.adapters.key_files import key_in, make_key
-from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, open_note, signer_in
-from overwinter.adapters.sqlite import anchor, log_rows
-from overwinter.adapters.sqlite.schema import connect, guarded
+from overwinter.adapters.key_files import KEY_FILE_BYTES, key_in, make_key
+from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, open_note, parse_key, signer_in
+from overwinter.adapters.sqlite import anchor, audited, log_rows
+from overwinter.adapters.sqlite.schema import connect, guarded, migrate
 from overwinter.audit import Entry, Plain, hidden
 from overwinter.clock import Clock
-from overwinter.errors import HomeDamaged, NotFound
+from overwinter.errors import Conflict, HomeDamaged, NotFound
 from overwinter.ids import from_bytes
+from overwinter.snapshot import key_id
 
-__all__ = ["ANCHOR_NAME", "AuditLog", "Found", "Sealing", "log_signer", "next_signer", "open_log", "sealing"]
+__all__ = [
+    "ANCHOR_NAME",
+    "AuditLog",
+    "Found",
+    "Sealing",
+    "begin_anew",
+    "log_signer",
+    "next_signer",
+    "open_log",
+    "sealing",
+]
 
 T = TypeVar("T")
 ANCHOR_NAME = "audit.anchor"
@@ -42,16 +53,41 @@ class Found:
 
 
 class Sealing:
-    """Adds entries to the log in the transaction that they belong to. Used by whoever has the writing connection."""
+    """Adds entries to the log in the transaction that they belong to. Used by whoever has the writing connection.
 
-    def __init__(self, end: log_rows.Tail, signer: Signer, clock: Clock, anchor: anchor.AnchorFile) -> None:
-        self._end, self._signer, self._clock, self._anchor = end, signer, clock, anchor
+    Args:
+        end: where the log ends.
+        signer: of tree heads; the key that is known of, if there is none: then nothing but revocations is added, without tree
+            heads, so that a lost key keeps nobody from stopping an agent.
+        clock: the home's.
+        anchor: the anchor's file.
+        fault: why nothing is signed; "": it is.
+    """
+
+    def __init__(
+        self, end: log_rows.Tail, signer: Signer | PublicKey, clock: Clock, anchor: anchor.AnchorFile, fault: str = ""
+    ) -> None:
+        self._end, self._signer, self._clock, self._anchor, self.fault = end, signer, clock, anchor, fault
         self._next: tuple[Signer, Callable[[], None]] | None = None
 
     @property
     def public(self) -> PublicKey:
         """Return whose signature the next tree head has."""
-        return self._signer.public
+        return self._signer.public if isinstance(self._signer, Signer) else self._signer
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether the key is there."""
+        return isinstance(self._signer, Signer)
+
+    def begin_anew(self, db: apsw.Connection, signer: Signer, entry: Entry) -> int:
+        """Sign the log as it is with a new key; return the entry that says so. The caller has the connection for itself."""
+        self._signer, self.fault = signer, ""
+        db.execute("begin immediate")
+        keep = self(db, [entry])
+        db.execute("commit")
+        keep()
+        return self._end.edge.size - 1
 
     def hand_over(self, following: Signer, done: Callable[[], None]) -> None:
         """Have the next commit with an entry of a new key signed by both keys, and all after it by the new one.
@@ -69,14 +105,18 @@ class Sealing:
 
         Raises:
             EntryRefused: one of them cannot be written; nothing of its transaction may be committed.
+            HomeDamaged: nothing can be signed, and one of them is no revocation; the same.
         """
+        if self.fault and any(entry.kind not in log_rows.UNSIGNED for entry in entries):
+            raise HomeDamaged(self.fault)
         end = log_rows.append(db, self._end, entries, self._clock.now_us() // 1_000)
         following, done = self._next or (None, None)
         if not any(entry.kind == "key" for entry in entries):
             following = None
-        log_rows.write_head(db, end, self._signer, *(() if following is None else (following,)))
+        if isinstance(self._signer, Signer) and not self.fault:
+            log_rows.write_head(db, end, self._signer, *(() if following is None else (following,)))
         is_anchored = any(entry.kind in anchor.ANCHORED for entry in entries)
-        reached = anchor.now(db, self._signer.public.name, end) if is_anchored else None
+        reached = anchor.now(db, self.public, end) if is_anchored else None
 
         def keep() -> None:
             self._end = end
@@ -151,56 +191,137 @@ def open_log(path: Path, key: PublicKey | None = None) -> "AuditLog":
         raise NotFound(f"there is no {path}: --home names the home")
     with closing(connect(path, is_writer=False)) as db, guarded(path):
         ((home, form),) = db.execute("select home, format from meta")
+        note = log_rows.last_note(db) if form >= LOG_FORMAT else None
     if form < LOG_FORMAT:
         raise NotFound(f"{path} has no audit log yet: any command that opens the home makes it")
     if key is None:
-        place = path.parent / "keys" / "audit.key"
-        if not place.exists():
+        place, known = path.parent / "keys" / "audit.key", _known_key(path)
+        if place.exists():
+            key = Signer.of(key_in(place), _origin(home), 1).public
+        if known is not None and note is not None and (key is None or not _has_signed(key, note)):
+            key = known
+        if key is None:
             raise HomeDamaged(f"{place} is missing: restore it from a backup, or give the log's public key with --key")
-        key = Signer.of(key_in(place), _origin(home), 1).public
     return AuditLog(path=path, key=key)
+
+
+def _known_key(path: Path) -> PublicKey | None:
+    """Return the log's public key as the anchor has it."""
+    known = anchor.read(path.with_name(ANCHOR_NAME))
+    return parse_key(known.key) if known is not None and known.key else None
 
 
 def _origin(home: bytes) -> str:
     return f"overwinter/{from_bytes(home)}"
 
 
-def sealing(db: apsw.Connection, signer: Signer, clock: Clock, path: Path) -> Sealing:
+def sealing(db: apsw.Connection, clock: Clock, path: Path) -> Sealing:
     """Return what adds to the log, its end compared with its last tree head.
 
+    If the key is lost, or is another one, it takes revocations and nothing else, see `Sealing.fault`.
+
     Raises:
-        HomeDamaged: they differ: somebody has changed the file, or the key is another one. Or the log is older than it was.
+        HomeDamaged: they differ: somebody has changed the file. Or the log is older than it was.
     """
-    end, place = log_rows.tail(db), path.with_name(ANCHOR_NAME)
+    end, file = log_rows.tail(db), anchor.AnchorFile(path.with_name(ANCHOR_NAME))
     try:
-        fault = log_rows.tail_fault(db, end, signer.public)
-    except NoteRefused as error:
-        raise HomeDamaged(f"{error}: restore keys/audit.key beside {path} from a backup") from error
-    if fault:
-        raise HomeDamaged(
-            f"the audit log in {path} was changed from outside: {fault}; keep the file and ask who did it"
-        )
-    file = anchor.AnchorFile(place)
-    sealed = Sealing(end, signer, clock, file)
-    try:
-        _hold_against_anchor(db, sealed, anchor.now(db, signer.public.name, end), file)
+        signer, fault, unsigned = _signer_now(db, path, end)
+        sealed = Sealing(end, signer, clock, file, fault)
+        present = anchor.now(db, sealed.public, end)
+        if unsigned is None and not fault:
+            _hold_against_anchor(db, sealed, present, file, None)
+        elif unsigned is not None:
+            accepted = file.known is not None and file.known.accepted is not None
+            if accepted:
+                _hold_against_anchor(db, sealed, present, file, unsigned)
+            sealed.fault = "" if accepted else f"{unsigned}. {UNSIGNED_REMEDY}"
+        if sealed.fault and file.known is not None and file.known.accepted is None:
+            _refuse_older(anchor.anchor_fault(db, present, file.known), file)
     except BaseException:
         file.close()
         raise
     return sealed
 
 
-def _hold_against_anchor(db: apsw.Connection, seal: Sealing, present: anchor.Anchor, file: anchor.AnchorFile) -> None:
+UNSIGNED_REMEDY = (
+    "Until then only revocations are taken, and nothing runs: compare `overwinter audit log` with what you know, and "
+    "`overwinter audit accept --reason ...` has them signed"
+)
+
+
+def _signer_now(db: apsw.Connection, path: Path, end: log_rows.Tail) -> tuple[Signer | PublicKey, str, str | None]:
+    """Return who signs, or the key that is known of; why nobody can sign; what stands unsigned at the end although somebody could.
+
+    Raises:
+        HomeDamaged: the log was changed from outside.
+    """
+    unsigned = log_rows.unsigned_fault(db, end)
+    if unsigned:
+        raise HomeDamaged(
+            f"the audit log in {path} was changed from outside: {unsigned}; keep the file and ask who did it"
+        )
+    try:
+        signer = log_signer(db, path)
+        differs = log_rows.tail_fault(db, end, signer.public)
+    except (HomeDamaged, NoteRefused) as error:
+        ((home,),) = db.execute("select home from meta")
+        key = _known_key(path) or PublicKey(name=_origin(home), kind=1, raw=bytes(KEY_FILE_BYTES))
+        return key, f"the key of the audit log is lost or another one: {error}. {LOST_REMEDY}", None
+    return signer, "", differs and f"revocations were written without the log's key, or put there: {differs}"
+
+
+LOST_REMEDY = (
+    "Until then only revocations are taken, and nothing runs: restore keys/audit.key from a backup; or, if nobody has it, stop "
+    "the server, and `overwinter audit key replace --lost --reason ...` begins anew with another key, and says so for ever"
+)
+
+
+def begin_anew(path: Path, clock: Clock, store_key: bytes, *, by: str, reason: str) -> tuple[int, PublicKey]:
+    """Have a new key sign the log of a store's file whose key is lost; return the entry that says so, and the key.
+
+    Raises:
+        Conflict: the key is there, and has signed it.
+        HomeDamaged: the log was changed from outside, or is an older one.
+    """
+    with closing(connect(path, is_writer=True)) as db, guarded(path):
+        migrate(db, path, key_id(store_key))
+        with closing(sealing(db, clock, path)) as seal:
+            if seal.can_sign:
+                raise Conflict(
+                    seal.fault
+                    or "the key of the audit log is there: `overwinter audit key rotate` has another one signed by it"
+                )
+            before = str(seal.public) if any(seal.public.raw) else None
+            following, put = next_signer(path, seal.public.name)
+            entry = audited.keyed(before, str(following.public), by, reason, is_lost=True)
+            seq = seal.begin_anew(db, following, entry)
+            unfit = path.parent / "keys" / "audit.key"
+            if unfit.exists():
+                unfit.replace(unfit.with_name("audit.key.unfit"))
+            put()
+            return seq, following.public
+
+
+def _refuse_older(fault: str | None, file: anchor.AnchorFile) -> None:
+    if fault is not None:
+        raise HomeDamaged(
+            f"the audit log beside {file.place} is not the one that this home had: {fault}. An older copy was put back, and "
+            "whoever was revoked since could act again: restore the newest copy; or `overwinter audit accept --reason ...` "
+            "goes on with this one, and then revoke them again"
+        )
+
+
+def _hold_against_anchor(
+    db: apsw.Connection, seal: Sealing, present: anchor.Anchor, file: anchor.AnchorFile, unsigned: str | None
+) -> None:
     known = file.known
     fault = None if known is None else anchor.anchor_fault(db, present, known)
-    if known is not None and fault is not None:
+    if known is not None and (fault or unsigned):
         if known.accepted is None:
-            raise HomeDamaged(
-                f"the audit log beside {file.place} is not the one that this home had: {fault}. An older copy was put back, and "
-                "whoever was revoked since could act again: restore the newest copy; or `overwinter audit accept --reason ...` "
-                "goes on with this one, and then revoke them again"
-            )
-        said: dict[str, values.Value] = {"by": known.accepted.by, "reason": known.accepted.reason, "fault": fault}
+            _refuse_older(fault, file)
+            return
+        words = "; ".join(each for each in (fault, unsigned) if each)
+        said: dict[str, values.Value] = {"by": known.accepted.by, "reason": known.accepted.reason, "fault": words}
         entry = Entry(
             kind="restore", tenant="home", agent="", epoch=0, act=(known.accepted.by,), args=hidden(values.encode(said))
         )
@@ -219,6 +340,8 @@ class AuditLog:
 
     path: Path
     key: PublicKey
+    fault: str = ""
+    """Why nothing can be signed, and so nothing but a revocation be written."""
 
     async def entries(self, start: int, stop: int) -> list[tuple[int, bytes]]:
         """Return index and bytes of entries."""

@@ -108,11 +108,12 @@ def started(run: NewRun, agent_epoch: int, event: Event) -> Entry:
     )
 
 
-def keyed(before: str, after: str, by: str, reason: str) -> Entry:
-    """Return the entry of a new key of the log."""
+def keyed(before: str | None, after: str, by: str, reason: str, *, is_lost: bool = False) -> Entry:
+    """Return the entry of a new key of the log; if the one before is lost, the reason stays in it for ever."""
     body: dict[str, values.Value] = {"by": by, "reason": reason}
     return Entry(
         kind="key", tenant=TENANT, agent="", epoch=0, act=(_name(by),), args=hidden(values.encode(body)), log_key=after, log_key_before=before,
+        errors=("lost", reason) if is_lost else (),
     )  # fmt: skip
 
 

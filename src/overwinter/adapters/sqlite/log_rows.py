@@ -9,19 +9,28 @@ is one look-up by key.
 import base64
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import apsw
 
 from overwinter.adapters import proof_files
-from overwinter.adapters.notes import PublicKey, Signer, TreeHead, open_note, sign
+from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, TreeHead, head_of, open_note, sign
 from overwinter.audit import Body, Entry, Part, decode, encode
 from overwinter.errors import HomeDamaged, NotFound
-from overwinter.merkle import HASH_BYTES, Frontier, Node, consistency_proof, frontier, inclusion_proof, leaf_hash
+from overwinter.merkle import (
+    EMPTY_ROOT,
+    HASH_BYTES,
+    Frontier,
+    Node,
+    consistency_proof,
+    frontier,
+    inclusion_proof,
+    leaf_hash,
+)
 
 __all__ = [
-"FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "delete_heads", "entries", "export", "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "root", "size", "spare_heads", "tail", "tail_fault", "write_head",
+"FORMAT_3", "Tail", "add_cosignature", "append", "bodies_before", "body", "consistency", "delete_bodies", "delete_heads", "entries", "export", "first_since", "inclusion", "last_note", "node_fault", "note", "prove", "root", "size", "spare_heads", "tail", "tail_fault", "turns", "unsigned_fault", "write_head",
 ]  # fmt: skip
 
 # `audit_entry.nodes`: hashes of the full subtrees that end with this entry, from level 1 up, one after the other; it stands
@@ -34,6 +43,8 @@ create table audit_cosignature (size integer not null, name text not null, line 
 create table audit_body (id integer primary key, key blob not null, content blob not null) strict;
 """
 DAY_MS = 86_400_000
+UNSIGNED = frozenset({"revoke"})
+"""Kinds of entries that are written though nothing can sign them: nothing may keep a person from stopping an agent."""
 PARTS: tuple[Part, ...] = ("args", "result")
 
 
@@ -65,8 +76,27 @@ def tail_fault(db: apsw.Connection, end: Tail, key: PublicKey) -> str | None:
     """
     text = last_note(db)
     head = TreeHead(origin=key.name, size=0, root=end.edge.root()) if text is None else open_note(text, key)
-    if (head.size, head.root) == (end.edge.size, end.edge.root()):
-        return None
+    return None if (head.size, head.root) == (end.edge.size, end.edge.root()) else _differs(head, end)
+
+
+def unsigned_fault(db: apsw.Connection, end: Tail) -> str | None:
+    """Return how the log's end differs from its last tree head, whoever signed that, but for revocations after it.
+
+    Those are all that a home without the key adds. None: by nothing.
+    """
+    text = last_note(db)
+    try:
+        head = TreeHead(origin="", size=0, root=EMPTY_ROOT) if text is None else head_of(text)
+    except NoteRefused as error:
+        return str(error)
+    if head.size <= end.edge.size and root(db, head.size) == head.root:
+        after = entries(db, head.size) if text is not None else iter(())
+        if all(_fields(raw).get("kind") in UNSIGNED for _, raw in after) and (text is not None or not end.edge.size):
+            return None
+    return _differs(head, end)
+
+
+def _differs(head: TreeHead, end: Tail) -> str:
     return f"the last tree head is of {head.size} entries, root {head.root.hex()}; the log has {end.edge.size}, root {end.edge.root().hex()}"
 
 
@@ -336,6 +366,13 @@ def _entry(db: apsw.Connection, seq: int) -> bytes:
     for (raw,) in db.execute("select entry from audit_entry where seq = ?", (seq,)):
         return raw
     raise HomeDamaged(f"audit entry {seq} is missing: `overwinter audit verify` says what else is")
+
+
+def _fields(raw: bytes) -> Mapping[str, object]:
+    try:
+        return decode(raw)
+    except ValueError:
+        return {}
 
 
 def _ts_ms(seq: int, raw: bytes) -> int:

@@ -16,7 +16,7 @@ import apsw
 from overwinter import values
 from overwinter.adapters.sqlite import agents, audited, gates, rows, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
-from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, log_signer, sealing
+from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
@@ -75,14 +75,12 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
     writing = connect(path, is_writer=True)
     with closing(writing):
         epoch = migrate(writing, path, key_id(key))
-        with closing(connect(path, is_writer=False)) as reading:
-            signer = log_signer(writing, path)
-            with closing(sealing(writing, signer, clock, path)) as seal:
-                store = SqliteStore(path, writing, reading, clock, ids, epoch, seal)
-                try:
-                    yield store
-                finally:
-                    await store.close()
+        with closing(connect(path, is_writer=False)) as reading, closing(sealing(writing, clock, path)) as seal:
+            store = SqliteStore(path, writing, reading, clock, ids, epoch, seal)
+            try:
+                yield store
+            finally:
+                await store.close()
 
 
 class SqliteStore:
@@ -111,7 +109,7 @@ class SqliteStore:
         """Who may act, in the same file."""
         self.tokens = SqliteTokens(path, self._writer, reading, clock)
         """Who may ask from elsewhere, in the same file."""
-        self.audit = AuditLog(path=path, key=seal.public)
+        self.audit = AuditLog(path=path, key=seal.public, fault=seal.fault)
         """What was done, in the same commits."""
         self.audit_keeping = AuditKeeping(path, self._writer, seal)
         self.deliveries = SqliteDeliveries(path, self._writer, reading)

@@ -137,15 +137,17 @@ def _store(home: Path) -> tuple[str, str]:
     if not home.exists():
         return "well", "none yet"
     if is_served(home):
-        return "well", "open: the server works with it"
+        fault = Client(served_socket(home)).get("health")["log_fault"]
+        return ("wrong", fault) if fault else ("well", "open: the server works with it")
 
-    async def count(place: Home) -> int:
+    async def count(place: Home) -> tuple[int, str]:
         clock = SystemClock()
         async with open_store(place.database_path, clock, Ids(clock.now_us), key=place.key) as store:
-            return sum((await store.counts()).values())
+            return sum((await store.counts()).values()), store.audit.fault
 
     with open_home(home) as place:
-        return "well", f"opens: {anyio.run(count, place)} runs"
+        runs, fault = anyio.run(count, place)
+    return ("wrong", fault) if fault else ("well", f"opens: {runs} runs")
 
 
 def _policies(home: Path) -> tuple[str, str]:

@@ -57,7 +57,9 @@ async def _serve(home: Path, port: Port | None, is_json: bool) -> None:  # noqa:
             )
             if listener is not None:
                 typer.echo(f"and on {listener.url}, for tokens: `overwinter token create`")
-            if app.rulebook.fault:
+            if app.auditing.log.fault:
+                typer.echo(app.auditing.log.fault, err=True)
+            elif app.rulebook.fault:
                 typer.echo(
                     f"nothing is allowed and no run wakes: {app.rulebook.fault}; mend it, then `overwinter policy reload`",
                     err=True,
