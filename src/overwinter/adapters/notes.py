@@ -169,7 +169,9 @@ def open_note(note: str, key: PublicKey) -> TreeHead:
     head = _tree_head(text, key.name)
     signed = list(_signatures(note, key))
     if not signed:
-        raise NoteRefused(f"the tree head {head.size} of {key.name} has no signature of key {key.key_id().hex()}")
+        raise NoteRefused(
+            f"the tree head {head.size} of {key.name} has no signature of key {key.key_id().hex()}: of a log that has changed its key, take the one of that time"
+        )
     for signature in signed:  # C2SP signed-note: one of a known key that does not verify spoils the note
         _verify(key, signature, text.encode(), head)
     return head

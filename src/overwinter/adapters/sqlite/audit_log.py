@@ -266,13 +266,14 @@ def _signer_now(db: apsw.Connection, path: Path, end: log_rows.Tail) -> tuple[Si
     except (HomeDamaged, NoteRefused) as error:
         ((home,),) = db.execute("select home from meta")
         key = _known_key(path) or PublicKey(name=_origin(home), kind=1, raw=bytes(KEY_FILE_BYTES))
-        return key, f"the key of the audit log is lost or another one: {error}. {LOST_REMEDY}", None
+        remedy = ": restore keys/audit.key from a backup" if isinstance(error, NoteRefused) else ""
+        return key, f"the audit log cannot be signed: {error}{remedy}. {LOST_REMEDY}", None
     return signer, "", differs and f"revocations were written without the log's key, or put there: {differs}"
 
 
 LOST_REMEDY = (
-    "Until then only revocations are taken, and nothing runs: restore keys/audit.key from a backup; or, if nobody has it, stop "
-    "the server, and `overwinter audit key replace --lost --reason ...` begins anew with another key, and says so for ever"
+    "Until then only revocations are taken, and nothing runs. If nobody has the key, stop the server, and `overwinter audit "
+    "key replace --lost --reason ...` begins anew with another one, and says so for ever"
 )
 
 

@@ -324,7 +324,7 @@ def _say(report: "Report", warnings: Sequence[str], *, has_seen: bool, is_json: 
         f"a witness's signature, {report.entries - report.witnessed} rest on the log's key alone"
     )
     if not report.faults:
-        typer.echo("nothing is wrong")
+        typer.echo("nothing else is wrong" if report.breaks else "nothing is wrong")
 
 
 def _told(*, is_quiet: bool) -> Callable[[int, int], None]:

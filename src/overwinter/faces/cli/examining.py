@@ -153,7 +153,10 @@ def _store(home: Path) -> tuple[str, str]:
 def _policies(home: Path) -> tuple[str, str]:
     config, directory = _config(home), config_path(home).parent
     found = f"{len(rules_now(config, directory).rules)} rules"
-    if is_served(home) and (fault := Client(served_socket(home)).get("health")["rules_fault"]):
+    health = Client(served_socket(home)).get("health") if is_served(home) else {}
+    if health.get("log_fault"):
+        return "wrong", f"{found}, and none counts: nothing is allowed while the audit log cannot be signed, see store"
+    if fault := health.get("rules_fault"):
         return "wrong", f"{found}, but the server has not read them: `overwinter policy reload`; it says {fault}"
     return "well", found
 
