@@ -96,6 +96,7 @@ CLAIMS = {
     "W1.apart": "a receiver that does not answer holds up neither another one nor the home",
     "W1.egress": "a webhook at a private address is told nothing unless the operator allows it, and no redirect is followed",
     "I2.forged": "an identity token of another key, algorithm, kind, audience, issuer or time is refused",
+    "I2.key.rotated": "identities that an issuer key signed count for an hour after another one took its place, and no longer",
     "I2.bytes": "an identity token with any byte changed is refused",
     "I2.replayed": "a call's token is taken once, and by its audience alone",
     "I2.revoked": "a revoked agent, or one below it, gets no identity, and one of an older epoch is refused",

@@ -45,6 +45,7 @@ Kind = Literal[
     "revoke",
     "restore",
     "enrol",
+    "issuer",
     "key",
     "kill",
     "wake.refused",

@@ -14,9 +14,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import opened
+from kit import asked, opened
 from overwinter.adapters import identity_tokens
-from overwinter.adapters.identity_tokens import CALL, DOCUMENT, IdentityRefused, Issuer, Kind, Replays, issuer_in, read
+from overwinter.adapters.identity_tokens import (
+    CALL,
+    DOCUMENT,
+    RETIRED_MAX,
+    IdentityRefused,
+    Issuer,
+    Kind,
+    Replays,
+    issuer_in,
+    next_issuer,
+    read,
+)
+from overwinter.app.auditing import Wanted
 from overwinter.config import Agent, Config, Service, load
 from overwinter.errors import ConfigInvalid, HomeDamaged, NotFound, Revoked
 from overwinter.events import Call, Status
@@ -339,3 +351,48 @@ async def test_identity_is_for_described_apis_alone(tmp_path):
     (tmp_path / "overwinter.toml").write_text("[services.s]\nmcp = 'server'\nauth = 'identity'\n")
     with pytest.raises(ConfigInvalid, match=r"line 3.*described APIs alone"):
         load(tmp_path / "overwinter.toml")
+
+
+@pytest.mark.claim("I2.key.rotated")
+async def test_what_the_key_before_signed_counts_for_an_hour_and_no_longer(project):
+    clock = ManualClock()
+    async with opened(project, config=Config(agents=AGENTS), clock=clock) as app:
+        old = await app.mint.document("clerk")
+        status, done = await asked(app, "POST", "/v1/issuer/rotate", b'{"reason": "it may have been copied"}')
+        assert status == 200
+        assert [row["kid"] for row in done["keys"]] == [row["kid"] for row in app.issuing.keys()["keys"]]
+        new = await app.mint.document("clerk")
+        assert identity_tokens._header(new)["kid"] == done["keys"][0]["kid"] != identity_tokens._header(old)["kid"]
+        (entry,) = (await app.auditing.entries(Wanted(kind="issuer"))).entries
+        _, bodies = await app.auditing.entry(entry[0])
+        assert bodies["args"].value["before"] == identity_tokens._header(old)["kid"]
+        clock.advance(3_590)
+        for text in (old, new):
+            await app.mint.verified(text, kind=DOCUMENT)
+        assert app.issuing.soonest_s(3_600) == 10, "nobody is told to keep the keys for longer than they count"
+    async with opened(project, config=Config(agents=AGENTS), clock=clock) as app:
+        await app.mint.verified(old, kind=DOCUMENT)
+        clock.advance(10)
+        assert len(app.issuing.keys()["keys"]) == 1
+        assert app.issuing.soonest_s(3_600) == 3_600
+        await app.mint.verified(new, kind=DOCUMENT)
+        with pytest.raises(IdentityRefused, match="a key that"):
+            await app.mint.verified(old, kind=DOCUMENT)
+
+
+def test_of_several_new_keys_within_an_hour_each_before_counts_for_its_own_time(tmp_path):
+    place = tmp_path / "issuer.key"
+    issuer = issuer_in(place, "overwinter/x")
+    for now_s in range(0, 1_000, 100):
+        issuer = next_issuer(place, issuer, now_s)
+    again = issuer_in(place, "overwinter/x")
+    assert again.keys(950) == issuer.keys(950)
+    assert len(issuer.keys(950)["keys"]) == 1 + RETIRED_MAX
+    assert len(issuer.keys(3_600 + 850)["keys"]) == 2
+    place.write_bytes(b"o" * 32)  # a crash before the new key was in its place: the one that signs is listed too
+    back = Issuer.of(b"o" * 32, "overwinter/x")
+    crashed = issuer_in(place, "overwinter/x")
+    assert crashed.keys(10_000) == back.keys()
+    place.with_suffix(".retired").write_text("[{}]")
+    with pytest.raises(HomeDamaged, match="delete it"):
+        issuer_in(place, "overwinter/x")

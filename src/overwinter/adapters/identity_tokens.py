@@ -18,20 +18,32 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from overwinter.adapters.key_files import key_in, make_key
+from overwinter.adapters.key_files import key_in, make_key, write_private
 from overwinter.clock import SECOND_US, Clock
-from overwinter.errors import NotFound, OverwinterError, Revoked
+from overwinter.errors import HomeDamaged, NotFound, OverwinterError, Revoked
 from overwinter.events import Call
 from overwinter.identity import Identity, chain, name_of
 from overwinter.registry import Registry
 
-__all__ = ["CALL", "DOCUMENT", "IdentityRefused", "Issuer", "Kind", "Mint", "Replays", "issuer_in", "read"]
+__all__ = [
+    "CALL",
+    "DOCUMENT",
+    "IdentityRefused",
+    "Issuer",
+    "Kind",
+    "Mint",
+    "Replays",
+    "Retired",
+    "issuer_in",
+    "next_issuer",
+    "read",
+]
 
 Kind = Literal["agent-identity+jwt", "agent-call+jwt"]
 DOCUMENT: Kind = "agent-identity+jwt"
@@ -44,6 +56,10 @@ NEEDED: Mapping[Kind, Sequence[str]] = {
     CALL: ("iss", "sub", "aud", "iat", "nbf", "exp", "jti", "act", "call"),
 }
 """Claims without which a token is refused."""
+GRACE_S = 3_600
+"""How long what a key signed counts once another one is in its place: calls live a minute, a document is had again any time."""
+RETIRED_MAX = 8
+"""Keys before the present one that may count at once; of more the oldest count no longer."""
 TEXT_MAX = 16_384
 JTI_BYTES = 16
 REPLAYS_MAX = 100_000
@@ -58,24 +74,45 @@ class IdentityRefused(OverwinterError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """A key that signs no more; what it signed counts until an instant."""
+
+    raw: bytes
+    """The public key."""
+    until_s: int
+    """Seconds since 1970-01-01 UTC, exclusive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
     """Who signs for a home. Its `repr` holds nothing secret."""
 
     name: str
     """`iss`: the home, `overwinter/` and its id."""
     private: Ed25519PrivateKey
+    retired: Sequence["Retired"] = ()
+    """Keys before this one."""
 
     @classmethod
     def of(cls, seed: bytes, name: str) -> "Issuer":
         """Return the issuer that 32 random bytes make."""
         return cls(name=name, private=Ed25519PrivateKey.from_private_bytes(seed))
 
-    def keys(self) -> dict[str, Any]:
-        """Return what others verify with: one key, named by its thumbprint."""
-        row = {"crv": "Ed25519", "kty": "OKP", "x": _base64(self.private.public_key().public_bytes_raw())}
-        spelt = json.dumps(row, separators=(",", ":")).encode()  # RFC 7638, 3: sorted, without spaces
-        kid = _base64(hashlib.sha256(spelt).digest())
-        return {"keys": [{**row, "kid": kid, "alg": ALGORITHM, "use": "sig"}]}
+    @property
+    def raw(self) -> bytes:
+        """Return the public key."""
+        return self.private.public_key().public_bytes_raw()
+
+    def keys(self, now_s: int | None = None) -> dict[str, Any]:
+        """Return what others verify with: the key that signs, and those before it that still count; each named by its thumbprint.
+
+        Args:
+            now_s: whole seconds since 1970-01-01 UTC; None: the key that signs alone.
+        """
+        before = [
+            each.raw for each in self.retired if now_s is not None and now_s < each.until_s and each.raw != self.raw
+        ]
+        return {"keys": [_row(raw) for raw in (self.raw, *before)]}
 
     def document(self, identities: Sequence[Identity], *, rules: str, now_s: int, jti: str) -> str:
         """Return the document of an agent.
@@ -130,12 +167,38 @@ def issuer_in(place: Path, name: str) -> Issuer:
     """Return the issuer of a key file, made if there is none: what it signed before cannot be verified any more then.
 
     Raises:
-        HomeDamaged: the key is not whole, or open to others.
+        HomeDamaged: the key is not whole, or open to others; or the list of those before it is not whole.
     """
     if not place.exists():
         place.parent.mkdir(mode=0o700, exist_ok=True)
         make_key(place)
-    return Issuer.of(key_in(place), name)
+    return replace(Issuer.of(key_in(place), name), retired=_retired(place.with_suffix(".retired")))
+
+
+def next_issuer(place: Path, issuer: Issuer, now_s: int) -> Issuer:
+    """Put a new key in the place of an issuer's; what the one before signed counts for `GRACE_S`, its private half is gone.
+
+    A crash in between leaves one of the two, whole; with the one before, it is also listed as retired, which changes nothing.
+    """
+    last = Retired(raw=issuer.raw, until_s=now_s + GRACE_S)
+    retired = (last, *(each for each in issuer.retired if each.until_s > now_s))[:RETIRED_MAX]
+    rows = [{"x": _base64(each.raw), "until": each.until_s} for each in retired]
+    write_private(place.with_suffix(".retired"), json.dumps(rows, indent=1).encode())
+    make_key(place)
+    return replace(Issuer.of(key_in(place), issuer.name), retired=retired)
+
+
+def _retired(place: Path) -> tuple[Retired, ...]:
+    try:
+        rows = cast("list[dict[str, Any]]", json.loads(place.read_bytes()))
+        found = [Retired(raw=base64.urlsafe_b64decode(row["x"] + "="), until_s=int(row["until"])) for row in rows]
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise HomeDamaged(
+            f"{place} is damaged: delete it, if no identity from before the last new key must count"
+        ) from error
+    return tuple(found)
 
 
 class Replays:
@@ -222,6 +285,20 @@ class Mint:
         self._registry, self._clock, self._random = registry, clock, random
         self._replays = Replays()
 
+    def keys(self) -> dict[str, Any]:
+        """Return what others verify with at this moment."""
+        return self.issuer.keys(self._now_s())
+
+    def counts_s(self, most_s: int) -> int:
+        """Return for how many seconds all of the keys count, at most so many."""
+        now_s = self._now_s()
+        return min([most_s, *(each.until_s - now_s for each in self.issuer.retired if each.until_s > now_s)])
+
+    def next(self, place: Path) -> Retired:
+        """Sign with a new key from now on, in this file; return the one before."""
+        self.issuer = next_issuer(place, self.issuer, self._now_s())
+        return self.issuer.retired[0]
+
     async def document(self, agent: str) -> str:
         """Return the document of an agent.
 
@@ -249,7 +326,7 @@ class Mint:
             IdentityRefused: it is forged, over, for somebody else, of another epoch, or was here before.
         """
         name, now_s = self.issuer.name, self._now_s()
-        claims = read(text, self.issuer.keys(), issuer=name, kind=kind, now_s=now_s, audience=audience)
+        claims = read(text, self.issuer.keys(now_s), issuer=name, kind=kind, now_s=now_s, audience=audience)
         named = _actors(claims) if kind == CALL else (str(claims["sub"]),)
         agent = named[0].partition("/")[2].rpartition("@")[0]
         try:
@@ -279,6 +356,14 @@ class Mint:
 
     def _jti(self) -> str:
         return _base64(self._random(JTI_BYTES))
+
+
+def _row(raw: bytes) -> dict[str, str]:
+    """Return a key as a JSON Web Key."""
+    row = {"crv": "Ed25519", "kty": "OKP", "x": _base64(raw)}
+    spelt = json.dumps(row, separators=(",", ":")).encode()  # RFC 7638, 3: sorted, without spaces
+    kid = _base64(hashlib.sha256(spelt).digest())
+    return {**row, "kid": kid, "alg": ALGORITHM, "use": "sig"}
 
 
 def _claims(issuer: str, kind: Kind, audience: str | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.governance import Governance
 from overwinter.app.inbox import Inbox
+from overwinter.app.issuing import Issuing
 from overwinter.app.outbox import Outbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
@@ -110,6 +111,8 @@ class App:
         """Whom it tells of what happens here."""
         self.mint = parts.mint
         """What agents show of themselves elsewhere."""
+        self.issuing = Issuing(parts.mint, parts.audit_keeping, parts.issuer_place)
+        """With which key it is signed."""
 
     @classmethod
     @asynccontextmanager

@@ -35,6 +35,7 @@ from overwinter.tokens import Tokens
 __all__ = ["Parts", "Sight", "limits_of", "open_parts", "parents_of", "rules_now"]
 
 
+ISSUER = "issuer.key"
 POLICIES = "policies"
 """Directory of `*.cedar` files beside `overwinter.toml`."""
 
@@ -67,6 +68,8 @@ class Parts:
     policy: CedarPolicy
     mint: Mint
     """Makes what agents show of themselves elsewhere."""
+    issuer_place: Path
+    """File of the key with which it signs."""
     directory: Path
     """Where `overwinter.toml` lies, with `policies/` and what its services name."""
     key: bytes
@@ -144,6 +147,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             ids=ids,
             policy=policy,
             mint=mint,
+            issuer_place=place.path / "keys" / ISSUER,
             directory=directory,
             key=place.key,
         )  # fmt: skip
@@ -157,7 +161,7 @@ def _policy(config: Config, directory: Path, clock: Clock, fault: str) -> CedarP
 
 
 def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) -> Mint:
-    issuer = issuer_in(place.path / "keys" / "issuer.key", store.audit.key.name)
+    issuer = issuer_in(place.path / "keys" / ISSUER, store.audit.key.name)
     return Mint(issuer, store.registry, clock, lambda: policy.version)
 
 

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from overwinter.adapters.identity_tokens import DOCUMENT
 from overwinter.app import App
 from overwinter.faces import wire
+from overwinter.faces.bodies import body_of, field
 
 __all__ = ["identity_routes"]
 
@@ -21,6 +22,7 @@ def identity_routes(app: App) -> list[Route]:
     face = _Identities(app)
     return [
         Route("/.well-known/jwks.json", face.keys),
+        Route("/v1/issuer/rotate", face.rotate, methods=["POST"]),
         Route("/v1/agents/{agent}", face.show),
         Route("/v1/agents/{agent}/document", face.document),
     ]
@@ -32,8 +34,14 @@ class _Identities:
 
     async def keys(self, request: Request) -> Response:
         del request
-        headers = {"cache-control": f"public, max-age={KEYS_S}"}
-        return JSONResponse(self.app.mint.issuer.keys(), headers=headers, media_type="application/jwk-set+json")
+        headers = {"cache-control": f"public, max-age={self.app.issuing.soonest_s(KEYS_S)}"}
+        return JSONResponse(self.app.issuing.keys(), headers=headers, media_type="application/jwk-set+json")
+
+    async def rotate(self, request: Request) -> Response:
+        body = await body_of(request)
+        by, reason = field(body, "by", str, "unknown"), field(body, "reason", str, "")
+        done = await self.app.issuing.rotate(by=by, reason=reason)
+        return JSONResponse({"keys": done["keys"], "counts_until": wire.instant(done["counts_until_s"] * 1_000_000)})
 
     async def show(self, request: Request) -> Response:
         return JSONResponse(wire.identity(await self.app.governance.identity(request.path_params["agent"])))

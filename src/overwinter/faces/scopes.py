@@ -68,6 +68,7 @@ NEEDS: Mapping[str, Need] = {
     "GET /v1/tokens": Need(scope="admin"),
     "POST /v1/tokens": Need(scope=None),
     "GET /.well-known/jwks.json": Need(scope="open"),
+    "POST /v1/issuer/rotate": Need(scope="admin"),
     "GET /v1/agents/{agent}": Need(scope="read", of="named"),
     "GET /v1/agents/{agent}/document": Need(scope="read", of="named"),
     "GET /v1/grants": Need(scope="read"),

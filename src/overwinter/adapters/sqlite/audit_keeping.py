@@ -50,6 +50,15 @@ class AuditKeeping:
 
             return await self._writer.submit_first(act), following.public
 
+    async def note_issuer(self, before: str, *, by: str, reason: str) -> None:
+        """Write down that a person gives the issuer of identities another key than the one of this thumbprint."""
+
+        def act(db: apsw.Connection) -> Wrote[None]:
+            del db
+            return Wrote(None, audited=[audited.issuer(before, by, reason)])
+
+        await self._writer.submit(act)
+
     async def cosign(self, size: int, name: str, line: str) -> None:
         """Keep a witness's line under the tree head of one size."""
 

@@ -117,6 +117,12 @@ def keyed(before: str | None, after: str, by: str, reason: str, *, is_lost: bool
     )  # fmt: skip
 
 
+def issuer(before: str, by: str, reason: str) -> Entry:
+    """Return the entry of a new key of the issuer of identities."""
+    body: dict[str, values.Value] = {"by": by, "reason": reason, "before": before}
+    return Entry(kind="issuer", tenant=TENANT, agent="", epoch=0, act=(_name(by),), args=hidden(values.encode(body)))
+
+
 def change(kind: Kind, identity: Identity, by: str, reason: str) -> Entry:
     """Return the entry of what a person did to an agent."""
     body: dict[str, Value] = {"by": by, "reason": reason}
