@@ -25,6 +25,8 @@ CLAIMS = {
     "D8.errors_journaled": "errors of calls are journaled and raised as typed errors",
     "D9.deadlock": "an await that nothing can answer ends the run with an error",
     "K1.cassette": "a recorded model call is played as it was, a missing one is an error that shows the difference, and nobody is asked",
+    "T1.carried": "what a translation between dialects carries means the same there, whole and as a stream, and is billed as it was",
+    "T1.refused": "a field that the provider's dialect cannot carry is refused by its place, before anything is held or asked",
     "M4.exact": "a kept answer is given only to a request that is the same in every field, header, tenant and version that counts",
     "M4.whole": "an answer that was refused, cut, in error or looked up elsewhere is never kept",
     "G1.no_rule": "a call without a grant is denied, and the program sees PermissionError",

@@ -32,6 +32,7 @@ from overwinter.gateway.prices import Prices
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Breaker, Routes, Target
 from overwinter.gateway.similar import KNOWN_MAX, Known, Similars, nearest, question, vector_in
+from overwinter.gateway.translation import Translations, able
 from overwinter.gateway.upstream import Upstream
 from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
 
@@ -169,6 +170,7 @@ class Gateway:
         secret: bytes,
         settings: Settings,
         may_act: Callable[[str], bool],
+        translations: Translations | None = None,
     ) -> None:
         self.routes, self.breaker = routes, Breaker()
         self._dialects, self._policy, self.cleaner = dialects, policy, cleaner
@@ -179,7 +181,8 @@ class Gateway:
         """Whether an agent is active at this moment."""
         self.ended: Callable[[Line], None] = lambda _: None
         """Told each line once it is settled."""
-        self._attempts = Attempts(upstream, self.breaker, clock, random)
+        self._translations = translations or {}
+        self._attempts = Attempts(upstream, self.breaker, clock, random, self._translations)
         self._flights = Flights()
         self._under_way = set[_UnderWay]()
 
@@ -365,11 +368,11 @@ class Gateway:
                 )
                 raise ModelRefused(Refusal(why="denied", message=message))
         allowed = [first[0], *(each for each, name in others if isinstance(self._decided(caller, each, name), Allow))]
-        able = [each for each in allowed if asked.dialect in each.provider.dialects]
-        if not able:
+        found = able(asked, allowed, self._translations)
+        if not found:
             message = f"{asked.model} is answered by {first[0].provider.name}, which does not speak {asked.dialect}"
             raise ModelRefused(Refusal(why="unsupported", message=message))
-        return able
+        return found
 
     def _decided(self, caller: Caller, target: Target, name: str) -> Decision:
         provider = target.provider

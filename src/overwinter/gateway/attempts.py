@@ -10,11 +10,13 @@ from random import Random
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.gateway.caller import Sink
-from overwinter.gateway.dialect import Asked, Dialect, Event, Means, Text
+from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event, Means, Text
 from overwinter.gateway.refusal import ModelRefused, Refusal, Why
 from overwinter.gateway.restoring import Restorer
 from overwinter.gateway.routes import Breaker, Target
 from overwinter.gateway.tap import Tap
+from overwinter.gateway.translation import Translation, Translations
+from overwinter.gateway.translation import between as translation_between
 from overwinter.gateway.upstream import Reply, Upstream, UpstreamFailed
 
 __all__ = ["ANSWER_BYTES_MAX", "Attempts", "Done", "Job", "Limit", "Restore", "Seen"]
@@ -27,6 +29,7 @@ ANSWER_BYTES_MAX = 64 << 20
 KEPT_BYTES_MAX = 8 << 20
 """A longer answer is handed on and not kept."""
 ERROR_BYTES_MAX = 64 << 10
+SAID_CHARACTERS_MAX = 2_000
 SENT_MAX = 64
 """Events remembered of a stream: an ending says which block it ends."""
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
@@ -136,8 +139,16 @@ class _Missed:
 class Attempts:
     """Gets answers from providers."""
 
-    def __init__(self, upstream: Upstream, breaker: Breaker, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        breaker: Breaker,
+        clock: Clock,
+        random: Random,
+        translations: Translations | None = None,
+    ) -> None:
         self._upstream, self._breaker, self._clock, self._random = upstream, breaker, clock, random
+        self._translations = translations or {}
 
     async def run(self, job: Job) -> Done | None:
         """Return how the call was answered; None: with a provider's own refusal, handed on as it came.
@@ -204,20 +215,28 @@ class Attempts:
         return 0.5 * 2 ** (number - 1) * (0.5 + 0.5 * self._random.random())
 
     async def _try(self, job: Job, target: Target) -> Done | _Missed:
-        wire = job.dialect.forward(job.asked, Means(model=target.model, output_tokens_max=job.output_tokens_max))
-        tap, is_refused = Tap(job.asked), False
+        asked, limit = job.asked, job.output_tokens_max
+        between = translation_between(asked, target, self._translations)
+        if between is not None and limit is None and asked.output_tokens_max is None:
+            limit = target.declared.output_tokens_max  # a dialect may ask for one that the client's does not
+        means = Means(model=target.model, output_tokens_max=limit)
+        wire = (between or job.dialect).forward(asked, means)
+        tap, is_refused = Tap(asked), False
         job.begin_again()
         try:
-            async with self._upstream.send(target.provider, job.asked.dialect, job.method, wire) as reply:
+            spoken = asked.dialect if between is None else between.spoken
+            async with self._upstream.send(target.provider, spoken, job.method, wire) as reply:
                 media = reply.headers.get("content-type", "")
                 # A page for people is of something before the provider, which no bill is for.
                 is_refused = reply.status >= 400 or media.startswith("text/html")  # noqa: PLR2004 - RFC 9110, 15.5
                 if is_refused:
-                    return await self._refused(reply, target)
+                    return await self._refused(job, reply, target, between)
                 job.seen.append(Seen(target, tap))
                 is_stream = media.startswith("text/event-stream")
-                pour = self._pour if is_stream and job.asked.is_stream else self._whole
-                return await pour(job, target, tap, reply, is_stream=is_stream)
+                reader = (between or job.dialect).reader(asked, is_stream=is_stream)
+                if is_stream and asked.is_stream:
+                    return await self._pour(job, target, tap, reply, reader)
+                return await self._whole(job, target, tap, reply, reader, is_stream=is_stream)
         except UpstreamFailed as error:
             why: Why = "timeout" if error.kind == "timeout" else "upstream"
             if error.has_left and not is_refused and not any(each.tap is tap for each in job.seen):
@@ -228,7 +247,7 @@ class Attempts:
             is_retried = error.kind in ("connect", "reset", "timeout")
             return _Missed(refusal=Refusal(why=why, message=message, retry_after_s=None), is_retried=is_retried)
 
-    async def _refused(self, reply: Reply, target: Target) -> _Missed:
+    async def _refused(self, job: Job, reply: Reply, target: Target, between: Translation | None) -> _Missed:
         """Return a provider's refusal. What it says to our key is not handed on."""
         status, name = reply.status, target.provider.name
         try:
@@ -242,8 +261,10 @@ class Attempts:
         headers = _handed_on(reply.headers)
         if status < 400:  # noqa: PLR2004 - RFC 9110, 15.5
             return _Missed(refusal=_cut(target), is_retried=True)
-        is_json = body and "json" in headers.get("content-type", "")
-        refusal = Refusal(why="upstream", message=f"{name} answered {status}", status=status, retry_after_s=after_s)
+        is_json = body and "json" in headers.get("content-type", "") and between is None
+        said = _said(between.reader(job.asked, is_stream=False), body) if between is not None else ""
+        message = f"{name} answered {status}{': ' * bool(said)}{said}"
+        refusal = Refusal(why="upstream", message=message, status=status, retry_after_s=after_s)
         return _Missed(
             refusal=refusal,
             is_retried=status in RETRIED,
@@ -251,10 +272,11 @@ class Attempts:
             reply=(status, headers, body) if is_json else None,
         )
 
-    async def _whole(self, job: Job, target: Target, tap: Tap, reply: Reply, *, is_stream: bool) -> Done | _Missed:
+    async def _whole(  # noqa: PLR0913 - what an answer is made of
+        self, job: Job, target: Target, tap: Tap, reply: Reply, reader: AnswerReader, *, is_stream: bool
+    ) -> Done | _Missed:
         """Hand on an answer that came in one piece, or put a stream together for a client that asked for none."""
         body = await _read(reply.chunks(), ANSWER_BYTES_MAX)
-        reader = job.dialect.reader(job.asked, is_stream=is_stream)
         events = [*reader.feed(body), *reader.close()]
         for event in events:
             tap.see(event)
@@ -264,7 +286,8 @@ class Attempts:
             return missed
         for event in events:
             job.keep(event)
-        whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else body)
+        said = b"".join(each.wire for each in events)
+        whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else said)
         headers = _handed_on(reply.headers)
         if job.asked.is_stream:
             await _begin(job, headers | {"content-type": "text/event-stream"})
@@ -275,9 +298,8 @@ class Attempts:
             await job.sink.write(whole)
         return Done(target=target, tap=tap, is_stream=is_stream)
 
-    async def _pour(self, job: Job, target: Target, tap: Tap, reply: Reply, *, is_stream: bool) -> Done | _Missed:
+    async def _pour(self, job: Job, target: Target, tap: Tap, reply: Reply, reader: AnswerReader) -> Done | _Missed:
         """Hand on a stream as it comes, from its first content on."""
-        reader = job.dialect.reader(job.asked, is_stream=is_stream)
         flow = _Flow(job, tap, reply, job.restore.restorer())
         size_bytes = 0
         try:
@@ -402,6 +424,13 @@ def _missed(tap: Tap, target: Target) -> _Missed | None:
     if not tap.is_whole and not tap.has_begun:
         return _Missed(refusal=_cut(target), is_retried=True)
     return None
+
+
+def _said(reader: AnswerReader, body: bytes) -> str:
+    """Return what a provider's error says."""
+    return "; ".join(each.message for each in (*reader.feed(body), *reader.close()) if each.message)[
+        :SAID_CHARACTERS_MAX
+    ]
 
 
 def _cut(target: Target) -> Refusal:

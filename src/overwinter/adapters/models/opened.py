@@ -15,6 +15,7 @@ from overwinter.adapters.models.redacting import redaction
 from overwinter.adapters.models.spans import open_spans
 from overwinter.adapters.models.upstream import HttpUpstream, Place
 from overwinter.adapters.references import References
+from overwinter.adapters.translations import translations
 from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
@@ -100,6 +101,7 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                     version=version,
                 ),
                 may_act=may_act,
+                translations=translations(),
             )
             yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=spoken, told=told)
 
