@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import replace
@@ -413,3 +414,26 @@ def test_an_answer_with_something_that_cannot_be_said_is_an_error(translation: A
     reader = translation.reader(read(client, BASES[client]), is_stream=False)
     (event,) = (*reader.feed(json.dumps(body).encode()), *reader.close())
     assert (event.kind, event.status) == ("error", 502)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("client", PAIRS)
+async def test_redaction_takes_out_and_puts_back_across_dialects(
+    project, provider: Mock, client: DialectName, is_stream
+):
+    email = "ada.quill@corp-mail7.org"
+    body = BASES[client] | {"messages": [{"role": "user", "content": f"write to {email}"}], "stream": is_stream}
+    async with home_of(project, config(provider, client, redact={"email": "replace"})) as app:
+        await ask(app, body, dialect=client, session="one")
+        sent = provider.provider.bodies[-1].decode()
+        assert email not in sent
+        place = re.findall(r"OW_[A-Z]+_[0-9a-f]{16}", sent)[0]
+        for rule in (
+            Rule(text=f"to {place}, then"),
+            Rule(tool="mail", arguments=json.dumps({"to": [place]}), piece_characters=3),
+        ):
+            provider.script(rule)
+            answer, _ = await ask(app, body, dialect=client, session="one")
+            told = whole(client, body, answer.body) if is_stream else answer.json
+            text, calls, _ = said(client, told)
+            assert (text, calls) == (("", [("mail", {"to": [email]})]) if rule.tool else (f"to {email}, then", []))
