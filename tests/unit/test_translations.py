@@ -4,7 +4,8 @@ import itertools
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -209,6 +210,41 @@ def test_what_is_not_carried_is_refused_by_its_place(
         turned(client, changed(client, *path, value=value))
     assert caught.value.refusal.why == "unsupported"
     assert caught.value.refusal.message.startswith(f"{place} ")
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    1.5,
+    "",
+    "x",
+    [],
+    [1],
+    [[]],
+    ["x"],
+    {},
+    {"type": 1},
+    {"type": []},
+    [{"type": {}}],
+    {"a": {"b": []}},
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+@pytest.mark.parametrize("client", PAIRS)
+def test_whatever_stands_anywhere_in_a_request_it_is_turned_or_refused(client: DialectName):
+    full = FULL_CHAT if client == "chat" else FULL_MESSAGES
+    for path in places(full):
+        for value in JUNK:
+            with suppress(ModelRefused):
+                assert turned(client, changed(client, *path, value=value) | {"model": "m"})
 
 
 @pytest.mark.parametrize(("client", "header"), [("chat", "openai-beta"), ("messages", "anthropic-beta")])
@@ -437,3 +473,72 @@ async def test_redaction_takes_out_and_puts_back_across_dialects(
             told = whole(client, body, answer.body) if is_stream else answer.json
             text, calls, _ = said(client, told)
             assert (text, calls) == (("", [("mail", {"to": [email]})]) if rule.tool else (f"to {email}, then", []))
+
+
+ANSWERS: Mapping[DialectName, Any] = {
+    "messages": {
+        "id": "i", "type": "message", "model": "m", "role": "assistant", "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 1},
+        "content": [{"type": "text", "text": "so"}, {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}}],
+    },
+    "chat": {
+        "id": "i", "model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+        "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {"content": "so", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("client", PAIRS)
+def test_whatever_stands_anywhere_in_an_answer_reading_it_raises_nothing(client: DialectName, is_stream):
+    provider = DIALECTS[OTHER[client]]
+    asked = read(client, BASES[client] | {"stream": is_stream})
+    full = ANSWERS[OTHER[client]]
+    wires = [json.dumps(full).encode()]
+    if is_stream:
+        wires = [
+            each.wire
+            for each in provider.stream(read(OTHER[client], BASES[OTHER[client]] | {"stream": True}), wires[0])
+        ]
+    for number, wire in enumerate(wires):
+        before, brace, rest = wire.partition(b"{")
+        if not brace:
+            continue
+        node = json.loads(brace + rest)
+        for path in places(node):
+            for value in JUNK:
+                other = json.loads(json.dumps(node))
+                inner = other
+                for each in path[:-1]:
+                    inner = inner[each]
+                inner[path[-1]] = value
+                reader = KNOWN[client, OTHER[client]].reader(asked, is_stream=is_stream)
+                junk = before + json.dumps(other).encode() + (b"\n\n" if is_stream else b"")
+                for each in (*wires[:number], junk, *wires[number + 1 :]):
+                    reader.feed(each)
+                reader.close()
+
+
+def read_whole(client: DialectName, body: Any) -> Any:
+    reader = KNOWN[client, OTHER[client]].reader(read(client, BASES[client]), is_stream=False)
+    reader.feed(body)
+    (event,) = reader.close()
+    return event
+
+
+def test_the_numbers_of_arguments_stay_as_they_were_written():
+    written = '{"a":1e400,"b":123456789012345678901234567890,"c":1.10}'
+    use = {"type": "tool_use", "id": "c", "name": "f", "input": 0}
+    wire = json.dumps({**ANSWERS["messages"], "content": [use]}).replace('"input": 0', f'"input": {written}')
+    answer = json.loads(read_whole("chat", wire.encode()).wire)
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == written
+    call = {"id": "c", "function": {"name": "f", "arguments": written}}
+    choice = {"index": 0, "finish_reason": "tool_calls", "message": {"tool_calls": [call]}}
+    wire = json.dumps({**ANSWERS["chat"], "choices": [choice]})
+    assert f'"input":{written}'.encode() in read_whole("messages", wire.encode()).wire
+
+
+def test_a_number_that_no_computer_holds_is_refused():
+    raw = json.dumps(MESSAGES | {"temperature": "HERE"}).replace('"HERE"', "1e400").encode()
+    asked = DIALECTS["messages"].read("POST", PATHS["messages"], {}, raw)
+    with pytest.raises(ModelRefused, match="too large"):
+        KNOWN["messages", "chat"].forward(asked, Means(model="m"))

@@ -11,7 +11,7 @@ from overwinter.adapters.dialects.chat import Chat
 from overwinter.adapters.dialects.events import framed
 from overwinter.adapters.dialects.messages import Messages
 from overwinter.adapters.dialects.request import boolean, members
-from overwinter.adapters.translations.fields import fields_of, lacks, listed, mapping, only, place_in, text
+from overwinter.adapters.translations.fields import encoded, fields_of, lacks, listed, mapping, only, place_in, text
 from overwinter.adapters.translations.turning import Untranslatable, reader_of
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Means, Wire
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -62,9 +62,7 @@ class ChatToMessages:
         body |= {"messages": messages, **_tools(given), **_sampling(given)}
         body |= {"stream": True} if asked.is_stream else {}
         headers = {**asked.headers, "anthropic-version": VERSION}
-        return Wire(
-            body=json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"), headers=headers, path=THERE
-        )
+        return Wire(body=encoded(body), headers=headers, path=THERE)
 
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the provider's answer."""
@@ -252,26 +250,41 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _completion(message: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
+class _Block(msgspec.Struct):
+    type: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    """As it was written: numbers too that no computer holds."""
+
+
+class _Message(msgspec.Struct):
+    id: str
+    model: str
+    content: list[_Block]
+    stop_reason: str | None = None
+
+
+def _completion(body: bytes, usage: Usage) -> dict[str, Any]:
     """Return a message as a chat completion."""
+    message = msgspec.json.decode(body, type=_Message)
     texts, calls = list[str](), list[dict[str, Any]]()
-    for block in message["content"]:
-        match block["type"]:
+    for block in message.content:
+        match block.type:
             case "text":
-                texts.append(block["text"])
+                texts.append(block.text)
             case "tool_use":
-                arguments = json.dumps(block["input"], ensure_ascii=False)
-                calls.append(
-                    {"id": block["id"], "type": "function", "function": {"name": block["name"], "arguments": arguments}}
-                )
+                function = {"name": block.name, "arguments": bytes(block.input).decode()}
+                calls.append({"id": block.id, "type": "function", "function": function})
             case kind if kind not in UNSAID:
                 raise Untranslatable(f"it has a block of type {kind!r}")
             case _:
                 pass
     said = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
     said |= {"tool_calls": calls} if calls else {}
-    choice = {"index": 0, "message": said, "logprobs": None, "finish_reason": _stop(message["stop_reason"])}
-    head = {"id": message["id"], "object": "chat.completion", "created": 0, "model": message["model"]}
+    choice = {"index": 0, "message": said, "logprobs": None, "finish_reason": _stop(message.stop_reason)}
+    head = {"id": message.id, "object": "chat.completion", "created": 0, "model": message.model}
     return {**head, "choices": [choice], "usage": _usage(usage)}
 
 

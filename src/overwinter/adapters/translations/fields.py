@@ -7,7 +7,7 @@ from typing import Any
 from overwinter.gateway.dialect import Asked, Means
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["fields_of", "lacks", "listed", "mapping", "only", "place_in", "text"]
+__all__ = ["encoded", "fields_of", "lacks", "listed", "mapping", "only", "place_in", "text"]
 
 IMPLIED_HEADERS = frozenset({"anthropic-version"})
 """Headers of a dialect that every request in it has."""
@@ -47,6 +47,18 @@ def fields_of(asked: Asked, means: Means, defaults: Mapping[str, Any], path: str
         for key, value in top.items()
         if value is not None and not (key in defaults and defaults[key] == value)
     }
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a request's bytes.
+
+    Raises:
+        ModelRefused: it has a number that no computer holds.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
+    except ValueError as error:
+        raise ModelRefused(Refusal(why="invalid", message=f"a number in the body is too large: {error}")) from error
 
 
 def only(node: Mapping[str, Any], known: Collection[str], place: str = "") -> None:

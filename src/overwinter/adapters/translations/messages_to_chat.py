@@ -9,7 +9,7 @@ import msgspec
 from overwinter.adapters.dialects.chat import Chat
 from overwinter.adapters.dialects.events import framed
 from overwinter.adapters.dialects.messages import Messages
-from overwinter.adapters.translations.fields import fields_of, lacks, listed, mapping, only, text
+from overwinter.adapters.translations.fields import encoded, fields_of, lacks, listed, mapping, only, text
 from overwinter.adapters.translations.turning import Untranslatable, reader_of
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Means, Wire
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -58,9 +58,7 @@ class MessagesToChat:
             body["stop"] = stops
         body |= {"stream": True, "stream_options": {"include_usage": True}} if asked.is_stream else {}
         headers = {name: value for name, value in asked.headers.items() if name != "anthropic-version"}
-        return Wire(
-            body=json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"), headers=headers, path=THERE
-        )
+        return Wire(body=encoded(body), headers=headers, path=THERE)
 
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the provider's answer."""
@@ -175,7 +173,7 @@ def _result(place: str, block: Mapping[str, Any]) -> dict[str, Any]:
 def _image(place: str, block: Mapping[str, Any]) -> dict[str, Any]:
     only(block, {"type", "source"}, place)
     source = mapping(block.get("source"), f"{place}.source")
-    if source.get("type") != "base64" or source.get("media_type") not in IMAGES:
+    if source.get("type") != "base64" or text(source.get("media_type"), f"{place}.source.media_type") not in IMAGES:
         raise lacks(f"{place}.source", f"send the image as base64 of {', '.join(sorted(IMAGES))}")
     only(source, {"type", "media_type", "data"}, f"{place}.source")
     url = f"data:{source['media_type']};base64,{text(source.get('data'), f'{place}.source.data')}"
@@ -215,8 +213,9 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _message(completion: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
+def _message(body: bytes, usage: Usage) -> dict[str, Any]:
     """Return a chat completion as a message."""
+    completion = msgspec.json.decode(body)
     (choice,) = completion["choices"]
     said = choice["message"]
     content = list[dict[str, Any]]()
@@ -224,9 +223,8 @@ def _message(completion: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
         content.append({"type": "text", "text": text(spoken, "content")})
     for call in said.get("tool_calls") or ():
         function = call["function"]
-        arguments = json.loads(function["arguments"] or "{}")
-        if not isinstance(arguments, dict):
-            raise Untranslatable("the arguments of a call are no object")
+        arguments = msgspec.Raw((function["arguments"] or "{}").encode())  # numbers stay as they were written
+        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
         content.append({"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments})
     stop = "refusal" if said.get("refusal") else _stop(choice["finish_reason"])
     head = {"id": completion["id"], "type": "message", "role": "assistant", "model": completion["model"]}

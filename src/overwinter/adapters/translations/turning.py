@@ -22,7 +22,9 @@ class Untranslatable(ValueError):
     """Something in an answer has no form in the client's dialect. No retry helps."""
 
 
-FAULTS = (ModelRefused, ValueError, LookupError, TypeError, AttributeError)
+FAULTS = (
+    ModelRefused, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, msgspec.MsgspecError,
+)  # fmt: skip
 """What turning an answer raises that is not what it should be."""
 
 
@@ -47,7 +49,7 @@ def reader_of(  # noqa: PLR0913 - two dialects, and what stands between
     client: Dialect,
     asked: Asked,
     turning: Turning,
-    turned: Callable[[Any, Usage], Any],
+    turned: Callable[[bytes, Usage], Any],
     *,
     is_stream: bool,
 ) -> AnswerReader:
@@ -74,7 +76,7 @@ def _failed(client: Dialect, message: str, status: int | None, *, is_stream: boo
 class _Whole:
     """Reads an answer that comes in one piece."""
 
-    def __init__(self, own: AnswerReader, client: Dialect, asked: Asked, turned: Callable[[Any, Usage], Any]) -> None:
+    def __init__(self, own: AnswerReader, client: Dialect, asked: Asked, turned: Callable[[bytes, Usage], Any]) -> None:
         self._own, self._client, self._asked, self._turned = own, client, asked, turned
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
@@ -88,7 +90,7 @@ class _Whole:
         if event.kind != "terminal":
             return [event]
         try:
-            body = msgspec.json.encode(self._turned(msgspec.json.decode(event.wire), event.usage or Usage()))
+            body = msgspec.json.encode(self._turned(event.wire, event.usage or Usage()))
         except FAULTS as error:
             return [_failed(self._client, _message(error), None, is_stream=False, usage=event.usage)]
         reader = self._client.reader(self._asked, is_stream=False)
