@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ class Door:
         rows = [("authorization", f"Bearer {self.key if key is None else key}"), *headers]
         async with (
             aiohttp.ClientSession(skip_auto_headers=("content-type",)) as session,
-            session.request(method, self.url + path, data=body, headers=rows) as answer,
+            session.request(
+                method, self.url + path, data=BytesIO(body) if len(body) > 1 << 20 else body, headers=rows
+            ) as answer,
         ):
             return answer.status, answer.headers, await answer.read()
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ URLS_MAX = 1_024
 """Addresses remembered, parsed and judged; the path of some dialects names the model."""
 CONNECTIONS_MAX = 1_024
 """A stream has one for minutes, and all of a home's may go to one provider."""
+PIECE_BYTES_MAX = 1 << 20
 CREDENTIAL_HEADERS: Mapping[DialectName, str] = {"messages": "x-api-key", "gemini": "x-goog-api-key"}
 """Where a dialect's providers look for the key; the others: a bearer token."""
 
@@ -73,7 +75,7 @@ class HttpUpstream:
             kind = {"content-type": "application/json"} if wire.body else {}
             headers = {**wire.headers, **kind, "accept-encoding": "identity", **_credentials(place, dialect)}
             response = await self._opened().request(
-                method, url, data=wire.body or None, headers=headers, timeout=timeout, allow_redirects=False
+                method, url, data=_pieces(wire.body), headers=headers, timeout=timeout, allow_redirects=False
             )
         except Forbidden as error:
             raise UpstreamFailed("forbidden", str(error), has_left=False) from error
@@ -167,6 +169,11 @@ class _HttpReply:
             ) from error
         except aiohttp.ClientError as error:
             raise UpstreamFailed("reset", f"the connection broke ({type(error).__name__})", has_left=True) from error
+
+
+def _pieces(body: bytes) -> bytes | BytesIO | None:
+    """Return what is written; a large body in pieces, so that others have their turn in between."""
+    return BytesIO(body) if len(body) > PIECE_BYTES_MAX else body or None
 
 
 def _credentials(place: Place, dialect: DialectName) -> dict[str, str]:
