@@ -27,6 +27,7 @@ NAMES = {
     "redact": "redact",
     "gateway": "gateway",
     "budget": "budget",
+    "bill": "bill",
 }
 """Bench name to file."""
 
