@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 from typing import cast
 
 from overwinter.adapters.models import ModelParts, Thinker, Total
@@ -28,6 +29,8 @@ _CALLS = logging.getLogger("overwinter.models")
 TENANT = "default"
 TEST_TOKENS = 16
 """The least that every provider takes."""
+CALLERS_MAX = 4_096
+"""Chains of agents, each with a run and a key, whose budgets are remembered: what is declared stays as long as a process."""
 NUSD = 1_000_000_000
 """Nano-dollars in a dollar."""
 
@@ -81,6 +84,7 @@ class Models:
         """Budgets, and the ledger of calls."""
         self.gateway, self.dialects = opened.gateway, opened.dialects
         self._prices = opened.prices
+        self._budgets = lru_cache(CALLERS_MAX)(partial(budgets_of, config))
         self.counters = Counters()
         """What this process did since it began."""
         self._told = opened.told
@@ -169,7 +173,7 @@ class Models:
             principal=Principal(agent=agent, run_id=run_id, owner=declared.owner, parents=parents),
             call=wish.call,
             is_named=wish.is_named,
-            budgets=budgets_of(self._config, (*parents, agent), run_id=run_id, key=wish.key),
+            budgets=self._budgets((*parents, agent), run_id=run_id, key=wish.key),
             tenant=TENANT,
             key=wish.key,
             session=wish.session,
