@@ -124,7 +124,7 @@ def proved(place: Path, size: int) -> dict[str, Any]:
     """Write a long log of short entries in large commits, then prove some of them at random, each checked."""
     db = opened(place / "long.db", log_rows.FORMAT_3)
     db.execute("pragma synchronous=off")
-    end, batch = log_rows.tail(db), [Entry(kind="model", tenant="t", agent="agent:t/a", epoch=1)] * 10_000
+    end, batch = log_rows.tail(db), [Entry(kind="model.call", tenant="t", agent="agent:t/a", epoch=1)] * 10_000
     while end.edge.size < size:
         with db:
             end = log_rows.append(db, end, batch, NOW_MS)
