@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import anyio
 import pytest
 
 from kit import asked
@@ -21,8 +22,12 @@ async def posted(app: App, path: str, body: dict[str, Any], **headers: str) -> t
     sent = list[Any]()
     raw = json.dumps(body).encode()
 
+    bodies = [raw]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": raw, "more_body": False}
+        while not bodies:
+            await anyio.sleep_forever()
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -29,7 +29,7 @@ from overwinter.errors import ConfigInvalid
 from overwinter.events import Call, Returned
 from overwinter.gateway.attempts import Attempts, Job
 from overwinter.gateway.caller import Caller
-from overwinter.gateway.cleaning import Cleaned, Redaction
+from overwinter.gateway.cleaning import VAULTS_MAX, Cleaned, Redaction
 from overwinter.gateway.dialect import Asked, DialectName, Wire
 from overwinter.gateway.placeholders import Vault
 from overwinter.gateway.redaction import Action, Redactor, Rules, Search
@@ -548,3 +548,33 @@ async def test_other_rules_are_other_keys_of_kept_answers(project, provider: Moc
         async with home_of(project, config) as app:
             _, line = await ask(app, chat("hello", temperature=0))
             assert (line.status, len(provider.calls)) == (("answered", number) if number < 3 else ("cached", 2))
+
+
+async def test_conversations_without_values_push_none_out_and_large_requests_are_redacted_side_by_side():
+    cleaner = Redaction(SEARCH, Rules(), b"secret")
+    chat_of = dialects()["chat"]
+
+    async def cleaned(text: str, session: str) -> bytes:
+        body = json.dumps(chat(text)).encode()
+        asked = chat_of.read("POST", "/v1/chat/completions", {}, body)
+        done = await cleaner.clean(asked, replace(CALLER, session=session), chat_of, Counter())
+        for number in range(VAULTS_MAX + 10) if session == "one" else ():
+            await cleaner.clean(asked_of("chat", "hello", is_stream=False), replace(CALLER, session=f"{number}"), chat_of, Counter())  # fmt: skip
+        return done.asked.top["messages"]
+
+    large = "words in between. " * 10_000
+    there = list[bytes]()
+    async with anyio.create_task_group() as group:
+        for each in (EMAIL, "bob.byte@corp-mail7.org"):
+
+            async def one(each: str = each) -> None:
+                there.append(await cleaned(large + each, "big"))
+
+            group.start_soon(one)
+    small = await cleaned(EMAIL, "one")
+    assert b"corp-mail7" not in b"".join((*there, small))
+    for session, sent in (("big", there[0]), ("big", there[1]), ("one", small)):
+        again = chat_of.read("POST", "/v1/chat/completions", {}, json.dumps(chat("who?")).encode())
+        done = await cleaner.clean(again, replace(CALLER, session=session), chat_of, Counter())
+        (place,) = PLACEHOLDER.findall(sent.decode())
+        assert b"corp-mail7.org" in done.restore.whole(json.dumps([place]).encode())

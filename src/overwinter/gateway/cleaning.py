@@ -31,6 +31,8 @@ VAULTS_MAX = 2_000
 """Runs and conversations whose values are in memory; of more, those longest unheard of are forgotten."""
 VALUES_MAX = 400_000
 """In all vaults together: 100 MB."""
+COUNTED_EVERY = 64
+"""Calls between two looks at how many there are."""
 
 SETTINGS = frozenset({
     "background", "betas", "cachedContent", "container", "context_management", "conversation", "dimensions", "encoding_format",
@@ -92,16 +94,17 @@ class Redaction(Cleaner):
         super().__init__()
         self._search, self._rules, self._secret = search, rules, secret
         self._vaults = dict[str, Vault]()
+        self._cleaned = 0
         self.is_changing = not rules.is_request_left
 
     async def clean(self, asked: Asked, caller: Caller, dialect: Dialect, found: Counter[str]) -> Cleaned:
         """Return a request without what must not leave."""
-        vault = self._vault(asked, caller)
+        name, vault = self._vault(asked, caller)
         redactor = Redactor(self._search, self._rules, vault, partial(self._count, found, "request"))
         work = partial(_redacted, redactor, asked, dialect)
         if self.is_changing:
             asked = await anyio.to_thread.run_sync(work) if asked.size_bytes >= THREAD_BYTES_MIN else work()
-        self._bound()
+        self._keep(name, vault)
         restore = _Answer(
             vault=vault, opaque=dialect.opaque_keys, search=self._search, rules=self._rules,
             told=partial(self._count, found, "answer"),
@@ -112,8 +115,8 @@ class Redaction(Cleaner):
         found[kind] += 1
         self.told(side, kind)
 
-    def _vault(self, asked: Asked, caller: Caller) -> Vault:
-        """Return the vault of a run or conversation.
+    def _vault(self, asked: Asked, caller: Caller) -> tuple[str, Vault]:
+        """Return the vault of a run or conversation, and under which name to keep it; "": not at all.
 
         Embeddings have one key for all of a tenant, since vectors of different conversations are compared; nothing in them is
         restored. A call of which nothing is kept has the key of its conversation, and a vault of its own.
@@ -126,16 +129,20 @@ class Redaction(Cleaner):
         else:
             name = ("session", caller.tenant, caller.key, caller.principal.agent, caller.session)
         told = "\0".join(f"{len(each)}:{each}" for each in name)
-        vault = None if asked.operation == "embed" or caller.is_unlogged else self._vaults.pop(told, None)
-        if vault is None:
-            vault = Vault(hmac.digest(self._secret, b"redaction\0" + told.encode("utf-8", "surrogatepass"), "sha256"))
-        if asked.operation != "embed" and not caller.is_unlogged:
-            self._vaults[told] = vault  # the latest last
-        return vault
+        is_kept = asked.operation != "embed" and not caller.is_unlogged
+        known = self._vaults.get(told) if is_kept else None
+        key = hmac.digest(self._secret, b"redaction\0" + told.encode("utf-8", "surrogatepass"), "sha256")
+        return told if is_kept else "", known or Vault(key)
 
-    def _bound(self) -> None:
-        """Forget vaults of which nothing was heard for long, but not the last one."""
-        size = sum(each.count for each in self._vaults.values()) if len(self._vaults) % 16 == 0 else 0
+    def _keep(self, name: str, vault: Vault) -> None:
+        """Keep the values of a vault, and forget vaults of which nothing was heard for long."""
+        if name and vault.count:
+            known = self._vaults.pop(name, vault)
+            if known is not vault:  # two first calls of a conversation at the same time
+                known.join(vault)
+            self._vaults[name] = known  # the latest last
+        self._cleaned += 1
+        size = 0 if self._cleaned % COUNTED_EVERY else sum(each.count for each in self._vaults.values())
         while len(self._vaults) > VAULTS_MAX or (size > VALUES_MAX and len(self._vaults) > 1):
             size -= self._vaults.pop(next(iter(self._vaults))).count
 

@@ -53,6 +53,11 @@ class Vault:
         """Return how many values there are."""
         return len(self._values)
 
+    def join(self, other: "Vault") -> None:
+        """Take in the values of another vault under the same key."""
+        with self._lock:
+            self._values.update(other.values())
+
     def has(self, placeholder: str) -> bool:
         """Return whether a placeholder has a value."""
         return placeholder in self._values
