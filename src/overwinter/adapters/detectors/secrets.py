@@ -113,7 +113,11 @@ def patterns() -> Sequence[Pattern]:
     rules = [
         Pattern(
             regex=_widened(rule),
-            look=partial(_published, _Allowed(everywhere, rule), rule.get("entropy", 0.0)),
+            look=partial(
+                _in_hcl if rule["id"] == "hashicorp-tf-password" else _published,
+                _Allowed(everywhere, rule),
+                rule.get("entropy", 0.0),
+            ),
             words=() if rule["id"] in _NEEDLES else tuple(rule["keywords"]),
             needle=_NEEDLES.get(rule["id"], ""),
             reach=ASSIGNMENT_REACH if rule["id"] == "generic-api-key" else 0,
@@ -169,6 +173,11 @@ def _any(lists: Iterable[Mapping[str, Any]], target: str) -> Regex | None:
 def _has_word(text: str, words: Sequence[str]) -> bool:
     lowered = text.lower()
     return any(word in lowered for word in words)
+
+
+def _in_hcl(allowed: _Allowed, entropy: float, text: str, whole: Span, inner: Span) -> Iterable[Found]:
+    """Return what a rule for Terraform's files finds: they assign by `=`; a list of quoted names is none, though it fits."""
+    return _published(allowed, entropy, text, whole, inner) if "=" in text[whole[0] : inner[0]] else ()
 
 
 def _published(allowed: _Allowed, entropy: float, text: str, whole: Span, inner: Span) -> Iterable[Found]:
