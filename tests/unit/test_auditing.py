@@ -310,6 +310,10 @@ async def test_a_witness_follows_the_log_to_its_next_keys_and_takes_the_ones_bef
                 assert done is not None
                 assert done.head.size == await app.auditing.log.size()
                 assert witness.keys(first.name) == [app.auditing.log.key]
+            await app.auditing.rotate(by="lead", reason="")
+            done = await app.auditing.witnessed(url, WITNESS.public)
+            assert done is not None
+            assert witness.keys(first.name) == [app.auditing.log.key], "the key before counts on at the witness"
             seen = witness.seen(first.name) or ""
             report = verified(app.auditing.log, witnesses=[WITNESS.public], seen=[seen])
-            assert (report.faults, len(report.keys), report.witnessed) == ([], 3, done.head.size)
+            assert (report.faults, len(report.keys), report.witnessed) == ([], 4, done.head.size)
