@@ -28,6 +28,7 @@ NAMES = {
     "gateway": "gateway",
     "budget": "budget",
     "bill": "bill",
+    "cut": "cut",
 }
 """Bench name to file."""
 

@@ -85,11 +85,11 @@ class Asking:
         return Told(client=client, line=line, events=events, tries=len(self.provider.calls) - before)
 
     def kept(self) -> int:
-        ((count,),) = self.app.models._file._db.execute("select count(*) from answer")
+        ((count,),) = self.app.models.file._db.execute("select count(*) from answer")
         return int(count)
 
     def forget(self) -> None:
-        self.app.models._file._db.execute("delete from answer")
+        self.app.models.file._db.execute("delete from answer")
         self.app.models.gateway.breaker.answered("mock")
         self.provider.provider.forget()
 

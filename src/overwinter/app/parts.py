@@ -97,7 +97,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         config: what it runs with.
         clock: its time.
         directory: where modules and descriptions of services lie.
-        is_eager: False: start interpreters when they are needed, for a home that only looks.
+        is_eager: start interpreters now, not when they are needed.
         importing: told the name of each service whose import begins.
         around_models: gives back the way to models' providers, or another.
 
@@ -106,8 +106,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         ConfigInvalid: a service cannot be loaded. Policies that cannot be read do not keep a home shut: nothing is allowed.
         JailUnavailable: the interpreter's workers cannot be jailed.
     """
-    ids, limits = Ids(clock.now_us), limits_of(config)
-    jail = JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
+    ids, limits, jail = Ids(clock.now_us), limits_of(config), _jail(config)
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
         nullcontext(_policy(config, directory, clock, store.audit.fault)) as policy,
@@ -158,6 +157,10 @@ def _policy(config: Config, directory: Path, clock: Clock, fault: str) -> CedarP
     owners = {name: agent.owner for name, agent in config.agents.items()}
     rules = unread(owners, fault) if fault else rules_at_first(config, directory)
     return CedarPolicy(rules, lambda: clock.now_us() // SECOND_US)
+
+
+def _jail(config: Config) -> JailSettings:
+    return JailSettings(is_off=config.jail.off, allow_missing=frozenset(config.jail.allow_missing))
 
 
 def _mint(place: Home, store: SqliteStore, clock: Clock, policy: CedarPolicy) -> Mint:

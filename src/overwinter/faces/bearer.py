@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overwinter.app.tokens import Access
 from overwinter.errors import OverwinterError
 from overwinter.faces import wire
+from overwinter.faces.models import dialect_of
 from overwinter.faces.scopes import CALLER, NEEDS, refused
 from overwinter.tokens import FORM, PREFIX, Token, digest_of
 
@@ -36,6 +37,9 @@ FAILURES_MAX = 10
 FAILURE_S = 6.0
 ADDRESSES_MAX = 4_096
 KNOWN_MAX = 1_024
+LOOK_S = 1.0
+"""How often a stream of a model asks whether its token still counts: revoking one cuts its streams at once, so this is for
+those that expire; a look for each event would cost more than the event."""
 PREFIX_6 = 64
 """Bits of an IPv6 address that are somebody's network: within it, one host has as many addresses as it likes."""
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+?)\.?(?::\d{1,5})?")
@@ -110,12 +114,17 @@ class Bearer:
     def _watched(self, token: Token, path: str, send: Send) -> Send:
         """Return what sends as long as a token counts: a stream ends with the next thing that it would have told."""
         is_over = False
+        look_s = LOOK_S if dialect_of(path) is not None else 0.0
+        look_at_s = time.monotonic() + look_s
 
         async def sent(message: Message) -> None:
-            nonlocal is_over
+            nonlocal is_over, look_at_s
             if is_over:
                 return
-            is_counted = not message.get("more_body") or await self._access.counts(token.id)
+            is_counted = True
+            if message.get("more_body") and time.monotonic() >= look_at_s:
+                look_at_s = time.monotonic() + look_s
+                is_counted = await self._access.counts(token.id)
             if not is_counted and not self._is_ended(path, token):
                 is_over, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)

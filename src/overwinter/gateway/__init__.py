@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import anyio
+import anyio.lowlevel
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import OverwinterError
@@ -43,7 +44,7 @@ CUT_S_MAX = 1.0
 SETTLE_S_MAX = 10.0
 NOTED = frozenset({"denied", "revoked", "budget", "rate", "confidential", "repeated"})
 """What is written down of calls that held nothing: whatever somebody decided. A request that has no meaning is not."""
-SAY_S_MAX = 1.0
+SAY_S_MAX = 0.25
 """How long the client of a call that was cut may take to hear so."""
 CALL_S_MAX = 3_600.0
 """How long a call may take in all: a provider that says a word now and then holds money and a connection."""
@@ -210,6 +211,13 @@ class Gateway:
                 call.line = replace(call.line, status="failed")
                 message = "the gateway cannot keep its books at the moment: ask again later"
                 await self._say(call, Refusal(why="overloaded", message=message, retry_after_s=BOOKS_RETRY_S))
+            except anyio.get_cancelled_exc_class():
+                if scope.cancel_called and under_way.refusal is not None:
+                    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SAY_S_MAX):
+                        await self._say(call, under_way.refusal)
+                        # Every client of a revocation hears of it before the first call is booked.
+                        await anyio.lowlevel.checkpoint()
+                raise
             finally:
                 if scope.cancel_called and not call.line.status:
                     call.line = replace(call.line, status=under_way.status)
@@ -217,9 +225,6 @@ class Gateway:
                     await self._settle(call)
                 self._under_way.discard(under_way)
                 under_way.ended.set()
-        if scope.cancelled_caught and under_way.refusal is not None:
-            with anyio.move_on_after(SAY_S_MAX):
-                await self._say(call, under_way.refusal)
         return call.line
 
     def cut(self, concerns: Callable[[Caller], bool], why: str) -> "Cutting":
