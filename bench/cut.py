@@ -80,7 +80,7 @@ class Clients:
             began = loop.time()
             async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as own:
                 said = {"subject": "default", "by": "bench@example.com", "reason": "a bench"}
-                answer = await own.post("http://overwinter/v1/revoke", json=said)
+                answer = await own.post("http://own/v1/revoke", json=said)
                 assert answer.status == 200, await answer.text()
                 await answer.read()
             acknowledged_ms = 1e3 * (loop.time() - began)

@@ -50,7 +50,7 @@ class Tried:
         assert self.provider.calls == []
 
     def check_nothing_left(self) -> None:
-        db = self.door.app.models._file._db
+        db = self.door.app.models.file._db
         assert list(db.execute("select count(*) from answer")) == [(0,)]
         assert list(db.execute("select 1 from line where state <> 'settled'")) == []
         assert list(db.execute("select 1 from budget where held <> 0")) == []
