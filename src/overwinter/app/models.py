@@ -9,7 +9,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from typing import cast
 
-from overwinter.adapters.models import ModelParts, Thinker, Total
+import anyio.to_thread
+
+from overwinter.adapters.models import ModelParts, Thinker, Total, load
 from overwinter.app.counters import Counters
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Agent, Config
@@ -99,6 +101,11 @@ class Models:
     def names(self) -> Sequence[str]:
         """Return the models that are declared, in the order of the file; a pattern as itself."""
         return list(self._config.models)
+
+    async def load(self) -> None:
+        """Get ready for the first call, if there are models to be called: else it would make all others wait."""
+        if self._config.models:
+            await anyio.to_thread.run_sync(load)
 
     def permitted(self, agent: str) -> list[str]:
         """Return the models that an agent may call, patterns left out."""

@@ -49,6 +49,7 @@ async def serve(
 
     The home's lock is held, so a socket file that lies there belongs to nobody: it is replaced.
     """
+    await app.models.load()
     place = socket_path(home)
     with suppress(FileNotFoundError):
         place.unlink()

@@ -2,18 +2,10 @@
 
 from overwinter.adapters.models.cassettes import Cassette
 from overwinter.adapters.models.file import ModelsFile, Total
-from overwinter.adapters.models.opened import ModelParts, open_models
+from overwinter.adapters.models.opened import ModelParts, load, open_models
 from overwinter.adapters.models.scripted import Heard, ScriptedModel, ToolCall
 from overwinter.adapters.models.thinking import Thinker
 
 __all__ = [
-    "Cassette",
-    "Heard",
-    "ModelParts",
-    "ModelsFile",
-    "ScriptedModel",
-    "Thinker",
-    "ToolCall",
-    "Total",
-    "open_models",
-]
+    "Cassette", "Heard", "ModelParts", "ModelsFile", "ScriptedModel", "Thinker", "ToolCall", "Total", "load", "open_models",
+]  # fmt: skip

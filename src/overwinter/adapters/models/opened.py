@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from random import SystemRandom
 from typing import cast
@@ -26,7 +27,7 @@ from overwinter.gateway.routes import Model, Provider, Routes
 from overwinter.gateway.upstream import Upstream
 from overwinter.policy import Policy
 
-__all__ = ["ModelParts", "open_models"]
+__all__ = ["ModelParts", "load", "open_models"]
 
 CREDENTIAL_US = 60 * SECOND_US
 """How long a credential is used before it is read again."""
@@ -42,6 +43,12 @@ class ModelParts:
     dialects: Mapping[DialectName, Dialect]
     told: Sequence[Callable[[Line], None]] = ()
     """Who besides is told each line that ended."""
+
+
+def load() -> None:
+    """Import what the first call would make all others wait for: half a second, most of it the table of prices."""
+    for name in ("aiohttp", "genai_prices"):
+        import_module(name)
 
 
 @asynccontextmanager
