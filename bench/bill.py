@@ -339,7 +339,9 @@ def booked_in(path: Path) -> "defaultdict[str, list[Booked]]":
     """Return the lines of the ledger by the clients' keys."""
     names = {sha256(key.encode()).hexdigest()[:32]: key for key in (f"call-{number}" for number in range(CALLS_MAX))}
     found = defaultdict[str, list[Booked]](list)
-    for call, cost, held, usage, state, status in rows(path, "select call, cost, held, usage, state, status from line"):
+    for call, cost, held, usage, state, status in rows(
+        path, "select call, cost, held, usage, state, status from line where state <> 'refused' and call not like '%!%'"
+    ):
         told = every(json.loads(usage) if usage else {})
         is_stated = state == "settled" and all(each.get("source") == "provider" for each in told)
         word = "unknown" if state == "unknown" else status

@@ -160,7 +160,7 @@ async def test_gemini_is_understood(provider: Mock, tool: str):
 async def test_tokens_are_counted_vectors_given_and_models_listed(provider: Mock):
     async with of_openai(provider.url) as client, of_anthropic(provider.url) as other:
         vectors = await client.embeddings.create(model="mock-1", input=["abcdefgh", "abcd"])
-        assert [len(each.embedding) for each in vectors.data] == [8, 8]
+        assert [len(each.embedding) for each in vectors.data] == [64, 64]
         assert vectors.usage.prompt_tokens == provider.calls[0].prompt.fresh == 3
         plain = await client.embeddings.create(model="mock-1", input=[1, 2, 3], encoding_format="float")
         assert (len(plain.data), plain.usage.prompt_tokens) == (1, 3)
