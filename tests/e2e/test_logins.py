@@ -303,3 +303,16 @@ def test_processes_that_refresh_at_once_send_the_token_once(house: House, home: 
         each.stdin.flush()
     assert [each.communicate(timeout=40)[0] for each in children] == ["True\n"] * 4
     assert house.grants() == ["authorization_code", "refresh_token"]
+
+
+@pytest.mark.claim("G9.login")
+def test_a_client_that_is_the_address_of_its_metadata_document_registers_nowhere(house: House, home: Shell):
+    declared(home.place, house, 'client_id = "https://client.example/overwinter.json"\n')
+    log_in(home)
+    assert result(home, READ) >= 0
+    paths = [each.get("path", "") for each in house.seen()["log"]]
+    assert not [each for each in paths if each.endswith("/register")]
+    house.odd(metadata={"client_id_metadata_document_supported": False})
+    refused = home("tools", "login", "notes")
+    assert refused.returncode == 2
+    assert "takes no client metadata documents" in refused.stderr
