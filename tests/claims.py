@@ -6,7 +6,7 @@ CLAIMS = {
     "P1.rechecked": "a program that slept is checked again when what it calls has changed, and stops before what does not fit",
     "P2.layout": "arguments in variables or by ** never decide whether a program is correct",
     "P2.cells": "no program is refused because of the programs that ran before it in its run, however they ended",
-    "P2.library": "no built-in, module or module attribute that exists at run time is a reason to refuse",
+    "P2.standard_library": "no built-in, module or module attribute that exists at run time is a reason to refuse",
     "P3.subset": "what the interpreter lacks is found before the run and said with line and advice",
     "P6.real_api": "the requests of described functions satisfy the description, judged by a server that others wrote",
     "P4.bounded": "what a model is told is bounded and byte-stable, however many functions there are",

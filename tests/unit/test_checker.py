@@ -50,7 +50,7 @@ def existing(rows):
     return found
 
 
-@pytest.mark.claim("P2.library")
+@pytest.mark.claim("P2.standard_library")
 async def test_no_built_in_module_or_attribute_that_exists_is_ever_a_reason_to_refuse():
     rows = [f"x{number} = {name}" for number, name in enumerate(sorted({*NAMES["builtins"], *dir(builtins)}))]
     for module, names in NAMES["modules"].items():
