@@ -5,13 +5,13 @@ same events come out.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from overwinter.gateway.dialect import Event
+from overwinter.gateway.dialect import Event, Text
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "checked",
     "framed",
     "parts",
+    "rewritten",
     "turned",
 ]
 
@@ -119,6 +120,21 @@ def framed(content: bytes, name: str = "") -> bytes:
     """Return an event with this data, which is one line."""
     head = b"event: %b\n" % name.encode() if name else b""
     return b"%bdata: %b\n\n" % (head, content)
+
+
+def rewritten(event: Event, texts: Sequence[Text], places: Callable[[Any], Iterable[tuple[Any, Any]]]) -> bytes:
+    """Return an event's bytes with other texts in the place of its own.
+
+    Args:
+        event: as it came.
+        texts: the others, in the order of its own.
+        places: returns where the texts of an event stand: what holds each, and under which key.
+    """
+    name, content = parts(event.wire)
+    node = msgspec.json.decode(content or event.wire)
+    for (place, key), other in zip(places(node), texts, strict=True):
+        place[key] = other.text
+    return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
 
 
 def turned(turn: Callable[P, R]) -> Callable[P, R]:
