@@ -49,6 +49,7 @@ url = "{url}"
 dialects = ["gemini"]
 [models."claude-*"]
 provider = "anthropic"
+tools_usd = 1.0
 [models."gpt-*"]
 provider = "openai"
 [models."text-*"]

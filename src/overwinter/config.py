@@ -45,7 +45,7 @@ MOST: Mapping[str, float] = {
     "interpreters": 256, "threads": 4_096, "calls_in_flight": 1_000_000, "ended_days": 36_525,
     "audit_body_days": 36_525,
     "timeout_s": 86_400, "first_byte_s": 3_600, "similar_min": 1, "idle_s": 3_600, "cache_s": 31_622_400, "answers_mb": 65_536,
-    "output_tokens_max": 100_000_000, "input_tokens_max": 100_000_000, "usd": 1_000_000_000, "calls": 1_000_000_000,
+    "output_tokens_max": 100_000_000, "input_tokens_max": 100_000_000, "usd": 1_000_000_000, "tools_usd": 1_000_000, "calls": 1_000_000_000,
 }  # fmt: skip
 """Largest value of each number: what is above is a mistake in a unit, not a wish."""
 

@@ -64,6 +64,9 @@ class DeclaredModel:
     """Models of this file that answer when this one cannot, in this order."""
     output_tokens_max: int = 16_384
     """Put into a request that has no limit of its own, where a budget applies."""
+    tools_usd: float = 0.0
+    """What tools that the provider runs itself (web search, code) may cost in one call besides, held under a budget; 0: under a
+    budget a request with such tools is refused, for nothing bounds them."""
     input_tokens_max: int = 0
     """Its context window, if the table of prices does not know it; 0: it does."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from models_kit import MODEL, Client, ask, chat, config_of, home_of, until
 from overwinter.declared import DeclaredBudget, DeclaredModel, DeclaredProvider
+from overwinter.gateway.dialect import DialectName
 from overwinter.testing import ManualClock
 from provider import Mock, Rule
 
@@ -318,3 +319,52 @@ async def test_two_budgets_of_one_purse_are_one_and_the_strictest_holds(project,
         (spent,) = await app.models.budgets()
         assert (spent.spent_nusd, spent.calls) == (line.cost_nusd, 1)
         assert (spent.budget.limit_nusd, spent.budget.calls_max) == (NUSD, 7)
+
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "chat": {**chat(), "web_search_options": {}},
+    "responses": {"model": "cheap", "input": "hello", "tools": [{"type": "web_search"}]},
+    "messages": {
+        "model": "cheap", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}],
+        "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.claim("M2.hard")
+@pytest.mark.parametrize("dialect", ["chat", "responses", "messages"])
+async def test_what_a_provider_runs_itself_is_bounded_by_the_operators_word_or_refused_under_a_budget(
+    project, provider: Mock, dialect: DialectName
+):
+    config = config_of(provider.url, budgets={"day": DeclaredBudget(of="tenant", usd=100.0)})
+    async with home_of(project, config) as app:
+        client, line = await ask(app, SEARCHES[dialect], dialect=dialect)
+        assert (client.status, line.status) in ((402, "budget"), (429, "budget"))
+        assert b"tools_usd" in client.body
+        assert provider.calls == []
+    told = {**config.models, "cheap": replace(config.models["cheap"], tools_usd=0.5)}
+    async with home_of(project, replace(config, models=told)) as app:
+        client, line = await ask(app, SEARCHES[dialect], dialect=dialect)
+        assert client.status == 200
+        assert line.held_nusd > 0.5 * NUSD
+    async with home_of(project, config_of(provider.url)) as app:
+        assert (await ask(app, SEARCHES[dialect], dialect=dialect))[0].status == 200
+
+
+async def test_a_refusal_of_a_provider_that_is_handed_on_is_followed_by_no_other_answer(project, provider: Mock):
+    class Slow(Client):
+        """Takes the head of an answer, and stops at its body."""
+
+        async def write(self, body: bytes) -> None:
+            self.parts.append(body)
+            await anyio.sleep_forever()
+
+    provider.script(Rule(fault="status", status=400, times=9))
+    async with home_of(project, config_of(provider.url)) as app:
+        client = Slow()
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: ask(app, chat(), client=client))
+            await until(lambda: len(client.parts) > 0)
+            await app.governance.revoke("default", by="owner@example.com")
+        assert client.status == 400
+        assert len(client.parts) == 1

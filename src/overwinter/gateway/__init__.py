@@ -17,6 +17,7 @@ from random import Random
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import OverwinterError
@@ -25,7 +26,7 @@ from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on
 from overwinter.gateway.budget import Ledger, Line
 from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, is_steady, request_digest
-from overwinter.gateway.caller import Caller, Sink
+from overwinter.gateway.caller import Caller, Collected, Sink
 from overwinter.gateway.cleaning import Cleaned, Cleaner
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
 from overwinter.gateway.money import Accounts, Allowance
@@ -133,22 +134,6 @@ class _Like:
     vector: bytes
     kept: Kept | None
     score: float
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A sink that keeps what comes."""
-
-    status: int = 0
-    parts: list[bytes] = field(default_factory=list[bytes])
-    is_gone: bool = False
-
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        del headers
-        self.status = status
-
-    async def write(self, body: bytes) -> None:
-        self.parts.append(body)
 
 
 class Gateway:
@@ -296,7 +281,8 @@ class Gateway:
         vector = await self._vector(asking.text, caller, model)
         if vector is None:
             return None
-        found = nearest(vector, await self._similars.known(frame, KNOWN_MAX))
+        known = await self._similars.known(frame, KNOWN_MAX)
+        found = await anyio.to_thread.run_sync(nearest, vector, known)  # 50 ms for as many as may be: not on the loop
         is_like = found is not None and found[1] >= self._settings.similar_min
         kept = await self._answers.find(found[0].answer) if found is not None and is_like else None
         return _Like(frame=frame, vector=vector, kept=kept, score=found[1] if found is not None else 0.0)
@@ -304,7 +290,7 @@ class Gateway:
     async def _vector(self, text: str, caller: Caller, model: str) -> bytes | None:
         """Ask what a question means, as a call of the caller's own; None: nobody says."""
         body = json.dumps({"model": model, "input": text}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        sink = _Kept()
+        sink = Collected()
         try:
             asked = self._dialects["embeddings"].read("POST", "/v1/embeddings", {}, body)
             named = replace(caller, call=f"{caller.call}~like", is_named=False, is_similar=False)
@@ -529,7 +515,7 @@ class Gateway:
     async def _say(self, call: _Call, refusal: Refusal) -> None:
         """Tell the client; in its stream if it has got the beginning of an answer."""
         job = call.job
-        if refusal.why == "partial":
+        if refusal.why == "partial" or (job is not None and job.is_handed_on):
             return  # it was told where it happened
         if call.has_begun or (job is not None and job.has_begun):
             await call.sink.write(call.dialect.broken(refusal, job.sent if job is not None else ()))

@@ -90,6 +90,8 @@ class Job:
     is_recorded: bool = False
     has_begun: bool = False
     """The client has got something."""
+    is_handed_on: bool = False
+    """What it gets is a provider's own refusal, begun or on its way: no second answer follows it."""
     seen: list[Seen] = field(default_factory=list[Seen])
     record: list[bytes] = field(default_factory=list[bytes])
     """The answer as its provider gave it, if it is to be kept; empty if it was too long."""
@@ -174,6 +176,7 @@ class Attempts:
             raise ModelRefused(missed.refusal)
         status, headers, body = missed.reply
         await job.sink.begin(status, headers)
+        job.is_handed_on = True
         await job.sink.write(body)
         return None
 

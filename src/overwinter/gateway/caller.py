@@ -1,13 +1,13 @@
 """Who asks a model, and where the answer goes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from overwinter.gateway.budget import Budget
 from overwinter.principal import Principal
 
-__all__ = ["Caller", "Sink"]
+__all__ = ["Caller", "Collected", "Sink"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +53,21 @@ class Sink(Protocol):
     async def write(self, body: bytes) -> None:
         """Send a part of it. Nothing is raised if nobody listens."""
         ...
+
+
+@dataclass(slots=True)
+class Collected:
+    """A sink for whoever wants the whole answer."""
+
+    status: int = 0
+    parts: list[bytes] = field(default_factory=list[bytes])
+    is_gone: bool = False
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Keep the status."""
+        del headers
+        self.status = status
+
+    async def write(self, body: bytes) -> None:
+        """Keep a part."""
+        self.parts.append(body)

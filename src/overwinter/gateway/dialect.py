@@ -48,6 +48,9 @@ class Asked:
     unbounded: tuple[str, ...] = ()
     """Fields that bring input from elsewhere (`previous_response_id`, a file by id or address, tools that the provider runs
     itself), so that `size_bytes` bounds nothing."""
+    served: tuple[str, ...] = ()
+    """Those of `unbounded` that are tools which the provider runs itself: each round bills the input again, and what they ask
+    for has a price of its own, so that no window bounds what they cost."""
     temperature: float | None = None
     answer_id: str = ""
     """For `retrieve` and `cancel`: of which answer."""

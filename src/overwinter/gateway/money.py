@@ -44,6 +44,12 @@ class Accounts:
                 f"{declared.name}"
             )
             raise ModelRefused(Refusal(why="budget", message=message))
+        if asked.served and declared.served_nusd_max is None:
+            message = (
+                f"under a budget, {', '.join(asked.served)} may cost whatever the provider makes of it: say how much with tools_usd "
+                f"of model {declared.name}, or leave it out"
+            )
+            raise ModelRefused(Refusal(why="budget", message=message))
         size = asked.size_bytes if window is None else min(asked.size_bytes, window)
         input_tokens = window if asked.unbounded and window is not None else size
         output_tokens, injected = 0, None
@@ -57,7 +63,9 @@ class Accounts:
                 f"{target.model} has no price ({error}), and a budget cannot be kept without: add it to prices.toml"
             )
             raise ModelRefused(Refusal(why="budget", message=message)) from error
-        return Bound(nusd=bound_nusd(rates, input_tokens, output_tokens), output_tokens_max=injected)
+        besides = (declared.served_nusd_max or 0) if asked.served else 0
+        nusd = bound_nusd(rates, input_tokens, output_tokens) + besides
+        return Bound(nusd=nusd, output_tokens_max=injected)
 
     async def reserve(self, line: Line, budgets: Sequence[Budget], nusd: int, *, is_named: bool) -> Line:
         """Hold an amount in every budget or in none, and return the line that holds it.

@@ -46,6 +46,8 @@ class Model:
     """Other models of ours that answer when this one cannot, in this order."""
     output_tokens_max: int = 16_384
     """Limit for a request under a budget that has none of its own."""
+    served_nusd_max: int | None = None
+    """What tools that the provider runs itself may cost in one call besides, by the operator's word; None: nobody says."""
     input_tokens_max: int | None = None
     """Its context window: bounds what a call can cost where its text is not in the request. None: as the prices say."""
 

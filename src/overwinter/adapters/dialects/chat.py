@@ -8,7 +8,7 @@ import msgspec
 
 from overwinter.adapters.dialects import request
 from overwinter.adapters.dialects.chat_answer import as_stream, as_whole, asks_for_usage
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Text, Wire
@@ -110,6 +110,7 @@ class Chat:
             choices=choices or 1,
             tier=tier_of(request.text(top, "service_tier")),
             unbounded=tuple(_unbounded(top)),
+            served=tuple(_served(top)),
             temperature=request.temperature(top),
         )
 
@@ -132,11 +133,7 @@ class Chat:
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
-        name, content = parts(event.wire)
-        node = msgspec.json.decode(content or event.wire)
-        for (place, key), other in zip(_places(node), texts, strict=True):
-            place[key] = other.text
-        return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
+        return rewritten(event, texts, _places)
 
     @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
@@ -162,6 +159,10 @@ class Chat:
 
 def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
     yield from request.kinds_in(top.get("messages"), MEDIA, KEPT)
+    yield from _served(top)
+
+
+def _served(top: Mapping[str, bytes]) -> Iterator[str]:
     yield from (name for name in SERVED if top.get(name, b"null") != b"null")
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
 from overwinter.adapters.dialects.gemini_answer import Metadata, as_whole, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, google_error, status_of_word
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
@@ -118,6 +118,7 @@ class Gemini:
             choices=request.number(config, "candidateCount") or 1,
             tier=_tier(top, config),
             unbounded=tuple(_unbounded(top)),
+            served=tuple(_served(top)),
             temperature=request.temperature(config),
         )
 
@@ -144,11 +145,7 @@ class Gemini:
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
-        name, content = parts(event.wire)
-        node = msgspec.json.decode(content or event.wire)
-        for (place, key), other in zip(_places(node), texts, strict=True):
-            place[key] = other.text
-        return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
+        return rewritten(event, texts, _places)
 
     @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
@@ -208,6 +205,10 @@ def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
         yield from request.kinds_in(top.get(name), frozenset(), MEDIA)
     if top.get(KEPT, b"null") != b"null":
         yield KEPT
+    yield from _served(top)
+
+
+def _served(top: Mapping[str, bytes]) -> Iterator[str]:
     try:
         tools = _TOOLS.decode(top.get("tools", b"null")) or ()
     except (msgspec.MsgspecError, RecursionError) as error:

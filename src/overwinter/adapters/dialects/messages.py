@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
 from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
 from overwinter.adapters.dialects.messages_usage import Counts, decoded
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word
@@ -109,6 +109,7 @@ class Messages:
             output_tokens_max=request.number(top, "max_tokens"),
             tier=_tier(top),
             unbounded=tuple(_unbounded(top)),
+            served=tuple(_served(top)),
             temperature=request.temperature(top),
         )
 
@@ -127,11 +128,7 @@ class Messages:
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
-        name, content = parts(event.wire)
-        node = msgspec.json.decode(content or event.wire)
-        for (place, key), other in zip(_places(node), texts, strict=True):
-            place[key] = other.text
-        return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
+        return rewritten(event, texts, _places)
 
     @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
@@ -164,14 +161,18 @@ def _tier(top: Mapping[str, bytes]) -> str:
 def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
     for name in ("system", "messages"):
         yield from request.kinds_in(top.get(name), MEDIA)
+    yield from _served(top)
+    if b"compact" in top.get("context_management", b""):
+        yield "context_management"
+
+
+def _served(top: Mapping[str, bytes]) -> Iterator[str]:
     try:
         tools = _TOOLS.decode(top.get("tools", b"null")) or ()
     except (msgspec.MsgspecError, RecursionError) as error:
         raise request.invalid(f"tools: {error}") from error
     yield from sorted({each.type for each in tools if each.type is not None and not each.type.startswith(CLIENT_TOOLS)})
     yield from (name for name in SERVED if top.get(name, b"null") not in (b"null", b"[]"))
-    if b"compact" in top.get("context_management", b""):
-        yield "context_management"
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, turned
+from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.adapters.dialects.responses_answer import (
@@ -121,6 +121,7 @@ class Responses:
             tier=tier_of(request.text(top, "service_tier")),
             is_background=operation == "generate" and request.boolean(top, "background"),
             unbounded=tuple(_unbounded(top)),
+            served=tuple(_served(top)),
             temperature=request.temperature(top),
         )
 
@@ -160,11 +161,7 @@ class Responses:
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
-        name, content = parts(event.wire)
-        node = msgspec.json.decode(content or event.wire)
-        for (place, key), other in zip(places(node), texts, strict=True):
-            place[key] = other.text
-        return framed(msgspec.json.encode(node), name) if content else msgspec.json.encode(node)
+        return rewritten(event, texts, places)
 
     @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
@@ -197,12 +194,16 @@ class Responses:
 
 def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
     yield from request.kinds_in(top.get("input"), MEDIA)
+    yield from _served(top)
+    yield from (name for name in KEPT if top.get(name, b"null") not in (b"null", b"[]"))
+
+
+def _served(top: Mapping[str, bytes]) -> Iterator[str]:
     try:
         tools = _TOOLS.decode(top.get("tools", b"null")) or ()
     except (msgspec.MsgspecError, RecursionError) as error:
         raise request.invalid(f"tools: {error}") from error
     yield from sorted({each.type for each in tools if each.type not in CLIENT_TOOLS and not _is_local(each)})
-    yield from (name for name in KEPT if top.get(name, b"null") not in (b"null", b"[]"))
 
 
 def _is_local(tool: _Tool) -> bool:

@@ -133,6 +133,7 @@ def _routes(config: Config) -> Routes:
             model=each.model,
             fallbacks=each.fallbacks,
             output_tokens_max=each.output_tokens_max,
+            served_nusd_max=round(each.tools_usd * 1_000_000_000) or None,
             input_tokens_max=each.input_tokens_max or None,
         )
         for name, each in config.models.items()

@@ -5,11 +5,11 @@ A call of a program is a named call: asked again after a crash, it gets the answ
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from overwinter.events import Call, Raised, Returned
-from overwinter.gateway.caller import Sink
+from overwinter.gateway.caller import Collected, Sink
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Routes
@@ -25,22 +25,6 @@ KINDS = {"denied": "PermissionError", "revoked": "PermissionError", "budget": "P
 
 Ask = Callable[[Asked, Call, Sink], Awaitable[object]]
 """Answers a request for a call of a program, into a sink."""
-
-
-@dataclass(slots=True)
-class _Whole:
-    """A sink that keeps everything."""
-
-    status: int = 0
-    parts: list[bytes] = field(default_factory=list[bytes])
-    is_gone: bool = False
-
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        del headers
-        self.status = status
-
-    async def write(self, body: bytes) -> None:
-        self.parts.append(body)
 
 
 class Thinker:
@@ -67,7 +51,7 @@ class Thinker:
             )
         dialect = self._dialects[name]
         path, body = _BODIES[name](question)
-        sink = _Whole()
+        sink = Collected()
         try:
             asked = dialect.read(
                 "POST", path, {"content-type": "application/json"}, json.dumps(body, ensure_ascii=False).encode()
@@ -179,7 +163,7 @@ _BODIES: Mapping[DialectName, Callable[[_Question], tuple[str, dict[str, Any]]]]
 }  # fmt: skip
 
 
-def _answer(name: DialectName, question: _Question, sink: _Whole) -> Returned | Raised:
+def _answer(name: DialectName, question: _Question, sink: Collected) -> Returned | Raised:
     """Return what came, as the program gets it."""
     try:
         read: Any = json.loads(b"".join(sink.parts))
