@@ -12,7 +12,7 @@ from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld, HomeTo
 
 __all__ = ["BUSY_MS", "FORMAT", "SQLITE_MIN", "connect", "guarded", "is_library_safe", "make", "migrate"]
 
-FORMAT = 4
+FORMAT = 5
 """The format this version writes. A change adds a step to `MIGRATIONS` and a fixture of the format before."""
 SQLITE_MIN = (3, 51, 3)
 """Up to 3.51.2, two connections that write or do WAL checkpoints at once can corrupt the file
@@ -106,6 +106,16 @@ create index delivery_run on delivery (n);
 """
 FORMAT_4 = [DELIVERY_4, outbox.OUTBOX_4]
 
+# `run.parent`, `run.parent_position`: the call of another run that this run's end answers. `run.after`: the ended run with whose
+# variables it began.
+LINEAGE_5 = """
+alter table run add column parent integer;
+alter table run add column parent_position integer;
+alter table run add column after integer;
+create index run_child on run (parent, parent_position) where parent is not null;
+"""
+FORMAT_5 = [LINEAGE_5]
+
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.
 INDICES = "create index if not exists mail_waiting on mail (n, position, id, sent)"
@@ -114,6 +124,7 @@ MIGRATIONS: dict[int, Callable[[apsw.Connection], object]] = {
     1: lambda db: db.execute(FORMAT_2),
     2: lambda db: db.execute(FORMAT_3),
     3: lambda db: db.execute("".join(FORMAT_4)),
+    4: lambda db: db.execute("".join(FORMAT_5)),
 }
 """Format to the step that leads to the next one."""
 
@@ -167,7 +178,7 @@ def make(path: Path, home: bytes, key_id: bytes) -> None:
         connection.execute("pragma synchronous=full")
         connection.execute(f"pragma page_size={PAGE_BYTES}")
         with connection:
-            connection.execute(TABLES + FORMAT_2 + FORMAT_3 + "".join(FORMAT_4))
+            connection.execute(TABLES + FORMAT_2 + FORMAT_3 + "".join([*FORMAT_4, *FORMAT_5]))
             connection.execute("insert into meta values (1, ?, 0, ?, ?)", (FORMAT, home, key_id))
     draft.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
