@@ -134,4 +134,10 @@ CLAIMS = {
     "M6.redact.no_leak": "no text of a request, in any dialect, brings a confidential value to a provider, a log or an error",
     "M6.redact.restored": "what was replaced comes back whole, what was masked never does",
     "M6.redact.prefix": "redacted, each turn's bytes begin with those of the turn before",
+    "L1.loop": "a model works at a goal by programs until it has an answer, each checked before it runs and told what came of it",
+    "L1.check": "a program of a model that the check refuses costs one reply and has no effect",
+    "L1.family": "the end of a child run answers the call that began it, once, and no child outlives what waits for it",
+    "L2.limits": "a model that loops, says nothing or writes only broken programs comes to a typed end",
+    "L2.money": "what a goal costs, with all the runs below it, never passes its limit",
+    "L3.steered": "a message to a run with a goal is heard before its next step",
 }

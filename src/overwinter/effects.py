@@ -20,7 +20,7 @@ import anyio
 
 from overwinter import journal
 from overwinter.approval import Gate
-from overwinter.catalog import Asks, Later, Performed, Tools, Unknown
+from overwinter.catalog import Asks, Began, Later, Performed, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
@@ -281,6 +281,11 @@ class Effects:
                     event=Event(kind="asked", body=body),
                     more=more,
                     person=owner,
+                )
+            case Began(run_id=run_id):
+                event = Event(kind="began", body={"index": call.index, "function": call.function, "run": run_id})
+                await self._store.postpone(
+                    call, attempt.lease, not_before_us=NEVER_US, event=event, more={"run": run_id}
                 )
             case Raised(is_retryable=True) if self._may_repeat(attempt):
                 pause_s = backoff_s(attempt.number, answer.retry_after_s, self._random)

@@ -118,6 +118,7 @@ EventKind = Literal[
     "started",    # index, attempt: a write is about to leave
     "retried",    # index, attempt, error, at: it will be tried again
     "continued",  # index, function, why, at: its service took it, and is asked again then
+    "began",      # index, function, run: the run whose end answers it was begun
     "asked",      # index, function, person, question: it, or its service, waits for a person's word
     "gated",      # index, function, person, digest, reason, policies: it waits for people's approval
     "approved",   # index, by, reason, digest, is_enough: a person said yes

@@ -9,6 +9,7 @@ from overwinter.approval import Gate, Vote, left, phrase
 from overwinter.clock import SECOND_US
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
 from overwinter.interpreter import Failed, Finished, Request
+from overwinter.lineage import SPAWNS
 from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
@@ -299,9 +300,11 @@ def _wait(record: CallRecord, now_us: int) -> str:
         return f"sleeps until {_instant(record.due_us)}, {span(record.due_us - now_us)} from now"
     if call.function == "tools.receive":
         return f"waits for a message since {since}"
-    if record.not_before_us > now_us:
+    child: str | None = call.more["run"] if call.function in SPAWNS and call.more else None
+    if record.not_before_us > now_us and child is None:
         return f"retries {call.function} in {span(record.not_before_us - now_us)}, attempt {record.attempt + 1}"
-    return f"waits for {call.function} since {since}"
+    what = call.function if child is None else f"run {child} to end"
+    return f"waits for {what} since {since}"
 
 
 def _asked(person: str, call: Call, gate: Gate | None, since: str) -> str:

@@ -55,9 +55,11 @@ class Ask:
 Decision = Allow | Deny | Ask
 
 LOOKUPS = frozenset({
-    "tools.services", "tools.search", "tools.browse", "tools.describe", "tools.read", "tools.think",
+    "tools.services", "tools.search", "tools.browse", "tools.describe", "tools.read", "tools.think", "tools.reply",
+    "tools.spawn", "tools.attempt",
 })  # fmt: skip
-"""Whoever may do anything may look up what: these show an agent only what it may call, and the gateway decides each thought."""
+"""Whoever may do anything may look up what: these show an agent only what it may call, the gateway decides each thought, and a
+run that another one begins is an agent's like any other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,9 @@ Rules that every store keeps:
    that counts the last of them; no second vote, call or restart lets it through again.
 10. *Revoking is one commit* (`registry.py`). After it, no turn of the agent's runs or of those below it is committed, none of
    their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
+11. *The end of a child run answers the call that began it*, in the commit that ends it, whatever ended it; one call begins one run,
+   however often it is made. In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
+   and what it began.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
 """
@@ -41,6 +44,7 @@ from typing import Protocol
 
 from overwinter.approval import Gate, Vote
 from overwinter.events import Answer, Call, CallState, Event, Status
+from overwinter.lineage import Origin
 from overwinter.values import Value
 
 __all__ = [
@@ -126,6 +130,8 @@ class NewRun:
     """Digest of the types that it was checked against; None: unknown."""
     by: str = ""
     """Who starts it; "": nobody that is known."""
+    origin: Origin | None = None
+    """The call of another run that begins it, and that its end answers; None: it is nobody's child."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +256,8 @@ class RunRecord:
     snapshot_bytes: int
     is_revoked: bool
     """Whether its agent was revoked since it was made: it keeps what it had, and never goes on by itself."""
+    parent: str | None = None
+    """The run that began it; None: none did, or its record is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,7 +335,12 @@ class Store(Protocol):
 
         Raises:
             Revoked: the agent may not act.
+            Conflict: its origin may begin no run: the call is closed, too deep, or one too many.
         """
+        ...
+
+    async def descendants(self, run_id: str) -> Sequence[str]:
+        """Return the runs below one, of any generation, that have not ended."""
         ...
 
     async def send(self, run_id: str, message: Value, *, dedup: str | None = None, by: str = "") -> Sent:

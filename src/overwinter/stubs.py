@@ -52,6 +52,16 @@ async def think(
     max_tokens: int = ..., temperature: float | None = ...,
 ) -> Any:
     \"\"\"Ask a model; its text, or with a JSON schema the value.\"\"\"
+async def spawn(
+    program: str | None = ..., *, goal: str | None = ..., inputs: dict[str, Any] | None = ..., agent: str | None = ...,
+    name: str | None = ..., timeout: float | None = ..., model: str | None = ..., steps: int | None = ...,
+    usd: float | None = ..., seconds: float | None = ...,
+) -> Any:
+    \"\"\"Run a program, or have a model work at a goal, as a run of its own; its result. Cancelled with this run.\"\"\"
+async def attempt(program: str, *, after: str | None = ..., timeout: float | None = ...) -> Any:
+    \"\"\"Run a program that a model wrote; how it ended.\"\"\"
+async def reply(*, attempted: Any = ..., heard: list[Any] = ..., max_tokens: int = ...) -> Any:
+    \"\"\"What the model says next in the conversation of this run.\"\"\"
 async def receive(*, timeout: float | None = ...) -> Any:
     \"\"\"The next message for this run.\"\"\"
 async def settle(*awaitables: Awaitable[Any]) -> list[Any]:

@@ -36,7 +36,7 @@ from overwinter.recheck import recheck
 from overwinter.snapshot import Snapshot, seal, unseal
 from overwinter.store import Lease, Loaded, NewCall, Store, Turn, Verdict
 from overwinter.values import Value
-from overwinter.waits import WAITS, meant, snapshot_after, wait
+from overwinter.waits import WAITS, meant, snapshot_after, until, wait
 
 __all__ = [
     "Began", "Means", "Standing", "Turned", "advance", "approvable", "decide", "deliveries", "may_go_on", "opened", "permitted", "principal_of",
@@ -314,17 +314,23 @@ def decide(began: Began, index: int, request: Request, means: Means) -> NewCall 
         agent=began.run.agent,
     )
     if function.name in WAITS:
-        waits = wait(function.name, arguments, began.now_us)
-        if isinstance(waits, str):
-            return Raised(kind="ValueError", message=waits)
-        return NewCall(call=call, due_us=waits.due_us, person=waits.person)
+        return _waiting(call, began.now_us)
+    if isinstance(due := until(function.name, arguments, began.now_us), str):
+        return Raised(kind="ValueError", message=due)
     match permitted(call, began.run.agent_epoch, means, began.now_us):
         case Allow(policies=policies):
-            return NewCall(call=call, policies=policies)
+            return NewCall(call=call, due_us=due, policies=policies)
         case Gate() as gate:
             return NewCall(call=call, due_us=gate.expires_us, person=gate.approver, gate=gate)
         case Raised() as refusal:
             return refusal
+
+
+def _waiting(call: Call, now_us: int) -> NewCall | Raised:
+    waits = wait(call.function, call.arguments, now_us)
+    if isinstance(waits, str):
+        return Raised(kind="ValueError", message=waits)
+    return NewCall(call=call, due_us=waits.due_us, person=waits.person)
 
 
 def permitted(

@@ -13,10 +13,11 @@ from overwinter.catalog import Function, Parameter
 from overwinter.clock import DAY_US, SECOND_US
 from overwinter.interpreter import Blocked, Request
 from overwinter.journal import SLEEPS
+from overwinter.lineage import SPAWNS
 from overwinter.snapshot import Snapshot
 from overwinter.values import Value
 
-__all__ = ["WAITS", "Wait", "meant", "snapshot_after", "wait"]
+__all__ = ["WAITS", "Wait", "meant", "snapshot_after", "until", "wait"]
 
 WAIT_US_MAX = 36_525 * DAY_US
 """A century: whatever is longer is a mistake in a unit."""
@@ -61,6 +62,11 @@ def meant(request: Request) -> Request:
     if not isinstance(name, str) or not isinstance(arguments, dict) or len(given) > 2 or name in WAITS:  # noqa: PLR2004 - those two
         return request
     return replace(request, function=name, args=(), kwargs=cast("dict[str, Value]", arguments))
+
+
+def until(function: str, arguments: Mapping[str, Value], now_us: int) -> int | str | None:
+    """Return until when a call that begins a run waits for its end, None: for ever; or what is wrong with that."""
+    return _time_out(function, arguments, now_us) if function in SPAWNS else None
 
 
 def wait(function: str, arguments: Mapping[str, Value], now_us: int) -> Wait | str:

@@ -1,4 +1,4 @@
-"""The look-ups of the module `tools`: search, browse, describe, read. They show an agent only what is its own."""
+"""What the host answers of the module `tools`. The look-ups, search, browse, describe, read, show an agent only what is its own."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Any, cast
 
 from overwinter.adapters.catalog_file import CatalogFile, Hit
-from overwinter.catalog import Catalog, Function, Parameter, PlainModule, Unknown
+from overwinter.catalog import Catalog, Function, Parameter, Performed, PlainModule
 from overwinter.catalog.naming import class_name
 from overwinter.catalog.seen import text
-from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.events import Answer, Call, Effect, Raised, Returned
 from overwinter.handles import Handles, handle_of
 from overwinter.values import Value
 
@@ -25,9 +25,9 @@ FIELDS_SHOWN_MAX = 60
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-def _lookup(name: str, *parameters: str) -> Function:
+def _lookup(name: str, *parameters: str, effect: Effect = "read") -> Function:
     parts = tuple(Parameter(name=each.rstrip("?"), is_required=not each.endswith("?")) for each in parameters)
-    return Function(name=f"tools.{name}", effect="read", parameters=parts, stub="", is_listed=False)
+    return Function(name=f"tools.{name}", effect=effect, parameters=parts, stub="", is_listed=False)
 
 
 LOOKUPS: Mapping[str, Function] = {
@@ -37,7 +37,13 @@ LOOKUPS: Mapping[str, Function] = {
     "describe": _lookup("describe", "name", "names?"),
     "read": _lookup("read", "handle", "path?"),
     "think": _lookup("think", "prompt", "model?", "system?", "schema?", "max_tokens?", "temperature?"),
-}
+    "reply": _lookup("reply", "attempted?", "heard?", "max_tokens?"),
+    "attempt": _lookup("attempt", "program", "after?", "timeout?", effect="idempotent"),
+    "spawn": _lookup(
+        "spawn", "program?", "goal?", "inputs?", "agent?", "name?", "timeout?", "model?", "steps?", "usd?", "seconds?",
+        effect="idempotent",
+    ),
+}  # fmt: skip
 
 
 class Discovery:
@@ -53,6 +59,10 @@ class Discovery:
         self._file = file
         self._handles = handles
         self._think = think
+        self.begin: Callable[[Call], Awaitable[Performed]] = _nobody
+        """Begins a run for a call."""
+        self.reply: Callable[[Call], Awaitable[Performed]] = _nobody
+        """Has a model say what comes next in the conversation of a run."""
         self._scope = scope
         """Agent to the functions it may call, by full name; None: every one."""
         self._types = lru_cache(MODULES_REMEMBERED)(self._cut)
@@ -62,13 +72,17 @@ class Discovery:
         """Return the look-ups."""
         return Catalog({"tools": PlainModule(name="tools", stub="", functions=LOOKUPS)})
 
-    async def perform(self, call: Call) -> Answer | Unknown:  # noqa: PLR0911 - a look-up each
+    async def perform(self, call: Call) -> Performed:  # noqa: PLR0911 - a look-up each
         """Answer a look-up."""
         arguments: dict[str, Any] = dict(call.arguments)
         try:
             match call.function:
                 case "tools.think":
                     return await self._think(call)
+                case "tools.reply":
+                    return await self.reply(call)
+                case "tools.spawn" | "tools.attempt":
+                    return await self.begin(call)
                 case "tools.services":
                     return Returned(value=self.services(call.agent))
                 case "tools.search":
@@ -191,6 +205,10 @@ class Discovery:
         ):
             types[cast("str", found[1] or found[2] or found[3])] = found[0]
         return types
+
+
+async def _nobody(call: Call) -> Performed:
+    return Raised(kind="RuntimeError", message=f"{call.function}: nobody answers it here")
 
 
 def _short(text: str) -> str:

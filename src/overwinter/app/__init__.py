@@ -1,10 +1,10 @@
 """The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
 
-import keyword
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
+from typing import Unpack
 
 import anyio
 
@@ -13,24 +13,26 @@ from overwinter.adapters.catalog_file import Hit, Pin, Refreshed, Source
 from overwinter.adapters.home import Home, open_home
 from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
+from overwinter.app.goals import Goals
 from overwinter.app.governance import Governance
 from overwinter.app.inbox import Inbox
 from overwinter.app.issuing import Issuing
 from overwinter.app.outbox import Outbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
+from overwinter.app.starting import Limited, Starting
 from overwinter.app.tokens import Access
 from overwinter.app.webhooks import Webhooks
 from overwinter.brief import brief
 from overwinter.catalog import Catalog
-from overwinter.check import Finding, render
+from overwinter.check import Finding
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import CheckFailed, Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
+from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
 from overwinter.events import Event, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
-from overwinter.store import CallRecord, Collected, NewRun, Page, RunRecord, Sent
+from overwinter.store import CallRecord, Collected, Page, RunRecord, Sent
 from overwinter.turn import Means
 from overwinter.values import Value
 from overwinter.worker import Pulse, Worker
@@ -80,6 +82,7 @@ class App:
             types=self._checks.types,
             check=self._checks.check_again,
         )
+        self._starting = Starting(config, parts, self._checks)
         self._worker = Worker(
             parts.store,
             means,
@@ -95,6 +98,9 @@ class App:
         """Model calls: who may make them, and what they cost."""
         self._outbox = Outbox(parts.models.file, parts.audit_keeping, means.owners)
         self.models.rung = self._outbox.ring
+        goals = Goals(config, parts, self.models)
+        parts.sources.discovery.begin, parts.sources.discovery.reply = self._starting.begin, goals.reply
+        self.models.purses = goals.purses
         self.governance = Governance(
             config, parts.store, parts.registry, self._worker, means, parts.clock, self.models, self.auditing.ring
         )
@@ -210,18 +216,22 @@ class App:
 
     async def start(  # noqa: PLR0913 - what a run begins with
         self,
-        source: str,
+        source: str | None = None,
         *,
+        goal: str | None = None,
         agent: str = "default",
-        name: str = "program",
+        name: str = "",
         inputs: Mapping[str, Value] | None = None,
         dedup: str | None = None,
         by: str = "",
+        **limits: Unpack[Limited],
     ) -> str:
-        """Check a program and make a run of it; return the run's id.
+        """Check a program and make a run of it, or have a model work at a goal; return the run's id.
 
         Args:
             source: the program.
+            goal: what is to be reached, in words; instead of a program.
+            limits: of a goal: `model`, `steps`, `usd`, `seconds`, and `after`, the run that it goes on from; see `Starting.goal`.
             agent: under whose identity it acts.
             name: for people.
             inputs: variables that the program starts with.
@@ -232,22 +242,14 @@ class App:
             CheckFailed: the program is wrong; nothing ran, and no run was made.
             NotFound: there is no such agent.
         """
-        for given in inputs or {}:
-            if not given.isidentifier() or keyword.iskeyword(given):
-                raise UsageError(f"{given!r} cannot be an input: it is no name that a program can use")
-        findings = await self.check(source, agent=agent, inputs=inputs)
-        if any(finding.is_certain for finding in findings):
-            raise CheckFailed(findings, render(findings, source))
-        new = NewRun(
-            run_id=self._parts.ids.new(),
-            agent=agent,
-            name=name,
-            program=source,
-            inputs=inputs or {},
-            checked=self._checks.types(source),
-            by=by,
+        if (source is None) == (goal is None):
+            raise UsageError("a run begins with a program or with a goal, one of the two")
+        self._agent(agent)
+        if goal is not None:
+            return await self._starting.goal(goal, agent=agent, name=name, dedup=dedup, by=by, **limits)
+        return await self._starting.program(
+            source or "", agent=agent, name=name or "program", inputs=inputs or {}, dedup=dedup, by=by
         )
-        return (await self._store.create(new, dedup=dedup)).run_id
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
         """Wait until a run has ended, is quarantined or its agent is revoked, and return it; after `timeout_s` as it stands."""
@@ -451,8 +453,10 @@ class App:
         """
         await self.run(run_id)
         event = Event(kind="cancelled", body={"by": by, "reason": reason})
+        below = await self._store.descendants(run_id)
         is_ended = await self._store.end(run_id, Status.CANCELLED, event, dedup=dedup and f"cancel {dedup}")
-        await self._worker.interrupt(run_id)
+        for each in (run_id, *below):
+            await self._worker.interrupt(each)
         return is_ended
 
     async def release(self, run_id: str, *, by: str, dedup: str | None = None) -> None:

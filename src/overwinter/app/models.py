@@ -3,7 +3,7 @@
 import logging
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
@@ -25,7 +25,7 @@ from overwinter.gateway.dialect import Asked
 from overwinter.gateway.prices import Unpriced
 from overwinter.principal import Principal
 
-__all__ = ["Listed", "Models", "Wish", "budgets_of"]
+__all__ = ["NUSD", "Listed", "Models", "Wish", "budgets_of"]
 
 _CALLS = logging.getLogger("overwinter.models")
 TENANT = "default"
@@ -94,6 +94,8 @@ class Models:
         self.gateway.cleaner.told = self.counters.redacted
         self.rung: Callable[[], None] = lambda: None
         """Told that a call has ended."""
+        self.purses: Callable[[str], Awaitable[tuple[Budget, ...]]] = _no_purse
+        """What the goals above a call of a run may cost, by the run."""
         self.thinker = Thinker(self.gateway.routes, self.dialects, self._for_program, default=config.gateway.model)
         """Answers `tools.think`."""
 
@@ -170,7 +172,9 @@ class Models:
     async def _for_program(self, asked: Asked, call: Call, sink: Sink) -> Line:
         """Answer a question of a program: a named call, so that after a crash nobody pays for it again."""
         wish = Wish(call=f"{call.run_id}:{call.index}", is_named=True)
-        return await self.answer(asked, call.agent, wish, sink, run_id=call.run_id)
+        caller = self.caller(call.agent, wish, run_id=call.run_id)
+        caller = replace(caller, budgets=(*caller.budgets, *await self.purses(call.run_id)))
+        return await self.gateway.answer(asked, caller, sink)
 
     def caller(self, agent: str, wish: Wish, *, run_id: str = "") -> Caller:
         """Return who asks, with the budgets that the call falls under."""
@@ -273,6 +277,10 @@ class Models:
         return self.file.totals(
             by, since_us=since_us, until_us=self._clock.now_us() + 1 if until_us is None else until_us
         )
+
+
+async def _no_purse(_: str) -> tuple[Budget, ...]:
+    return ()
 
 
 def _fields(line: Line) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ from overwinter.events import Answer, Call, Effect
 from overwinter.values import Value
 
 __all__ = [
-    "Asks", "Catalog", "Function", "Later", "Module", "Parameter", "Performed", "PlainModule", "Tools", "Unknown", "bind",
+    "Asks", "Began", "Catalog", "Function", "Later", "Module", "Parameter", "Performed", "PlainModule", "Tools", "Unknown", "bind",
 ]  # fmt: skip
 
 
@@ -114,7 +114,14 @@ class Asks:
     options: Sequence[str] | None = None
 
 
-Performed: TypeAlias = Answer | Unknown | Later | Asks
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """A run was begun: its end answers the call."""
+
+    run_id: str
+
+
+Performed: TypeAlias = Answer | Unknown | Later | Asks | Began
 
 
 class Tools(Protocol):

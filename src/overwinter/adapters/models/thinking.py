@@ -1,4 +1,4 @@
-"""`tools.think`: one question of a program to a model, through the gateway, and its answer as text or as checked data.
+"""What programs ask models through the gateway: a question, answered as text or as checked data, or the next word of a conversation.
 
 A call of a program is a named call: asked again after a crash, it gets the answer that it got, and nobody pays twice.
 """
@@ -6,25 +6,50 @@ A call of a program is a named call: asked again after a crash, it gets the answ
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from overwinter.events import Call, Raised, Returned
+from overwinter.gateway.budget import Line
 from overwinter.gateway.caller import Collected, Sink
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Routes
 from overwinter.values import Value
 
-__all__ = ["ANSWER_TOOL", "Ask", "Thinker"]
+__all__ = ["ANSWER_TOOL", "Ask", "Conversation", "Said", "Thinker"]
 
 ANSWER_TOOL = "answer"
 OUTPUT_TOKENS_MAX = 4_096
 """Unless the program says another limit."""
+CUT = ("length", "max_tokens", "MAX_TOKENS", "incomplete")
+"""How dialects say that an answer came to its limit."""
 PREFERRED: tuple[DialectName, ...] = ("messages", "chat", "responses", "gemini")
 KINDS = {"denied": "PermissionError", "revoked": "PermissionError", "budget": "PermissionError", "confidential": "PermissionError", "timeout": "TimeoutError", "invalid": "ValueError", "unknown-model": "LookupError", "unsupported": "ValueError", "too-large": "ValueError"}  # fmt: skip
 
-Ask = Callable[[Asked, Call, Sink], Awaitable[object]]
+Ask = Callable[[Asked, Call, Sink], Awaitable[Line]]
 """Answers a request for a call of a program, into a sink."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What a model is to go on with."""
+
+    model: str
+    """"": the default."""
+    system: str
+    turns: Sequence[tuple[Literal["user", "assistant"], str]]
+    """From the first of the user to the last of the user."""
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What it went on with."""
+
+    text: str
+    is_cut: bool
+    """Whether it came to `max_tokens` before its end."""
+    cost_nusd: int
 
 
 class Thinker:
@@ -37,29 +62,44 @@ class Thinker:
         """Ask a model, and return what it says."""
         try:
             question = _Question.of(call.arguments, self._default)
-            route = self._routes.of(question.model)
-        except ModelRefused as error:
-            return _raised(error.refusal)
         except ValueError as error:
             return Raised(kind="ValueError", message=f"tools.think: {error}")
-        spoken = route.targets[0].provider.dialects
-        name: DialectName | None = next((each for each in PREFERRED if each in spoken), None)
-        if name is None:
-            return Raised(
-                kind="ValueError",
-                message=f"{question.model} answers no questions: it speaks {', '.join(sorted(spoken))}",
-            )
-        dialect = self._dialects[name]
-        path, body = _BODIES[name](question)
-        sink = Collected()
+        sent = await self._sent(call, question)
+        return sent if isinstance(sent, Raised) else _answer(sent[0], question, sent[1])
+
+    async def converse(self, call: Call, conversation: Conversation) -> Said | Raised:
+        """Have a model say what comes next in a conversation."""
+        question = _Question(
+            prompt=conversation.turns[-1][1], model=conversation.model or self._default, system=conversation.system, schema=None,
+            max_tokens=conversation.max_tokens, temperature=None, earlier=tuple(conversation.turns[:-1]),
+        )  # fmt: skip
+        sent = await self._sent(call, question)
+        if isinstance(sent, Raised):
+            return sent
+        name, sink, line = sent
+        read = _read(name, question, sink)
+        if isinstance(read, Raised):
+            return read
+        text, stop = read
+        return Said(text=str(text), is_cut=stop in CUT, cost_nusd=line.cost_nusd or 0)
+
+    async def _sent(self, call: Call, question: "_Question") -> tuple[DialectName, Collected, Line] | Raised:
+        """Ask a question in a dialect that its model speaks; return which, what came, and its line in the ledger."""
         try:
-            asked = dialect.read(
-                "POST", path, {"content-type": "application/json"}, json.dumps(body, ensure_ascii=False).encode()
-            )
+            spoken = self._routes.of(question.model).targets[0].provider.dialects
+            name: DialectName | None = next((each for each in PREFERRED if each in spoken), None)
+            if name is None:
+                return Raised(
+                    kind="ValueError",
+                    message=f"{question.model} answers no questions: it speaks {', '.join(sorted(spoken))}",
+                )
+            path, body = _BODIES[name](question)
+            encoded = json.dumps(body, ensure_ascii=False).encode()
+            asked = self._dialects[name].read("POST", path, {"content-type": "application/json"}, encoded)
         except ModelRefused as error:
             return _raised(error.refusal)
-        await self._ask(asked, call, sink)
-        return _answer(name, question, sink)
+        sink = Collected()
+        return name, sink, await self._ask(asked, call, sink)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +110,8 @@ class _Question:
     schema: Mapping[str, Any] | None
     max_tokens: int
     temperature: float | None
+    earlier: tuple[tuple[str, str], ...] = ()
+    """What was said before, as user and assistant in turns."""
 
     @classmethod
     def of(cls, arguments: Mapping[str, Value], default: str) -> "_Question":
@@ -102,6 +144,7 @@ class _Question:
 
 def _chat(question: _Question) -> tuple[str, dict[str, Any]]:
     messages = [{"role": "system", "content": question.system}] if question.system else []
+    messages += _turns(question)
     body: dict[str, Any] = {
         "model": question.model,
         "messages": [*messages, {"role": "user", "content": question.prompt}],
@@ -116,7 +159,9 @@ def _chat(question: _Question) -> tuple[str, dict[str, Any]]:
 def _responses(question: _Question) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {
         "model": question.model,
-        "input": question.prompt,
+        "input": [*_turns(question), {"role": "user", "content": question.prompt}]
+        if question.earlier
+        else question.prompt,
         "max_output_tokens": question.max_tokens,
         "store": False,
     }
@@ -131,8 +176,11 @@ def _messages(question: _Question) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {
         "model": question.model,
         "max_tokens": question.max_tokens,
-        "messages": [{"role": "user", "content": question.prompt}],
+        "messages": [*_turns(question), {"role": "user", "content": question.prompt}],
     }
+    if question.earlier:  # what stands up to here is the beginning of the next request: the provider is to keep it
+        marked = {"type": "text", "text": question.prompt, "cache_control": {"type": "ephemeral"}}
+        body["messages"][-1] = {"role": "user", "content": [marked]}
     if question.system:
         body["system"] = question.system
     if question.schema is not None:
@@ -146,12 +194,22 @@ def _gemini(question: _Question) -> tuple[str, dict[str, Any]]:
     if question.schema is not None:
         config |= {"responseMimeType": "application/json", "responseJsonSchema": question.schema}
     body: dict[str, Any] = {
-        "contents": [{"role": "user", "parts": [{"text": question.prompt}]}],
+        "contents": [
+            *(
+                {"role": "model" if role == "assistant" else role, "parts": [{"text": text}]}
+                for role, text in question.earlier
+            ),
+            {"role": "user", "parts": [{"text": question.prompt}]},
+        ],
         "generationConfig": config,
     }
     if question.system:
         body["systemInstruction"] = {"parts": [{"text": question.system}]}
     return f"/v1beta/models/{question.model}:generateContent", body
+
+
+def _turns(question: _Question) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in question.earlier]
 
 
 def _temperature(question: _Question) -> dict[str, Any]:
@@ -165,6 +223,20 @@ _BODIES: Mapping[DialectName, Callable[[_Question], tuple[str, dict[str, Any]]]]
 
 def _answer(name: DialectName, question: _Question, sink: Collected) -> Returned | Raised:
     """Return what came, as the program gets it."""
+    read = _read(name, question, sink)
+    if isinstance(read, Raised):
+        return read
+    found, stop = read
+    if stop in CUT:
+        message = f"{question.model} was cut after {question.max_tokens} tokens: pass max_tokens=, or ask for less"
+        return Raised(kind="ValueError", message=message, code="cut")
+    if question.schema is None:
+        return Returned(value=found if isinstance(found, str) else json.dumps(found))
+    return _checked(found, question)
+
+
+def _read(name: DialectName, question: _Question, sink: Collected) -> tuple[Any, str] | Raised:
+    """Return what was said and why it stopped there."""
     try:
         read: Any = json.loads(b"".join(sink.parts))
     except ValueError:
@@ -172,15 +244,9 @@ def _answer(name: DialectName, question: _Question, sink: Collected) -> Returned
     if sink.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
         return _failed(read, sink.status)
     try:
-        found, stop = _READERS[name](read)
+        return _READERS[name](read)
     except (KeyError, IndexError, TypeError, AttributeError):
         return Raised(kind="OSError", message=f"{question.model} answered in a form that nobody knows", status=502)
-    if stop in ("length", "max_tokens", "MAX_TOKENS", "incomplete"):
-        message = f"{question.model} was cut after {question.max_tokens} tokens: pass max_tokens=, or ask for less"
-        return Raised(kind="ValueError", message=message, code="cut")
-    if question.schema is None:
-        return Returned(value=found if isinstance(found, str) else json.dumps(found))
-    return _checked(found, question)
 
 
 def _checked(found: Any, question: _Question) -> Returned | Raised:

@@ -15,7 +15,7 @@ from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import After, CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -50,7 +50,7 @@ RUNS = f"""
 select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
     status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE},
     (select min(due) from call where call.n = run.n), result, (select length(body) from snapshot where snapshot.n = run.n),
-    not {_IS_ACTIVE}
+    not {_IS_ACTIVE}, (select upper.id from run upper where upper.n = run.parent)
 from run join program on program.id = run.program"""
 CALLS = """
 select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
@@ -97,6 +97,8 @@ class RunRow:
     agent: str
     agent_epoch: int
     owner: str
+    is_child: bool
+    """Whether its end answers a call of another run."""
 
     def is_held(self, epoch: int) -> bool:
         """Whether this epoch still is the file's: a later opening has fenced every earlier one."""
@@ -155,7 +157,7 @@ def run_row(db: apsw.Connection, run_id: str) -> RunRow | None:
 _RUN_ROW = """
 select n, status, seq, events, receives > 0 and first is null, exists (select 1 from mail where mail.n = run.n),
     (select epoch from meta), coalesce(agent.state = 0 and agent.epoch = run.agent_epoch, 0), run.agent, run.agent_epoch,
-    coalesce(agent.owner, 'owner') from run left join agent on agent.name = run.agent where id = ?"""
+    coalesce(agent.owner, 'owner'), run.parent is not null from run left join agent on agent.name = run.agent where id = ?"""
 
 
 def is_open(db: apsw.Connection, n: int, index: int) -> bool:
@@ -359,6 +361,7 @@ def run_record(row: tuple[Any, ...]) -> RunRecord:
         result=None if row[14] is None else values.decode(row[14]),
         snapshot_bytes=row[15] or 0,
         is_revoked=bool(row[16]),
+        parent=None if row[17] is None else from_bytes(row[17]),
     )
 
 
@@ -504,6 +507,9 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
         db.execute("delete from kept where n = ?", (n,))
         db.execute("delete from seen where n = ?", (n,))
         db.execute("delete from delivery where n = ?", (n,))
+        db.execute(
+            "update run set parent = null, parent_position = null where parent = ?", (n,)
+        )  # `n` may be another's later
         db.execute("delete from run where n = ?", (n,))
     return Collected(runs=len(old), events=events, programs=0, dedups=0)
 

@@ -1,6 +1,5 @@
 """The Store contract on SQLite."""
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ import anyio.to_thread
 import apsw
 
 from overwinter import values
-from overwinter.adapters.sqlite import agents, audited, gates, rows, voting
+from overwinter.adapters.sqlite import agents, audited, family, gates, rows, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
@@ -22,12 +21,14 @@ from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.tokens import SqliteTokens
 from overwinter.adapters.sqlite.voting import Ballot
+from overwinter.adapters.sqlite.watching import Watching
 from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
 from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
-from overwinter.errors import Revoked, UsageError
+from overwinter.errors import Conflict, OverwinterError, Revoked, UsageError
 from overwinter.events import Answer, Call, CallState, Event, Returned, Status
 from overwinter.ids import Ids, from_bytes, to_bytes
+from overwinter.lineage import SPAWNS
 from overwinter.snapshot import key_id
 from overwinter.store import (
     FILE_PARTS,
@@ -114,9 +115,7 @@ class SqliteStore:
         self.audit_keeping = AuditKeeping(path, self._writer, seal)
         self.deliveries = SqliteDeliveries(path, self._writer, reading)
         """What webhooks are to be told, in the same commits."""
-        self._woken: set[str] = set()
-        self._has_woken = asyncio.Event()
-        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._watching = Watching(self._length)
         self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
 
     # --- Leases and wake-ups -----------------------------------------------------------------------------------------
@@ -127,54 +126,19 @@ class SqliteStore:
 
     async def woken(self) -> frozenset[str]:
         """Wait until runs may have become ready; return them."""
-        await self._has_woken.wait()
-        self._has_woken.clear()
-        woken, self._woken = frozenset(self._woken), set()
-        return woken
+        return await self._watching.woken()
 
     async def watch(self, run_id: str, since: int) -> None:
         """Return when the run's journal has an event at position `since`."""
-        while True:
-            future = asyncio.get_running_loop().create_future()
-            watchers = self._watchers.setdefault(run_id, [])
-            watchers.append(future)
-            try:
-                row = self._one("select events from run where id = ?", to_bytes(run_id))
-                if row is None or row[0] > since:
-                    return
-                await future
-            finally:
-                if future in watchers:
-                    watchers.remove(future)
-                if not watchers and self._watchers.get(run_id) is watchers:
-                    del self._watchers[run_id]
+        await self._watching.watch(run_id, since)
 
     def _tell(self, group: list[Job]) -> None:
-        """On the event loop: hand a group's results out, wake who waits for them."""
         self.deliveries.ring()
-        for job in group:
-            if job.wrote is not None and job.wrote.is_revoked:
-                self._tell_all()
-            if job.wrote is not None and job.wrote.grown is not None:
-                for future in self._watchers.pop(job.wrote.grown, ()):
-                    if not future.done():
-                        future.set_result(None)
-                if job.wrote.is_woken:
-                    self._woken.add(job.wrote.grown)
-                    self._has_woken.set()
-            if job.future.done():
-                continue  # its caller was cancelled
-            if job.error is not None:
-                job.future.set_exception(job.error)
-            else:
-                assert job.wrote is not None
-                job.future.set_result(job.wrote.result)
+        self._watching.tell(group)
 
-    def _tell_all(self) -> None:
-        for futures in self._watchers.values():
-            for future in futures:
-                if not future.done():
-                    future.set_result(None)
+    def _length(self, run_id: str) -> int | None:
+        row = self._one("select events from run where id = ?", to_bytes(run_id))
+        return None if row is None else row[0]
 
     # --- Turns -------------------------------------------------------------------------------------------------------
 
@@ -184,13 +148,19 @@ class SqliteStore:
         inputs = values.encode(dict(run.inputs))
         body = {"program": digest.hex(), "inputs": dict(run.inputs), "agent": run.agent, "name": run.name}
         body |= {"by": run.by} if run.by else {}
+        body |= {"parent": run.origin.run_id, "call": run.origin.index} if run.origin is not None else {}
         event = Event(kind="created", body=body)
 
-        def act(db: apsw.Connection) -> Wrote[Created | None]:
+        def act(db: apsw.Connection) -> Wrote[Created | OverwinterError]:
             now = self._clock.now_us()
             agent_epoch = agents.enrolled(db, run.agent)
             if agent_epoch is None:
-                return Wrote(None)
+                return Wrote(Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it"))
+            if run.origin is not None:
+                if (earlier := family.child(db, run.origin)) is not None:
+                    return Wrote(Created(run_id=earlier, is_new=False))
+                if why := family.refused(db, run.origin):
+                    return Wrote(Conflict(why))
             if dedup is not None:
                 for (earlier,) in db.execute("select run from started where dedup = ?", (dedup,)):
                     return Wrote(Created(run_id=from_bytes(earlier), is_new=False))
@@ -201,14 +171,22 @@ class SqliteStore:
                 "values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
                 (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked, agent_epoch),
             )
-            rows.append(db, db.last_insert_rowid(), 0, rows.epoch_held(db), now, (event,))
+            n = db.last_insert_rowid()
+            if run.origin is not None:
+                family.put(db, n, run.origin)
+            rows.append(db, n, 0, rows.epoch_held(db), now, (event,))
             entries = [audited.started(run, agent_epoch, event)] if run.by else []
             return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True, audited=entries)
 
         created = await self._writer.submit(act)
-        if created is None:
-            raise Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it")
+        if isinstance(created, OverwinterError):
+            raise created
         return created
+
+    async def descendants(self, run_id: str) -> Sequence[str]:
+        """Return the runs below one that have not ended."""
+        with guarded(self._path):
+            return family.descendants(self._reading, run_id)
 
     async def ready(self, leases: Sequence[Lease], limit: int) -> Ready:
         """Return ready runs and the next instant at which time makes one ready."""
@@ -244,7 +222,13 @@ class SqliteStore:
                 return Wrote(Verdict.STALE)
             has_mail, closed = rows.apply(db, row, turn, batch, now, self._ids)
             entries = audited.turn(row, turn, batch.events, closed)
-            return Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
+            wrote = Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
+            others: Sequence[family.Concerned] = ()
+            if turn.status is not Status.LIVE:
+                others = family.ended(db, row, turn.run_id, turn.status, batch.result, now, self._ids)
+            elif not SPAWNS.isdisjoint(closed.values()):
+                others = list(family.cut(db, row.n, turn.run_id, closed, now))
+            return family.told(wrote, others)
 
         return await self._writer.submit(act, can_wait=can_wait, is_short=batch.is_short)
 
@@ -296,8 +280,10 @@ class SqliteStore:
                 return Wrote(result=False)
             rows.see(db, row.n, dedup, now)
             rows.append_to(db, row, row.epoch, now, (event,))
-            rows.close_run(db, row.n, status, values.encode(dict(event.body)), now)
-            return Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
+            result = values.encode(dict(event.body))
+            rows.close_run(db, row.n, status, result, now)
+            wrote = Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
+            return family.told(wrote, family.ended(db, row, run_id, status, result, now, self._ids))
 
         return await (self._writer.submit_first(act) if is_first else self._writer.submit(act))
 

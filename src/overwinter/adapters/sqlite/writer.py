@@ -65,6 +65,8 @@ class Wrote(Generic[T]):
     """Whether that run may have become ready."""
     audited: Sequence[Entry] = ()
     """Entries of the audit log: they go with this commit, or it does not."""
+    others: Sequence[tuple[str, bool]] = ()
+    """More runs whose journal grew, and whether they may have become ready."""
     is_revoked: bool = False
     """Whether runs may have been stopped, whichever: all who watch one look again."""
 

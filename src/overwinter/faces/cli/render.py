@@ -187,6 +187,8 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
             return f"~  {call} will be tried again, attempt {body.get('attempt', 0) + 1} {safe(error)}".rstrip()
         case "continued":
             return f"~  {call} goes on: {safe(body['why'])}"
+        case "began":
+            return f"~  {call} began run {safe(body['run'])}"
         case "asked":
             return f"?  {call} asks {safe(body['person'])}: {safe(body['question'])}"
         case "gated":

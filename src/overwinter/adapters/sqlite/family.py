@@ -1,0 +1,123 @@
+"""Runs and the runs that they began, as rows. Each function is part of one commit, see rule 11 of the store."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import apsw
+
+from overwinter import journal, lineage, values
+from overwinter.adapters.sqlite import audited, rows
+from overwinter.adapters.sqlite.writer import Wrote
+from overwinter.audit import Entry
+from overwinter.events import Status
+from overwinter.ids import Ids, from_bytes, to_bytes
+from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, Origin
+
+__all__ = ["Concerned", "child", "cut", "descendants", "ended", "put", "refused", "told"]
+
+T = TypeVar("T")
+_OPEN = f"({Status.LIVE}, {Status.QUARANTINED})"
+_PARENT = """
+select upper.id, call.function, call.position from run join run upper on upper.n = run.parent
+join call on call.n = upper.n and call.position = run.parent_position
+where run.n = ? and call.state <> 2"""
+_DEPTH = """
+with recursive above (n, depth) as (
+    select n, 1 from run where id = ?
+    union all select run.parent, depth + 1 from above join run using (n) where run.parent is not null and depth < 64)
+select max(depth) from above"""
+_DESCENDANTS = f"""
+with recursive below (n) as (
+    select run.n from run join run upper on run.parent = upper.n where upper.id = ?
+    union all select run.n from below join run on run.parent = below.n)
+select id from below join run using (n) where status in {_OPEN}"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concerned:
+    """A run that the end of another one concerns."""
+
+    run_id: str
+    is_woken: bool
+    """Whether it may have become ready."""
+    audited: Sequence[Entry]
+
+
+def child(db: apsw.Connection, origin: Origin) -> str | None:
+    """Return the run that a call has begun; None: it has begun none."""
+    sql = "select run.id from run join run upper on run.parent = upper.n where upper.id = ? and run.parent_position = ?"
+    return next(
+        (from_bytes(found) for (found,) in list(db.execute(sql, (to_bytes(origin.run_id), origin.index)))), None
+    )
+
+
+def put(db: apsw.Connection, n: int, origin: Origin) -> None:
+    """Write down which call began a run."""
+    sql = "update run set parent = (select n from run where id = ?), parent_position = ? where n = ?"
+    db.execute(sql, (to_bytes(origin.run_id), origin.index, n))
+
+
+def told(wrote: Wrote[T], others: Sequence[Concerned]) -> Wrote[T]:
+    """Return what a commit did, with the runs that it concerns too."""
+    if others:
+        wrote.others = [(each.run_id, each.is_woken) for each in others]
+        wrote.audited = [*wrote.audited, *(entry for each in others for entry in each.audited)]
+    return wrote
+
+
+def refused(db: apsw.Connection, origin: Origin) -> str:
+    """Return why a call may begin no run; "" if it may."""
+    row = rows.run_row(db, origin.run_id)
+    if row is None or row.status is not Status.LIVE or not rows.is_open(db, row.n, origin.index):
+        return f"the call {origin.run_id}:{origin.index} that would begin a run waits for nothing any more"
+    ((depth,),) = db.execute(_DEPTH, (to_bytes(origin.run_id),))
+    if depth >= DEPTH_MAX:
+        return f"runs begin runs over at most {DEPTH_MAX} generations: let the program do the work itself"
+    ((live,),) = db.execute(f"select count(*) from run where parent = ? and status in {_OPEN}", (row.n,))
+    if live >= CHILDREN_MAX:
+        return f"a run has at most {CHILDREN_MAX} children at a time: wait for some of them"
+    return ""
+
+
+def descendants(db: apsw.Connection, run_id: str) -> list[str]:
+    """Return the runs below one that have not ended."""
+    return [from_bytes(found) for (found,) in db.execute(_DESCENDANTS, (to_bytes(run_id),))]
+
+
+def ended(  # noqa: PLR0913, PLR0917 - what a run ended with
+    db: apsw.Connection, row: rows.RunRow, run_id: str, status: Status, result: bytes | None, now: int, ids: Ids
+) -> list[Concerned]:
+    """Answer the call that began a run, and cancel the runs that it began; its row says already that it has ended."""
+    found = list(cut(db, row.n, run_id, None, now))
+    if not row.is_child:
+        return found
+    for upper, function, position in list(db.execute(_PARENT, (row.n,))):
+        parent_id = from_bytes(upper)
+        parent = rows.run_row(db, parent_id)
+        if parent is None or parent.status not in (Status.LIVE, Status.QUARANTINED):
+            continue
+        value = None if result is None else values.decode(result)
+        answer = lineage.answer(function, run_id, status, value, is_kept=False)
+        event = journal.answered(position, answer)
+        rows.finished(db, parent.n, position)
+        rows.post(db, parent.n, ids.new(), position, rows.encode_answer(answer), now)
+        rows.append_to(db, parent, parent.epoch, now, (event,))
+        entries = audited.facts(parent, parent_id, (event,), function=function)
+        found.append(Concerned(run_id=parent_id, is_woken=True, audited=entries))
+    return found
+
+
+def cut(db: apsw.Connection, n: int, run_id: str, positions: Collection[int] | None, now: int) -> Iterator[Concerned]:
+    """Cancel the runs that a run began, all or those of some of its calls, and what they began."""
+    sql = f"select id, parent_position from run where parent = ? and status in {_OPEN}"
+    for found, position in list(db.execute(sql, (n,))):
+        child_id = from_bytes(found)
+        row = rows.run_row(db, child_id)
+        if row is None or (positions is not None and position not in positions):
+            continue
+        event = lineage.cut_off(run_id)
+        rows.append_to(db, row, row.epoch, now, (event,))
+        rows.close_run(db, row.n, Status.CANCELLED, values.encode(dict(event.body)), now)
+        yield Concerned(run_id=child_id, is_woken=False, audited=audited.facts(row, child_id, (event,)))
+        yield from cut(db, row.n, child_id, None, now)

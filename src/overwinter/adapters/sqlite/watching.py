@@ -1,0 +1,74 @@
+"""Who waits for what is committed: tasks that watch a run's journal, and the worker that is told which runs may be ready."""
+
+import asyncio
+from collections.abc import Callable
+
+from overwinter.adapters.sqlite.writer import Job
+
+__all__ = ["Watching"]
+
+
+class Watching:
+    """On the event loop; nothing of it is durable."""
+
+    def __init__(self, length: Callable[[str], int | None]) -> None:
+        self._length = length
+        """How many events a run's journal has; None: there is no such run."""
+        self._woken: set[str] = set()
+        self._has_woken = asyncio.Event()
+        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+
+    async def woken(self) -> frozenset[str]:
+        """Wait until runs may have become ready; return them."""
+        await self._has_woken.wait()
+        self._has_woken.clear()
+        woken, self._woken = frozenset(self._woken), set()
+        return woken
+
+    async def watch(self, run_id: str, since: int) -> None:
+        """Return when the run's journal has an event at position `since`."""
+        while True:
+            future = asyncio.get_running_loop().create_future()
+            watchers = self._watchers.setdefault(run_id, [])
+            watchers.append(future)
+            try:
+                length = self._length(run_id)
+                if length is None or length > since:
+                    return
+                await future
+            finally:
+                if future in watchers:
+                    watchers.remove(future)
+                if not watchers and self._watchers.get(run_id) is watchers:
+                    del self._watchers[run_id]
+
+    def tell(self, group: list[Job]) -> None:
+        """Hand a group's results out, and wake who waits for them."""
+        for job in group:
+            if job.wrote is not None and job.wrote.is_revoked:
+                self._tell_all()
+            if job.wrote is not None and job.wrote.grown is not None:
+                self._tell_of(job.wrote.grown, is_woken=job.wrote.is_woken)
+                for run_id, is_woken in job.wrote.others:
+                    self._tell_of(run_id, is_woken=is_woken)
+            if job.future.done():
+                continue  # its caller was cancelled
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                assert job.wrote is not None
+                job.future.set_result(job.wrote.result)
+
+    def _tell_of(self, run_id: str, *, is_woken: bool) -> None:
+        for future in self._watchers.pop(run_id, ()):
+            if not future.done():
+                future.set_result(None)
+        if is_woken:
+            self._woken.add(run_id)
+            self._has_woken.set()
+
+    def _tell_all(self) -> None:
+        for futures in self._watchers.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)

@@ -1,0 +1,206 @@
+"""What goes on in a run that works at a goal: the conversation as its journal has it, and what the model says next.
+
+See `brain`. Nothing of it is kept here but what saves reading a journal again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, cast
+
+import anyio.to_thread
+
+from overwinter import brain
+from overwinter.adapters.models import Conversation
+from overwinter.app.models import NUSD, Models
+from overwinter.app.parts import Parts
+from overwinter.brain import Exchange
+from overwinter.brief import brief
+from overwinter.catalog import Performed
+from overwinter.config import Config
+from overwinter.events import Call, Event, Raised, Returned, Status
+from overwinter.gateway.budget import Budget, Scope
+from overwinter.store import RunRecord
+from overwinter.values import Value
+
+__all__ = ["Goals"]
+
+REPLY = "tools.reply"
+TALKS_MAX = 256
+"""Conversations whose beginning is remembered."""
+PURSES_MAX = 10_000
+GENERATIONS_MAX = 50
+"""Goals that went on one from another."""
+OUTPUT_TOKENS_MAX = 8_192
+CHARACTERS_PER_TOKEN = 2
+"""At least: so a conversation fits a window of tokens, whatever it is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Talk:
+    """A conversation up to a place in its run's journal."""
+
+    position: int = 0
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    functions: Mapping[int, str] = field(default_factory=dict[int, str])
+    """Of the calls that have no answer yet, by index."""
+    exchanges: tuple[Exchange, ...] = ()
+    system: str = ""
+    """"": the model was told nothing yet."""
+
+
+class Goals:
+    """Has models work at goals."""
+
+    def __init__(self, config: Config, parts: Parts, models: Models) -> None:
+        self._config, self._parts, self._models = config, parts, models
+        self._store = parts.store
+        self._talks: dict[str, _Talk] = {}
+        self._purses: dict[str, tuple[Budget, ...]] = {}
+
+    async def reply(self, call: Call) -> Performed:
+        """Have the model say what comes next in the conversation of the call's run."""
+        talk = await self._talk(call.run_id)
+        if not isinstance(talk.inputs.get("goal"), str):
+            return Raised(
+                kind="RuntimeError", message=f"{REPLY}: this run has no goal to speak of: tools.think asks a model"
+            )
+        earlier = await self._earlier(talk)
+        system = talk.system or self._system(call.agent)
+        prompt = await self._prompt(call, talk, is_first=not earlier)
+        most = call.arguments.get("max_tokens", OUTPUT_TOKENS_MAX)
+        turns = brain.conversation(
+            [*earlier, *talk.exchanges], prompt, characters_max=self._window(talk.inputs["model"]) - len(system)
+        )
+        conversation = Conversation(model=talk.inputs["model"], system=system, turns=turns, max_tokens=most)
+        said = await self._models.thinker.converse(call, conversation)
+        if isinstance(said, Raised):
+            return said
+        program = None if said.is_cut else brain.program_in(said.text)
+        value: dict[str, Value] = {
+            "prompt": prompt, "text": said.text, "program": program, "is_cut": said.is_cut,
+            "cost_nusd": said.cost_nusd + await self._cost(call),
+        }  # fmt: skip
+        return Returned(value=value if talk.system else {**value, "system": system})
+
+    async def purses(self, run_id: str) -> tuple[Budget, ...]:
+        """Return what the goals above a call of a run may cost: a limit each, which all runs below it share."""
+        known = self._purses.get(run_id)
+        if known is None:
+            run = await self._store.run(run_id)
+            inputs = (await self._talk(run_id)).inputs
+            limit = inputs.get("usd") if "goal" in inputs and "steps" in inputs else None
+            above = () if run is None or run.parent is None else await self.purses(run.parent)
+            own = Budget(scope=Scope(kind="run", name=run_id), window="ever", limit_nusd=round((limit or 0) * NUSD))
+            known = (*above, own) if limit else above
+            while len(self._purses) >= PURSES_MAX:
+                del self._purses[next(iter(self._purses))]
+            self._purses[run_id] = known
+        return known
+
+    # --- The conversation --------------------------------------------------------------------------------------------
+
+    async def _talk(self, run_id: str) -> _Talk:
+        talk = self._talks.pop(run_id, _Talk())
+        while events := await self._store.journal(run_id, talk.position):
+            talk = _followed(run_id, talk, events)
+        while len(self._talks) >= TALKS_MAX:
+            del self._talks[next(iter(self._talks))]
+        self._talks[run_id] = talk
+        return talk
+
+    async def _earlier(self, talk: _Talk) -> list[Exchange]:
+        """Return what was said at the goals before this one."""
+        found: list[Exchange] = []
+        for _ in range(GENERATIONS_MAX):
+            before = talk.inputs.get("after")
+            if not isinstance(before, str):
+                break
+            talk = await self._talk(before)
+            found = [*talk.exchanges, *found]
+        return found
+
+    async def _prompt(self, call: Call, talk: _Talk, *, is_first: bool) -> str:
+        attempted = _table(call.arguments.get("attempted"))
+        heard = cast("list[Value]", call.arguments.get("heard") or [])
+        if not talk.exchanges:
+            texts = [brain.goal_of(talk.inputs["goal"], is_first=is_first)]
+        else:
+            texts = [await self._observed(attempted)] if attempted else []
+        return "\n".join([*texts, *([brain.heard(heard)] if heard else [])]) or "Go on."
+
+    async def _observed(self, attempted: Mapping[str, Any]) -> str:
+        """Return what came of a program, as the model is told it."""
+        match attempted.get("status"):
+            case "refused":
+                return str(attempted.get("why"))
+            case "cut":
+                return "Your reply was cut at its length limit, so nothing of it ran. Write a shorter program."
+            case "silent":
+                return "You said nothing. Reply with a program in a ```python block, or with your answer."
+            case _:
+                run = await self._store.run(str(attempted.get("run")))
+                return "Nothing is known of that program any more." if run is None else await self._came_of(run)
+
+    async def _came_of(self, run: RunRecord) -> str:
+        printed = str(await self._parts.handles.read(f"{run.run_id}:out"))
+        if run.status is Status.FINISHED:
+            return await anyio.to_thread.run_sync(partial(brain.finished, run.run_id, run.result, printed))
+        deeds, functions = list[str](), dict[int, str]()
+        since = 0
+        while events := await self._store.journal(run.run_id, since):
+            since = events[-1].position + 1
+            for event in events:
+                body = event.body
+                if event.kind == "called" and body["effect"] == "write":
+                    functions[body["index"]] = f"{body['function']} (line {body['line']})"
+                elif event.kind == "answered" and body["index"] in functions and "error" not in body:
+                    deeds.append(functions[body["index"]])
+        return brain.failed(run.run_id, run.result or {}, printed, deeds)
+
+    def _system(self, agent: str) -> str:
+        discovery = self._parts.sources.discovery
+        counts = discovery.counts(agent)
+        names = [hit.name for service in counts for hit in discovery.browse(agent, service)]
+        is_short = 0 < sum(counts.values()) <= brain.SIGNATURES_MAX
+        return brain.instructions(brief(counts), discovery.describe(agent, names) if is_short and names else "")
+
+    def _window(self, model: str) -> int:
+        declared = self._config.models.get(model)
+        tokens = declared.input_tokens_max if declared is not None else 0
+        known = tokens * CHARACTERS_PER_TOKEN if tokens else brain.WINDOW_CHARACTERS
+        return min(brain.WINDOW_CHARACTERS, known)
+
+    async def _cost(self, call: Call) -> int:
+        """Return what the model calls of the program before cost, which the loop counts with this one."""
+        run_id = _table(call.arguments.get("attempted")).get("run")
+        lines = self._models.lines(limit=1_000, wanted={"run": run_id}) if isinstance(run_id, str) else ()
+        return sum(line.cost_nusd or 0 for line in lines)
+
+
+def _table(value: Value) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _followed(run_id: str, talk: _Talk, events: Sequence[Event]) -> _Talk:
+    """Return a conversation with what more of its run's journal says."""
+    functions, exchanges, inputs, system = dict(talk.functions), list(talk.exchanges), talk.inputs, talk.system
+    for event in events:
+        body = event.body
+        match event.kind:
+            case "created":
+                inputs = body["inputs"]
+            case "called":
+                functions[body["index"]] = body["function"]
+            case "answered":
+                if functions.pop(body["index"], "") == REPLY and "error" not in body:
+                    value = body["value"]
+                    handle = f"{run_id}:{body['index']}"
+                    exchanges.append(Exchange(handle=handle, prompt=value["prompt"], text=value["text"]))
+                    system = value.get("system", system)
+            case _:
+                pass
+    return replace(
+        talk, position=events[-1].position + 1, inputs=inputs, functions=functions, exchanges=tuple(exchanges),
+        system=system,
+    )  # fmt: skip

@@ -1,0 +1,59 @@
+"""Runs that programs begin: whose call the end of a run answers, and with what.
+
+A child run acts under its parent's agent, or under one below it, so it can do nothing that its parent cannot. It lives no longer
+than the call that began it: when that is closed, or its parent ends, it is cancelled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from overwinter.events import Answer, Event, Raised, Returned, Status
+from overwinter.values import Value
+
+__all__ = ["ATTEMPT", "CHILDREN_MAX", "DEPTH_MAX", "SPAWN", "SPAWNS", "Origin", "answer", "cut_off"]
+
+SPAWN, ATTEMPT = "tools.spawn", "tools.attempt"
+SPAWNS = frozenset({SPAWN, ATTEMPT})
+"""Calls that begin a run: one gives its result or raises its error, the other says how it ended."""
+DEPTH_MAX = 8
+"""Generations of runs, the first included: a run that begins itself anew for ever ends here."""
+CHILDREN_MAX = 1_000
+"""Runs of one parent that may be live at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The call that begins a run."""
+
+    run_id: str
+    index: int
+
+
+def answer(function: str, run_id: str, status: Status, ended: Value, *, is_kept: bool) -> Answer:
+    """Return what a call is answered by the end of the run that it began.
+
+    Args:
+        function: that began it.
+        run_id: the child.
+        status: FINISHED, FAILED or CANCELLED.
+        ended: its value, or the body of the event that ended it.
+        is_kept: whether another run may go on with its variables.
+    """
+    if function == ATTEMPT:
+        return Returned(value={"run": run_id, "status": status.name.lower(), "is_kept": is_kept})
+    if status is Status.FINISHED:
+        return Returned(value=ended)
+    body: Mapping[str, Any] = ended
+    if status is Status.CANCELLED:
+        why = f" ({body['reason']})" if body.get("reason") else ""
+        message = f"run {run_id} was cancelled by {body.get('by') or 'somebody'}{why}"
+        return Raised(kind="RuntimeError", message=message, code="cancelled")
+    line = f", line {body['line']}" if body.get("line") else ""
+    message = f"run {run_id} failed{line}: {body.get('kind', 'error')}: {body.get('message', '')}"
+    return Raised(kind="RuntimeError", message=message, code="failed")
+
+
+def cut_off(parent: str) -> Event:
+    """Return the end of a run whose parent waits for it no more."""
+    return Event(kind="cancelled", body={"by": f"run {parent}", "reason": "nothing waits for it any more"})

@@ -1,0 +1,243 @@
+"""The agent loop: a model works at a goal, and what can go wrong with either."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kit import opened
+from models_kit import MODEL, config_of
+from overwinter.app import App
+from overwinter.declared import DeclaredBudget, DeclaredModel
+from overwinter.errors import NotFound, UsageError
+from overwinter.events import Status
+from overwinter.store import Page
+from overwinter.testing import ScriptedModel, finish, idle
+
+pytestmark = pytest.mark.anyio
+NOWHERE = "http://127.0.0.1:9"
+
+
+def says(program: str) -> str:
+    return f"I look.\n```python\n{program}\n```\n"
+
+
+def home(project, script, **settings: Any):
+    model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
+    return opened(project, config=config_of(NOWHERE, **settings), models=model)
+
+
+async def reached(app: App, goal: str = "Double 21", **limits: Any) -> Any:
+    run = await finish(app, await app.start(goal=goal, **limits))
+    assert run.status is Status.FINISHED, run.result
+    return run.result
+
+
+async def children(app: App, run_id: str) -> Sequence[Any]:
+    return [each for each in await app.runs(Page(limit=1_000)) if each.parent == run_id]
+
+
+@pytest.mark.claim("L1.loop")
+async def test_a_model_writes_programs_until_it_has_an_answer(project):
+    model = ScriptedModel([says("print('hm')\nawait shop.double(number=21)"), "It is 42."])
+    async with home(project, model) as app:
+        run_id = await app.start(goal="Double 21")
+        run = await finish(app, run_id)
+        (child,) = await children(app, run_id)
+    assert run.result["end"] == "done"
+    assert run.result["answer"] == "It is 42."
+    assert run.result["steps"] == 2
+    assert run.result["cost_usd"] > 0
+    assert child.result == 42
+    assert model.heard[0].text == "Your goal: Double 21"
+    assert model.heard[1].text == "Printed:\nhm\nValue: 42"
+
+
+@pytest.mark.claim("L1.check")
+async def test_a_program_that_the_check_refuses_costs_one_turn_and_does_nothing(project, ledger):
+    model = ScriptedModel([says("await shop.pay(cent=1)"), says("await shop.pay(cents=1)"), "paid"])
+    async with home(project, model) as app:
+        run_id = await app.start(goal="pay")
+        run = await finish(app, run_id)
+        assert len(await children(app, run_id)) == 1
+    assert run.result["end"] == "done"
+    assert ledger.read_text().splitlines() == ["pay 1"]
+    assert "nothing of it ran" in model.heard[1].text
+    assert "cents" in model.heard[1].text
+
+
+async def test_what_was_said_stands_byte_for_byte_before_what_is_said_next(project):
+    model = ScriptedModel([says("1"), says("2"), says("3"), "done"])
+    async with home(project, model) as app:
+        await reached(app)
+    for before, after in zip(model.heard, model.heard[1:], strict=False):
+        one, other = ([_plain(each) for each in heard.body["messages"]] for heard in (before, after))
+        assert other[: len(one)] == one
+        assert before.body["system"] == after.body["system"]
+
+
+def _plain(message: dict[str, Any]) -> tuple[str, str]:
+    content = message["content"]
+    return message["role"], content if isinstance(content, str) else content[0]["text"]
+
+
+async def test_a_failed_program_is_told_with_what_it_had_done(project, ledger):
+    del ledger
+    model = ScriptedModel([says("await shop.pay(cents=3)\n1 / 0"), "sorry"])
+    async with home(project, model) as app:
+        await reached(app)
+    assert "ZeroDivisionError" in model.heard[1].text
+    assert "(line 2)" in model.heard[1].text
+    assert "shop.pay (line 1)" in model.heard[1].text
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_model_that_never_ends_is_ended_by_its_steps(project):
+    async with home(project, lambda heard: says(str(heard.number))) as app:
+        result = await reached(app, steps=5)
+    assert (result["end"], result["steps"], result["answer"]) == ("steps", 5, None)
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_model_that_says_nothing_is_asked_once_more(project):
+    model = ScriptedModel(["", ""])
+    async with home(project, model) as app:
+        result = await reached(app)
+    assert result["end"] == "silent"
+    assert model.heard[1].text.startswith("You said nothing.")
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_model_whose_programs_are_all_refused_is_ended(project):
+    async with home(project, lambda _: says("await shop.nothing()")) as app:
+        result = await reached(app)
+    assert (result["end"], result["steps"]) == ("refused", 8)
+
+
+@pytest.mark.claim("L2.money")
+async def test_what_a_goal_may_cost_is_never_passed(project):
+    async with home(project, lambda _: says("await tools.think('more')")) as app:
+        run_id = await app.start(goal="spend", usd=0.1)
+        run = await finish(app, run_id)
+        runs = {run_id, *(each.run_id for each in await children(app, run_id))}
+        spent = sum(line.cost_nusd or 0 for line in app.models.lines(limit=1_000) if line.run_id in runs)
+    assert run.result["end"] == "money"
+    assert 0 < spent <= 100_000_000
+
+
+@pytest.mark.claim("L2.money")
+async def test_a_budget_of_the_agent_ends_it_as_well(project):
+    budgets = {"small": DeclaredBudget(of="agent:default", usd=0.09)}
+    async with home(project, lambda _: says("1"), budgets=budgets) as app:
+        result = await reached(app)
+    assert result["end"] == "money"
+    assert "budget" in result["why"]
+
+
+async def test_prose_is_an_answer(project):
+    async with home(project, ["Twice 21 is 42."]) as app:
+        assert (await reached(app))["answer"] == "Twice 21 is 42."
+
+
+@pytest.mark.claim("L1.family")
+@pytest.mark.claim("L3.steered")
+async def test_a_message_is_heard_before_the_next_step(project):
+    model = ScriptedModel([says("await tools.ask('p@x.example', 'which?')"), "ok"])
+    async with home(project, model) as app:
+        run_id = await app.start(goal="ask")
+        await idle(app)
+        (question,) = await app.questions()
+        await app.send(run_id, "Be quick.")
+        await app.answer(question.call.key, "that", by="p@x.example")
+        await finish(app, run_id)
+    assert model.heard[1].text == 'Value: "that"\nA person says: Be quick.'
+
+
+async def test_a_later_goal_goes_on_with_what_was_said(project):
+    model = ScriptedModel(["first answer", "second answer"])
+    async with home(project, model) as app:
+        first = await app.start(goal="one")
+        await finish(app, first)
+        result = await reached(app, "two", after=first)
+    assert result["answer"] == "second answer"
+    said = [_plain(each) for each in model.heard[1].body["messages"]]
+    assert said == [("user", "Your goal: one"), ("assistant", "first answer"), ("user", "Your next goal: two")]
+
+
+async def test_cancelling_a_goal_ends_the_program_that_it_waits_for(project):
+    async with home(project, [says("import asyncio\nawait asyncio.sleep(86400)")]) as app:
+        run_id = await app.start(goal="wait")
+        await idle(app)
+        await app.cancel(run_id, by="me")
+        (child,) = await children(app, run_id)
+    assert child.status is Status.CANCELLED
+
+
+@pytest.mark.parametrize("limits", [{"steps": 0}, {"steps": True}, {"usd": 0.0}, {"seconds": -1.0}])
+async def test_a_limit_that_is_none_is_refused(project, limits):
+    async with home(project, []) as app:
+        with pytest.raises(UsageError):
+            await app.start(goal="x", **limits)
+
+
+async def test_a_model_that_is_not_declared_is_refused_before_anything_begins(project):
+    config = replace(config_of(NOWHERE), models={"cheap": DeclaredModel(provider="mock", model=MODEL)})
+    async with opened(project, config=config, models=ScriptedModel([])) as app:
+        with pytest.raises(NotFound, match="cheap"):
+            await app.start(goal="x", model="chep")
+        with pytest.raises(UsageError):
+            await app.start(goal=" ")
+        assert not await app.runs(Page())
+
+
+# --- Runs that programs begin ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.claim("L1.family")
+async def test_a_program_gets_the_result_of_a_run_that_it_begins(project):
+    source = 'await tools.spawn("await shop.double(number=n)", inputs={"n": 4})'
+    async with opened(project) as app:
+        run = await finish(app, await app.start(source))
+        (child,) = await children(app, run.run_id)
+        kinds = [event.kind async for event in app.events(run.run_id)]
+    assert (run.result, child.result, child.agent) == (8, 8, run.agent)
+    assert kinds == ["created", "turn", "called", "began", "answered", "turn", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("await shop.nothing()", "nothing of it ran"),
+        ("import asyncio\nawait asyncio.sleep(86400)", "TimeoutError"),
+    ],
+)
+async def test_what_goes_wrong_with_a_child_is_raised_where_it_was_begun(project, program, why):
+    source = f"await tools.spawn({program!r}, timeout={0.05 if 'sleep' in program else 60})"
+    async with opened(project) as app:
+        run = await finish(app, await app.start(source))
+        found = await children(app, run.run_id)
+    assert run.status is Status.FAILED
+    assert why in f"{run.result['kind']}: {run.result['message']}"
+    assert all(each.status in (Status.FAILED, Status.CANCELLED) for each in found)
+
+
+@pytest.mark.claim("L1.family")
+async def test_no_child_outlives_its_parent(project):
+    sleeps = "import asyncio\nawait asyncio.sleep(86400)"
+    source = f"import asyncio\nawait asyncio.gather(tools.spawn({sleeps!r}), tools.receive(timeout=0.2))"
+    async with opened(project) as app:
+        run = await finish(app, await app.start(source))
+        (child,) = await children(app, run.run_id)
+    assert run.status is Status.FAILED
+    assert child.status is Status.CANCELLED
+    assert child.result["by"] == f"run {run.run_id}"
+
+
+async def test_runs_that_begin_themselves_come_to_an_end(project):
+    source = "source = tools_source\nawait tools.spawn(source, inputs={'tools_source': source})"
+    async with opened(project) as app:
+        run = await finish(app, await app.start(source, inputs={"tools_source": source}))
+        assert len(await app.runs(Page())) == 8
+    assert "generations" in run.result["message"]
