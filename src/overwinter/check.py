@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from overwinter.syntax import parse
 from overwinter.values import Value
 
 __all__ = [
@@ -148,7 +149,7 @@ def remaining(findings: Sequence[Finding], source: str, lines: Sequence[int]) ->
     or that names the function which holds it.
     """
     try:
-        body = ast.parse(source).body
+        body = parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return [finding for finding in findings if finding.is_certain]
     functions = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 from overwinter.subset.waiting import unwaited
+from overwinter.syntax import parse
 
 __all__ = ["SOURCE_BYTES_MAX", "SYNTAX_MISSING", "Lack", "called_by_name", "functions_named", "lacks"]
 
@@ -121,14 +122,14 @@ def lacks(source: str, modules: Collection[str], earlier: str = "") -> list[Lack
             Lack(line=1, column=0, what="program too long", advice=f"at most {SOURCE_BYTES_MAX >> 10} KB are taken")
         ]
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except SyntaxError as error:
         return [Lack(line=error.lineno or 1, column=error.offset or 0, what="syntax error", advice=error.msg)]
     except (ValueError, RecursionError, MemoryError) as error:
         return [
             Lack(line=1, column=0, what="the program cannot be read", advice=str(error) or "it is nested too deeply")
         ]
-    before = ast.parse(earlier).body if earlier else []
+    before = parse(earlier).body if earlier else []
     whole = ast.Module(body=[*before, *tree.body], type_ignores=[])
     judge = _Judge(bound=_bound_names(whole), standard=_standard_modules(whole), services=frozenset(modules))
     found = {
@@ -150,7 +151,7 @@ def functions_named(source: str, modules: Mapping[str, Sequence[str]]) -> dict[s
     other way than `module.name` gives all its functions.
     """
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     aliases = {name: name for name in modules if name not in _bound_names(tree)}
@@ -184,7 +185,7 @@ def called_by_name(source: str) -> tuple[frozenset[str], bool]:
     It may if it calls one whose name is not written there, or hands `tools` or `tools.call` on.
     """
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset(), False
     modules = {"tools"} - _bound_names(tree)

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from overwinter.syntax import parse
 from overwinter.values import Value
 
 __all__ = ["Kind", "Opaque", "Untold", "cedar_type", "required", "signature", "told"]
@@ -71,7 +72,7 @@ class Untold(Exception):
 def signature(stub: str) -> Mapping[str, Kind] | None:
     """Return the parameters of the last function in a stub; None if there is none, or it cannot be read."""
     try:
-        body = ast.parse(stub).body
+        body = parse(stub).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     functions = [each for each in body if isinstance(each, ast.AsyncFunctionDef | ast.FunctionDef)]
@@ -87,7 +88,7 @@ def signature(stub: str) -> Mapping[str, Kind] | None:
 
 def required(stub: str) -> frozenset[str]:
     """Return the parameters of the last function in a stub that every call has, and never as None."""
-    functions = [each for each in ast.parse(stub).body if isinstance(each, ast.AsyncFunctionDef | ast.FunctionDef)]
+    functions = [each for each in parse(stub).body if isinstance(each, ast.AsyncFunctionDef | ast.FunctionDef)]
     arguments = functions[-1].args
     plain = [*arguments.posonlyargs, *arguments.args]
     rows = [*zip(reversed(plain), reversed(arguments.defaults), strict=False)]

@@ -6,6 +6,7 @@ from typing import Any
 import pydantic_monty as monty
 
 from overwinter.adapters.monty.turn import Turn
+from overwinter.syntax import parse
 
 __all__ = ["holders"]
 
@@ -73,7 +74,7 @@ def _sizes(session: monty.MontySession, turn: Turn) -> list[tuple[str, int]]:
 def _module_names(turn: Turn) -> list[str]:
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     names = set(turn.program.inputs)
-    waiting: list[ast.AST] = [ast.parse(turn.program.source)]
+    waiting: list[ast.AST] = [parse(turn.program.source)]
     while waiting:
         for node in ast.iter_child_nodes(waiting.pop()):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

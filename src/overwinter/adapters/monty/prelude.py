@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from overwinter.syntax import parse
+
 __all__ = ["Rewritten", "rewrite"]
 
 SETTLE = """
@@ -59,7 +61,7 @@ class Rewritten:
 def rewrite(source: str) -> Rewritten:
     """Return the program with the sandbox functions of `tools` bound to their definitions."""
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Rewritten(prelude="", source=source, unbound=frozenset())  # the interpreter says what is wrong with it
     unbound = _unbound(tree)

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from overwinter.adapters.monty_checker.scopes import root
+from overwinter.syntax import parse
 
 __all__ = ["Checked", "Report", "called_as_seen", "checked_text", "parsed", "tool_names"]
 
@@ -106,7 +107,7 @@ def _without_future(program: str) -> str:
 def parsed(text: str) -> ast.Module:
     """Return the tree, or an empty one where this Python refuses what Monty took."""
     try:
-        return ast.parse(text)
+        return parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module(body=[], type_ignores=[])
 
