@@ -137,6 +137,7 @@ CLAIMS = {
     "L1.loop": "a model works at a goal by programs until it has an answer, each checked before it runs and told what came of it",
     "L1.check": "a program of a model that the check refuses costs one reply and has no effect",
     "L1.family": "the end of a child run answers the call that began it, once, and no child outlives what waits for it",
+    "L1.killed": "stopped at any point of the agent loop the goal is reached, nothing is done twice and each reply is paid once",
     "L2.limits": "a model that loops, says nothing or writes only broken programs comes to a typed end",
     "L2.money": "what a goal costs, with all the runs below it, never passes its limit",
     "L3.steered": "a message to a run with a goal is heard before its next step",

@@ -123,13 +123,26 @@ class _Api:
 
     async def start(self, request: Request) -> Response:
         body = await _body(request)
+        limits: dict[str, Any] = {
+            key: value
+            for key, kind in (
+                ("model", str),
+                ("steps", int),
+                ("usd", int | float),
+                ("seconds", int | float),
+                ("after", str),
+            )
+            if (value := _field(body, key, kind | None, None)) is not None
+        }
         run_id = await self._app.start(
-            _field(body, "source", str),
+            _field(body, "source", str | None, None),
+            goal=_field(body, "goal", str | None, None),
             agent=_field(body, "agent", str, "default"),
-            name=_field(body, "name", str, "program"),
+            name=_field(body, "name", str | None, None) or "",
             inputs=_field(body, "inputs", dict, {}),
             dedup=_key(request, body),
             by=body["by"],
+            **limits,
         )
         return JSONResponse({"id": run_id}, status_code=201)
 

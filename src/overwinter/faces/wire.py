@@ -92,6 +92,7 @@ def run(record: RunRecord, reason: str | None = None) -> dict[str, Value]:
         "is_revoked": record.is_revoked,
         "snapshot_bytes": record.snapshot_bytes,
         "program": record.program_digest,
+        "parent": record.parent,
         "result": readable(record.result),
     }
     return shown if reason is None else {**shown, "reason": reason}

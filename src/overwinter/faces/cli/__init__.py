@@ -4,11 +4,10 @@ import io
 import json
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, cast
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
@@ -17,14 +16,11 @@ from overwinter.errors import UsageError
 from overwinter.faces.cli.commands import Commands
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import After, Home, Json, Limit, Person, guarded, me, more, once, seconds
-from overwinter.faces.cli.render import TAIL, doubts, event_line, print_json, reached, safe, show, table
+from overwinter.faces.cli.render import TAIL, event_line, print_json, show, table
+from overwinter.faces.cli.running import follow, home_option, json_or_text, strict_json
 
 __all__ = ["cli"]
 
-ENDS = {"finished": 0, "failed": 20, "cancelled": 21, "quarantined": 22}
-DETACHED = 23
-SOURCE_BYTES_MAX = 3 << 20
-"""Largest program; with its inputs it must fit the server's 4 MB."""
 EVENTS_SHOWN = 50
 """Read back by `show`, of which it tells the last that people care about."""
 
@@ -35,7 +31,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Durable, type-checked Python programs that sleep for nothing and survive kill -9.\n\n"
     "Exit codes: 0 done, 2 wrong usage, 3 program refused, 4 not found, 5 conflict, 6 agent revoked, 7 not permitted, 10-16 the home or its server, 17 the audit log is wrong, "
-    "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on.",
+    "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on, 24 a goal ended without an answer.",
 )
 Run = Annotated[str, typer.Argument(help="A run's id, or the last letters of it", show_default=False)]
 
@@ -117,131 +113,6 @@ def _write_templates(directory: Path) -> list[str]:
 
 
 @command
-def run(  # noqa: PLR0913 - a command's options
-    file: Annotated[Path, typer.Argument(help="The program", show_default=False)],
-    *,
-    agent: Annotated[str, typer.Option("--agent", help="Under whose identity it acts")] = "default",
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", help="NAME=VALUE; the value is JSON if it reads as JSON, else text"),
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="For people; the file's name if not given")] = None,
-    is_detached: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once")] = False,
-    inputs_json: Annotated[
-        str | None, typer.Option("--input-json", help="All inputs as one JSON object; --input wins", show_default=False)
-    ] = None,
-    is_check_only: Annotated[bool, typer.Option("--check", "--check-only", help="Only check it; run nothing")] = False,
-    dedup: Annotated[str | None, typer.Option("--dedup", help="Start it once per key")] = None,
-    home: Home = None,
-    is_json: Json = False,
-) -> None:
-    """Check a program, run it, and show its calls as they happen. Ctrl-C leaves it running or asleep."""
-    source, place = _source(file), home_path(home)
-    given = {**_inputs_object(inputs_json), **_inputs(inputs or [])}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor that ends the command detaches it too
-    with open_door(place, is_worker=not (is_detached or is_check_only), is_json=is_json) as client:
-        if is_check_only:
-            checked = client.post("check", source=source, agent=agent, inputs=given)
-            _print_check(checked, is_json=is_json)
-            return
-        name = name or file.stem
-        body = {"source": source, "agent": agent, "inputs": given, "name": name, "dedup": dedup or once()}
-        run_id = client.post("runs", **body)["id"]
-        if is_detached:
-            print_json({"id": run_id}) if is_json else typer.echo(run_id)
-            return
-        try:
-            _follow(client, run_id, is_json=is_json)
-        except KeyboardInterrupt:
-            _say_detached(run_id, place)
-            raise typer.Exit(DETACHED) from None
-        ended = client.get("runs", run_id)
-        if is_json:
-            print_json(ended)
-        else:
-            for line in doubts(ended):
-                typer.echo(line, err=True)
-    raise typer.Exit(ENDS.get(ended["status"], DETACHED))
-
-
-def _print_check(checked: dict[str, Any], *, is_json: bool) -> None:
-    if is_json:
-        print_json(checked)
-    elif checked["is_accepted"]:
-        typer.echo("\n".join(["the program is accepted", *reached(checked["reach"])]))
-    else:
-        for finding in checked["findings"]:
-            typer.echo(f"line {finding['line']}: {safe(finding['message'])}", err=True)
-    raise typer.Exit(0 if checked["is_accepted"] else 3)
-
-
-def _follow(client: Any, run_id: str, *, is_json: bool, since: int = 0) -> None:  # noqa: ANN401 - a Client, imported late
-    names: dict[int, str] = {}
-    for event in client.follow("runs", run_id, "events", since=since):
-        if is_json:
-            print_json(event)
-        elif (line := event_line(event, names)) is not None:
-            typer.echo(line)
-
-
-def _say_detached(run_id: str, home: Path) -> None:
-    option, tail = _home_option(home), run_id[-TAIL:]
-    typer.echo(
-        f"\ndetached: run {run_id} is safe and goes on when a worker is up.\n"
-        f"  overwinter{option} logs {tail} -f    come back to it\n"
-        f"  overwinter{option} serve             keep a worker up, if none is",
-        err=True,
-    )
-
-
-def _home_option(home: Path) -> str:
-    """Return what a command that is shown needs to mean the same home."""
-    return "" if home == home_path(None) else f" --home {shlex.quote(str(home))}"
-
-
-def _source(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(SOURCE_BYTES_MAX + 1)
-        if len(raw) > SOURCE_BYTES_MAX:
-            raise UsageError(f"{file} is no program: it has more than {SOURCE_BYTES_MAX >> 20} MB")
-        return raw.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read as a program: {error}") from error
-
-
-def _inputs(words: list[str]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"{word!r} is no input: write --input NAME=VALUE")
-        given[name] = _json_or_text(text)
-    return given
-
-
-def _inputs_object(text: str | None) -> dict[str, Any]:
-    given: object = {} if text is None else _strict_json(text, "--input-json")
-    if not isinstance(given, dict):
-        raise UsageError("--input-json takes a JSON object: '{\"name\": value}'")
-    return cast("dict[str, Any]", given)
-
-
-def _json_or_text(text: str) -> Any:  # noqa: ANN401 - whatever the JSON says
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _strict_json(text: str, what: str) -> Any:  # noqa: ANN401 - whatever the JSON says
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{what} is not JSON: {error}") from error
-
-
-@command
 def ps(  # noqa: PLR0913 - a command's options
     *,
     is_all: Annotated[bool, typer.Option("--all", "-a", help="Ended runs too")] = False,
@@ -278,7 +149,7 @@ def show_run(run: Run, *, home: Home = None, is_json: Json = False) -> None:
             print_json(found)
             return
         events = client.get("runs", found["id"], "events", since=max(0, found["events"] - EVENTS_SHOWN))["events"]
-    typer.echo(show(found, events, _home_option(place)))
+    typer.echo(show(found, events, home_option(place)))
 
 
 @command
@@ -293,7 +164,7 @@ def logs(
     """Print a run's journal, one line an event."""
     with open_door(home_path(home), is_worker=is_following, is_json=is_json) as client:
         if is_following:
-            _follow(client, client.get("runs", run)["id"], is_json=is_json, since=since)
+            follow(client, client.get("runs", run)["id"], is_json=is_json, since=since)
             return
         names: dict[int, str] = {}
         while events := client.get("runs", run, "events", since=since)["events"]:
@@ -348,7 +219,7 @@ def send(  # noqa: PLR0913 - a command's options
     is_json: Json = False,
 ) -> None:
     """Send a message that the run's `tools.receive` returns."""
-    value = _strict_json(message, "the message") if is_strict else _json_or_text(message)
+    value = strict_json(message, "the message") if is_strict else json_or_text(message)
     with open_door(home_path(home), is_json=is_json) as client:
         sent = client.post("runs", run, "messages", message=value, dedup=dedup or once())
     print_json(sent) if is_json else typer.echo("sent" if sent["is_new"] else "it was sent before: nothing done")

@@ -12,6 +12,7 @@ from overwinter.faces.cli.guard import guarded
 __all__ = ["Commands"]
 
 PLACES = {
+    "run": "running.run",
     "tools": "tools.tools_cli",
     "agents": "identities.agents_cli",
     "inbox": "governing.inbox",

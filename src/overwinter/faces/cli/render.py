@@ -8,10 +8,24 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["doubts", "event_line", "print_json", "reached", "safe", "safe_lines", "show", "spent", "standing", "table"]
+__all__ = [
+    "doubts",
+    "event_line",
+    "outcome",
+    "print_json",
+    "reached",
+    "safe",
+    "safe_lines",
+    "show",
+    "spent",
+    "standing",
+    "table",
+]
 
 VALUE_LENGTH_MAX = 160
 CELL_LENGTH_MAX = 100
+SAID_LINES_MAX = 40
+"""Of a step of a conversation; `overwinter read` gives the rest."""
 EVENTS_SHOWN = 5
 TAIL = 8
 """Letters of an id that tables show; any command takes them."""
@@ -164,6 +178,27 @@ def event_line(event: Mapping[str, Any], names: dict[int, str]) -> str | None:
     return None if words is None else f"{_time(event['at'])} {words}"
 
 
+def outcome(result: Mapping[str, Any]) -> str:
+    """Return how a goal ended, for people."""
+    cost = f"{result['steps']} steps, {result['cost_usd']:.4f} USD"
+    if result["end"] == "done":
+        return f"\n{safe_lines(result['answer'])}\n\n({cost})"
+    why = {
+        "steps": "it came to its last step: raise --steps, and go on with --after",
+        "money": "its money is spent: raise --usd or the budget, and go on with --after",
+        "time": "its time has passed: go on with --after",
+    }.get(result["end"], result["why"])
+    return f"no answer ({cost}): {safe(why)}"
+
+
+def _said(value: Mapping[str, Any]) -> str:
+    """Return a step of a conversation: what a model was told, and what it said."""
+    told, said = (safe_lines(value[key]).strip().split("\n") for key in ("prompt", "text"))
+    return "\n".join(
+        [*(f"  > {line}" for line in told[:SAID_LINES_MAX]), *(f"  < {line}" for line in said[:SAID_LINES_MAX])]
+    )
+
+
 def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
     kind: str, body: Mapping[str, Any], names: dict[int, str]
 ) -> str | None:
@@ -180,6 +215,8 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
             return f"x  {call} denied: {safe(body['reason'])}"
         case "answered" if "error" in body:
             return f"<- {call} raised {safe(body['error']['kind'])}: {safe(body['error']['message'])}{_by(body)}"
+        case "answered" if call.endswith(" tools.reply"):
+            return _said(body["value"])
         case "answered":
             return f"<- {call} = {short(body['value'])}{_by(body)}"
         case "retried":
