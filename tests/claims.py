@@ -121,6 +121,8 @@ CLAIMS = {
     "T1.mutations": "with any one of its rules removed the suite goes red",
     "T2.model": "in the model of the protocol every rule is needed, and together they suffice",
     "U1.first_steps": "init and run work as the README says",
+    "U1.installed": "an installation into other clients is undone to the byte, and a second one changes nothing",
+    "U1.installed.kept": "what an installation does not edit stays byte for byte, and no secret is shown or lost",
     "U3.pages": "lists of runs, questions and agents come in bounded pages that join without a gap, whatever happens meanwhile",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
     "M1.programs": "a program asks models through the gateway alone: decided for its agent, counted, in the ledger under its run",

@@ -28,7 +28,7 @@ from typing import Any, cast
 from overwinter.config import is_secret
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["CLIENTS", "Imported", "files_of", "found_in", "named", "table_of"]
+__all__ = ["CLIENTS", "Imported", "files_of", "found_in", "is_ours", "is_that", "named", "table_of"]
 
 FILE_BYTES_MAX = 64 << 20
 """Claude Code keeps its history beside its servers."""
@@ -169,6 +169,35 @@ def table_of(name: str, entry: Imported, secret_path: Callable[[str], str]) -> t
     return "\n".join(lines) + "\n", {written[key]: secret for key, secret in entry.secrets.items()}
 
 
+def is_that(entry: Imported, table: Mapping[str, Any], secret: Callable[[str], str | None]) -> bool:
+    """Return whether the table of a service is this very server, with the same secrets.
+
+    Args:
+        entry: the server.
+        table: of `services.NAME`.
+        secret: text of a file of secrets, by its path as the configuration has it; None if it is none of ours.
+    """
+
+    def there(text: object) -> str:
+        whole = str(text)
+        if whole.startswith("file:") and (found := secret(whole.removeprefix("file:"))) is not None:
+            return found
+        return re.sub(
+            r"\$\{file:([^}]+)\}", lambda found: found[0] if (one := secret(found[1])) is None else one, whole
+        )
+
+    def here(text: str) -> str:
+        return re.sub(r"\0\d+\0", lambda found: entry.secrets[found[0]], text)
+
+    tables = [_texts(table.get(key)) for key in ("env", "headers")]
+    return (
+        there(table.get("mcp") or "") == here(entry.mcp)
+        and str(table.get("cwd") or "") == here(entry.cwd)
+        and [{key: there(value) for key, value in each.items()} for each in tables]
+        == [{key: here(value) for key, value in each.items()} for each in (entry.env, entry.headers)]
+    )
+
+
 # --- Files -------------------------------------------------------------------------------------------------------------
 
 
@@ -262,9 +291,14 @@ def _why_skipped(entry: Imported, server: Server, kind: str) -> str:
         return "its transport is not spoken here"
     if any("\0" in text for text in (*entry.words, *entry.env.values(), *entry.headers.values(), entry.cwd)):
         return "it holds a zero byte"
-    if entry.words and Path(entry.words[0]).name == "overwinter":
+    if is_ours(entry.words):
         return "it is overwinter itself"
     return ""
+
+
+def is_ours(words: Sequence[str]) -> bool:
+    """Return whether a command starts overwinter."""
+    return bool(words) and (Path(words[0]).name == "overwinter" or tuple(words[1:3]) == ("-m", "overwinter"))
 
 
 def _timeout_s(client: str, server: Server) -> float:

@@ -25,7 +25,7 @@ from overwinter.catalog import Asks, Later
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["BROKEN", "START_S_MAX", "Barred", "Lied", "Refused", "Server"]
+__all__ = ["BROKEN", "RESOURCES", "START_S_MAX", "Barred", "Lied", "Refused", "Server"]
 
 NOT_TAKEN = (-32_600, -32_601, -32_602)
 CLOSED = -32_000

@@ -28,6 +28,7 @@ PLACES = {
     "models": "models.model_cli",
     "webhooks": "webhooks.webhooks_cli",
     "audit": "audit.audit_cli",
+    "mcp": "installing.mcp_cli",
 }
 """Where each command stands: a module beside this one, and in it a function or a group."""
 
