@@ -149,7 +149,8 @@ class Service:
     """`[services.NAME]`: where a module of tools comes from."""
 
     python: str = ""
-    """Path of a Python module, looked for beside `overwinter.toml` first."""
+    """Path of a Python module, looked for beside `overwinter.toml` first; or of an object in one that offers functions by
+    itself, `"shop.desk:tools"`, as `overwinter.pydantic_ai.Offer` does."""
     openapi: str = ""
     """File or address of an OpenAPI or Swagger description, JSON or YAML; a path is relative to `overwinter.toml`."""
     mcp: str = ""
@@ -470,8 +471,9 @@ class _Reader:
                 if is_secret(key) and not (REFERENCE.fullmatch(value) or "${" in value):
                     words = f"holds references to secrets, {key} = 'env:NAME', 'file:PATH' or 'vault:NAME': itself it stays out of here"
                     raise self._wrong((*place, group), words)
-        if service.python and not all(part.isidentifier() for part in service.python.split(".")):
-            raise self._wrong((*place, "python"), f"is a module's name such as 'shop.billing', not {service.python!r}")
+        if service.python and not all(part.isidentifier() for part in re.split("[.:]", service.python)):
+            words = f"is a module's name such as 'shop.billing', or an object in one, 'shop.billing:desk', not {service.python!r}"
+            raise self._wrong((*place, "python"), words)
         if service.base_url and not service.base_url.startswith(("http://", "https://")):
             raise self._wrong((*place, "base_url"), f"begins with http:// or https://, unlike {service.base_url!r}")
         self._credential(place, service)

@@ -13,11 +13,11 @@ async def charge(*, invoice_id: int, amount_cents: int, key: Key) -> Receipt: ..
 A public function without a mark is a `write`: the safest thing to think of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NewType, TypeVar, overload
+from typing import Any, Literal, NewType, Protocol, TypeVar, overload
 
-__all__ = ["CallError", "Key", "Mark", "OutcomeUnknown", "idempotent", "mark_of", "read", "write"]
+__all__ = ["CallError", "Key", "Mark", "Offers", "OutcomeUnknown", "idempotent", "mark_of", "read", "write"]
 
 Key = NewType("Key", str)
 """Annotate a parameter with it, and the runtime fills in the call's idempotency key, `run:index`: the same in every attempt,
@@ -67,6 +67,22 @@ class CallError(Exception):
 
 class OutcomeUnknown(Exception):
     """A write left and no answer came. It is not tried again: a person is asked what became of it."""
+
+
+class Offers(Protocol):
+    """An object that offers functions by itself: `python = "module:object"` makes it a service."""
+
+    async def tools(self) -> Sequence[Mapping[str, Any]]:
+        """Return what it offers, as MCP writes tools: `name`, `description`, `inputSchema`, `outputSchema`, `annotations`.
+
+        Without `readOnlyHint` or `idempotentHint` a tool is a write. `isGated`: each call needs a person's word.
+        `timeoutSeconds`: the longest that one attempt may take.
+        """
+        ...
+
+    def call(self, name: str, arguments: Mapping[str, Any], key: Key) -> Awaitable[Any]:
+        """Carry out one attempt, and return plain data; errors are those of functions. `key` is the same in each attempt."""
+        ...
 
 
 @overload

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from overwinter import journal
-from overwinter.approval import Gate, digest
+from overwinter.approval import Gate, Need, digest
 from overwinter.catalog import Catalog, Function, bind
 from overwinter.check import Finding
 from overwinter.clock import SECOND_US
@@ -355,6 +355,11 @@ def permitted(
             code="changed",
         )
     decision = _decided(call, function, means)
+    if function.is_gated and isinstance(decision, Allow):
+        owner = principal_of(call.agent, call.run_id, means).owner
+        decision = Ask(
+            needs=(Need((owner,)),), reason="its author wants each call approved", policies=decision.policies
+        )
     if isinstance(decision, Ask):
         if (handle := unbound(call.arguments.values())) is not None:
             message = f"{call.function}: {decision.approver} would approve the file {handle} without its hash: pass on the handle as the call that brought the file returned it"

@@ -34,7 +34,7 @@ from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.functions import CallError, Key, OutcomeUnknown, mark_of
 from overwinter.stubs import Stubs
 
-__all__ = ["PythonTools", "load_python_tools"]
+__all__ = ["PythonTools", "imported", "load_python_tools", "meant"]
 
 CLOSE_S_MAX = 5.0
 KINDS_BY_STATUS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError",
@@ -70,7 +70,7 @@ async def load_python_tools(
     place = str(directory)
     if modules and place not in sys.path:
         sys.path.insert(0, place)
-    loaded = {service: _import(service, path) for service, path in modules.items()}
+    loaded = {service: imported(service, path) for service, path in modules.items()}
     bound: dict[str, _Bound] = {}
     catalog: dict[str, Module] = {}
     for service, module in loaded.items():
@@ -124,16 +124,21 @@ class PythonTools:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # ours: the run was cancelled, or the home closes
-            return _error(bound.declared, RuntimeError(f"it cancelled itself: {error}"))
+            return meant(bound.declared, RuntimeError(f"it cancelled itself: {error}"))
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises is an answer, sys.exit() too
-            return _error(bound.declared, error)
+            return meant(bound.declared, error)
         return Returned(value=_plain(value))
 
 
 # --- Making tools of functions ---------------------------------------------------------------------------------------
 
 
-def _import(service: str, path: str) -> ModuleType:
+def imported(service: str, path: str) -> ModuleType:
+    """Return the module of a service.
+
+    Raises:
+        ConfigInvalid: it cannot be imported.
+    """
     try:
         return importlib.import_module(path)
     except Exception as error:
@@ -249,7 +254,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _error(function: Function, error: BaseException) -> Answer | Unknown:  # noqa: PLR0911 - the table's rows
+def meant(function: Function, error: BaseException) -> Answer | Unknown:  # noqa: PLR0911 - the table's rows
     """Return what an error of a function means; the table stands at the top."""
     is_write = function.effect == "write"
     text = str(error) or type(error).__name__

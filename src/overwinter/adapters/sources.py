@@ -15,6 +15,7 @@ from overwinter.adapters.catalog_file import CatalogFile, Refreshed, Source, ope
 from overwinter.adapters.discovery import Discovery
 from overwinter.adapters.mcp_servers import McpServices, load_mcp
 from overwinter.adapters.openapi import Apis, Identify, load_apis
+from overwinter.adapters.python_offers import load_python_offers
 from overwinter.adapters.python_tools import load_python_tools
 from overwinter.adapters.vault import Vault
 from overwinter.catalog import Catalog, Function, Module, Performed, Tools, Unknown
@@ -68,7 +69,8 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         ConfigInvalid: a service cannot be loaded.
         HomeDamaged: the catalog's file cannot be read.
     """
-    modules = {name: service.python for name, service in services.items() if service.python}
+    modules = {name: each.python for name, each in services.items() if each.python and ":" not in each.python}
+    objects = {name: each for name, each in services.items() if ":" in each.python}
     described = {name: service for name, service in services.items() if service.openapi}
     servers = {name: service for name, service in services.items() if service.mcp}
     async with AsyncExitStack() as stack:
@@ -79,7 +81,8 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
         python = await stack.enter_async_context(
             load_python_tools(modules, directory=directory, threads_max=threads_max)
         )
-        _index(file, python.catalog.modules, clock.now_us())
+        offers = await stack.enter_async_context(load_python_offers(objects, directory=directory))
+        _index(file, {**python.catalog.modules, **offers.catalog.modules}, clock.now_us())
         vault = Vault(path.parent)
         apis = await stack.enter_async_context(
             load_apis(
@@ -99,7 +102,7 @@ async def open_sources(  # noqa: PLR0913 - what a home's tools are made of
                 servers, file, clock, handles, directory=directory, vault=vault, importing=importing, config=config
             )
         )
-        yield Sources(file, python, apis, mcp, sight, handles, think, value_bytes_max=value_bytes_max)
+        yield Sources(file, (python, offers), apis, mcp, sight, handles, think, value_bytes_max=value_bytes_max)
 
 
 class Sight(Protocol):
@@ -121,7 +124,7 @@ class Sources:
     def __init__(  # noqa: PLR0913, PLR0917 - every source once
         self,
         file: CatalogFile,
-        python: Tools,
+        python: Sequence[Tools],
         apis: Apis,
         mcp: McpServices,
         sight: Sight,
@@ -138,7 +141,7 @@ class Sources:
         self._looking = Lock()
         self._scope = lru_cache(AGENTS_REMEMBERED)(self._allowed)
         self.discovery = Discovery(file, lambda agent: self._scope(agent, sight.version), handles, think)
-        parts: Sequence[Tools] = (python, apis, mcp, self.discovery)
+        parts: Sequence[Tools] = (*python, apis, mcp, self.discovery)
         self._by_module = {name: part for part in parts for name in part.catalog.modules}
         self._catalog = Catalog({name: module for part in parts for name, module in part.catalog.modules.items()})
 

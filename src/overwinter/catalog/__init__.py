@@ -39,6 +39,8 @@ class Function:
     """Whether a search finds it."""
     fault: str = ""
     """Why it may not be called now, whoever asks; "" if it may."""
+    is_gated: bool = False
+    """Whether its author wants a person's word for each call: where the rules just allow it, the agent's owner is asked."""
     timeout_s: float = 60.0
     """The longest that one attempt may take."""
     attempts_max: int = 5
