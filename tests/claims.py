@@ -125,6 +125,8 @@ CLAIMS = {
     "U1.installed.kept": "what an installation does not edit stays byte for byte, and no secret is shown or lost",
     "U3.pages": "lists of runs, questions and agents come in bounded pages that join without a gap, whatever happens meanwhile",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
+    "G1.gated": "a tool whose author wants each call approved waits for a person though the rules allow it, and is called once",
+    "A1.pydantic_ai": "an agent of Pydantic AI asks models through the gateway, runs checked durable programs, and is approved in the inbox",
     "M1.programs": "a program asks models through the gateway alone: decided for its agent, counted, in the ledger under its run",
     "M2.hard": "what is spent and held never passes a limit, by any number of callers",
     "M2.chains": "what a child spends counts for every agent above it, and no limit of anybody is passed, over random chains",
