@@ -357,9 +357,7 @@ def permitted(
     decision = _decided(call, function, means)
     if function.is_gated and isinstance(decision, Allow):
         owner = principal_of(call.agent, call.run_id, means).owner
-        decision = Ask(
-            needs=(Need((owner,)),), reason="its author wants each call approved", policies=decision.policies
-        )
+        decision = Ask(needs=(Need((owner,)),), reason="its author wants each call approved")
     if isinstance(decision, Ask):
         if (handle := unbound(call.arguments.values())) is not None:
             message = f"{call.function}: {decision.approver} would approve the file {handle} without its hash: pass on the handle as the call that brought the file returned it"

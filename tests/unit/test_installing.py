@@ -3,14 +3,18 @@
 import json
 import stat
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import json5
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from overwinter.adapters.client_backups import Change, apply, undo
 from overwinter.adapters.client_edits import INSTALLED
 from overwinter.config import load
 from overwinter.errors import ConfigInvalid, UsageError
@@ -291,3 +295,32 @@ def test_the_count_is_of_what_the_servers_list_and_says_which_cannot_be_listed(b
     assert counts["one"]["tools"] == 1
     assert 50 < counts["one"]["bytes"] < 400
     assert "/no/such/command" in counts["gone"]["why"]
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+@pytest.mark.claim("U1.installed")
+@given(st.lists(st.tuples(st.none() | texts, texts), min_size=1, max_size=3), st.integers(1, 3), st.booleans())
+def test_whatever_was_installed_however_often_undo_brings_back_every_byte(files, times, dries):
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        before = {place / f"{number}.json": text for number, (text, _) in enumerate(files)}
+        for path, text in before.items():
+            if text is not None:
+                path.write_bytes(text.encode())
+        for time in range(times):
+            changes = [
+                Change(path=path, before=read(path), after=f"{after}{time}")
+                for path, (_, after) in zip(before, files, strict=True)
+            ]
+            apply(place / "home", changes)
+        if dries:
+            undo(place / "home", is_dry=True)
+        undo(place / "home")
+        assert {path: read(path) for path in before} == before
+        assert undo(place / "home") == []
+
+
+def read(path: Path) -> str | None:
+    return path.read_bytes().decode() if path.exists() else None

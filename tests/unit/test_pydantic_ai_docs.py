@@ -16,6 +16,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from overwinter.app import App
 from overwinter.config import load
 from overwinter.faces.server import serve
+from overwinter.pydantic_ai import Home
 from sdks import quiet
 
 pytestmark = [pytest.mark.anyio, quiet]
@@ -66,3 +67,31 @@ async def test_the_tutorial_works(place):
         stop.set()
     assert said[1]["value"] == 5000
     assert said[2] == "30.00 paid back for order 3"
+
+
+async def test_a_home_that_stops_is_waited_for(place):
+    home = Home.served(place / ".overwinter")
+    ended: list[Any] = []
+    async with home, anyio.create_task_group() as group:
+
+        async def ends(run_id: str) -> None:
+            ended.append(await home.ended(run_id))
+
+        for answers in (False, True):
+            stop, started = anyio.Event(), anyio.Event()
+            async with App.open(place / ".overwinter") as app, anyio.create_task_group() as serving:
+                serving.start_soon(serve, app, place / ".overwinter", lambda _, told=started: told.set(), stop)
+                await started.wait()
+                if not answers:
+                    run_id = await home.start("await tools.ask('ana@example.com', 'well?')")
+                    group.start_soon(ends, run_id)
+                    await home.asked("GET", f"runs/{run_id}")
+                else:
+                    while not (found := await app.questions()):  # noqa: ASYNC110 - a home rings for no question
+                        await anyio.sleep(0.005)
+                    await app.answer(found[0].call.key, "yes", by="ana@example.com")
+                    await app.result(run_id, 20)
+                    while not ended:  # noqa: ASYNC110 - the same
+                        await anyio.sleep(0.005)
+                stop.set()
+    assert ended[0]["result"] == "yes"

@@ -1,11 +1,13 @@
 """The way of an agent in Python to a home: its HTTP API, over the home's socket, TCP, or within the process."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import anyio
 import httpx2
 
 from overwinter.adapters.home import socket_path
@@ -21,6 +23,9 @@ REQUEST_S_MAX = 120.0
 """Longer than the longest that the home waits for a run."""
 WAIT_S_MAX = 50.0
 """How long one request waits for a run's end; then another one is made."""
+GONE_S_MAX = 60.0
+"""How long a home may be gone while a run of it is waited for."""
+PAUSE_S = 0.05
 MODEL_S_MAX = 600.0
 """Silence of a model's answer."""
 HERE = "http://overwinter"
@@ -96,14 +101,26 @@ class Home:
         return (await self.asked("POST", "runs", body))["id"]
 
     async def ended(self, run_id: str, patience_s: float | None = None) -> Mapping[str, Any]:
-        """Return a run once it does not go on by itself, or as it stands when the patience ends; None: never."""
-        left_s = patience_s
+        """Return a run once it does not go on by itself, or as it stands when the patience ends; None: never.
+
+        A home that stops is waited for: whoever opens it next has the run.
+
+        Raises:
+            ServerUnreachable: nobody has opened it again for `GONE_S_MAX`.
+        """
+        ends_s = math.inf if patience_s is None else anyio.current_time() + patience_s
+        heard_s = anyio.current_time()
         while True:
-            wait_s = WAIT_S_MAX if left_s is None else min(left_s, WAIT_S_MAX)
-            run = await self.asked("GET", f"runs/{run_id}/result", query={"wait_s": wait_s})
-            left_s = None if left_s is None else left_s - wait_s
-            if run["status"] != "live" or run["is_revoked"] or (left_s is not None and left_s <= 0):
-                return run
+            wait_s = max(0.0, min(ends_s - anyio.current_time(), WAIT_S_MAX))
+            try:
+                run = await self.asked("GET", f"runs/{run_id}/result", query={"wait_s": wait_s})
+                heard_s = anyio.current_time()
+                if run["status"] != "live" or run["is_revoked"] or heard_s >= ends_s:
+                    return run
+            except ServerUnreachable:
+                if anyio.current_time() > min(ends_s, heard_s + GONE_S_MAX):
+                    raise
+            await anyio.sleep(PAUSE_S)  # one that stops answers at once
 
     async def asked(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Mapping[str, Any] | None = None
