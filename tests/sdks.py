@@ -21,4 +21,8 @@ def of_anthropic(url: str, *, retries: int = 0, key: str = "k", **options: Any) 
 
 
 def of_google(url: str, *, key: str = "k", headers: Mapping[str, str] | None = None) -> Any:
-    return genai.Client(api_key=key, http_options={"base_url": url, "headers": dict(headers or {})}).aio
+    return google_client(url, key=key, headers=headers).aio
+
+
+def google_client(url: str, *, key: str = "k", headers: Mapping[str, str] | None = None) -> genai.Client:
+    return genai.Client(api_key=key, http_options={"base_url": url, "headers": dict(headers or {})})
