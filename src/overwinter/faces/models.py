@@ -9,7 +9,8 @@ Raw ASGI, for a call costs a third of what it would behind a router. Everything 
 | `/v1/messages`, `/v1/messages/count_tokens` | messages |
 | `/v1/embeddings` | embeddings |
 | `/v1beta/models/NAME:generateContent`, `:streamGenerateContent`, `:countTokens`, and below `/v1` | gemini |
-| `/v1/models`, `/v1beta/models` | the list, as the client's dialect has it |
+| `/v1/models`, `/v1beta/models`, and `/NAME` below | the list or one of it, as the client's dialect has it |
+| other paths of these providers | a refusal in their dialect: see `model_lists` |
 """
 
 import hashlib
@@ -18,13 +19,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overwinter.app import App
 from overwinter.app.models import Wish
+from overwinter.faces.model_lists import asked_model, listed, spoken
 from overwinter.faces.scopes import CALLER
 from overwinter.gateway.dialect import Dialect, DialectName
 from overwinter.gateway.refusal import ModelRefused, Refusal, Why
@@ -49,7 +50,6 @@ _RESPONSE = re.compile(r"/v1/responses/[A-Za-z0-9_-]{1,256}(/cancel)?")
 _GEMINI = re.compile(r"/v1(beta)?/models/[^/:]+:(generateContent|streamGenerateContent|countTokens)")
 SESSIONS = ("x-claude-code-session-id", "session-id", "x-session-id")
 """Headers by which Claude Code, Codex and opencode name a conversation; without one, all calls of a token are one."""
-LISTS = frozenset({"/v1/models", "/v1beta/models"})
 PROBES = frozenset({"/", "/api/hello"})
 """Asked with HEAD by clients that want to know whether anybody is there."""
 
@@ -82,8 +82,8 @@ class ModelsDoor:
         name = dialect_of(path)
         if name is not None:
             await self._answer(scope, receive, send, self._app.models.dialects[name])
-        elif path in LISTS and method == "GET":
-            await self._listed(scope, send)
+        elif (name := spoken(path, _headers(scope))) is not None:
+            await self._told(scope, send, name)
         elif path in PROBES and method == "HEAD":
             await _sent(send, 200, {}, b"")
         else:
@@ -125,18 +125,30 @@ class ModelsDoor:
         await anyio.sleep(drain_s)
         self._app.models.gateway.leave(sink.call)
 
-    async def _listed(self, scope: Scope, send: Send) -> None:
-        headers = _headers(scope)
+    async def _told(self, scope: Scope, send: Send, name: DialectName) -> None:
+        """Answer what is no call: about models, or that it is nothing of ours."""
         try:
-            agent, _ = self._agent(scope, headers)
+            model = asked_model(scope["method"], scope["path"])
+            agent, _ = self._agent(scope, _headers(scope))
+            names = [self._known(model, agent)] if model else self._app.models.permitted(agent)
         except ModelRefused as error:
-            body = json.dumps({"error": {"type": "permission_error", "message": error.refusal.message}}).encode()
-            await _sent(send, 403, {"content-type": "application/json"}, body)
+            wire = self._app.models.dialects[name].refused(error.refusal)
+            await _sent(send, wire.status, wire.headers, wire.body)
             return
-        names = self._app.models.permitted(agent)
-        await _sent(
-            send, 200, {"content-type": "application/json"}, json.dumps(_list(names, scope["path"], headers)).encode()
-        )
+        body = json.dumps(listed(names, name, is_one=bool(model))).encode()
+        await _sent(send, 200, {"content-type": "application/json"}, body)
+
+    def _known(self, model: str, agent: str) -> str:
+        """Return the name of a model that an agent may call, also one that a pattern stands for.
+
+        Raises:
+            ModelRefused: it may not, or there is none.
+        """
+        models = self._app.models
+        if not models.gateway.permitted(models.caller(agent, Wish(call="")), [model]):
+            message = f"agent {agent!r} may not call {model[:200]!r}: `overwinter models list` shows what it may"
+            raise ModelRefused(Refusal(why="unknown-model", message=message))
+        return model
 
     def _agent(self, scope: Scope, headers: Mapping[str, str]) -> tuple[str, Token | None]:
         """Return under whose identity a call is made, and the token that says so.
@@ -172,7 +184,7 @@ class InDialect:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        name = dialect_of(scope["path"])
+        name = dialect_of(scope["path"]) or spoken(scope["path"], _headers(scope))
         if name is None:
             await self._inner(scope, receive, send)
             return
@@ -341,22 +353,3 @@ def _is_aborted(headers: Mapping[str, str], otherwise: str) -> bool:
         message = f"{OURS}on-disconnect is 'drain' or 'abort', not {gone[:100]!r}"
         raise ModelRefused(Refusal(why="invalid", message=message))
     return gone == "abort"
-
-
-def _list(names: list[str], path: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    if path == "/v1beta/models" or "x-goog-api-key" in headers:
-        return {"models": [{"name": f"models/{each}", "displayName": each} for each in names]}
-    if "anthropic-version" in headers:
-        rows = [
-            {"type": "model", "id": each, "display_name": each, "created_at": "1970-01-01T00:00:00Z"} for each in names
-        ]
-        return {
-            "data": rows,
-            "has_more": False,
-            "first_id": names[0] if names else None,
-            "last_id": names[-1] if names else None,
-        }
-    return {
-        "object": "list",
-        "data": [{"id": each, "object": "model", "created": 0, "owned_by": "overwinter"} for each in names],
-    }
