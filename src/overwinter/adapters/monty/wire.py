@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from overwinter.values import Value
 
@@ -25,6 +25,8 @@ PARTS_MAX = 500
 """Parts of the values of one message: about 1 ms of the event loop. More is the client's work, in a thread."""
 DEPTH_MAX = 20
 PLACES_REMEMBERED = 1_000
+CALLS_REMEMBERED = 1_000
+"""Numbers of calls: those of every program begin anew."""
 TEXT_LENGTH_MAX = 16 << 10
 _LENGTH = struct.Struct("<I")
 _DOUBLE = struct.Struct("<d")
@@ -33,6 +35,8 @@ LENGTH_BYTES = _LENGTH.size
 _MORE = 0x80
 """Bit of a byte of a number that another one follows."""
 _SHORT = [bytes((number,)) for number in range(_MORE)]
+_NUMBER_KEYS, _PART_KEYS = ([bytes((field << 3 | wire,)) for field in range(_MORE >> 3)] for wire in (_VARINT, _BYTES))
+"""How a field begins, by its number: none that is sent is above 14."""
 _INT_BITS = 63
 
 
@@ -44,17 +48,16 @@ class Nonsense(ValueError):
     """Bytes that no interpreter sends. Kill the worker that sent them."""
 
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _reads(read: Callable[P, R]) -> Callable[P, R]:
+def _reads(read: Callable[[bytes], R]) -> Callable[[bytes], R]:
     """Have a reader of bytes that a worker sent, trusted in nothing, raise `Nonsense` where they make none."""
 
     @wraps(read)
-    def reads(*args: P.args, **kwargs: P.kwargs) -> R:
+    def reads(raw: bytes) -> R:
         try:
-            return read(*args, **kwargs)
+            return read(raw)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
             raise Nonsense(f"{read.__name__}: {error!r}") from error
 
@@ -86,11 +89,12 @@ def _varint(number: int) -> bytes:
 
 
 def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
+    return _NUMBER_KEYS[field] + (_SHORT[value] if value < _MORE else _varint(value))
 
 
 def _part(field: int, body: bytes) -> bytes:
-    return b"".join((_varint(field << 3 | _BYTES), _varint(len(body)), body))
+    size = len(body)
+    return _PART_KEYS[field] + (_SHORT[size] if size < _MORE else _varint(size)) + body
 
 
 def _request(field: int, body: bytes) -> bytes:
@@ -151,8 +155,14 @@ def length(raw: bytes, at: int) -> int:
 @_reads
 def head(event: bytes) -> tuple[int, bytes]:
     """Return the kind and the body of an event; what the interpreter counts besides stands behind it."""
-    key, at = _read(event, 0)
-    size, at = _read(event, at)
+    return _head(event)
+
+
+def _head(event: bytes) -> tuple[int, bytes]:
+    key, size, at = event[0], event[1], 2
+    if key >= _MORE or size >= _MORE:
+        key, at = _read(event, 0)
+        size, at = _read(event, at)
     return key >> 3, event[at : at + size]
 
 
@@ -182,6 +192,7 @@ def load(body: bytes) -> bytes:
     return _request(8, _part(1, body))
 
 
+@lru_cache(CALLS_REMEMBERED)
 def begun(call_id: int) -> bytes:
     """Return the request that lets a program go on whose call has begun."""
     return _request(4, _number(1, call_id) + _part(2, _number(3, call_id)))
@@ -296,17 +307,16 @@ def state(event: bytes) -> bytes:
     Raises:
         Unusual: there is none.
     """
-    kind, raw = head(event)
+    kind, raw = _head(event)
     if kind != Kind.DUMP_RESULT:
         raise Unusual("no state")
-    _, body = head(raw)
-    return body
+    return _head(raw)[1]
 
 
 @_reads
 def printed(event: bytes) -> list[str]:
     """Return the texts of a `Print` event."""
-    segments = [dict(_fields(segment)) for _, segment in _fields(head(event)[1])]
+    segments = [dict(_fields(segment)) for _, segment in _fields(_head(event)[1])]
     return [segment[2].decode() for segment in segments if 2 in segment]  # noqa: PLR2004 - the field
 
 
