@@ -9,7 +9,7 @@ import base64
 import json
 import json.encoder
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias, cast
@@ -40,6 +40,8 @@ _ATOMS = frozenset({str, int, bool, type(None)})
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
 FLAT_MAX = 16
+NESTED_MAX = 2
+"""Items and levels of what is looked through before it is rewritten: at most some thousand parts."""
 PARTS_MAX = 1 << 21
 """Items of all its lists and tables together, each as often as it stands there: about a second and 200 MB of ours."""
 
@@ -74,15 +76,21 @@ def decode(raw: bytes) -> Value:
     return _rich(json.loads(str(raw, "ascii")))
 
 
-def _is_plain(value: Value) -> bool:
-    """Whether a value is a small flat table: most facts are, and need no rewriting."""
-    if type(value) is not dict or len(cast("dict[Value, Value]", value)) > FLAT_MAX:
+def _is_plain(value: Value, levels: int = NESTED_MAX) -> bool:
+    """Whether a value is a small table or list of atoms, and of such tables and lists: most facts are, and need no rewriting."""
+    kind = cast("type[Any]", type(value))
+    if (kind is not dict and kind is not list) or levels < 0 or len(value) > FLAT_MAX:
         return False
-    table = cast("dict[Value, Value]", value)
-    for key, each in table.items():
-        if type(key) is not str or type(each) not in _ATOMS:
+    rows: Iterable[Value] = value
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        rows = value.values()
+    for each in rows:
+        if type(each) not in _ATOMS and not _is_plain(each, levels - 1):
             return False
-    return "$" not in table
+    return kind is list or "$" not in value
 
 
 class _Room:
