@@ -25,7 +25,7 @@ from overwinter.catalog import Catalog, Function, bind
 from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import SnapshotRefused, WakeDenied
-from overwinter.events import Answer, Call, Event, Raised, Status
+from overwinter.events import Answer, Call, Effect, Event, Raised, Status
 from overwinter.handles import unbound
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
@@ -172,8 +172,8 @@ def may_go_on(run: Loaded, means: Means) -> None:
     Raises:
         WakeDenied: they do not let it.
     """
-    principal, resource = principal_of(run.agent, run.run_id, means), Resource(name=_name(run.name), effect="wait")
-    match means.policy.decide(principal, "wake", resource, {}):
+    principal = principal_of(run.agent, run.run_id, means)
+    match means.policy.decide(principal, "wake", _waking(run.name), {}):
         case Allow():
             pass
         case Deny(reason=reason) | Ask(reason=reason):
@@ -386,7 +386,7 @@ def approvable(call: Call, person: str, means: Means) -> Decision:
 
 
 def _decided(call: Call, function: Function, means: Means, *, approved: bool = False) -> Decision:
-    resource = Resource(name=function.name, effect=function.effect, pin_ok=not function.fault, stub=function.stub)
+    resource = _called(function.name, function.effect, function.stub, pin_ok=not function.fault)
     principal = principal_of(call.agent, call.run_id, means)
     return means.policy.decide(principal, "call", resource, call.arguments, approved=approved)
 
@@ -452,10 +452,17 @@ def _opening(began: Began, outcome: Outcome) -> list[Event]:
     return [*events, journal.printed(outcome.output)] if outcome.output else events
 
 
+# Made at each turn, these two took a hundredth of it: a resource has ten fields.
 @lru_cache(NAMES_REMEMBERED)
-def _name(text: str) -> str:
-    """Return a run's name as a rule can speak of it."""
-    return re.sub(r"[^\w.@/-]+", "_", text)[:NAME_LENGTH_MAX] or "program"
+def _waking(name: str) -> Resource:
+    """Return a run that is to go on, its name as a rule can speak of it."""
+    return Resource(name=re.sub(r"[^\w.@/-]+", "_", name)[:NAME_LENGTH_MAX] or "program", effect="wait")
+
+
+@lru_cache(NAMES_REMEMBERED)
+def _called(name: str, effect: Effect, stub: str, *, pin_ok: bool) -> Resource:
+    """Return a function that is to be called."""
+    return Resource(name=name, effect=effect, pin_ok=pin_ok, stub=stub)
 
 
 def _after(run: Loaded, commit: Turn) -> Loaded:
