@@ -130,6 +130,8 @@ class NewRun:
     """Digest of the types that it was checked against; None: unknown."""
     by: str = ""
     """Who starts it; "": nobody that is known."""
+    only_reads: bool = False
+    """Whether none of its calls may change anything, whatever its agent may do."""
     origin: Origin | None = None
     """The call of another run that begins it, and that its end answers; None: it is nobody's child."""
 
@@ -181,6 +183,8 @@ class Loaded:
     """Calls whose timer has passed, ascending. A call may have mail as well; then the mail is its answer."""
     checked: bytes | None = None
     """Digest of the types that its program was checked against; None: unknown."""
+    only_reads: bool = False
+    """See `NewRun`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -301,6 +301,9 @@ def _blocked(began: Began, outcome: Blocked, means: Means) -> tuple[Turn, Snapsh
 def decide(began: Began, index: int, request: Request, means: Means) -> NewCall | Raised:
     """Return the intent of a requested call, or the error that the program gets instead of it."""
     bound = _bound(request, means)
+    if began.run.only_reads and not isinstance(bound, Raised) and bound[0].effect not in ("read", "wait"):
+        message = f"{bound[0].name} changes something ({bound[0].effect}), and this run may only read"
+        bound = Raised(kind="PermissionError", message=message, status=403, code="only-reads")
     if isinstance(bound, Raised):
         return bound
     function, arguments = bound
@@ -484,6 +487,7 @@ def _after(run: Loaded, commit: Turn) -> Loaded:
         due=(),
         checked=run.checked,
         agent_epoch=run.agent_epoch,
+        only_reads=run.only_reads,
     )
 
 

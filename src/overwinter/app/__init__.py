@@ -224,6 +224,7 @@ class App:
         inputs: Mapping[str, Value] | None = None,
         dedup: str | None = None,
         by: str = "",
+        only_reads: bool = False,
         **limits: Unpack[Limited],
     ) -> str:
         """Check a program and make a run of it, or have a model work at a goal; return the run's id.
@@ -232,6 +233,7 @@ class App:
             source: the program.
             goal: what is to be reached, in words; instead of a program.
             limits: of a goal: `model`, `steps`, `usd`, `seconds`, and `after`, the run that it goes on from; see `Starting.goal`.
+            only_reads: no call of the program may change anything, whatever the agent may do.
             agent: under whose identity it acts.
             name: for people.
             inputs: variables that the program starts with.
@@ -248,7 +250,13 @@ class App:
         if goal is not None:
             return await self._starting.goal(goal, agent=agent, name=name, dedup=dedup, by=by, **limits)
         return await self._starting.program(
-            source or "", agent=agent, name=name or "program", inputs=inputs or {}, dedup=dedup, by=by
+            source or "",
+            agent=agent,
+            name=name or "program",
+            inputs=inputs or {},
+            dedup=dedup,
+            by=by,
+            only_reads=only_reads,
         )
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:

@@ -1,14 +1,14 @@
 """How runs begin: with a program, checked first, or with a goal; for a person, or for a call of another run."""
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 from overwinter.app.checks import Checks
 from overwinter.app.parts import Parts
 from overwinter.brain import LOOP, REFUSALS_MAX, STEPS_MAX
 from overwinter.catalog import Began, Performed
-from overwinter.check import render
+from overwinter.check import Finding, line_of, render
 from overwinter.config import Config
 from overwinter.errors import CheckFailed, Denied, NotFound, OverwinterError, UsageError
 from overwinter.events import Call, Raised, Returned, Status
@@ -50,6 +50,7 @@ class Starting:
         dedup: str | None = None,
         by: str = "",
         origin: Origin | None = None,
+        only_reads: bool = False,
     ) -> str:
         """Check a program and make a run of it; return the run's id.
 
@@ -60,14 +61,25 @@ class Starting:
         for given in inputs:
             if not given.isidentifier() or keyword.iskeyword(given):
                 raise UsageError(f"{given!r} cannot be an input: it is no name that a program can use")
-        findings = await self._checks.check(source, agent, inputs)
+        findings = [*await self._checks.check(source, agent, inputs), *self._writing(source if only_reads else "")]
         if any(finding.is_certain for finding in findings):
             raise CheckFailed(findings, render(findings, source))
         new = NewRun(
             run_id=self._parts.ids.new(), agent=agent, name=name, program=source, inputs=inputs,
             checked=self._checks.types(source), by=by, origin=origin,
+            only_reads=only_reads,
         )  # fmt: skip
         return (await self._parts.store.create(new, dedup=dedup)).run_id
+
+    def _writing(self, source: str) -> Iterator[Finding]:
+        """Yield the functions of a program that change something."""
+        functions, _ = self._checks.reached(source)
+        for each in functions:
+            if each.effect not in ("read", "wait"):
+                message = f"{each.name} changes something ({each.effect}): this program may only read"
+                yield Finding(
+                    line=line_of(source, each.name), column=0, rule="only-reads", message=message, at=each.name
+                )
 
     async def goal(  # noqa: PLR0913 - what a run begins with
         self,

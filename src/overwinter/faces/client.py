@@ -135,6 +135,25 @@ class Client:
             raise wire.raised(_json(status, raw))
         return raw
 
+    def relay(self, place: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a body as it is to a path, on a connection of its own; return the status and body of the answer.
+
+        Raises:
+            ServerUnreachable: the connection broke.
+        """
+        failures = 0
+        while True:
+            try:
+                with closing(self._connect()) as connection:
+                    connection.request("POST", place, raw, {**self._headers(raw), **headers})
+                    response = connection.getresponse()
+                    return response.status, response.read()
+            except _Broken:
+                failures += 1
+                self._reach_again(failures)
+            except (OSError, http.client.HTTPException) as error:
+                raise wire.unreachable(str(self._path)) from error
+
     def follow(self, *place: str, since: int) -> Iterator[dict[str, Any]]:
         """Yield events as they come, until the run ends. A dropped connection is taken up where it broke."""
         failures = 0

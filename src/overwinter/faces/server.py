@@ -14,6 +14,7 @@ from overwinter.app import App
 from overwinter.faces.api import api
 from overwinter.faces.callers import PEER, uid_of
 from overwinter.faces.joined import Joined
+from overwinter.faces.mcp import McpDoor
 from overwinter.faces.models import ModelsDoor
 from overwinter.faces.tcp import Listener
 
@@ -61,7 +62,7 @@ async def serve(
         os.umask(before)
     listening.listen(1_024)
     config = uvicorn.Config(
-        ModelsDoor(api(app, stop), app, is_remote=False), log_level="warning", access_log=False, lifespan="off",
+        ModelsDoor(McpDoor(api(app, stop), app, is_remote=False), app, is_remote=False), log_level="warning", access_log=False, lifespan="off",
         ws="none",  # nobody speaks it, and a command that serves itself would load it
         timeout_graceful_shutdown=STOP_S, http=_Peered,
     )  # fmt: skip

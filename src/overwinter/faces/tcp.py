@@ -16,6 +16,7 @@ from overwinter.errors import UsageError
 from overwinter.faces.api import api
 from overwinter.faces.bearer import Bearer
 from overwinter.faces.joined import Joined
+from overwinter.faces.mcp import McpDoor
 from overwinter.faces.models import InDialect, ModelsDoor
 
 __all__ = ["LOOPBACK", "Port", "certified", "listen"]
@@ -57,7 +58,7 @@ class Listener:
     def config(self, app: App, stop: anyio.Event, stop_s: int) -> uvicorn.Config:
         """Return the server's settings."""
         names = (*self._port.names, self._port.host)
-        models = ModelsDoor(api(app, stop, is_remote=True), app, is_remote=True)
+        models = ModelsDoor(McpDoor(api(app, stop, is_remote=True), app, is_remote=True), app, is_remote=True)
         door = InDialect(Bearer(models, app.access, names, is_ended=models.is_ended), app)
         return uvicorn.Config(
             door,

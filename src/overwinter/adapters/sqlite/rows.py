@@ -327,6 +327,7 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
         due=due,
         checked=row[13],
         agent_epoch=row[14],
+        only_reads=bool(row[15]),
     )
 
 
@@ -337,7 +338,7 @@ union all select * from (select id, position, body from mail where n = ?1 and po
 order by id"""
 _LOAD = f"""
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
-    (select min(due) from call where call.n = run.n), checked, agent_epoch
+    (select min(due) from call where call.n = run.n), checked, agent_epoch, run.reads
 from run left join snapshot using (n) where id = ? and not_before <= ? and {_IS_ACTIVE}"""
 
 

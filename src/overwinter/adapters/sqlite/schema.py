@@ -107,11 +107,12 @@ create index delivery_run on delivery (n);
 FORMAT_4 = [DELIVERY_4, outbox.OUTBOX_4]
 
 # `run.parent`, `run.parent_position`: the call of another run that this run's end answers. `run.after`: the ended run with whose
-# variables it began.
+# variables it began. `run.reads`: whether it may only read.
 LINEAGE_5 = """
 alter table run add column parent integer;
 alter table run add column parent_position integer;
 alter table run add column after integer;
+alter table run add column reads integer not null default 0;
 create index run_child on run (parent, parent_position) where parent is not null;
 """
 FORMAT_5 = [LINEAGE_5]

@@ -167,9 +167,20 @@ class SqliteStore:
                 db.execute("insert into started values (?, ?, ?)", (dedup, to_bytes(run.run_id), now))
             program = rows.program_number(db, digest, run.program)
             db.execute(
-                "insert into run (id, agent, name, program, inputs, events, created, changed, checked, agent_epoch) "
-                "values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
-                (to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked, agent_epoch),
+                "insert into run (id, agent, name, program, inputs, events, created, changed, checked, agent_epoch, "
+                "reads) values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+                (
+                    to_bytes(run.run_id),
+                    run.agent,
+                    run.name,
+                    program,
+                    inputs,
+                    now,
+                    now,
+                    run.checked,
+                    agent_epoch,
+                    run.only_reads,
+                ),
             )
             n = db.last_insert_rowid()
             if run.origin is not None:

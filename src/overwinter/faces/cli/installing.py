@@ -24,7 +24,7 @@ __all__ = ["install", "mcp_cli"]
 LINE_CHARACTERS_MAX = 200
 CONTEXT_LINES = 2
 
-mcp_cli = typer.Typer(no_args_is_help=True, help="This home as an MCP server, in front of all others.")
+mcp_cli = typer.Typer(help="This home as an MCP server, in front of all others.")
 
 
 def install(  # noqa: PLR0913 - a command's options
@@ -70,9 +70,18 @@ def install(  # noqa: PLR0913 - a command's options
 mcp_cli.command("install")(guarded(install))
 
 
-@mcp_cli.callback()
-def mcp() -> None:
-    """This home as an MCP server, in front of all others."""
+@mcp_cli.callback(invoke_without_command=True)
+def mcp(
+    context: typer.Context,
+    *,
+    agent: Annotated[str, typer.Option("--agent", help="Under whose identity its clients act")] = "default",
+    home: Home = None,
+) -> None:
+    """This home as an MCP server over stdin and stdout: what a client starts. `serve` answers at /mcp too."""
+    if context.invoked_subcommand is None:
+        from overwinter.faces.cli.bridge import stdio  # noqa: PLC0415 - `install` needs no HTTP
+
+        guarded(stdio)(home_path(home), agent)
 
 
 def _planned(client: Sequence[str] | None, home: Path) -> "Plan":

@@ -1,0 +1,56 @@
+"""`overwinter mcp`: MCP over stdin and stdout, handed on to the home, line by line. It holds nothing, so it may be killed at any time."""
+
+import json
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, cast
+
+from overwinter.errors import OverwinterError
+from overwinter.faces.cli.door import open_door
+from overwinter.faces.client import Client
+
+__all__ = ["bridge"]
+
+AT_ONCE = 32
+"""Messages under way."""
+HEADERS = {"x-overwinter-bridge": "1"}
+
+
+def bridge(home: Path, agent: str, source: IO[bytes], target: IO[bytes]) -> None:
+    """Hand messages on until their source ends. A home that nobody serves is worked on for as long."""
+    lock = threading.Lock()
+    with open_door(home, is_worker=True, is_json=True) as client, ThreadPoolExecutor(AT_ONCE) as threads:
+        for line in source:
+            if line.strip():
+                threads.submit(_hand_on, client, agent, line, target, lock)
+
+
+def _hand_on(client: Client, agent: str, line: bytes, target: IO[bytes], lock: threading.Lock) -> None:
+    try:
+        _, raw = client.relay("/mcp", line, {**HEADERS, "x-overwinter-agent": agent})
+        answer = raw
+    except OverwinterError as error:
+        answer = _failed(line, str(error))
+    if answer:
+        with lock:
+            target.write(answer + b"\n")
+            target.flush()
+
+
+def _failed(line: bytes, message: str) -> bytes:
+    """Return what is answered to a message that reached nobody; nothing to a notification."""
+    try:
+        asked: Any = json.loads(line)
+        id_ = cast("dict[str, Any]", asked).get("id") if isinstance(asked, dict) else None
+    except ValueError:
+        id_ = None
+    if id_ is None:
+        return b""
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "error": {"code": -32603, "message": message}}).encode()
+
+
+def stdio(home: Path, agent: str) -> None:
+    """Hand messages on between a client that started this process, and the home."""
+    bridge(home, agent, sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,200 @@
+"""`POST /mcp`: one message in, one answer out. Raw ASGI before the API, as the models' door is.
+
+A client that leaves before it was told a run's id has ended what it asked for, from 2026-07-28 on; before, leaving means nothing, and
+whoever has the id waits on for the run from anywhere.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from overwinter.app import App
+from overwinter.errors import Denied, OverwinterError, UsageError
+from overwinter.faces.callers import actor_of
+from overwinter.faces.mcp import protocol, verbs
+from overwinter.faces.mcp.protocol import Asked, Fault
+from overwinter.faces.scopes import CALLER
+from overwinter.tokens import Token
+
+__all__ = ["AGENT", "BRIDGE", "PATH", "McpDoor"]
+
+PATH = "/mcp"
+AGENT = "x-overwinter-agent"
+"""Names the agent, where a token stands for several, or nobody needs one."""
+BRIDGE = "x-overwinter-bridge"
+"""On the home's own socket: the message came over stdio, so no header of HTTP says anything of it."""
+BODY_BYTES_MAX = 4 << 20
+SCOPE = "act"
+INTRODUCTION = (
+    "You act by Python programs. search finds functions, describe shows their types, query runs a program that only reads, execute one "
+    "that acts. Each is type-checked before anything runs. A program may run for days: you get its run, and wait for it.\n\n"
+)
+"""Stands alone where a client keeps no more than the first 512 characters."""
+
+
+@dataclass(slots=True)
+class _Under:
+    """A call under way."""
+
+    run_id: str | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class McpDoor:
+    """An ASGI application before another: answers what is sent to `/mcp`.
+
+    Args:
+        inner: gets everything else.
+        app: whose programs.
+        is_remote: it stands behind `bearer.Bearer`, which leaves a token in the scope.
+    """
+
+    def __init__(self, inner: ASGIApp, app: App, *, is_remote: bool) -> None:
+        self._inner, self._app, self._is_remote = inner, app, is_remote
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["path"] != PATH:
+            await self._inner(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await _sent(send, 405, None, {"allow": "POST"})
+            return
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        is_bridged = not self._is_remote and BRIDGE in headers
+        try:
+            asked = protocol.read(await _body(receive, headers), {} if is_bridged else headers)
+        except Fault as error:
+            await _sent(send, error.status, protocol.fault(error))
+            return
+        try:
+            status, body = await self._answer(asked, scope, headers, receive)
+        except Fault as error:
+            error.id = asked.id
+            status, body = error.status if asked.is_present else 200, protocol.fault(error)
+        await _sent(send, status, body)
+
+    async def _answer(
+        self, asked: Asked, scope: Scope, headers: Mapping[str, str], receive: Receive
+    ) -> tuple[int, dict[str, Any] | None]:
+        if asked.id is None:
+            return 202, None
+        try:
+            agent = self._agent(scope, headers)
+        except OverwinterError as error:
+            raise Fault(-32602, str(error), status=403) from error
+        match asked.method:
+            case "initialize" if not asked.is_present:
+                return 200, protocol.result(asked, protocol.initialized(asked, self._instructions(agent)))
+            case "ping" if not asked.is_present:
+                return 200, protocol.result(asked, {})
+            case "server/discover" if asked.is_present:
+                told: dict[str, Any] = {
+                    "supportedVersions": [protocol.PRESENT, *protocol.EARLIER], "capabilities": {"tools": {}},
+                    "instructions": self._instructions(agent),
+                }  # fmt: skip
+                return 200, protocol.result(asked, told, is_listed=True)
+            case "tools/list":
+                return 200, protocol.result(asked, {"tools": verbs.LISTED}, is_listed=True)
+            case "tools/call":
+                return 200, await self._call(asked, agent, str(actor_of(scope, "")), receive)
+            case _:
+                raise Fault(-32601, f"{asked.method[:100]!r} is no method here", status=404)
+
+    async def _call(self, asked: Asked, agent: str, by: str, receive: Receive) -> dict[str, Any]:
+        name, arguments = asked.params.get("name"), asked.params.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise Fault(-32602, "tools/call has a name, and arguments that are an object")
+        under = _Under()
+        told: verbs.Told | None = None
+
+        def begun(run_id: str) -> None:
+            under.run_id = run_id
+
+        call = verbs.Call(
+            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=begun
+        )
+        misused = ""
+        async with anyio.create_task_group() as group:
+            if asked.is_present:
+                group.start_soon(self._watch, receive, under)
+            with under.scope:
+                try:
+                    told = await verbs.perform(name, call)
+                except UsageError as error:
+                    misused = str(error)
+            group.cancel_scope.cancel()
+        if misused:
+            raise Fault(-32602, misused)
+        if told is None:  # its client has gone: nobody reads this
+            return protocol.result(asked, {})
+        return protocol.result(asked, told.content())
+
+    async def _watch(self, receive: Receive, under: _Under) -> None:
+        """Cancel a run whose client leaves before it was told of it."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        under.scope.cancel()
+        if under.run_id is not None:
+            with anyio.CancelScope(shield=True):
+                await self._app.cancel(under.run_id, by="its client", reason="it left before it was told the run's id")
+
+    def _instructions(self, agent: str) -> str:
+        return INTRODUCTION + self._app.brief(agent=agent)
+
+    def _agent(self, scope: Scope, headers: Mapping[str, str]) -> str:
+        """Return under whose identity a client acts: what its token or the home's own socket says, never what it says of itself.
+
+        Raises:
+            OverwinterError: it may not.
+        """
+        wanted, token = headers.get(AGENT, ""), scope.get(CALLER)
+        agent = wanted or "default"
+        if self._is_remote:
+            assert isinstance(token, Token), "who came in over TCP has a token"
+            if SCOPE not in token.scopes:
+                raise Denied(f"programs need the scope {SCOPE!r}; token {token.id} has {', '.join(token.scopes)}")
+            agent = wanted or ("default" if re.search(r"[*?\[]", token.agents) else token.agents)
+            if not token.concerns(agent):
+                raise Denied(
+                    f"token {token.id} is for agents {token.agents!r}, not for {agent!r}: {AGENT} names another"
+                )
+        if agent not in self._app.config.agents:
+            raise Denied(f"there is no agent {agent!r} in overwinter.toml")
+        return agent
+
+
+async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        Fault: it is too large, no JSON, or its client left.
+    """
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Fault(-32600, "a message is application/json", status=415)
+    parts, size_bytes = list[bytes](), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Fault(-32600, "the client left before its request was whole")
+        size_bytes += len(message.get("body", b""))
+        if size_bytes > BODY_BYTES_MAX:
+            raise Fault(-32600, f"the body has more than {BODY_BYTES_MAX >> 20} MB", status=413)
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _sent(
+    send: Send, status: int, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
+) -> None:
+    raw = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
+    rows = {**({"content-type": "application/json"} if raw else {}), **(headers or {}), "content-length": str(len(raw))}
+    told = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in rows.items()]
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": raw, "more_body": False})

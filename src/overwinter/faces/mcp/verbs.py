@@ -1,0 +1,200 @@
+"""The five tools of the MCP face: look up, run a program, wait for it. A connection is never the run.
+
+A program that has not ended within `WAIT_S` goes on; its client gets the run's id, and `wait` for later.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from overwinter.app import App
+from overwinter.check import report
+from overwinter.errors import CheckFailed, NotFound, OverwinterError, UsageError
+from overwinter.events import Status
+from overwinter.excerpt import CHARACTERS_MAX, excerpt
+from overwinter.faces import wire
+from overwinter.readable import readable
+from overwinter.store import RunRecord
+from overwinter.values import Value
+
+__all__ = ["LISTED", "TOOLS", "Call", "Told", "perform"]
+
+WAIT_S = 20.0
+"""Clients give up on a call after 60 s, some sooner."""
+WAIT_S_MAX = 50.0
+PRINTED_CHARACTERS = 4_000
+_ALWAYS = {"anthropic/alwaysLoad": True}
+"""Claude Code hides tools until it searches for them, and then sends its first request without these."""
+_TEXT = {"type": "string"}
+
+
+def _tool(
+    name: str, description: str, properties: Mapping[str, Any], *, needs: tuple[str, ...], is_read: bool
+) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(needs), "additionalProperties": False}
+    hints = {"readOnlyHint": is_read} if is_read else {"readOnlyHint": False, "destructiveHint": True}
+    return {
+        "name": name, "description": description, "inputSchema": schema, "annotations": {**hints, "openWorldHint": True},
+        "_meta": _ALWAYS,
+    }  # fmt: skip
+
+
+LISTED = [
+    _tool(
+        "search", "Find functions by what they do.", {"query": _TEXT, "service": _TEXT}, needs=("query",), is_read=True
+    ),
+    _tool(
+        "describe", "Types of functions.", {"names": {"type": "array", "items": _TEXT}}, needs=("names",), is_read=True
+    ),
+    _tool("query", "Run a program that only reads.", {"code": _TEXT}, needs=("code",), is_read=True),
+    _tool("execute", "Run a program; it may run for days.", {"code": _TEXT}, needs=("code",), is_read=False),
+    _tool("wait", "Wait on for a run.", {"run": _TEXT}, needs=("run",), is_read=True),
+]
+"""In this order for ever: providers keep what stands before a conversation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a call of a tool is answered."""
+
+    body: Mapping[str, Value]
+    is_error: bool = False
+    text: str | None = None
+    """For the model; None: the body as JSON."""
+    run_id: str | None = None
+    """The run that goes on."""
+
+    def content(self) -> dict[str, Any]:
+        """Return it as the protocol has it."""
+        text = json.dumps(self.body, ensure_ascii=False) if self.text is None else self.text
+        return {
+            "content": [{"type": "text", "text": text}],
+            "structuredContent": dict(self.body),
+            "isError": self.is_error,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call of a tool."""
+
+    app: App
+    agent: str
+    by: str
+    """Who made it, for people."""
+    arguments: Mapping[str, Any]
+    begun: Callable[[str], None]
+    """Told the run that it began, before anything is waited for."""
+
+
+async def perform(name: str, call: Call) -> Told:
+    """Carry out a call of a tool for an agent; what goes wrong with it is an answer, for the model can mend it.
+
+    Raises:
+        UsageError: there is no such tool, or an argument is none: a mistake of the client.
+    """
+    verb = TOOLS.get(name)
+    if verb is None:
+        raise UsageError(f"there is no tool {name!r}; there are {', '.join(TOOLS)}")
+    schema = next(each["inputSchema"] for each in LISTED if each["name"] == name)
+    _fits(name, call.arguments, schema)
+    try:
+        return await verb(call)
+    except CheckFailed as error:
+        return Told(body=report(error.findings), is_error=True)  # type: ignore[arg-type] - what raised it made them of `Finding`
+    except OverwinterError as error:
+        return Told(body={"status": "refused", "error": str(error)}, is_error=True)
+
+
+async def _search(asked: Call) -> Told:
+    found = asked.app.search(asked.arguments["query"], agent=asked.agent, service=asked.arguments.get("service"))
+    lines = [hit.line() for hit in found]
+    return Told(body={"functions": lines}, text="\n".join(lines) or "nothing fits")
+
+
+async def _describe(asked: Call) -> Told:
+    text = asked.app.describe(asked.arguments["names"], agent=asked.agent)
+    return Told(body={"stubs": text}, text=text)
+
+
+async def _query(asked: Call) -> Told:
+    return await _run(asked, only_reads=True)
+
+
+async def _execute(asked: Call) -> Told:
+    return await _run(asked, only_reads=False)
+
+
+async def _run(asked: Call, *, only_reads: bool) -> Told:
+    run_id = await asked.app.start(
+        asked.arguments["code"], agent=asked.agent, name="mcp", by=asked.by, only_reads=only_reads
+    )
+    asked.begun(run_id)
+    return await _stands(asked.app, await asked.app.result(run_id, WAIT_S))
+
+
+async def _wait(asked: Call) -> Told:
+    run_id = await asked.app.resolve(asked.arguments["run"])
+    run = await asked.app.run(run_id)
+    if run.agent != asked.agent:
+        raise NotFound(f"there is no run {asked.arguments['run']!r} of agent {asked.agent!r}")
+    return await _stands(asked.app, await asked.app.result(run_id, WAIT_S))
+
+
+async def _stands(app: App, run: RunRecord) -> Told:
+    """Return how a run stands."""
+    printed = str(await app.read(f"{run.run_id}:out", characters_max=None))
+    body: dict[str, Value] = {"run": run.run_id, "status": run.status.name.lower()}
+    if printed:
+        cut = len(printed) - PRINTED_CHARACTERS
+        more = f"[{cut} characters more: tools.read('{run.run_id}:out', '[{PRINTED_CHARACTERS}:]')]\n"
+        body["printed"] = printed if cut <= 0 else printed[:PRINTED_CHARACTERS] + more
+    match run.status:
+        case Status.LIVE if not run.is_revoked:
+            body |= await _waits(app, run)
+            return Told(body=body, run_id=run.run_id)
+        case Status.FINISHED:
+            left = CHARACTERS_MAX - len(str(body.get("printed", "")))
+            body["value"] = excerpt(run.result, handle=run.run_id, characters_max=left)
+            return Told(body=body)
+        case _:
+            body["error"] = readable(run.result) if run.result is not None else app.reason(run, ())
+            return Told(body=body, is_error=True)
+
+
+async def _waits(app: App, run: RunRecord) -> dict[str, Value]:
+    calls = await app.calls(run.run_id)
+    asks: list[Value] = [
+        {key: shown[key] for key in ("question", "person", "text", "options")}
+        for each in calls
+        if each.person is not None
+        for shown in [wire.call(each)]
+    ]
+    body: dict[str, Value] = {
+        "waits": app.reason(run, calls),
+        "next": f"it goes on by itself: wait(run={run.run_id!r})",
+    }
+    if asks:
+        body["asks"] = asks
+        body["answer"] = "a person answers: overwinter inbox"
+    return body
+
+
+TOOLS: Mapping[str, Callable[[Call], Awaitable[Told]]] = {
+    "search": _search, "describe": _describe, "query": _query, "execute": _execute, "wait": _wait,
+}  # fmt: skip
+
+
+def _fits(name: str, arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    known: Mapping[str, Any] = schema["properties"]
+    for given, value in arguments.items():
+        if given not in known:
+            raise UsageError(f"{name} has no argument {given!r}; it has {', '.join(known)}")
+        is_list = known[given]["type"] == "array"
+        items = cast("list[Any]", value) if isinstance(value, list) else [value]
+        if isinstance(value, list) != is_list or not all(isinstance(each, str) for each in items):
+            raise UsageError(f"{given} of {name} is {'a list of texts' if is_list else 'a text'}")
+    missing = [each for each in schema["required"] if each not in arguments]
+    if missing:
+        raise UsageError(f"{name} needs {', '.join(missing)}")
