@@ -324,3 +324,16 @@ def test_whatever_was_installed_however_often_undo_brings_back_every_byte(files,
 
 def read(path: Path) -> str | None:
     return path.read_bytes().decode() if path.exists() else None
+
+
+@pytest.mark.parametrize("name", ["HOME/.gemini/settings.json", "HOME/.codex/config.toml"])
+def test_a_mark_of_order_and_ends_of_lines_are_no_hindrance(machine, name):
+    path = machine.path(name)
+    before = b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n")
+    path.write_bytes(before)
+    assert install()["refused"] == []
+    after = path.read_bytes()
+    assert after.startswith(b"\xef\xbb\xbf")
+    assert after.count(b"\n") == after.count(b"\r\n") or b"\r" not in before
+    run("--undo")
+    assert path.read_bytes() == before

@@ -146,7 +146,7 @@ async def test_an_agent_s_tools_are_typed_functions_of_programs(app):
     stub = app.describe(["desk.find_orders", "desk.refund"])
     assert "async def find_orders(*, customer: str, limit: int | None = ...) -> list[" in stub
     assert "[read]" in stub
-    assert "[write]" in stub
+    assert "# desk.refund - (asks for approval) Pay an order back.  [write]" in stub
     total = 'sum(o["euros"] for o in await desk.find_orders(customer="c", limit=3))'
     assert await program(app, total) == 63.0
     with pytest.raises(CheckFailed, match="customer"):

@@ -72,6 +72,7 @@ async def test_the_tutorial_works(place):
 async def test_a_home_that_stops_is_waited_for(place):
     home = Home.served(place / ".overwinter")
     ended: list[Any] = []
+    run_id = ""
     async with home, anyio.create_task_group() as group:
 
         async def ends(run_id: str) -> None:

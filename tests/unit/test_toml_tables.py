@@ -45,3 +45,10 @@ def test_a_table_without_a_header_of_its_own_is_refused_with_its_line(text):
 def test_a_table_that_is_there_is_not_put_twice():
     with pytest.raises(ValueError, match=r"line 2: mcp\.a is there already"):
         put_table("\n[mcp.a]\n", ["mcp", "a"], {})
+
+
+def test_a_mark_of_order_and_ends_of_lines_stay():
+    text = '\ufeff[mcp.a]\r\nx = "\u2028[b]"\r\n[mcp.c]\r\ny = 1\r\n'
+    assert take_table(text, ["mcp", "c"]) == '\ufeff[mcp.a]\r\nx = "\u2028[b]"\r\n'
+    assert take_table(text, ["mcp", "a"]) == "[mcp.c]\r\ny = 1\r\n"
+    assert put_table(text, ["mcp", "d"], {"z": 1}) == text + "\r\n[mcp.d]\r\nz = 1\r\n"

@@ -74,11 +74,17 @@ async def load_python_offers(services: Mapping[str, Service], *, directory: Path
 async def _listed(service: str, offers: Offers) -> Sequence[Mapping[str, Any]]:
     try:
         async with asyncio.timeout(LIST_S_MAX):
-            return await offers.tools()
+            return [{**each, "description": _described(each)} for each in await offers.tools()]
     except Exception as error:
         raise ConfigInvalid(
             f"service {service!r} does not say what it offers: {type(error).__name__}: {error}"
         ) from error
+
+
+def _described(tool: Mapping[str, Any]) -> str:
+    """Return what a model reads of a tool: that it asks a person is no surprise then."""
+    said = str(tool.get("description") or "")
+    return f"(asks for approval) {said}".rstrip() if tool.get("isGated") else said
 
 
 def _bound(function: BuiltFunction, offers: Offers, tool: Mapping[str, Any]) -> _Bound:

@@ -59,7 +59,7 @@ def table_text(text: str, path: Sequence[str]) -> str:
 
 def _checked(made: str, wanted: Mapping[str, Any], text: str, path: Sequence[str]) -> str:
     try:
-        is_so = _without_empty(tomllib.loads(made)) == _without_empty(wanted)
+        is_so = _without_empty(_read(made)) == _without_empty(wanted)
     except tomllib.TOMLDecodeError:
         is_so = False
     if not is_so:
@@ -92,7 +92,7 @@ def _blocks(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield each header's path with the text from it to the next; () for what stands before the first."""
     header: tuple[str, ...] = ()
     body = ""
-    for line in text.splitlines(keepends=True):
+    for line in _lines(text):
         if (found := _header(line)) is not None:
             yield header, body
             header, body = found, ""
@@ -101,6 +101,7 @@ def _blocks(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _header(line: str) -> tuple[str, ...] | None:
+    line = line.removeprefix("\ufeff")
     if not line.lstrip().startswith("["):
         return None
     try:
@@ -117,13 +118,18 @@ def _header(line: str) -> tuple[str, ...] | None:
     return tuple(path)
 
 
+def _lines(text: str) -> list[str]:
+    """Return the lines with their ends, where TOML ends one: not at every character that Unicode calls a separator."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
 def _is_in(header: Sequence[str], path: Sequence[str]) -> bool:
     return tuple(header[: len(path)]) == tuple(path)
 
 
 def _behind(body: str) -> str:
     """Return the comments and blank lines at the end of a block: they belong to what follows."""
-    lines = body.splitlines(keepends=True)
+    lines = _lines(body)
     count = next((n for n, line in enumerate(reversed(lines)) if line.strip() and not line.lstrip().startswith("#")), 0)
     return "".join(lines[len(lines) - count :])
 

@@ -20,7 +20,7 @@ from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
 from pydantic_core import to_jsonable_python
 
 from overwinter.catalog.naming import snake
-from overwinter.errors import OverwinterError
+from overwinter.errors import OverwinterError, ServerUnreachable
 from overwinter.functions import CallError, Key
 from overwinter.pydantic_ai.home import Home
 
@@ -96,7 +96,14 @@ class Durable(WrapperToolset[Any]):
         try:
             inputs = {"function": function, "arguments": arguments}
             run_id = await self.home.start(CALL, inputs, name=f"call {function}", dedup=dedup)
+        except OverwinterError as error:
+            raise ToolFailed(str(error)) from error
+        try:
             run = await self.home.ended(run_id, self.answer_s)
+        except (
+            ServerUnreachable
+        ):  # it was begun, and is carried out once the home is back: to call it failed would be a lie
+            raise CallDeferred({RUN: run_id}) from None
         except OverwinterError as error:
             raise ToolFailed(str(error)) from error
         match _outcome(run):

@@ -6,7 +6,7 @@ from typing import Any, cast
 from pydantic_ai import FunctionToolset, RunContext
 from pydantic_ai.exceptions import ToolFailed
 
-from overwinter.errors import CheckFailed, NotFound, OverwinterError
+from overwinter.errors import CheckFailed, NotFound, OverwinterError, ServerUnreachable
 from overwinter.pydantic_ai.home import Home
 
 __all__ = ["code"]
@@ -98,6 +98,8 @@ async def _seen(home: Home, run_id: str, patience_s: float) -> dict[str, Any]:
             value = (await home.asked("GET", f"values/{run['id']}"))["value"]
             return {"status": "finished", "run": run["id"], "value": value, **printed}
         shown = await home.asked("GET", f"runs/{run['id']}")
+    except ServerUnreachable as error:
+        return {"status": "goes on", "run": run_id, "why": str(error)}
     except OverwinterError as error:
         raise ToolFailed(str(error)) from error
     if run["status"] == "live" and not run["is_revoked"]:
