@@ -58,6 +58,7 @@ MUTATIONS = {
     "a yes to other rules counts at the start": ("src/overwinter/turn.py", "if standing and (standing.expires_us is not None) == has_end and standing.digest == bound(standing.expires_us):", "if standing:", ATTACKED),
     "one person is enough for all": ("src/overwinter/adapters/sqlite/gates.py", "if left(_needs(row[1], row[2]), yes):", "if not yes:", ["tests/unit/test_quorum.py"]),
     "the end of a question is counted anew at each look": ("src/overwinter/turn.py", "standing.digest == bound(standing.expires_us)", "standing.digest == bound(None)", ["tests/unit/test_quorum.py"]),
+    "a function's author is not heard": ("src/overwinter/turn.py", "if function.is_gated and isinstance(decision, Allow):", "if False:", ["tests/unit/test_python_offers.py"]),
     "an approved call ends with its question": ("src/overwinter/adapters/sqlite/gates.py", "not_before = 0, due = null where", "not_before = 0 where", ["tests/unit/test_quorum.py"]),
     "a repeat needs no new yes": (STORE, "gates.spend(db, row.n, call.index)", "pass", ATTACKED),
     "an approval is not decided": ("src/overwinter/app/governance.py", "if is_yes and not isinstance(decision := approvable(call, by.person, self._means), Allow):", "if False:", ATTACKED),
