@@ -337,3 +337,30 @@ def test_a_mark_of_order_and_ends_of_lines_are_no_hindrance(machine, name):
     assert after.count(b"\n") == after.count(b"\r\n") or b"\r" not in before
     run("--undo")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("client", INSTALLED)
+def test_in_the_user_s_own_directory_the_entry_goes_where_every_project_finds_it(bare, client, monkeypatch):
+    monkeypatch.chdir(bare.user)
+    name, key = ENTRIES[client]
+    for each in (".claude", ".vscode", ".config/opencode", ".agents"):
+        (bare.user / each).mkdir(parents=True)
+    bare.path(name).parent.mkdir(parents=True, exist_ok=True)
+    install("--client", client, "--home", str(bare.user / ".overwinter"))
+    assert "overwinter" in bare.read(name)[key]
+    assert set(bare.bytes()) == {str(bare.path(name)), str(bare.user / "overwinter.toml")}
+
+
+def test_a_file_that_changed_since_it_was_looked_at_is_not_written_and_those_before_it_can_be_undone(tmp_path):
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    first.write_text("{}")
+    second.write_text('{"mine": 1}')
+    changes = [
+        Change(path=first, before="{}", after='{"x": 1}'),
+        Change(path=second, before="{}", after='{"overwinter": 1}', put=("overwinter",)),
+    ]
+    with pytest.raises(ConfigInvalid, match="changed while it was looked at"):
+        apply(tmp_path / "home", changes)
+    assert (read(first), read(second)) == ('{"x": 1}', '{"mine": 1}')
+    undo(tmp_path / "home")
+    assert (read(first), read(second)) == ("{}", '{"mine": 1}')

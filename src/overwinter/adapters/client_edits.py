@@ -28,6 +28,8 @@ __all__ = [
 NAME = "overwinter"
 INSTALLED = ("claude-code", "codex", "copilot", "opencode", "gemini", "vscode", "cursor")
 """Clients whose form of an entry is known for sure."""
+NO_PROJECT = "\0"
+"""A directory that there is not: beside it stand the files that belong to no project, also where the user's own is one."""
 LIST_MS = 30_000
 START_S = 30
 
@@ -37,18 +39,14 @@ def home_of(client: str, place: Path, home: Path, environment: Mapping[str, str]
 
     It is the user's own, if that or its directory is there; else the project's, if there is one.
     """
-    paths = files_of(client, place, home, environment)
-    own = [path for path in paths if not _is_of_project(path, place, home)]
-    directory = home / ".claude" if client == "claude-code" else own[0].parent
+    nowhere = home / NO_PROJECT
+    own = [path for path in files_of(client, nowhere, home, environment) if not path.is_relative_to(nowhere)]
     if existing := [path for path in own if path.exists()]:
         return existing[0]
+    directory = home / ".claude" if client == "claude-code" else own[0].parent
     if directory.is_dir():
         return own[0]
-    return next((path for path in paths if path.exists()), None)
-
-
-def _is_of_project(path: Path, place: Path, home: Path) -> bool:
-    return path.is_relative_to(place) and not (home.is_relative_to(place) and path.is_relative_to(home))
+    return next((path for path in files_of(client, place, home, environment) if path.exists()), None)
 
 
 def entry_of(client: str, command: Sequence[str]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overwinter.errors import ConfigInvalid, UsageError
-from overwinter.faces.cli.door import home_path
+from overwinter.faces.cli.door import home_path, is_served
 from overwinter.faces.cli.guard import Home, Json, guarded
 from overwinter.faces.cli.render import print_json, safe, table
 
@@ -63,6 +63,10 @@ def install(  # noqa: PLR0913 - a command's options
         print_json(_told(plan, counts, kept, is_done=is_done))
     else:
         _say(plan, counts, is_done=is_done, is_dry=is_dry)
+        if is_done and is_served(kept):
+            typer.echo(
+                "the home is served by a process that has read its configuration before: start that anew too", err=True
+            )
     if plan.refused:
         raise typer.Exit(ConfigInvalid.exit_code)
 
