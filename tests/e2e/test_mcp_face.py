@@ -1,14 +1,69 @@
-"""The MCP face with clients that others wrote: over stdio and over HTTP, in both generations of the protocol."""
+"""The MCP face with the official client: over stdio and over HTTP, in both generations of the protocol."""
 
-import os
-import signal
-import subprocess
+import json
 import sys
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
 
+import httpx2
+import mcp
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from shells import Shell
+
 pytestmark = pytest.mark.anyio
+MODES = ["2026-07-28", "legacy"]
+
+
+@asynccontextmanager
+async def over_stdio(shell: Shell, mode: Any) -> AsyncGenerator[mcp.Client]:
+    started = mcp.StdioServerParameters(
+        command=sys.executable, args=["-m", "overwinter", "mcp"], env=shell.environment, cwd=shell.place
+    )
+    async with mcp.Client(started, mode=mode) as client:
+        yield client
+
+
+@asynccontextmanager
+async def over_http(shell: Shell, mode: Any) -> AsyncGenerator[mcp.Client]:
+    server = shell.popen("serve", "--port", "0", "--json")
+    shell.servers.append(server)
+    assert server.stdout is not None
+    url = json.loads(server.stdout.readline())["url"]
+    token = shell("token", "create", "ana@example.com", "--scope=act").stdout.strip()
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as http:
+        async with mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client:
+            yield client
+
+
+WAYS = {"stdio": over_stdio, "http": over_http}
+
+
+def told(result: Any) -> dict[str, Any]:
+    return result.structured_content
+
+
+@pytest.mark.claim("F1.mcp")
+@pytest.mark.claim("F1.reads")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_program_is_looked_up_checked_and_run(shell: Shell, way: str, mode: str):
+    async with WAYS[way](shell, mode) as client:
+        tools = (await client.list_tools()).tools
+        assert [each.name for each in tools] == ["search", "describe", "query", "execute", "wait"]
+        found = await client.call_tool("search", {"query": "twice a number"})
+        assert "shop.double" in told(found)["functions"][0]
+        wrong = await client.call_tool("execute", {"code": "await shop.pay(cent=3)"})
+        assert wrong.is_error
+        assert "cents" in json.dumps(told(wrong)["errors"])
+        assert not shell.ledger()
+        ran = await client.call_tool("execute", {"code": "print('x')\nawait shop.pay(cents=3)"})
+        assert (told(ran)["status"], told(ran)["value"], told(ran)["printed"]) == ("finished", "paid 3", "x\n")
+        refused = await client.call_tool("query", {"code": "await shop.pay(cents=3)"})
+        assert refused.is_error
+        sly = await client.call_tool("query", {"code": "await tools.call('shop.' + 'pay', {'cents': 3})"})
+        assert "may only read" in json.dumps(told(sly))
+        assert told(await client.call_tool("query", {"code": "await shop.double(number=4)"}))["value"] == 8
+    assert shell.ledger() == ["pay 3"]

@@ -134,6 +134,8 @@ class _Api:
             )
             if (value := _field(body, key, kind | None, None)) is not None
         }
+        if "after" in limits:
+            limits["after"] = await self._app.resolve(limits["after"])
         run_id = await self._app.start(
             _field(body, "source", str | None, None),
             goal=_field(body, "goal", str | None, None),

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 __all__ = [
     "doubts",
@@ -176,6 +176,13 @@ def event_line(event: Mapping[str, Any], names: dict[int, str]) -> str | None:
     body = event["body"]
     words = _words(event["kind"], body, names)
     return None if words is None else f"{_time(event['at'])} {words}"
+
+
+def is_of_goal(result: object) -> bool:
+    """Whether a value is what a run with a goal ends with."""
+    return isinstance(result, dict) and {"end", "answer", "why", "steps", "cost_usd"} <= set(
+        cast("dict[str, Any]", result)
+    )
 
 
 def outcome(result: Mapping[str, Any]) -> str:

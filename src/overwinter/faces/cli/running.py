@@ -11,7 +11,7 @@ import typer
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, once, seconds
-from overwinter.faces.cli.render import TAIL, doubts, event_line, outcome, print_json, reached, safe
+from overwinter.faces.cli.render import TAIL, doubts, event_line, is_of_goal, outcome, print_json, reached, safe
 
 __all__ = ["follow", "home_option", "json_or_text", "run", "strict_json"]
 
@@ -83,21 +83,27 @@ def run(  # noqa: PLR0913 - a command's options
         if is_detached:
             print_json({"id": run_id}) if is_json else typer.echo(run_id)
             return
-        try:
-            follow(client, run_id, is_json=is_json)
-        except KeyboardInterrupt:
-            _say_detached(run_id, place)
-            raise typer.Exit(DETACHED) from None
-        ended = client.get("runs", run_id)
-        if is_json:
-            print_json(ended)
-        else:
-            for line in doubts(ended):
-                typer.echo(line, err=True)
-            if goal is not None and ended["status"] == "finished":
-                typer.echo(outcome(ended["result"]))
+        ended = _watched(client, run_id, place, is_json=is_json)
     has_no_answer = goal is not None and ended["status"] == "finished" and ended["result"]["end"] != "done"
     raise typer.Exit(UNANSWERED if has_no_answer else ENDS.get(ended["status"], DETACHED))
+
+
+def _watched(client: Any, run_id: str, home: Path, *, is_json: bool) -> dict[str, Any]:  # noqa: ANN401 - a Client, imported late
+    """Show a run's events until it ends; return it."""
+    try:
+        follow(client, run_id, is_json=is_json)
+    except KeyboardInterrupt:
+        _say_detached(run_id, home)
+        raise typer.Exit(DETACHED) from None
+    ended = client.get("runs", run_id)
+    if is_json:
+        print_json(ended)
+        return ended
+    for line in doubts(ended):
+        typer.echo(line, err=True)
+    if ended["status"] == "finished" and is_of_goal(ended["result"]):
+        typer.echo(outcome(ended["result"]))
+    return ended
 
 
 def _what(file: Path | None, goal: str | None, limits: dict[str, Any]) -> dict[str, Any]:
