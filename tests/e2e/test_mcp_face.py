@@ -33,9 +33,11 @@ async def over_http(shell: Shell, mode: Any) -> AsyncGenerator[mcp.Client]:
     assert server.stdout is not None
     url = json.loads(server.stdout.readline())["url"]
     token = shell("token", "create", "ana@example.com", "--scope=act").stdout.strip()
-    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as http:
-        async with mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client:
-            yield client
+    async with (
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as http,
+        mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client,
+    ):
+        yield client
 
 
 WAYS = {"stdio": over_stdio, "http": over_http}
