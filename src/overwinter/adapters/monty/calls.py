@@ -37,12 +37,10 @@ def begun(step: Step, turn: Turn) -> Any:
 def _size(request: Request) -> int | tuple[str, str]:
     """Return the encoded size of a call's arguments, or the exception that says which cannot leave."""
     total = 0
-    labels = [f"argument {place}" for place in range(1, len(request.args) + 1)]
-    labels += [f"argument {name!r}" for name in request.kwargs]
-    for label, value in zip(labels, [*request.args, *request.kwargs.values()], strict=True):
-        size = crossing(f"{label} of {request.function}", value)
+    for name, value in (*enumerate(request.args, 1), *request.kwargs.items()):
+        size = crossing("", value)
         if not isinstance(size, int):
-            return size
+            return crossing(f"argument {name!r} of {request.function}", value)
         total += size
     return total
 

@@ -18,7 +18,7 @@ from overwinter.adapters.monty.lane import Lane, open_lane
 from overwinter.adapters.monty.launcher import monty_binary, open_launcher
 from overwinter.adapters.monty.outcomes import blocked, failed, finished, refused, unpacked
 from overwinter.adapters.monty.posture import JailSettings
-from overwinter.adapters.monty.prelude import Rewritten, rewrite
+from overwinter.adapters.monty.prelude import rewrite
 from overwinter.adapters.monty.quick import resumed
 from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
 from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
@@ -71,7 +71,7 @@ class MontyInterpreter:
         """Version, dump format and build: a snapshot is bound to all three."""
         self.launcher = launcher
         """The program that starts a worker."""
-        self._rewritten: Callable[[str], Rewritten] = lru_cache(PROGRAMS_REMEMBERED)(rewrite)
+        self._fed: Callable[[str, tuple[str, ...]], Fed] = lru_cache(PROGRAMS_REMEMBERED)(_fed)
 
     @property
     def busy(self) -> int:
@@ -109,10 +109,14 @@ class MontyInterpreter:
         return await self._workers.run(lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers))
 
     def _turn(self, program: Program, now_us: int, before: frozenset[int] = frozenset()) -> Turn:
-        rewritten = self._rewritten(program.source)
-        imports = "".join(f"import {name}\n" for name in sorted(rewritten.unbound & set(program.modules)))
-        fed = Fed(source=rewritten.source, prelude=rewritten.prelude + imports)
+        fed = self._fed(program.source, tuple(program.modules))
         return Turn(program=program, fed=fed, limits=self._limits, now_us=now_us, before=before)
+
+
+def _fed(source: str, modules: tuple[str, ...]) -> Fed:
+    rewritten = rewrite(source)
+    imports = "".join(f"import {name}\n" for name in sorted(rewritten.unbound.intersection(modules)))
+    return Fed(source=rewritten.source, prelude=rewritten.prelude + imports)
 
 
 def _spare_the_search() -> None:
