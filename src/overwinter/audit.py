@@ -137,8 +137,8 @@ class Entry:
 
     def bodies(self) -> tuple[tuple[Part, Body], ...]:
         """Return what is to be kept apart."""
-        parts: tuple[tuple[Part, Body | None], ...] = (("args", self.args), ("result", self.result))
-        return tuple((part, body) for part, body in parts if body is not None)
+        args: tuple[tuple[Part, Body], ...] = () if self.args is None else (("args", self.args),)
+        return args if self.result is None else (*args, ("result", self.result))
 
 
 def encode(entry: Entry, *, seq: int, ts_ms: int) -> bytes:

@@ -239,6 +239,8 @@ def _name(text: object) -> str:
 
 
 def _ids(policies: Sequence[str]) -> tuple[str, ...]:
+    if not policies:
+        return ()
     more = len(policies) - POLICIES_MAX
     shown = tuple(each[:POLICY_LENGTH_MAX] for each in policies[:POLICIES_MAX])
     return (*shown, f"and {more} more") if more > 0 else shown
