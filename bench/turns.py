@@ -20,6 +20,7 @@ import uvloop
 from bench.report import project
 from bench.wake import blocked
 from overwinter.app import App
+from overwinter.faces.cli.serving import spare_collections
 
 PROGRAM = """
 import work
@@ -71,6 +72,7 @@ async def turns(place: Path, calls: int) -> tuple[float, float]:
     The second says more on a machine that others use too.
     """
     async with App.open(place / ".overwinter") as app:
+        spare_collections()  # as `serve` does
         for run_id in [await app.start(PROGRAM, inputs={"count": WARMING}) for _ in range(ACTIVE)]:
             await app.result(run_id)
         began, worked = time.perf_counter(), time.process_time()
