@@ -8,7 +8,7 @@ from overwinter.gateway.attempts import Limit, Seen
 from overwinter.gateway.background import has_ended, unknown, waiting
 from overwinter.gateway.budget import Budget, Hold, Ledger, Line, Reserved
 from overwinter.gateway.dialect import Asked
-from overwinter.gateway.prices import Bound, Prices, Unpriced, bill, bound_nusd
+from overwinter.gateway.prices import Bound, Prices, Unpriced, bill, bill_at_default, bound_nusd
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Target
 from overwinter.gateway.usage import Usage
@@ -57,14 +57,15 @@ class Accounts:
             injected = declared.output_tokens_max if asked.output_tokens_max is None else None
             output_tokens = (asked.output_tokens_max or declared.output_tokens_max) * asked.choices
         try:
-            rates = self._prices.rates(provider, target.model, asked.tier, input_tokens)
+            # A provider may answer a cheap tier at the default one, and bill that.
+            rates = [self._prices.rates(provider, target.model, each, input_tokens) for each in {asked.tier, ""}]
         except Unpriced as error:
             message = (
                 f"{target.model} has no price ({error}), and a budget cannot be kept without: add it to prices.toml"
             )
             raise ModelRefused(Refusal(why="budget", message=message)) from error
         besides = (declared.served_nusd_max or 0) if asked.served else 0
-        nusd = bound_nusd(rates, input_tokens, output_tokens) + besides
+        nusd = max(bound_nusd(each, input_tokens, output_tokens) for each in rates) + besides
         return Bound(nusd=nusd, output_tokens_max=injected)
 
     async def reserve(self, line: Line, budgets: Sequence[Budget], nusd: int, *, is_named: bool) -> Line:
@@ -150,6 +151,7 @@ class Accounts:
                 cost += bill(self._prices, each.target.provider.prices, each.target.model, used)
             except Unpriced:
                 usage = replace(usage, source="unknown")
+                cost += bill_at_default(self._prices, each.target.provider.prices, each.target.model, used)
         last = tries[-1]
         return replace(
             line, usage=usage, cost_nusd=cost, upstream=last.target.provider.name, priced_model=last.target.model,

@@ -1,12 +1,12 @@
 """What models cost: the table that budgets and bills go by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
 from overwinter.gateway.usage import Rates, Usage, cost_nusd
 
-__all__ = ["Bound", "Prices", "Unpriced", "bill", "bound_nusd"]
+__all__ = ["Bound", "Prices", "Unpriced", "bill", "bill_at_default", "bound_nusd"]
 
 
 class Unpriced(Exception):
@@ -40,6 +40,18 @@ def bill(prices: Prices, provider: str, model: str, usage: Usage) -> int:
         name = each.model or model
         total += cost_nusd(each, prices.rates(provider, name, each.tier, each.input))
     return total
+
+
+def bill_at_default(prices: Prices, provider: str, model: str, usage: Usage) -> int:
+    """Return what a call would have cost at the default tier; 0 if that has no price either.
+
+    For one that was answered at a tier without a price: booked at nothing, such calls would never spend a budget.
+    """
+    plain = replace(usage, tier="", also=tuple(replace(each, tier="") for each in usage.also))
+    try:
+        return bill(prices, provider, model, plain)
+    except Unpriced:
+        return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

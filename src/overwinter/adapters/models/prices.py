@@ -176,6 +176,8 @@ def _rates(values: Mapping[str, Any], input_tokens: int) -> Rates:
 def _context(model: Any, tier: str, moment: datetime) -> dict[str, str]:
     """Return what tells the prices of a tier from the default ones.
 
+    Those of batches are none of a call's: a request that asks for the tier `batch` gets no batch, nor its price.
+
     Raises:
         Unpriced: nobody says what the tier costs.
     """
@@ -184,7 +186,7 @@ def _context(model: Any, tier: str, moment: datetime) -> dict[str, str]:
     variants: Sequence[Any] = model.price_variants or ()
     for each in variants:
         is_active = each.constraint is None or each.constraint.active(moment)
-        if is_active and list(each.when.values()) == [tier]:
+        if is_active and list(each.when.values()) == [tier] and not each.when.keys() & {"processing"}:
             return dict(each.when)
     raise Unpriced(f"no price of {model.id} for tier {tier!r}")
 
