@@ -24,6 +24,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 # What `bench retrieval` and `bench gateway` are compared with, each in an environment of its own; pip compiles what it installs.
 $(VENV)/.rivals: $(VENV)/.ready bench/rivals/fastmcp.txt bench/rivals/litellm.txt
+	rm -rf $(VENV)/rivals
 	for rival in fastmcp litellm; do \
 	  $(PYTHON) -m venv $(VENV)/rivals/$$rival && \
 	  $(VENV)/rivals/$$rival/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bench/rivals/$$rival.txt \

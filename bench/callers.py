@@ -26,7 +26,7 @@ def request(port: int, headers: str, body: bytes, path: str = "/v1/chat/completi
     return f"{head}user-agent: bench\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def called(port: int, requests: Sequence[bytes], count: int, connections: int) -> Called:
+async def called(port: int, requests: Sequence[bytes], count: int, connections: int, hung_s: float = HUNG_S) -> Called:
     """Make calls over so many connections, each one after another, and return how long each took.
 
     Raises:
@@ -43,7 +43,7 @@ async def called(port: int, requests: Sequence[bytes], count: int, connections: 
             for _ in left:
                 began = time.perf_counter()
                 answer = connection.ask(next(turns))
-                async with asyncio.timeout(HUNG_S):
+                async with asyncio.timeout(hung_s):
                     came = await answer
                 parts += came
                 times.append(time.perf_counter() - began)
