@@ -302,9 +302,9 @@ def rows(path: Path, sql: str) -> list[Any]:
 def compared(path: Path, charges: list[dict[str, Any]]) -> dict[str, Any]:
     """Return how the ledger differs from the bill, key by key."""
     costs, prices = Counter[str](), TablePrices({}, SystemClock())
+    lines, names = booked_in(path), sent_by(path)
     for each in charges:
-        costs[each["headers"]["idempotency-key"]] += cost_of(each, prices)
-    lines = booked_in(path)
+        costs[names[each["headers"]["idempotency-key"]]] += cost_of(each, prices)
     figures, statuses = Counter[str](), Counter[str]()
     for key in costs.keys() | lines.keys():
         booked, held = sum(each.cost_nusd for each in lines[key]), sum(each.held_nusd for each in lines[key])
@@ -349,6 +349,15 @@ def booked_in(path: Path) -> "defaultdict[str, list[Booked]]":
         line = Booked(cost_nusd=cost or 0, held_nusd=held, is_stated=is_stated, status=word)
         found[names[call.rpartition(":")[2].partition("~")[0]]].append(line)
     return found
+
+
+def sent_by(path: Path) -> dict[str, str]:
+    """Return the clients' keys by those that the provider gets in their place."""
+    ((token,),) = rows(
+        path, "select distinct substr(call, 1, instr(call, ':') - 1) from line where instr(call, ':') > 0"
+    )
+    digests = {f"call-{number}": sha256(f"call-{number}".encode()).hexdigest()[:32] for number in range(CALLS_MAX)}
+    return {sha256(f"{token}:{digest}".encode()).hexdigest()[:32]: key for key, digest in digests.items()}
 
 
 def every(told: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -51,6 +51,20 @@ async def test_the_hold_stays_until_a_poll_sees_the_end_and_its_usage(project, p
         assert len(app.models.lines()) == 1
 
 
+async def test_asking_for_an_answer_is_none_of_the_calls_that_a_budget_lets_begin(project, provider: Mock):
+    provider.script(Rule(polls=3))
+    budgets = {"one": DeclaredBudget(of="tenant", calls=1, window="day")}
+    async with home_of(project, config_of(provider.url, budgets=budgets)) as app:
+        answer_id, _ = await begun(app)
+        for _ in range(4):
+            client, seen = await again(app, answer_id)
+        assert (client.json["status"], seen.state) == ("completed", "settled")
+        refused, line = await ask(app, request(), dialect="responses")
+        assert (refused.status, line.status) == (429, "rate")
+        (spent,) = await app.models.budgets()
+        assert spent.calls == 1
+
+
 async def test_two_polls_that_see_the_end_settle_it_once(project, provider: Mock):
     provider.script(Rule(polls=0))
     async with home_of(project, config_of(provider.url, budgets=BUDGETS)) as app:

@@ -39,6 +39,7 @@ DRAIN_S_MAX = 300.0
 """How long an answer is read on after its client has left."""
 SCOPE = "models"
 OURS = "x-overwinter-"
+KEY = "idempotency-key"
 PATHS: Mapping[str, DialectName] = {
     "/v1/chat/completions": "chat",
     "/v1/responses": "responses",
@@ -103,8 +104,8 @@ class ModelsDoor:
             agent, token = self._agent(scope, headers)
             body = await _body(receive, headers)
             place = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
-            asked = dialect.read(scope["method"], place, headers, body)
             wish = _wish(headers, token)
+            asked = dialect.read(scope["method"], place, _sent_on(headers, wish), body)
             is_aborted = _is_aborted(headers, self._app.config.gateway.on_disconnect)
         except ModelRefused as error:
             wire = dialect.refused(error.refusal)
@@ -305,7 +306,7 @@ def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
         ModelRefused: one of them says what nobody knows.
     """
     who = token.id if token is not None else "local"
-    named = headers.get("idempotency-key", "")
+    named = headers.get(KEY, "")
     call = (
         f"{who}:{hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
         if named
@@ -327,6 +328,15 @@ def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
         is_similar=cache == "similar",
         cache_s=float(age[1]) if age is not None else None,
     )
+
+
+def _sent_on(headers: Mapping[str, str], wish: Wish) -> Mapping[str, str]:
+    """Return the headers from which the provider's are made, with a key of our own in the place of the client's.
+
+    All callers of a home are one account to a provider. If it honours keys, the same word of two of them must not be the same
+    request to it; and another try of one call must be.
+    """
+    return {**headers, KEY: hashlib.sha256(wish.call.encode()).hexdigest()[:32]} if wish.is_named else headers
 
 
 def _is_unlogged(headers: Mapping[str, str]) -> bool | None:
