@@ -268,6 +268,10 @@ class App:
                 run = await self.run(run_id)
         return run
 
+    def now_us(self) -> int:
+        """Return this instant, by the clock of the home."""
+        return self._clock.now_us()
+
     def pulse(self) -> Pulse:
         """Return what the worker does at this moment."""
         return self._worker.pulse()

@@ -1,6 +1,6 @@
 """The five tools of the MCP face: look up, run a program, wait for it. A connection is never the run.
 
-A program that has not ended within `WAIT_S` goes on; its client gets the run's id, and `wait` for later.
+A program that has not ended within `WAIT_S`, or that waits for a person, goes on; its client gets the run's id, and `wait` for later.
 """
 
 import json
@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import anyio
+
 from overwinter.app import App
 from overwinter.check import report
+from overwinter.clock import SECOND_US
 from overwinter.errors import CheckFailed, NotFound, OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
@@ -22,7 +25,6 @@ __all__ = ["LISTED", "TOOLS", "Call", "Told", "perform"]
 
 WAIT_S = 20.0
 """Clients give up on a call after 60 s, some sooner."""
-WAIT_S_MAX = 50.0
 PRINTED_CHARACTERS = 4_000
 _ALWAYS = {"anthropic/alwaysLoad": True}
 """Claude Code hides tools until it searches for them, and then sends its first request without these."""
@@ -131,7 +133,7 @@ async def _run(asked: Call, *, only_reads: bool) -> Told:
         asked.arguments["code"], agent=asked.agent, name="mcp", by=asked.by, only_reads=only_reads
     )
     asked.begun(run_id)
-    return await _stands(asked.app, await asked.app.result(run_id, WAIT_S))
+    return await _stands(asked.app, await _rested(asked.app, run_id))
 
 
 async def _wait(asked: Call) -> Told:
@@ -139,7 +141,21 @@ async def _wait(asked: Call) -> Told:
     run = await asked.app.run(run_id)
     if run.agent != asked.agent:
         raise NotFound(f"there is no run {asked.arguments['run']!r} of agent {asked.agent!r}")
-    return await _stands(asked.app, await asked.app.result(run_id, WAIT_S))
+    return await _stands(asked.app, await _rested(asked.app, run_id))
+
+
+async def _rested(app: App, run_id: str) -> RunRecord:
+    """Return a run when it has ended, or nothing will move it soon: it waits for a person, a message or a distant timer."""
+    run = await app.run(run_id)
+    with anyio.move_on_after(WAIT_S):
+        while run.status is Status.LIVE and not run.is_revoked:
+            calls = await app.calls(run_id)
+            is_quiet = bool(calls) and all(each.person is not None or each.call.effect == "wait" for each in calls)
+            if is_quiet and not run.is_ready and (run.due_us is None or run.due_us > app.now_us() + WAIT_S * SECOND_US):
+                break
+            await app.committed(run_id, run.events)
+            run = await app.run(run_id)
+    return await app.run(run_id)
 
 
 async def _stands(app: App, run: RunRecord) -> Told:

@@ -1,0 +1,229 @@
+"""What the MCP face says to requests as they should be, and to others."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit import opened
+from overwinter.app import App
+from overwinter.events import Status
+from overwinter.faces.mcp import McpDoor, protocol
+from overwinter.faces.mcp.protocol import EARLIER, PRESENT
+from overwinter.store import Page
+from overwinter.testing import idle
+
+pytestmark = pytest.mark.anyio
+META = {"io.modelcontextprotocol/protocolVersion": PRESENT, "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("it is the door's")
+
+
+async def put(
+    app: App,
+    body: object,
+    *,
+    headers: Mapping[str, str] | None = None,
+    method: str = "POST",
+    left: anyio.Event | None = None,
+) -> tuple[int, Any]:
+    """Put a message; the client stays until `left` is set."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    sent: list[Any] = []
+    messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
+
+    async def receive() -> Any:
+        for message in messages:
+            return message
+        await (left or anyio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    told = {"content-type": "application/json", **(headers or {})}
+    rows = [(key.encode(), value.encode()) for key, value in told.items()]
+    scope = {"type": "http", "method": method, "path": "/mcp", "headers": rows, "query_string": b""}
+    await McpDoor(nothing, app, is_remote=False)(scope, receive, send)
+    answer = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], json.loads(answer) if answer else None
+
+
+def present(method: str, **params: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a request that stands alone, and its headers."""
+    headers = {"mcp-protocol-version": PRESENT, "mcp-method": method}
+    if isinstance(params.get("name"), str):
+        headers["mcp-name"] = params["name"]
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}, headers
+
+
+def earlier(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": "a", "method": method, "params": params}
+
+
+async def test_a_client_of_today_finds_out_what_is_here(project):
+    async with opened(project) as app:
+        body, headers = present("server/discover")
+        status, answer = await put(app, body, headers=headers)
+        result = answer["result"]
+        assert (status, answer["id"], result["resultType"]) == (200, 1, "complete")
+        assert result["supportedVersions"] == [PRESENT, *EARLIER]
+        assert (result["cacheScope"], result["ttlMs"] > 0) == ("private", True)
+        assert result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "overwinter"
+        body, headers = present("tools/list")
+        first, again = [await put(app, body, headers=headers) for _ in range(2)]
+        assert first == again
+
+
+@pytest.mark.parametrize("version", [*EARLIER, "1999-01-01"])
+async def test_a_client_of_before_shakes_hands_and_gets_a_version_it_knows_or_the_latest(project, version):
+    async with opened(project) as app:
+        status, answer = await put(app, earlier("initialize", protocolVersion=version, capabilities={}))
+        assert status == 200
+        assert answer["result"]["protocolVersion"] == (version if version in EARLIER else EARLIER[0])
+        assert "resultType" not in answer["result"]
+        assert (await put(app, {"jsonrpc": "2.0", "method": "notifications/initialized"})) == (202, None)
+        assert (await put(app, earlier("ping")))[1]["result"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"mcp-method": "tools/call"}, 400, -32020),
+        ({"mcp-method": None}, 400, -32020),
+        ({"mcp-protocol-version": "2025-11-25"}, 400, -32020),
+        ({"mcp-protocol-version": None}, 400, -32020),
+    ],
+)
+async def test_headers_that_do_not_say_what_the_body_says_are_refused(project, change, status, code):
+    async with opened(project) as app:
+        body, headers = present("tools/list")
+        headers = {key: value for key, value in {**headers, **change}.items() if value is not None}
+        found, answer = await put(app, body, headers=headers)
+        assert (found, answer["error"]["code"], answer["id"]) == (status, code, 1)
+
+
+async def test_a_version_that_nobody_speaks_is_refused_with_those_that_are(project):
+    async with opened(project) as app:
+        body, headers = present("tools/list")
+        body["params"]["_meta"] = {**META, "io.modelcontextprotocol/protocolVersion": "2030-01-01"}
+        status, answer = await put(app, body, headers=headers)
+        assert (status, answer["error"]["code"]) == (400, -32022)
+        assert answer["error"]["data"] == {"supported": [PRESENT, *EARLIER], "requested": "2030-01-01"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"{", -32700), (b"[]", -32600), (b'"x"', -32600), (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
+        (b'{"jsonrpc":"2.0","id":[1],"method":"ping"}', -32600), (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32600),
+        (b"[" * 100_000, -32700), (b"\xff\xfe", -32700),
+    ],
+)  # fmt: skip
+async def test_what_is_no_message_is_told_so(project, raw, code):
+    async with opened(project) as app:
+        status, answer = await put(app, raw)
+        assert (status, answer["error"]["code"]) == (400, code)
+
+
+async def test_a_method_or_tool_that_is_none_is_said_to_be_none(project):
+    async with opened(project) as app:
+        body, headers = present("prompts/list")
+        assert (await put(app, body, headers=headers))[0] == 404
+        status, answer = await put(app, earlier("prompts/list"))
+        assert (status, answer["error"]["code"]) == (200, -32601)
+        for arguments in ({"code": 1}, {}, {"code": "1", "more": "x"}):
+            _, answer = await put(app, earlier("tools/call", name="execute", arguments=arguments))
+            assert answer["error"]["code"] == -32602
+        _, answer = await put(app, earlier("tools/call", name="nothing", arguments={}))
+        assert answer["error"]["code"] == -32602
+        assert (await put(app, b"", method="GET"))[0] == 405
+        assert (await put(app, b"{}", headers={"content-type": "text/plain"}))[0] == 415
+        assert not await app.runs(Page())
+
+
+SLEEPS = {"code": "import asyncio\nawait asyncio.sleep(15)"}
+
+
+@pytest.mark.claim("F1.left")
+@pytest.mark.parametrize("generation", ["present", "earlier"])
+async def test_who_leaves_before_it_knows_the_run_ends_it_where_the_protocol_says_so(project, generation):
+    body, headers = present("tools/call", name="execute", arguments=SLEEPS)
+    if generation == "earlier":
+        body, headers = earlier("tools/call", name="execute", arguments=SLEEPS), {}
+    async with opened(project) as app, anyio.create_task_group() as group:
+        left = anyio.Event()
+
+        async def ask() -> None:
+            await put(app, body, headers=headers, left=left)
+
+        group.start_soon(ask)
+        while not await app.runs(Page()):  # noqa: ASYNC110 - a run that is not begun has no journal to watch
+            await anyio.sleep(0.01)
+        await idle(app)
+        left.set()
+        if generation == "present":
+            await app.result((await app.runs(Page()))[0].run_id)
+        await idle(app)
+        (run,) = await app.runs(Page())
+        assert run.status is (Status.CANCELLED if generation == "present" else Status.LIVE)
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.claim("F1.left")
+async def test_a_question_is_shown_and_the_run_waited_for_from_another_connection(project):
+    async with opened(project) as app:
+        code = "await tools.ask('ana@example.com', 'Go?', options=['yes', 'no'])"
+        _, answer = await put(app, earlier("tools/call", name="execute", arguments={"code": code}))
+        told = answer["result"]["structuredContent"]
+        assert (told["status"], told["asks"][0]["person"], told["asks"][0]["options"]) == (
+            "live",
+            "ana@example.com",
+            ["yes", "no"],
+        )
+        await app.answer(told["asks"][0]["question"], "yes", by="ana@example.com")
+        _, answer = await put(app, earlier("tools/call", name="wait", arguments={"run": told["run"]}))
+        assert answer["result"]["structuredContent"]["value"] == "yes"
+        other = {"x-overwinter-agent": "nobody"}
+        _, answer = await put(app, earlier("tools/list"), headers=other)
+        assert "nobody" in answer["error"]["message"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=12,
+)
+METHODS = st.sampled_from(
+    ["initialize", "ping", "tools/list", "tools/call", "server/discover", "notifications/x", "x", ""]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_comes_is_a_request_or_a_fault_with_a_code_of_the_protocol(data):
+    message = {
+        "jsonrpc": data.draw(st.sampled_from(["2.0", "2.0", "1.0", 2])), "id": data.draw(JSON), "method": data.draw(METHODS | JSON),
+        "params": data.draw(JSON | st.fixed_dictionaries({"name": JSON, "arguments": JSON, "_meta": JSON})),
+    }  # fmt: skip
+    headers = data.draw(
+        st.dictionaries(st.sampled_from(["mcp-protocol-version", "mcp-method"]), st.sampled_from([PRESENT, "x"]))
+    )
+    asked: Any = None
+    fault: Any = None
+    try:
+        asked = protocol.read(json.dumps(message).encode(), headers)
+    except protocol.Fault as error:
+        fault = error
+    if asked is not None:
+        assert asked.method == message["method"]
+        assert asked.version in (PRESENT, *EARLIER)
+    else:
+        assert fault.code in (-32700, -32600, -32602, -32020, -32022)
+        assert json.dumps(protocol.fault(fault))
