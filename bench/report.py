@@ -29,6 +29,8 @@ NAMES = {
     "budget": "budget",
     "bill": "bill",
     "cut": "cut",
+    "mcp": "mcp",
+    "loop": "loop",
 }
 """Bench name to file."""
 

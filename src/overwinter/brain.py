@@ -61,12 +61,13 @@ while True:
         end, why = "money" if detail["code"] in ("budget", "insufficient_quota", "billing_error") else "refused", detail["message"]
         break
     cost_nusd += said["cost_nusd"]
-    attempted, heard = None, []
+    attempted, heard, waiting = None, [], True
     if said["program"]:
         silent = 0
         try:
             attempted = await tools.attempt(said["program"], after=last, timeout=left)
             refused = refused + 1 if attempted["status"] == "refused" else 0
+            waiting = attempted["messages"]
             last = attempted["run"] if attempted["is_kept"] else last
         except TimeoutError:
             end = "time"
@@ -85,7 +86,7 @@ while True:
             end, why = "silent", "the model said nothing, twice"
             break
     try:
-        while True:
+        while waiting:
             heard.append(await tools.receive(timeout=0))
     except TimeoutError:
         pass

@@ -282,11 +282,8 @@ class Effects:
                     more=more,
                     person=owner,
                 )
-            case Began(run_id=run_id):
-                event = Event(kind="began", body={"index": call.index, "function": call.function, "run": run_id})
-                await self._store.postpone(
-                    call, attempt.lease, not_before_us=NEVER_US, event=event, more={"run": run_id}
-                )
+            case Began():
+                pass  # the commit that made the run set the call aside until its end
             case Raised(is_retryable=True) if self._may_repeat(attempt):
                 pause_s = backoff_s(attempt.number, answer.retry_after_s, self._random)
                 at_us = self._clock.now_us() + round(pause_s * SECOND_US)

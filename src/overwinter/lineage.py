@@ -30,7 +30,7 @@ class Origin:
     index: int
 
 
-def answer(function: str, run_id: str, status: Status, ended: Value, *, is_kept: bool) -> Answer:
+def answer(function: str, run_id: str, status: Status, ended: Value, beside: Mapping[str, Value]) -> Answer:
     """Return what a call is answered by the end of the run that it began.
 
     Args:
@@ -38,10 +38,11 @@ def answer(function: str, run_id: str, status: Status, ended: Value, *, is_kept:
         run_id: the child.
         status: FINISHED, FAILED or CANCELLED.
         ended: its value, or the body of the event that ended it.
-        is_kept: whether another run may go on with its variables.
+        beside: what `tools.attempt` is told besides: whether another run may go on with its variables (`is_kept`), how many
+            `messages` wait for the run that is answered.
     """
     if function == ATTEMPT:
-        return Returned(value={"run": run_id, "status": status.name.lower(), "is_kept": is_kept})
+        return Returned(value={"run": run_id, "status": status.name.lower(), **beside})
     if status is Status.FINISHED:
         return Returned(value=ended)
     body: Mapping[str, Any] = ended

@@ -31,7 +31,7 @@ Rules that every store keeps:
 10. *Revoking is one commit* (`registry.py`). After it, no turn of the agent's runs or of those below it is committed, none of
    their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
 11. *The end of a child run answers the call that began it*, in the commit that ends it, whatever ended it; one call begins one run,
-   however often it is made. In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
+   however often it is made, and waits for it from the commit on that makes it (its `began` event). In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
    and what it began.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.

@@ -5,7 +5,7 @@ See `brain`. Nothing of it is kept here but what saves reading a journal again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import anyio.to_thread
@@ -29,6 +29,7 @@ REPLY = "tools.reply"
 TALKS_MAX = 256
 """Conversations whose beginning is remembered."""
 PURSES_MAX = 10_000
+SYSTEMS_MAX = 64
 GENERATIONS_MAX = 50
 """Goals that went on one from another."""
 OUTPUT_TOKENS_MAX = 8_192
@@ -57,6 +58,8 @@ class Goals:
         self._store = parts.store
         self._talks: dict[str, _Talk] = {}
         self._purses: dict[str, tuple[Budget, ...]] = {}
+        self._shared = lru_cache(SYSTEMS_MAX)(str)
+        """One object for what many agents are told alike."""
 
     async def reply(self, call: Call) -> Performed:
         """Have the model say what comes next in the conversation of the call's run."""
@@ -163,7 +166,8 @@ class Goals:
         counts = discovery.counts(agent)
         names = [hit.name for service in counts for hit in discovery.browse(agent, service)]
         is_short = 0 < sum(counts.values()) <= brain.SIGNATURES_MAX
-        return brain.instructions(brief(counts), discovery.describe(agent, names) if is_short and names else "")
+        text = brain.instructions(brief(counts), discovery.describe(agent, names) if is_short and names else "")
+        return self._shared(text)
 
     def _window(self, model: str) -> int:
         declared = self._config.models.get(model)

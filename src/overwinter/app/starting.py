@@ -142,7 +142,9 @@ class Starting:
         try:
             run_id = await self.program(source, agent=agent, name=step, inputs={}, origin=origin)
         except CheckFailed as error:
-            return Returned(value={"run": None, "status": "refused", "is_kept": False, "why": str(error)})
+            return Returned(
+                value={"run": None, "status": "refused", "is_kept": False, "messages": 1, "why": str(error)}
+            )
         return Began(run_id=run_id)
 
     async def _spawn(self, given: Mapping[str, Any], call: Call, origin: Origin) -> str:

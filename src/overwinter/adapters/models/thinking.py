@@ -94,8 +94,9 @@ class Thinker:
                     message=f"{question.model} answers no questions: it speaks {', '.join(sorted(spoken))}",
                 )
             path, body = _BODIES[name](question)
-            encoded = json.dumps(body, ensure_ascii=False).encode()
-            asked = self._dialects[name].read("POST", path, {"content-type": "application/json"}, encoded)
+            headers = {"content-type": "application/json"}
+            asked = self._dialects[name].read("POST", path, headers, json.dumps(body, ensure_ascii=False).encode())
+            del body  # a thousand agents may wait for their models at once
         except ModelRefused as error:
             return _raised(error.refusal)
         sink = Collected()

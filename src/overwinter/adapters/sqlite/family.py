@@ -7,10 +7,10 @@ from typing import TypeVar
 import apsw
 
 from overwinter import journal, lineage, values
-from overwinter.adapters.sqlite import audited, rows
+from overwinter.adapters.sqlite import audited, gates, rows
 from overwinter.adapters.sqlite.writer import Wrote
 from overwinter.audit import Entry
-from overwinter.events import Status
+from overwinter.events import Event, Status
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, Origin
 
@@ -52,10 +52,15 @@ def child(db: apsw.Connection, origin: Origin) -> str | None:
     )
 
 
-def put(db: apsw.Connection, n: int, origin: Origin) -> None:
-    """Write down which call began a run."""
-    sql = "update run set parent = (select n from run where id = ?), parent_position = ? where n = ?"
-    db.execute(sql, (to_bytes(origin.run_id), origin.index, n))
+def put(db: apsw.Connection, n: int, run_id: str, origin: Origin, now: int) -> None:
+    """Write down which call began a run, and set the call aside until the run's end."""
+    parent = rows.run_row(db, origin.run_id)
+    assert parent is not None, "`refused` has found it"
+    db.execute("update run set parent = ?, parent_position = ? where n = ?", (parent.n, origin.index, n))
+    sql = "update call set not_before = ?, more = ? where n = ? and position = ? returning function"
+    ((function,),) = list(db.execute(sql, (gates.NEVER_US, values.encode({"run": run_id}), parent.n, origin.index)))
+    event = Event(kind="began", body={"index": origin.index, "function": function, "run": run_id})
+    rows.append_to(db, parent, parent.epoch, now, (event,))
 
 
 def told(wrote: Wrote[T], others: Sequence[Concerned]) -> Wrote[T]:
@@ -98,7 +103,8 @@ def ended(  # noqa: PLR0913, PLR0917 - what a run ended with
         if parent is None or parent.status not in (Status.LIVE, Status.QUARANTINED):
             continue
         value = None if result is None else values.decode(result)
-        answer = lineage.answer(function, run_id, status, value, is_kept=False)
+        ((messages,),) = db.execute("select count(*) from mail where n = ? and position is null", (parent.n,))
+        answer = lineage.answer(function, run_id, status, value, {"is_kept": False, "messages": messages})
         event = journal.answered(position, answer)
         rows.finished(db, parent.n, position)
         rows.post(db, parent.n, ids.new(), position, rows.encode_answer(answer), now)

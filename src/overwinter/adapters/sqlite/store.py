@@ -184,10 +184,13 @@ class SqliteStore:
             )
             n = db.last_insert_rowid()
             if run.origin is not None:
-                family.put(db, n, run.origin)
+                family.put(db, n, run.run_id, run.origin, now)
             rows.append(db, n, 0, rows.epoch_held(db), now, (event,))
             entries = [audited.started(run, agent_epoch, event)] if run.by else []
-            return Wrote(Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True, audited=entries)
+            others = [] if run.origin is None else [(run.origin.run_id, False)]
+            return Wrote(
+                Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True, audited=entries, others=others
+            )
 
         created = await self._writer.submit(act)
         if isinstance(created, OverwinterError):
