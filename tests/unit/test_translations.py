@@ -188,7 +188,6 @@ def changed(client: DialectName, *path: Any, value: Any) -> dict[str, Any]:
         ("chat", ("tool_choice",), {"type": "allowed_tools"}, "tool_choice"),
         ("chat", ("temperature",), 1.5, "temperature"),
         ("chat", ("stream_options",), {"include_obfuscation": False}, "stream_options.include_obfuscation"),
-        ("messages", ("system", 0, "cache_control"), {"type": "ephemeral"}, "system[0].cache_control"),
         ("messages", ("messages", 0, "content", 0, "citations"), [], "messages[0].content[0].citations"),
         ("messages", ("messages", 0, "content", 1, "source"), {"type": "url", "url": "u"}, "messages[0].content[1].source"),
         ("messages", ("messages", 0, "content", 1, "type"), "document", "messages[0].content[1].type"),

@@ -291,7 +291,7 @@ def _fields(line: Line) -> dict[str, str | int]:
         "model": line.model, "provider": line.upstream or None, "status": line.status, "state": line.state,
         "ms": took_us // 1_000, "cost_nusd": line.cost_nusd, "saved_nusd": line.saved_nusd or None,
         "input": usage.input if usage is not None else None, "output": usage.output if usage is not None else None,
-        "source": usage.source if usage is not None else None,
+        "source": usage.source if usage is not None else None, "left_out": ", ".join(line.left_out) or None,
     }  # fmt: skip
     return {name: value for name, value in told.items() if value is not None}
 

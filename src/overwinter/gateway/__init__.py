@@ -34,7 +34,7 @@ from overwinter.gateway.prices import Prices
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.routes import Breaker, Routes, Target
 from overwinter.gateway.similar import KNOWN_MAX, Known, Similars, nearest, question, vector_in
-from overwinter.gateway.translation import Translations, able
+from overwinter.gateway.translation import Translations, able, left_out
 from overwinter.gateway.upstream import Upstream
 from overwinter.policy import Allow, Ask, Decision, Deny, Policy, Resource
 
@@ -500,6 +500,9 @@ class Gateway:
         if call.caller.is_unlogged and not call.asked.is_background:
             line = replace(line, answer_id="")  # by which the provider may give again what was said
         call.line = await self._accounts.settle(line)
+        if tries:
+            hints = left_out(call.asked, tries[-1].target, self._translations)
+            call.line = replace(call.line, left_out=hints) if hints else call.line
         self.ended(call.line)
 
     async def _keep(self, key: bytes, kept: Kept, seconds: float) -> None:

@@ -111,6 +111,8 @@ class Line:
     """Version of the rules by which it was decided."""
     policies: tuple[str, ...] = ()
     """Ids of those that decided it."""
+    left_out: tuple[str, ...] = ()
+    """Hints that a provider of another dialect did not get; for the log, no ledger keeps it."""
 
 
 class Ledger(Protocol):

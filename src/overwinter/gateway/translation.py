@@ -7,7 +7,7 @@ from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Means, 
 from overwinter.gateway.refusal import ModelRefused
 from overwinter.gateway.routes import Target
 
-__all__ = ["Translation", "Translations", "able", "between"]
+__all__ = ["Translation", "Translations", "able", "between", "left_out"]
 
 
 class Translation(Protocol):
@@ -24,6 +24,10 @@ class Translation(Protocol):
         Raises:
             ModelRefused: a field has no counterpart, named by its place.
         """
+        ...
+
+    def left_out(self, asked: Asked) -> tuple[str, ...]:
+        """Return what the provider does not get of a request that can be turned: hints that change no answer, by their places."""
         ...
 
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
@@ -64,3 +68,9 @@ def able(asked: Asked, targets: Sequence[Target], known: Translations) -> Sequen
     if not found and refused:
         raise refused[0]
     return found
+
+
+def left_out(asked: Asked, target: Target, known: Translations) -> tuple[str, ...]:
+    """Return what a provider did not get of a request."""
+    translation = between(asked, target, known)
+    return () if translation is None else translation.left_out(asked)

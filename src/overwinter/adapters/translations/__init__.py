@@ -1,8 +1,8 @@
 """Clients of one wire format and providers of another: chat completions and messages, in both directions.
 
 Carried: text, system prompts, tools, their calls and results, images as data, the limit of output, temperature, words to stop at,
-streams, usage. Everything else in a request is refused by its place, `messages[2].content[0].cache_control`, unless it says what
-holds anyway (`"n": 1`). What a model thinks is counted and not carried: it is signed for its own dialect.
+streams, usage. Everything else in a request is refused by its place, `messages[2].content[0].citations`, unless it says what
+holds anyway (`"n": 1`) or is a hint that changes no answer (`hints`). What a model thinks is counted and not carried: it is signed for its own dialect.
 """
 
 from collections.abc import Mapping

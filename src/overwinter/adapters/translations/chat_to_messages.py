@@ -64,6 +64,11 @@ class ChatToMessages:
         headers = {**asked.headers, "anthropic-version": VERSION}
         return Wire(body=encoded(body), headers=headers, path=THERE)
 
+    def left_out(self, asked: Asked) -> tuple[str, ...]:
+        """Return the hints that the provider does not get: what has no counterpart is refused, all of it."""
+        del asked
+        return ()
+
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the provider's answer."""
         return reader_of(self._messages, self._chat, asked, _Turning(asked), _completion, is_stream=is_stream)

@@ -10,6 +10,7 @@ from overwinter.adapters.dialects.chat import Chat
 from overwinter.adapters.dialects.events import framed
 from overwinter.adapters.dialects.messages import Messages
 from overwinter.adapters.translations.fields import encoded, fields_of, lacks, listed, mapping, only, text
+from overwinter.adapters.translations.hints import bare, plain
 from overwinter.adapters.translations.turning import Untranslatable, reader_of
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Means, Wire
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -45,7 +46,8 @@ class MessagesToChat:
 
     def forward(self, asked: Asked, means: Means) -> Wire:
         """Return what the provider gets."""
-        given = fields_of(asked, means, HOLDS, PATH)
+        asked, _ = bare(asked)
+        given, _ = plain(fields_of(asked, means, HOLDS, PATH))
         only(given, FIELDS)
         most = given.get("max_tokens") if means.output_tokens_max is None else means.output_tokens_max
         body: dict[str, Any] = {"model": means.model, "messages": [*_system(given), *_conversation(given)]}
@@ -59,6 +61,12 @@ class MessagesToChat:
         body |= {"stream": True, "stream_options": {"include_usage": True}} if asked.is_stream else {}
         headers = {name: value for name, value in asked.headers.items() if name != "anthropic-version"}
         return Wire(body=encoded(body), headers=headers, path=THERE)
+
+    def left_out(self, asked: Asked) -> tuple[str, ...]:
+        """Return the hints that the provider does not get."""
+        request, named = bare(asked)
+        _, placed = plain(fields_of(request, Means(model=asked.model), HOLDS, PATH))
+        return (*named, *placed)
 
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the provider's answer."""
