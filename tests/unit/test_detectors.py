@@ -1,3 +1,4 @@
+import hashlib
 import json
 import random
 import tomllib
@@ -32,6 +33,11 @@ class Together:
             [each for row in rows for each in row]
             for rows in zip(*(one.find(texts) for one in self.every), strict=True)
         ]
+
+
+def test_the_rules_of_gitleaks_are_the_file_that_the_notice_names():
+    notice = (Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8")
+    assert f"SHA-256 {hashlib.sha256(secrets.RULES.read_bytes()).hexdigest()}" in notice
 
 
 @pytest.fixture(scope="module")
