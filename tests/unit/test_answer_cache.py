@@ -126,7 +126,11 @@ def test_tenant_route_version_betas_and_query_each_make_another_key(name: Dialec
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=4), lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=3), each, max_size=3))  # fmt: skip
 
 
-@given(st.dictionaries(st.text(max_size=3), JSON, max_size=4), st.dictionaries(st.text(max_size=3), JSON, max_size=4))
+FIELDS = st.dictionaries(st.text(max_size=3).filter(lambda each: each != "n"), JSON, max_size=4)
+"""Without the one field of so few letters that is read, and refused if it is no number."""
+
+
+@given(FIELDS, FIELDS)
 def test_two_requests_have_one_key_only_if_they_are_one(one: dict[str, Any], other: dict[str, Any]):
     bodies = [{**each, **BASES["chat"]} for each in (one, other)]
     said = [{key: value for key, value in each.items() if key not in NEVER_MATTER["chat"]} for each in bodies]
