@@ -153,6 +153,7 @@ async def failure(door: Door, framework: Framework, dialect: str, **options: Any
     return str(raised.value)
 
 
+@pytest.mark.claim("M1.frameworks")
 @every_framework
 @both_ways
 async def test_an_answer_is_read_to_its_end_with_its_counts(
@@ -188,6 +189,7 @@ async def test_a_tool_is_called_with_its_arguments_and_answered(
         assert b"rain" in provider.provider.bodies[-1]
 
 
+@pytest.mark.claim("M1.frameworks")
 @every_framework
 @both_ways
 async def test_a_refusal_is_an_error_that_says_what_is_wrong_at_the_first_try(
@@ -222,6 +224,7 @@ async def test_a_provider_that_fails_is_an_error(door: Door, provider: Mock, fra
     assert "does not take the home's credential" in await failure(door, framework, dialect)
 
 
+@pytest.mark.claim("M1.frameworks")
 @every_framework
 @pytest.mark.parametrize("fault", ["reset", "cut", "error_event"])
 async def test_a_stream_that_breaks_is_an_error(

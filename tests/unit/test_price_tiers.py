@@ -51,6 +51,7 @@ def openai_of(url: str):
     return replace(config, models=models, providers=providers, gateway=replace(config.gateway, model="gpt-5"))
 
 
+@pytest.mark.claim("M2.tiers")
 @pytest.mark.parametrize(
     ("asked", "answered", "times"),
     [
@@ -75,6 +76,7 @@ async def test_a_call_is_booked_at_the_tier_that_answered_and_never_above_what_w
     assert (line.cost_nusd or 0) <= line.held_nusd
 
 
+@pytest.mark.claim("M2.tiers")
 async def test_an_answer_of_a_tier_without_a_price_is_booked_at_the_default_one_and_marked(project, provider: Mock):
     provider.script(Rule(tokens=50, tier="scale"))
     async with home_of(project, openai_of(provider.url)) as app:

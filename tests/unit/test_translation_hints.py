@@ -86,6 +86,7 @@ def chat_only(url: str) -> Config:
     return replace(config, providers=providers, models={"cheap": config.models["cheap"], "gpt": config.models["cheap"]})
 
 
+@pytest.mark.claim("T1.hints")
 async def test_claude_code_asks_a_model_of_chat_completions_and_the_log_says_what_was_left_out(
     project: Path, provider: Mock, caplog: pytest.LogCaptureFixture
 ):
@@ -145,6 +146,7 @@ def test_a_beta_that_is_not_on_the_list_is_refused(flag: str):
         TURNED.forward(read(CODE, HEADERS | {"anthropic-beta": f"{FLAGS[0]}, {flag}"}), Means(model="gpt"))
 
 
+@pytest.mark.claim("T1.hints")
 @given(
     st.sets(st.sampled_from(sorted(BETAS))),
     st.booleans(),
