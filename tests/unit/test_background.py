@@ -56,9 +56,8 @@ async def test_asking_for_an_answer_is_none_of_the_calls_that_a_budget_lets_begi
     budgets = {"one": DeclaredBudget(of="tenant", calls=1, window="day")}
     async with home_of(project, config_of(provider.url, budgets=budgets)) as app:
         answer_id, _ = await begun(app)
-        for _ in range(4):
-            client, seen = await again(app, answer_id)
-        assert (client.json["status"], seen.state) == ("completed", "settled")
+        polls = [await again(app, answer_id) for _ in range(4)]
+        assert [seen.state for _, seen in polls] == ["held", "held", "held", "settled"]
         refused, line = await ask(app, request(), dialect="responses")
         assert (refused.status, line.status) == (429, "rate")
         (spent,) = await app.models.budgets()
