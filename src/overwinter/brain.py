@@ -106,7 +106,8 @@ REFUSALS_MAX = 8
 
 RULES = """
 Work in steps. A reply is either one program, in a block that begins with ```python, or your answer. Of a program you get what it
-printed and the value of its last expression, or what was wrong. Names of earlier programs stay. To end, reply without a block.
+printed and the value of its last expression, or what was wrong. Each program begins with no variables: it reads the value of an
+earlier one by its run, await tools.read("RUN"). To end, reply without a block.
 """
 
 
@@ -182,7 +183,7 @@ def program_in(text: str) -> str | None:
 def finished(run_id: str, value: Value, printed: str) -> str:
     """Return what came of a program that reached its end, cut to what may stand in a conversation."""
     shown = json.dumps(excerpt(value, handle=run_id), ensure_ascii=False) if value is not None else "None"
-    return _printed(run_id, printed) + f"Value: {shown}"
+    return _printed(run_id, printed) + f"Value of {run_id}: {shown}"
 
 
 def failed(run_id: str, error: Mapping[str, Value], printed: str, deeds: Sequence[str]) -> str:

@@ -34,15 +34,12 @@ def new_home(project, ledger, crash_at):
 
 def says(heard: Heard) -> str:
     """Say what fits the conversation, whoever asks: a model has no memory of its own."""
-    match heard.text.split("\n")[0]:
-        case "Your goal: charge twice":
-            return "```python\nshop.charge(cent=1)\n```"
-        case 'Value: "charged 4"':
-            return SECOND
-        case 'Value: "charged 7"':
-            return "Both are charged."
-        case _:
-            return FIRST
+    first = heard.text.split("\n")[0]
+    if first == "Your goal: charge twice":
+        return "```python\nshop.charge(cent=1)\n```"
+    if first.endswith('"charged 4"'):
+        return SECOND
+    return "Both are charged." if first.endswith('"charged 7"') else FIRST
 
 
 def config() -> Any:

@@ -51,7 +51,7 @@ async def test_a_model_writes_programs_until_it_has_an_answer(project):
     assert run.result["cost_usd"] > 0
     assert child.result == 42
     assert model.heard[0].text == "Your goal: Double 21"
-    assert model.heard[1].text == "Printed:\nhm\nValue: 42"
+    assert model.heard[1].text == f"Printed:\nhm\nValue of {child.run_id}: 42"
 
 
 @pytest.mark.claim("L1.check")
@@ -151,7 +151,7 @@ async def test_a_message_is_heard_before_the_next_step(project):
         await app.send(run_id, "Be quick.")
         await app.answer(question.call.key, "that", by="p@x.example")
         await finish(app, run_id)
-    assert model.heard[1].text == 'Value: "that"\nA person says: Be quick.'
+    assert model.heard[1].text.endswith(': "that"\nA person says: Be quick.')
 
 
 async def test_a_later_goal_goes_on_with_what_was_said(project):
