@@ -103,6 +103,8 @@ def _asked(id_: str | int | None, method: str, params: Json, headers: Mapping[st
         raise _unsupported(told)
     if not isinstance(named, str):
         raise Fault(-32602, f"params._meta[{META + 'protocolVersion'!r}] is missing")
+    if headers and told is not None and told != named:
+        raise Fault(-32020, f"the header mcp-protocol-version is {told[:100]!r}, and the body says {named[:100]!r}")
     if named != PRESENT:
         raise _unsupported(named)
     abilities = meta.get(f"{META}clientCapabilities")

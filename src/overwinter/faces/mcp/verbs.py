@@ -94,14 +94,14 @@ async def perform(name: str, call: Call) -> Told:
     """Carry out a call of a tool for an agent; what goes wrong with it is an answer, for the model can mend it.
 
     Raises:
-        UsageError: there is no such tool, or an argument is none: a mistake of the client.
+        UsageError: there is no such tool: a mistake of the client.
     """
     verb = TOOLS.get(name)
     if verb is None:
         raise UsageError(f"there is no tool {name!r}; there are {', '.join(TOOLS)}")
     schema = next(each["inputSchema"] for each in LISTED if each["name"] == name)
-    _fits(name, call.arguments, schema)
     try:
+        _fits(name, call.arguments, schema)
         return await verb(call)
     except CheckFailed as error:
         return Told(body=report(error.findings), is_error=True)  # type: ignore[arg-type] - what raised it made them of `Finding`
