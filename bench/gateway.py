@@ -45,7 +45,7 @@ RIVAL = Path(sys.prefix) / "rivals" / "litellm" / "bin" / "litellm"
 CONNECTIONS = 16
 ROUNDS = 5
 START_S_MAX = 300.0
-"""LiteLLM takes 7 s of processor time until it answers; four times that where its bytecode is not compiled, and others work too."""
+"""LiteLLM took 9 s until it answered, 7 of them on the processor; the rest is room for a machine on which others work too."""
 TICKS = os.sysconf("SC_CLK_TCK")
 MODEL = "gpt-4o-mini"
 SETTINGS = """

@@ -68,7 +68,7 @@ CODE: dict[str, Any] = {
     "output_config": {"effort": "high"},
     "stream": True,
 }  # fmt: skip
-"""What Claude Code 2.1 sends, shortened: its fields, its marks and its flags as they come."""
+"""The shape of a request of Claude Code 2.1, put together from what is known of its fields and flags; not a recording."""
 LEFT_OUT = (
     "?beta=true", *(f"anthropic-beta: {each}" for each in FLAGS), "anthropic-dangerous-direct-browser-access", "metadata", "thinking",
     "output_config", "context_management", "system[].cache_control", "tools[].cache_control", "tools[].eager_input_streaming",
