@@ -152,4 +152,8 @@ CLAIMS = {
     "F1.reads": "a program that is run to read changes nothing, whatever its agent may do and however it is written",
     "F1.left": "an MCP client that leaves loses a request; a run that has been told of goes on, and is waited for from anywhere",
     "F1.conformance": "the official MCP suite passes in what it asks of any server; what is not offered is listed by name",
+    "C1.once": "each instant of a schedule is started once, whatever is killed meanwhile",
+    "C1.missed": "of what was missed while nobody was up at most one is started, and all are counted",
+    "C1.zone": "a cron line is read in its zone, with its summer time",
+    "C1.breaker": "a schedule whose runs all fail, or whose agent may not act, pauses itself and says why",
 }

@@ -4,7 +4,7 @@ import overwinter
 from overwinter.adapters.monty.lane import _Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
-from overwinter.faces.cli import identities, log_keys, models, policies, secrets, tokens, tools, webhooks
+from overwinter.faces.cli import identities, log_keys, models, policies, schedules, secrets, tokens, tools, webhooks
 from overwinter.faces.cli.commands import Commands
 from overwinter.faces.server import _Server
 
@@ -51,6 +51,13 @@ _ = (
     tools.pins,
     tools.refresh,
     tools.search,
+    schedules.add,
+    schedules.list_schedules,
+    schedules.pause,
+    schedules.remove,
+    schedules.resume,
+    schedules.run_now,
+    schedules.show,
     webhooks.list_webhooks,
     webhooks.retry_webhook,
     webhooks.try_webhook,

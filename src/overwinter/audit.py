@@ -46,6 +46,7 @@ Kind = Literal[
     "restore",
     "enrol",
     "issuer",
+    "schedule",
     "key",
     "kill",
     "wake.refused",

@@ -225,7 +225,7 @@ MUTATIONS = {
         ["tests/unit/test_model_agents.py", "-k", "its_parent_spends"],
     ),
     "a program is not checked": (
-        "src/overwinter/app/__init__.py",
+        "src/overwinter/app/starting.py",
         "if any(finding.is_certain for finding in findings):",
         "if False:",
         TURNS,

@@ -488,7 +488,7 @@ def kept_in(project: Path) -> int:
 
 async def test_an_unlogged_question_of_a_program_is_answered_and_asked_again_after_a_crash(project, provider: Mock):
     async with home_of(project, redacting(provider, project, is_unlogged=True)) as app:
-        call = Call(run_id="run_1", index=0, function="tools.think", arguments={"prompt": ALL}, effect="read", line=0, agent="default")  # fmt: skip
+        call = Call(run_id=await app.start("1"), index=0, function="tools.think", arguments={"prompt": ALL}, effect="read", line=0, agent="default")  # fmt: skip
         for number in (1, 2):
             assert isinstance(await app.models.thinker.perform(call), Returned)
             assert len(provider.calls) == number

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
-from typing import Unpack
+from typing import Any, Unpack
 
 import anyio
 
@@ -20,6 +20,7 @@ from overwinter.app.issuing import Issuing
 from overwinter.app.outbox import Outbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
 from overwinter.app.rulebook import Rulebook
+from overwinter.app.scheduling import Scheduling
 from overwinter.app.starting import Limited, Starting
 from overwinter.app.tokens import Access
 from overwinter.app.webhooks import Webhooks
@@ -115,6 +116,8 @@ class App:
             config.webhooks, parts.deliveries, parts.senders, parts.store, parts.clock, SystemRandom()
         )
         """Whom it tells of what happens here."""
+        self.schedules = Scheduling(parts, self)
+        """What begins by the calendar."""
         self.mint = parts.mint
         """What agents show of themselves elsewhere."""
         self.issuing = Issuing(parts.mint, parts.audit_keeping, parts.issuer_place)
@@ -184,6 +187,7 @@ class App:
                     group.start_soon(self._retain)
                     group.start_soon(self.auditing.run)
                     group.start_soon(self.webhooks.run)
+                    group.start_soon(self.schedules.run)
                 try:
                     yield self
                 except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
@@ -245,7 +249,7 @@ class App:
             NotFound: there is no such agent.
         """
         if (source is None) == (goal is None):
-            raise UsageError("a run begins with a program or with a goal, one of the two")
+            raise UsageError("'source' is missing, or 'goal', or both are given: a run begins with one of the two")
         self._agent(agent)
         if goal is not None:
             return await self._starting.goal(goal, agent=agent, name=name, dedup=dedup, by=by, **limits)
@@ -258,6 +262,11 @@ class App:
             by=by,
             only_reads=only_reads,
         )
+
+    async def check_start(self, start: Mapping[str, Any], agent: str) -> None:
+        """Raise what `start` would for a program or a goal, and begin nothing."""
+        self._agent(agent)
+        await self._starting.examine(start, agent)
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
         """Wait until a run has ended, is quarantined or its agent is revoked, and return it; after `timeout_s` as it stands."""

@@ -29,6 +29,7 @@ from overwinter.interpreter import Interpreter, Limits
 from overwinter.policy import Deny, Policy, Resource
 from overwinter.principal import Principal
 from overwinter.registry import Registry
+from overwinter.schedule import Schedules
 from overwinter.store import Store
 from overwinter.tokens import Tokens
 
@@ -62,6 +63,8 @@ class Parts:
     """Model calls, and what they cost."""
     deliveries: SqliteDeliveries
     """What webhooks are to be told, in the same commits."""
+    schedules: Schedules
+    """What begins by the calendar."""
     senders: Senders
     clock: Clock
     ids: Ids
@@ -140,7 +143,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             sources=sources,
             handles=handles,
             models=models,
-            deliveries=store.deliveries,
+            deliveries=store.deliveries, schedules=store.schedules,
             senders=senders,
             clock=clock,
             ids=ids,

@@ -61,15 +61,23 @@ class Starting:
         for given in inputs:
             if not given.isidentifier() or keyword.iskeyword(given):
                 raise UsageError(f"{given!r} cannot be an input: it is no name that a program can use")
-        findings = [*await self._checks.check(source, agent, inputs), *self._writing(source if only_reads else "")]
-        if any(finding.is_certain for finding in findings):
-            raise CheckFailed(findings, render(findings, source))
+        await self._refuse(source, agent, inputs, only_reads=only_reads)
         new = NewRun(
             run_id=self._parts.ids.new(), agent=agent, name=name, program=source, inputs=inputs,
             checked=self._checks.types(source), by=by, origin=origin,
             only_reads=only_reads,
         )  # fmt: skip
         return (await self._parts.store.create(new, dedup=dedup)).run_id
+
+    async def _refuse(self, source: str, agent: str, inputs: Mapping[str, Value], *, only_reads: bool = False) -> None:
+        """Check a program.
+
+        Raises:
+            CheckFailed: it is wrong.
+        """
+        findings = [*await self._checks.check(source, agent, inputs), *self._writing(source if only_reads else "")]
+        if any(finding.is_certain for finding in findings):
+            raise CheckFailed(findings, render(findings, source))
 
     def _writing(self, source: str) -> Iterator[Finding]:
         """Yield the functions of a program that change something."""
@@ -119,6 +127,24 @@ class Starting:
         inputs |= await self._before(after, agent) if after is not None else {"after": None, "last": None}
         name = name or _first_words(goal)
         return await self.program(LOOP, agent=agent, name=name, inputs=inputs, dedup=dedup, by=by, origin=origin)
+
+    async def examine(self, start: Mapping[str, Any], agent: str) -> None:
+        """Raise what starting it would, and begin nothing.
+
+        Raises:
+            CheckFailed: the program is wrong.
+            UsageError: a limit of the goal is none.
+        """
+        if "goal" in start:
+            self._inputs(
+                start["goal"],
+                start.get("model", ""),
+                start.get("steps", STEPS_MAX),
+                start.get("usd"),
+                start.get("seconds"),
+            )
+            return
+        await self._refuse(start["source"], agent, start.get("inputs", {}))
 
     async def begin(self, call: Call) -> Performed:
         """Begin the run that a call of a program asks for; once, however often the call is made."""

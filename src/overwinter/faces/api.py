@@ -29,6 +29,7 @@ from overwinter.faces.identities import identity_routes
 from overwinter.faces.model_api import model_routes
 from overwinter.faces.pages import PAGE_MAX, after_of, id_of, limit_of, place_of
 from overwinter.faces.policies import policy_routes
+from overwinter.faces.schedules import schedule_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
 from overwinter.faces.webhooks import webhook_routes
@@ -93,6 +94,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *identity_routes(app),
         *model_routes(app),
         *webhook_routes(app),
+        *schedule_routes(app),
     ]
     routes = guarded(routes, app, _body) if is_remote else known(routes, app)
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}

@@ -97,6 +97,10 @@ NEEDS: Mapping[str, Need] = {
     "GET /v1/webhooks": Need(scope="read"),
     "POST /v1/webhooks/{webhook}/retry": Need(scope="admin"),
     "POST /v1/webhooks/{webhook}/test": Need(scope="admin"),
+    "GET /v1/schedules": Need(scope="read"),
+    "POST /v1/schedules": Need(scope="act", of="agent"),
+    "GET /v1/schedules/{schedule}": Need(scope="read"),
+    "POST /v1/schedules/{schedule}/{verb}": Need(scope="admin"),
     "GET /v1/health": Need(scope="read"),
     "POST /v1/collect": Need(scope="admin"),
 }

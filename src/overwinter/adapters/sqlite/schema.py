@@ -115,7 +115,15 @@ alter table run add column after integer;
 alter table run add column reads integer not null default 0;
 create index run_child on run (parent, parent_position) where parent is not null;
 """
-FORMAT_5 = [LINEAGE_5]
+# `schedule`: what begins by the calendar.
+SCHEDULE_5 = """
+create table schedule (
+    id text primary key, name text not null, agent text not null, start blob not null, cron text not null, zone text not null,
+    misfire text not null, overlap text not null, next integer, paused text not null default '', made integer not null,
+    by text not null, started integer not null default 0, missed integer not null default 0, skipped integer not null default 0,
+    failures integer not null default 0, last_run text, last integer) strict, without rowid;
+"""
+FORMAT_5 = [LINEAGE_5, SCHEDULE_5]
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.

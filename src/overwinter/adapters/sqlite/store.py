@@ -18,6 +18,7 @@ from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
+from overwinter.adapters.sqlite.schedules import SqliteSchedules
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.tokens import SqliteTokens
 from overwinter.adapters.sqlite.voting import Ballot
@@ -115,6 +116,8 @@ class SqliteStore:
         self.audit_keeping = AuditKeeping(path, self._writer, seal)
         self.deliveries = SqliteDeliveries(path, self._writer, reading)
         """What webhooks are to be told, in the same commits."""
+        self.schedules = SqliteSchedules(path, self._writer, reading)
+        """What begins by the calendar, in the same file."""
         self._watching = Watching(self._length)
         self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
 

@@ -13,7 +13,7 @@ from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, once, seconds
 from overwinter.faces.cli.render import TAIL, doubts, event_line, is_of_goal, outcome, print_json, reached, safe
 
-__all__ = ["follow", "home_option", "json_or_text", "run", "strict_json"]
+__all__ = ["follow", "home_option", "inputs_of", "json_or_text", "run", "source_of", "strict_json"]
 
 ENDS = {"finished": 0, "failed": 20, "cancelled": 21, "quarantined": 22}
 DETACHED = 23
@@ -68,7 +68,7 @@ def run(  # noqa: PLR0913 - a command's options
     place = home_path(home)
     limits = {"model": model, "steps": steps, "usd": usd, "seconds": duration and seconds(duration), "after": after}
     what = _what(file, goal, limits)
-    given = {**_inputs_object(inputs_json), **_inputs(inputs or [])}
+    given = {**_inputs_object(inputs_json), **inputs_of(inputs or [])}
     if goal is not None and (given or is_check_only):
         raise UsageError("a goal takes no inputs, and there is nothing to check before a model has written a program")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor that ends the command detaches it too
@@ -113,7 +113,7 @@ def _what(file: Path | None, goal: str | None, limits: dict[str, Any]) -> dict[s
     given = {key: value for key, value in limits.items() if value is not None}
     if file is not None and given:
         raise UsageError(f"--{next(iter(given))} is of a goal: give one with -p, and no program")
-    return {"source": _source(file)} if file is not None else {"goal": goal, **given}
+    return {"source": source_of(file)} if file is not None else {"goal": goal, **given}
 
 
 def _print_check(checked: dict[str, Any], *, is_json: bool) -> None:
@@ -152,7 +152,12 @@ def home_option(home: Path) -> str:
     return "" if home == home_path(None) else f" --home {shlex.quote(str(home))}"
 
 
-def _source(file: Path) -> str:
+def source_of(file: Path) -> str:
+    """Return the program in a file.
+
+    Raises:
+        UsageError: it cannot be read, or is none.
+    """
     try:
         with file.open("rb") as opened:
             raw = opened.read(SOURCE_BYTES_MAX + 1)
@@ -163,7 +168,12 @@ def _source(file: Path) -> str:
         raise UsageError(f"{file} cannot be read as a program: {error}") from error
 
 
-def _inputs(words: list[str]) -> dict[str, Any]:
+def inputs_of(words: list[str]) -> dict[str, Any]:
+    """Return inputs by name.
+
+    Raises:
+        UsageError: a word is none.
+    """
     given: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")

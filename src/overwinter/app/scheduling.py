@@ -1,0 +1,224 @@
+"""Starts what is due by the calendar: each instant once, late ones as their schedule says, and none for ever in vain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+
+from overwinter.adapters.cron import following, local
+from overwinter.app.parts import Parts
+from overwinter.clock import SECOND_US
+from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
+from overwinter.events import Status
+from overwinter.schedule import FAILURES_MAX, SCHEDULES_MAX, Misfire, Overlap, Schedule, begins, passed, started_as
+from overwinter.store import RunRecord
+from overwinter.values import Value
+
+__all__ = ["Scheduling"]
+
+LOOK_US = 3_600 * SECOND_US
+"""How long it sleeps at most; a clock that was set is noticed then."""
+TAIL_MIN = 4
+RETRY_US = 5 * SECOND_US
+"""Pause before a store that is in trouble is asked again."""
+
+
+class Starts(Protocol):
+    """What of an App it needs."""
+
+    async def start(self, source: str | None = None, **start: Any) -> str:  # noqa: ANN401 - see `App.start`
+        """See `App.start`."""
+        ...
+
+    async def check_start(self, start: Mapping[str, Any], agent: str) -> None:
+        """Raise what `start` would, and begin nothing."""
+        ...
+
+
+class Scheduling:
+    """The schedules of a home."""
+
+    def __init__(self, parts: Parts, app: Starts) -> None:
+        self._schedules, self._store, self._clock, self._ids, self._app = (
+            parts.schedules, parts.store, parts.clock, parts.ids, app,
+        )  # fmt: skip
+        self._changed = anyio.Event()
+
+    async def add(  # noqa: PLR0913 - all that a schedule is made of
+        self,
+        start: Mapping[str, Value],
+        *,
+        by: str,
+        agent: str = "default",
+        name: str = "",
+        cron: str = "",
+        at: str = "",
+        zone: str = "UTC",
+        misfire: Misfire = "skip",
+        overlap: Overlap = "skip",
+    ) -> Schedule:
+        """Make a schedule, and return it.
+
+        Args:
+            start: what `App.start` is told: `source` and `inputs`, or `goal` and its limits.
+            by: who makes it.
+            agent: under whose identity its runs act.
+            name: for people.
+            cron: five fields; or
+            at: a local time, once.
+            zone: in which both are read.
+            misfire: what becomes of instants that nobody was up for.
+            overlap: what becomes of an instant at which the run before is live.
+
+        Raises:
+            CheckFailed: the program is wrong.
+            UsageError: the times are none, in the past, or the agent has too many schedules.
+        """
+        if bool(cron) == bool(at):
+            raise UsageError("a schedule has a cron line or a time, one of the two")
+        if misfire not in ("skip", "once") or overlap not in ("skip", "allow"):
+            raise UsageError("misfire is 'skip' or 'once', overlap is 'skip' or 'allow'")
+        now_us = self._clock.now_us()
+        next_us = following(cron, zone, now_us) if cron else local(at, zone)
+        if next_us is None or next_us <= now_us:
+            raise UsageError(f"{cron or at!r} in {zone} never comes again")
+        await self._app.check_start(start, agent)
+        schedule = Schedule(
+            id=f"s-{self._ids.new()[-10:].lower()}", name=name or "schedule", agent=agent, start=start, cron=cron, zone=zone,
+            misfire=misfire, overlap=overlap, next_us=next_us, made_us=now_us, by=by,
+        )  # fmt: skip
+        if not await self._schedules.add(schedule):
+            raise UsageError(f"agent {agent!r} has {SCHEDULES_MAX} schedules, and no more: remove one")
+        self._ring()
+        return schedule
+
+    async def listed(self) -> Sequence[Schedule]:
+        """Return all, those first that start first."""
+        return await self._schedules.schedules()
+
+    async def schedule(self, text: str) -> Schedule:
+        """Return the schedule that a text names: its id or the end of it, or its name.
+
+        Raises:
+            NotFound: there is none, or several.
+        """
+        found = [
+            each
+            for each in await self.listed()
+            if text in (each.id, each.name) or (len(text) >= TAIL_MIN and each.id.endswith(text.lower()))
+        ]
+        if len(found) != 1:
+            raise NotFound(f"{len(found) or 'no'} schedules are called {text!r}: `overwinter schedule` lists them")
+        return found[0]
+
+    async def pause(self, text: str, *, by: str, reason: str = "") -> Schedule:
+        """Have a schedule start nothing until it is resumed."""
+        schedule = replace(await self.schedule(text), paused=reason or f"paused by {by}")
+        await self._schedules.change(schedule, by=by, reason="paused")
+        return schedule
+
+    async def resume(self, text: str, *, by: str) -> Schedule:
+        """Have a schedule start again, from now on.
+
+        Raises:
+            Conflict: it never starts again.
+        """
+        schedule = await self.schedule(text)
+        now_us = self._clock.now_us()
+        next_us = following(schedule.cron, schedule.zone, now_us) if schedule.cron else schedule.next_us
+        if next_us is None or next_us <= now_us:
+            raise Conflict(f"schedule {schedule.id} was for once, and its time has passed: make a new one")
+        schedule = replace(schedule, paused="", failures=0, next_us=next_us)
+        await self._schedules.change(schedule, by=by, reason="resumed")
+        self._ring()
+        return schedule
+
+    async def remove(self, text: str, *, by: str) -> Schedule:
+        """Remove a schedule; its runs go on."""
+        schedule = await self.schedule(text)
+        await self._schedules.remove(schedule.id, by=by)
+        return schedule
+
+    async def run_now(self, text: str, *, by: str) -> str:
+        """Start what a schedule starts, beside its times; return the run."""
+        schedule = await self.schedule(text)
+        return await self._app.start(**{**begins(schedule), "by": by})
+
+    # --- By the clock ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start what is due, until cancelled."""
+        while True:
+            self._changed = anyio.Event()  # before the look: what is added meanwhile rings
+            try:
+                next_us = await self._look()
+            except HomeError:
+                next_us = self._clock.now_us() + RETRY_US
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._ring_at, next_us)
+                await self._changed.wait()
+                group.cancel_scope.cancel()
+
+    async def _look(self) -> int:
+        """Start what is due; return when to look again."""
+        now_us = self._clock.now_us()
+        next_us = now_us + LOOK_US
+        for schedule in await self.listed():
+            if schedule.paused or schedule.next_us is None:
+                continue
+            left = schedule if schedule.next_us > now_us else await self._come(schedule, now_us)
+            if left.next_us is not None and not left.paused:
+                next_us = min(next_us, left.next_us)
+        return next_us
+
+    async def _come(self, schedule: Schedule, now_us: int) -> Schedule:
+        """Start what has come of a schedule, then write down that it has: started twice, it is one run by its key."""
+        came = passed(
+            schedule, now_us, partial(following, schedule.cron, schedule.zone) if schedule.cron else lambda _: None
+        )
+        last = None if schedule.last_run is None else await self._store.run(schedule.last_run)
+        left = replace(schedule, next_us=came.next_us, missed=schedule.missed + came.missed)
+        if came.starts_us is not None:
+            left = replace(left, failures=_failures(schedule, last))
+        if left.failures >= FAILURES_MAX:
+            left = replace(
+                left, paused=f"its last {left.failures} runs failed: mend it, then `overwinter schedule resume`"
+            )
+        elif (
+            came.starts_us is not None
+            and schedule.overlap == "skip"
+            and last is not None
+            and last.status is Status.LIVE
+        ):
+            left = replace(left, skipped=left.skipped + 1)
+        elif came.starts_us is not None:
+            left = await self._begun(left, came.starts_us)
+        by = f"schedule {schedule.id}" if left.paused else ""
+        await self._schedules.change(left, by=by, reason=left.paused)
+        return left
+
+    async def _begun(self, schedule: Schedule, instant_us: int) -> Schedule:
+        try:
+            run_id = await self._app.start(**begins(schedule), dedup=started_as(schedule, instant_us))
+        except Revoked as error:
+            return replace(schedule, paused=str(error))
+        except HomeError:
+            raise
+        except OverwinterError as error:  # it would not start at any other instant either
+            return replace(schedule, paused=str(error).split("\n")[0])
+        return replace(schedule, started=schedule.started + 1, last_run=run_id, last_us=instant_us)
+
+    async def _ring_at(self, at_us: int) -> None:
+        await self._clock.sleep_until(at_us)
+        self._changed.set()
+
+    def _ring(self) -> None:
+        self._changed.set()
+
+
+def _failures(schedule: Schedule, last: RunRecord | None) -> int:
+    if last is None or last.status is Status.LIVE:
+        return schedule.failures
+    return schedule.failures + 1 if last.status in (Status.FAILED, Status.QUARANTINED) else 0

@@ -1,0 +1,132 @@
+"""Programs and goals that begin by the calendar: what a schedule is, and which of its instants are started when one has passed.
+
+An instant is started once, whatever happens meanwhile: the run's key is `schedule ID INSTANT`. What passed while nobody served is missed, and
+counted: never a storm after downtime.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from overwinter.clock import SECOND_US
+from overwinter.values import Value
+
+__all__ = [
+    "FAILURES_MAX",
+    "LATE_US",
+    "MISSED_MAX",
+    "SCHEDULES_MAX",
+    "Misfire",
+    "Overlap",
+    "Passed",
+    "Schedule",
+    "Schedules",
+    "passed",
+]
+
+Misfire = Literal["skip", "once"]
+"""What becomes of instants that nobody was up for: none is started, or the last of them."""
+Overlap = Literal["skip", "allow"]
+"""What becomes of an instant at which the run before is still live: it is left out and counted, or started beside it."""
+LATE_US = 60 * SECOND_US
+"""How late an instant may be started and is not missed: a restart takes a second or two."""
+MISSED_MAX = 1_000
+"""Instants that are counted one by one; of more it is said that there were so many at least."""
+FAILURES_MAX = 5
+"""Runs in a row that may fail before their schedule pauses itself."""
+SCHEDULES_MAX = 100
+"""Of one agent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One schedule, and how it stands."""
+
+    id: str
+    name: str
+    agent: str
+    start: Mapping[str, Value]
+    """What `App.start` is told: `source` and `inputs`, or `goal` and its limits."""
+    cron: str = ""
+    """Five fields; "": once, at `next_us`."""
+    zone: str = "UTC"
+    """In which the fields are read, as the IANA database names it."""
+    misfire: Misfire = "skip"
+    overlap: Overlap = "skip"
+    next_us: int | None
+    """When it starts next, microseconds UTC; None: never again."""
+    paused: str = ""
+    """Why it is paused; "": it is not."""
+    made_us: int
+    by: str
+    started: int = 0
+    missed: int = 0
+    skipped: int = 0
+    """Instants that were left out, for the run before was live."""
+    failures: int = 0
+    """Runs in a row that failed."""
+    last_run: str | None = None
+    last_us: int | None = None
+    """The instant of that run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """What an instant that has passed comes to."""
+
+    starts_us: int | None
+    """The instant that is started now; None: none."""
+    missed: int
+    next_us: int | None
+
+
+def passed(schedule: Schedule, now_us: int, following: Callable[[int], int | None]) -> Passed:
+    """Return what the instants up to now come to.
+
+    Args:
+        schedule: its `next_us` has come.
+        now_us: this instant.
+        following: the first instant of the schedule after one; None: there is none.
+    """
+    assert schedule.next_us is not None, "it never starts again"
+    assert schedule.next_us <= now_us, "its instant has not come"
+    last, count = schedule.next_us, 1
+    after = following(last)
+    while after is not None and after <= now_us and count < MISSED_MAX:
+        last, count = after, count + 1
+        after = following(last)
+    if after is not None and after <= now_us:
+        after = following(now_us)
+    is_on_time = now_us - last <= LATE_US
+    is_started = is_on_time or schedule.misfire == "once"
+    return Passed(starts_us=last if is_started else None, missed=count - is_started, next_us=after)
+
+
+class Schedules(Protocol):
+    """Schedules, durable. Making, pausing and removing one is an entry of the audit log, in its own commit."""
+
+    async def add(self, schedule: Schedule) -> bool:
+        """Write one down; False: its agent has `SCHEDULES_MAX`."""
+        ...
+
+    async def change(self, schedule: Schedule, *, by: str = "", reason: str = "") -> bool:
+        """Write down how one stands; with `by` it is a person's doing. False: it is gone."""
+        ...
+
+    async def remove(self, schedule_id: str, *, by: str) -> bool:
+        """Remove one. False: there is none."""
+        ...
+
+    async def schedules(self) -> Sequence[Schedule]:
+        """Return all, those first that start first."""
+        ...
+
+
+def started_as(schedule: Schedule, instant_us: int) -> str:
+    """Return the key under which an instant is started, once."""
+    return f"schedule {schedule.id} {instant_us}"
+
+
+def begins(schedule: Schedule) -> dict[str, Any]:
+    """Return what `App.start` is told of a schedule."""
+    return {**schedule.start, "agent": schedule.agent, "name": schedule.name, "by": f"schedule {schedule.id}"}
