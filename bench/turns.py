@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import anyio
@@ -40,6 +41,8 @@ async def double(*, number: int) -> int:
     return 2 * number
 '''
 ACTIVE = 100
+ROUNDS = 7
+"""Ours and the floor in turn: whoever else uses the machine disturbs some of them."""
 WARMING = 5
 """Calls of each of as many runs before, on both sides: a home starts part of its workers when turns first line up."""
 
@@ -48,21 +51,24 @@ def measure(*, is_small: bool) -> dict[str, Any]:
     """Return the figures."""
     calls = 10 if is_small else 50
     workers = os.cpu_count() or 1
-    floors = [floor(calls, workers)]
-    with project(TOOLS, f"[worker]\ninterpreters = {workers}") as place:
-        ours, cpu_ms = anyio.run(
-            turns, place, calls, backend_options={"loop_factory": uvloop.new_event_loop}
-        )  # as `serve` does
-    floors.append(floor(calls, workers))
-    base = sum(floors) / len(floors)
+    spare_collections()  # as `serve` does; the floor has it too
+    floors, ours = [floor(calls, workers)], list[tuple[float, float]]()
+    for _ in range(1 if is_small else ROUNDS):
+        with project(TOOLS, f"[worker]\ninterpreters = {workers}") as place:
+            ours.append(anyio.run(turns, place, calls, backend_options={"loop_factory": uvloop.new_event_loop}))
+        floors.append(floor(calls, workers))
+    ratios = [each / ((before + after) / 2) for (each, _), before, after in zip(ours, floors, floors[1:], strict=False)]
     return {
         "active": ACTIVE,
         "calls_each": calls,
         "workers": workers,
-        "per_s": round(ours),
-        "floor_per_s": round(base),
-        "ratio": round(ours / base, 2),
-        "cpu_ms_each": round(cpu_ms, 3),
+        "rounds": len(ours),
+        "per_s": round(median(each for each, _ in ours)),
+        "floor_per_s": round(median(floors)),
+        "ratio": round(median(ratios), 2),
+        "ratio_min": round(min(ratios), 2),
+        "ratio_max": round(max(ratios), 2),
+        "cpu_ms_each": round(median(cpu for _, cpu in ours), 3),
     }
 
 
@@ -72,7 +78,6 @@ async def turns(place: Path, calls: int) -> tuple[float, float]:
     The second says more on a machine that others use too.
     """
     async with App.open(place / ".overwinter") as app:
-        spare_collections()  # as `serve` does
         for run_id in [await app.start(PROGRAM, inputs={"count": WARMING}) for _ in range(ACTIVE)]:
             await app.result(run_id)
         began, worked = time.perf_counter(), time.process_time()
