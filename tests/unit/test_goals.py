@@ -174,6 +174,23 @@ async def test_cancelling_a_goal_ends_the_program_that_it_waits_for(project):
     assert child.status is Status.CANCELLED
 
 
+async def test_revoking_a_run_with_a_goal_stops_what_it_began(project):
+    async with home(project, [says("import asyncio\nawait asyncio.sleep(86400)")]) as app:
+        run_id = await app.start(goal="wait")
+        await idle(app)
+        done = await app.governance.revoke_run(run_id, by="lead")
+        (child,) = await children(app, run_id)
+    assert done.runs == 2
+    assert child.status is Status.CANCELLED
+
+
+async def test_inputs_that_look_like_a_goal_open_no_purse_and_cost_nothing(project):
+    inputs: dict[str, Any] = {"goal": "x", "steps": 1, "usd": "5"}
+    async with home(project, ["yes"]) as app:
+        run = await finish(app, await app.start("await tools.think('?')", inputs=inputs))
+    assert run.result == "yes"
+
+
 @pytest.mark.parametrize("limits", [{"steps": 0}, {"steps": True}, {"usd": 0.0}, {"seconds": -1.0}])
 async def test_a_limit_that_is_none_is_refused(project, limits):
     async with home(project, []) as app:

@@ -3,6 +3,7 @@
 See `brain`. Nothing of it is kept here but what saves reading a journal again.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -26,6 +27,7 @@ from overwinter.values import Value
 __all__ = ["Goals"]
 
 REPLY = "tools.reply"
+_LOOP_DIGEST = hashlib.sha256(brain.LOOP.encode()).hexdigest()
 TALKS_MAX = 256
 """Conversations whose beginning is remembered."""
 PURSES_MAX = 10_000
@@ -92,10 +94,15 @@ class Goals:
         if known is None:
             run = await self._store.run(run_id)
             inputs = (await self._talk(run_id)).inputs
-            limit = inputs.get("usd") if "goal" in inputs and "steps" in inputs else None
+            is_goal = run is not None and run.program_digest == _LOOP_DIGEST
+            limit = inputs.get("usd") if is_goal else None
             above = () if run is None or run.parent is None else await self.purses(run.parent)
-            own = Budget(scope=Scope(kind="run", name=run_id), window="ever", limit_nusd=round((limit or 0) * NUSD))
-            known = (*above, own) if limit else above
+            known = above
+            if isinstance(
+                limit, int | float
+            ):  # anybody may start the loop's text as a program, with inputs of their own
+                purse = Budget(scope=Scope(kind="run", name=run_id), window="ever", limit_nusd=round(limit * NUSD))
+                known = (*above, purse)
             while len(self._purses) >= PURSES_MAX:
                 del self._purses[next(iter(self._purses))]
             self._purses[run_id] = known

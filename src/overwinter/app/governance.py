@@ -120,28 +120,29 @@ class Governance:
         )
 
     async def revoke_run(self, run_id: str, *, by: str, reason: str = "") -> Revocation:
-        """End one run as a revocation does: one commit, then whatever of it is under way is stopped.
+        """End one run, and those that it began, as a revocation does: one commit, then whatever of it is under way is stopped.
 
         Raises:
             Conflict: it had ended.
         """
         began_us = self._clock.now_us()
         event = Event(kind="cancelled", body={"by": by, "reason": reason or "revoked"})
+        family = [run_id, *await self._store.descendants(run_id)]
         is_ended = await self._store.end(run_id, Status.CANCELLED, event, is_first=True)
         fenced_us = self._clock.now_us() - began_us
         self._acted()
-        cutting = self._models.cut_run(run_id, f"run {run_id} was revoked")
-        stopped = await self._worker.interrupt(run_id)
-        model_calls = await cutting.ended()
+        cuttings = [self._models.cut_run(each, f"run {run_id} was revoked") for each in family]
+        stopped = [await self._worker.interrupt(each) for each in family]
+        model_calls = sum([await cutting.ended() for cutting in cuttings])
         if not is_ended:
             raise Conflict(f"run {run_id} had ended before")
         return Revocation(
             identities=(),
-            runs=1,
-            turns=len(stopped.turns),
-            calls=len(stopped.cut),
+            runs=len(family),
+            turns=sum(len(each.turns) for each in stopped),
+            calls=sum(len(each.cut) for each in stopped),
             model_calls=model_calls,
-            on_the_wire=[each.call for each in stopped.cut if each.has_left],
+            on_the_wire=[each.call for one in stopped for each in one.cut if each.has_left],
             fenced_us=fenced_us,
             stopped_us=self._clock.now_us() - began_us,
         )
