@@ -156,4 +156,5 @@ CLAIMS = {
     "C1.missed": "of what was missed while nobody was up at most one is started, and all are counted",
     "C1.zone": "a cron line is read in its zone, with its summer time",
     "C1.breaker": "a schedule whose runs all fail, or whose agent may not act, pauses itself and says why",
+    "P2.stay": "a run goes on with the variables and functions of one that has ended, and is checked with what ran before",
 }

@@ -106,8 +106,8 @@ REFUSALS_MAX = 8
 
 RULES = """
 Work in steps. A reply is either one program, in a block that begins with ```python, or your answer. Of a program you get what it
-printed and the value of its last expression, or what was wrong. Each program begins with no variables: it reads the value of an
-earlier one by its run, await tools.read("RUN"). To end, reply without a block.
+printed and the value of its last expression, or what was wrong. Variables and functions of earlier programs stay. To end, reply
+without a block.
 """
 
 

@@ -43,7 +43,13 @@ class Program:
     source: str
     inputs: Mapping[str, Value]
     modules: Mapping[str, tuple[str, ...]]
-    """Service modules that the source names, each with the functions of it that the source names."""
+    """Service modules that the source names, or one before it, each with the functions of it that they name."""
+    earlier: tuple[str, ...] = ()
+    """Sources that ran before it in the same state, in order."""
+    state: bytes | None = None
+    """What they left: its variables and functions are there."""
+    keeps: bool = False
+    """Whether its end is to leave a state for another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,8 @@ class Finished:
     output: str
     never_awaited: tuple[str, ...] = ()
     """Functions that were called in the last turn but never awaited: they were not performed."""
+    state: bytes | None = None
+    """What another program goes on with, if this one keeps it and it is not too large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +105,8 @@ class Failed:
     traceback: str
     output: str
     never_awaited: tuple[str, ...] = ()
+    state: bytes | None = None
+    """The same: what was bound before the error is there."""
 
 
 Outcome = Blocked | Finished | Failed

@@ -1,5 +1,6 @@
 """What a run's events say: their bodies, what a turn was given, why a run waits."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,11 +31,13 @@ __all__ = [
     "printed",
     "reason",
     "span",
+    "stopped_line",
     "timer_answer",
     "turn",
     "voted",
 ]  # fmt: skip
 
+_MODULE_LINE = re.compile(r"line (\d+), in <module>")
 SLEEPS = frozenset({"asyncio.sleep", "time.sleep"})
 """A passed timer answers these; to any other call, one of a service that people must approve in time too, it is a time-out."""
 
@@ -189,6 +192,12 @@ def failed(outcome: Failed) -> Event:
         **_never_awaited(outcome.never_awaited),
     }
     return Event(kind="failed", body=body)
+
+
+def stopped_line(error: Mapping[str, Value]) -> int:
+    """Return the line outside of any function at which a program failed, from what it ended with; 0: it is not known."""
+    found = _MODULE_LINE.search(str(error.get("traceback", "")))
+    return int(found[1]) if found else 0
 
 
 def _never_awaited(functions: tuple[str, ...]) -> dict[str, Value]:

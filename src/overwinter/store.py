@@ -24,7 +24,8 @@ Rules that every store keeps:
    `finish` is not fenced, for a result is true whoever brings it; it moves INTENDED, STARTED or UNKNOWN to DONE and adds
    the answer as mail, in one commit, once: a second one returns False and changes nothing.
 7. *A run that has ended keeps nothing but its row, its journal and those keys*: snapshot, mail, timers and calls go with the commit
-   that ends it. Quarantine is no end: it keeps all.
+   that ends it; but one that was to keep its state has the one that this commit brought, until it is collected. A run is not collected
+   before those that went on from it. Quarantine is no end: it keeps all.
 8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
 9. *A gate is passed once.* A gated call is not performable until enough people have said yes to its digest, in the commit
    that counts the last of them; no second vote, call or restart lets it through again.
@@ -48,7 +49,7 @@ from overwinter.lineage import Origin
 from overwinter.values import Value
 
 __all__ = [
-    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Lease", "Loaded", "Mail", "NewCall",
+    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Inherited", "Lease", "Loaded", "Mail", "NewCall",
     "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict", "Voted",
 ]  # fmt: skip
 
@@ -132,6 +133,10 @@ class NewRun:
     """Who starts it; "": nobody that is known."""
     only_reads: bool = False
     """Whether none of its calls may change anything, whatever its agent may do."""
+    after: str | None = None
+    """The ended run whose variables and functions it begins with."""
+    keeps: bool = False
+    """Whether its end leaves a state for another one."""
     origin: Origin | None = None
     """The call of another run that begins it, and that its end answers; None: it is nobody's child."""
 
@@ -153,6 +158,18 @@ class Mail:
     """The call it answers; None for a message, which any open `receive` may take."""
     answer: Answer
     """For a message: `Returned` with its value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """What a run goes on with of one that has ended."""
+
+    run_id: str
+    seq: int
+    """Of that run: its state is sealed for both."""
+    sealed: bytes
+    earlier: tuple[tuple[str, int | None], ...]
+    """Sources that ran before, in order, each with the line outside of any function at which it failed; None: it ran to its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +202,10 @@ class Loaded:
     """Digest of the types that its program was checked against; None: unknown."""
     only_reads: bool = False
     """See `NewRun`."""
+    inherited: Inherited | None = None
+    """What it began with; None: with nothing."""
+    keeps: bool = False
+    """See `NewRun`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +234,7 @@ class Turn:
     status: Status
     """LIVE, or the end that the turn brought."""
     snapshot: bytes | None
-    """Sealed for `seq + 1`; None if the run has ended."""
+    """Sealed for `seq + 1`; None if the run has ended and leaves nothing to another."""
     consumed: Sequence[str] = ()
     """Ids of the mail that the program received."""
     closed: Sequence[int] = ()
@@ -262,6 +283,8 @@ class RunRecord:
     """Whether its agent was revoked since it was made: it keeps what it had, and never goes on by itself."""
     parent: str | None = None
     """The run that began it; None: none did, or its record is gone."""
+    is_kept: bool = False
+    """Whether it has ended and another one may go on with its variables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,8 +362,13 @@ class Store(Protocol):
 
         Raises:
             Revoked: the agent may not act.
-            Conflict: its origin may begin no run: the call is closed, too deep, or one too many.
+            Conflict: its origin may begin no run: the call is closed, too deep, or one too many; or the run that it is to go on
+                from has left no state.
         """
+        ...
+
+    async def inherited(self, run_id: str) -> Inherited | None:
+        """Return what a run would begin with that goes on from this one; None: it left nothing, or has not ended."""
         ...
 
     async def descendants(self, run_id: str) -> Sequence[str]:

@@ -192,9 +192,13 @@ def settle(began: Began, outcome: Outcome, means: Means) -> tuple[Turn, Snapshot
         case Blocked():
             return _blocked(began, outcome, means)
         case Finished():
-            return _ended(began, Status.FINISHED, outcome, journal.finished(outcome)), None
+            return _ended(
+                began, Status.FINISHED, outcome, journal.finished(outcome), _left(began, outcome.state, means)
+            ), None
         case Failed():
-            return _ended(began, Status.FAILED, outcome, journal.failed(outcome)), None
+            return _ended(
+                began, Status.FAILED, outcome, journal.failed(outcome), _left(began, outcome.state, means)
+            ), None
 
 
 # --- Before: what the program is given -------------------------------------------------------------------------------
@@ -253,7 +257,34 @@ async def advance(began: Began, means: Means) -> Outcome:
 
 def program_of(run: Loaded, means: Means) -> Program:
     """Return the run's program with the modules that it names."""
-    return Program(run_id=run.run_id, source=run.program, inputs=run.inputs, modules=means.named(run.program))
+    if run.inherited is None:
+        modules = means.named(run.program)
+        return Program(run_id=run.run_id, source=run.program, inputs=run.inputs, modules=modules, keeps=run.keeps)
+    before = run.inherited
+    snapshot = unseal(means.key, before.run_id, before.seq, before.sealed, bytes_max=2 * means.limits.snapshot_bytes)
+    if snapshot.engine != means.interpreter.engine:
+        raise SnapshotRefused(
+            f"{snapshot.engine} wrote what run {before.run_id} left, this is {means.interpreter.engine}: start anew"
+        )
+    sources = [source for source, _ in before.earlier]
+    return Program(
+        run_id=run.run_id,
+        source=run.program,
+        inputs=run.inputs,
+        modules=_together([means.named(each) for each in (*sources, run.program)]),
+        earlier=tuple(sources),
+        state=snapshot.body,
+        keeps=run.keeps,
+    )
+
+
+def _together(named: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    """Return the functions that any of several programs names: those of the earlier ones are called by functions that they left."""
+    modules: dict[str, dict[str, None]] = {}
+    for each in named:
+        for name, functions in each.items():
+            modules.setdefault(name, {}).update(dict.fromkeys(functions))
+    return {name: tuple(functions) for name, functions in modules.items()}
 
 
 # --- After: what the outcome comes to ---------------------------------------------------------------------------------
@@ -436,13 +467,21 @@ def _bound(request: Request, means: Means) -> tuple[Function, Mapping[str, Value
     return Raised(kind="TypeError", message=arguments) if isinstance(arguments, str) else (function, arguments)
 
 
-def _ended(began: Began, status: Status, outcome: Outcome, last: Event) -> Turn:
+def _left(began: Began, state: bytes | None, means: Means) -> bytes | None:
+    """Return what another program goes on with, sealed."""
+    if state is None:
+        return None
+    left = Snapshot(engine=means.interpreter.engine, pending={}, first=None, receives=(), sleeps=(), body=state)
+    return seal(means.key, began.run.run_id, began.run.seq + 1, left)
+
+
+def _ended(began: Began, status: Status, outcome: Outcome, last: Event, left: bytes | None = None) -> Turn:
     return Turn(
         run_id=began.run.run_id,
         lease=began.lease,
         seq=began.run.seq,
         status=status,
-        snapshot=None,
+        snapshot=left,
         consumed=_consumed(began),
         calls_next=began.run.calls,
         events=[*_opening(began, outcome), last],
@@ -488,6 +527,8 @@ def _after(run: Loaded, commit: Turn) -> Loaded:
         checked=run.checked,
         agent_epoch=run.agent_epoch,
         only_reads=run.only_reads,
+        inherited=run.inherited,
+        keeps=run.keeps,
     )
 
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
-import mcp
 import pytest
 from mcp.client.streamable_http import streamable_http_client
 
+import mcp
 from shells import Shell
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +63,9 @@ async def test_a_program_is_looked_up_checked_and_run(shell: Shell, way: str, mo
         assert not shell.ledger()
         ran = await client.call_tool("execute", {"code": "print('x')\nawait shop.pay(cents=3)"})
         assert (told(ran)["status"], told(ran)["value"], told(ran)["printed"]) == ("finished", "paid 3", "x\n")
+        more = await client.call_tool("execute", {"code": "kept = 5"})
+        again = await client.call_tool("query", {"code": "kept + 1", "after": told(more)["run"]})
+        assert told(again)["value"] == 6
         refused = await client.call_tool("query", {"code": "await shop.pay(cents=3)"})
         assert refused.is_error
         sly = await client.call_tool("query", {"code": "await tools.call('shop.' + 'pay', {'cents': 3})"})

@@ -82,6 +82,14 @@ def _plain(message: dict[str, Any]) -> tuple[str, str]:
     return message["role"], content if isinstance(content, str) else content[0]["text"]
 
 
+@pytest.mark.claim("P2.stay")
+async def test_a_program_finds_what_the_one_before_left(project):
+    model = ScriptedModel([says("x = await shop.double(number=4)"), says("1 / 0"), says("x + 1"), "done"])
+    async with home(project, model) as app:
+        await reached(app)
+    assert model.heard[3].text.endswith(": 9")
+
+
 async def test_a_failed_program_is_told_with_what_it_had_done(project, ledger):
     del ledger
     model = ScriptedModel([says("await shop.pay(cents=3)\n1 / 0"), "sorry"])

@@ -229,6 +229,7 @@ class App:
         dedup: str | None = None,
         by: str = "",
         only_reads: bool = False,
+        keeps: bool = False,
         **limits: Unpack[Limited],
     ) -> str:
         """Check a program and make a run of it, or have a model work at a goal; return the run's id.
@@ -237,6 +238,7 @@ class App:
             source: the program.
             goal: what is to be reached, in words; instead of a program.
             limits: of a goal: `model`, `steps`, `usd`, `seconds`, and `after`, the run that it goes on from; see `Starting.goal`.
+            keeps: another run may go on with its variables, see `after`.
             only_reads: no call of the program may change anything, whatever the agent may do.
             agent: under whose identity it acts.
             name: for people.
@@ -261,6 +263,8 @@ class App:
             dedup=dedup,
             by=by,
             only_reads=only_reads,
+            after=limits.get("after"),
+            keeps=keeps,
         )
 
     async def check_start(self, start: Mapping[str, Any], agent: str) -> None:

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from overwinter.app.parts import Parts, Sight
 from overwinter.catalog import Function
-from overwinter.check import Finding, line_of
-from overwinter.store import Loaded
+from overwinter.check import FIRST, Cell, Finding, Transcript, line_of
+from overwinter.store import Inherited, Loaded
 from overwinter.subset import called_by_name, functions_named
 from overwinter.values import Value
 from overwinter.waits import WAITS
@@ -29,16 +29,18 @@ class Checks:
         self._stubs: Mapping[str, str] | None = None
         self._catalog_changes = 0
 
-    async def check(self, source: str, agent: str, inputs: Mapping[str, Value]) -> Sequence[Finding]:
+    async def check(
+        self, source: str, agent: str, inputs: Mapping[str, Value], inherited: Inherited | None = None
+    ) -> Sequence[Finding]:
         """Return what is wrong with a program under an agent's identity, in order of line."""
         stubs, seen = self._stubs_now(), self._parts.sources.seen(self._named(source))
-        findings = await self._parts.checker.check(source, stubs, inputs, seen=seen)
+        findings = await self._parts.checker.check(source, stubs, inputs, transcript=_transcript(inherited), seen=seen)
         unseen = list(self._unseen(source, agent))
         return sorted([*findings, *unseen]) if unseen else findings
 
     async def check_again(self, run: Loaded) -> Sequence[Finding]:
         """Return what is wrong with the program of a run by the types of this moment."""
-        return await self.check(run.program, run.agent, run.inputs)
+        return await self.check(run.program, run.agent, run.inputs, run.inherited)
 
     def named(self, source: str) -> Mapping[str, tuple[str, ...]]:
         """Return which functions of which modules a source names."""
@@ -91,3 +93,10 @@ class Checks:
         waits = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
         modules["tools"] = (*modules.get("tools", ()), *waits, "call")
         return functions_named(source, modules)
+
+
+def _transcript(inherited: Inherited | None) -> Transcript:
+    """Return what ran before a program; of one that failed any of its names may be there."""
+    if inherited is None:
+        return FIRST
+    return Transcript(cells=tuple(Cell(source=source, stopped_line=line) for source, line in inherited.earlier))

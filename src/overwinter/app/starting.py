@@ -10,11 +10,11 @@ from overwinter.brain import LOOP, REFUSALS_MAX, STEPS_MAX
 from overwinter.catalog import Began, Performed
 from overwinter.check import Finding, line_of, render
 from overwinter.config import Config
-from overwinter.errors import CheckFailed, Denied, NotFound, OverwinterError, UsageError
+from overwinter.errors import CheckFailed, Conflict, Denied, NotFound, OverwinterError, UsageError
 from overwinter.events import Call, Raised, Returned, Status
 from overwinter.gateway.refusal import ModelRefused
 from overwinter.lineage import ATTEMPT, Origin
-from overwinter.store import NewRun
+from overwinter.store import Inherited, NewRun
 from overwinter.values import Value
 
 __all__ = ["Limited", "Starting"]
@@ -51,6 +51,8 @@ class Starting:
         by: str = "",
         origin: Origin | None = None,
         only_reads: bool = False,
+        after: str | None = None,
+        keeps: bool = False,
     ) -> str:
         """Check a program and make a run of it; return the run's id.
 
@@ -61,23 +63,52 @@ class Starting:
         for given in inputs:
             if not given.isidentifier() or keyword.iskeyword(given):
                 raise UsageError(f"{given!r} cannot be an input: it is no name that a program can use")
-        await self._refuse(source, agent, inputs, only_reads=only_reads)
+        inherited = None if after is None else await self._inherited(after, agent)
+        await self._refuse(source, agent, inputs, only_reads=only_reads, inherited=inherited)
         new = NewRun(
             run_id=self._parts.ids.new(), agent=agent, name=name, program=source, inputs=inputs,
             checked=self._checks.types(source), by=by, origin=origin,
-            only_reads=only_reads,
+            only_reads=only_reads, after=after, keeps=keeps or after is not None,
         )  # fmt: skip
         return (await self._parts.store.create(new, dedup=dedup)).run_id
 
-    async def _refuse(self, source: str, agent: str, inputs: Mapping[str, Value], *, only_reads: bool = False) -> None:
+    async def _refuse(
+        self,
+        source: str,
+        agent: str,
+        inputs: Mapping[str, Value],
+        *,
+        only_reads: bool = False,
+        inherited: Inherited | None = None,
+    ) -> None:
         """Check a program.
 
         Raises:
             CheckFailed: it is wrong.
         """
-        findings = [*await self._checks.check(source, agent, inputs), *self._writing(source if only_reads else "")]
+        findings = [
+            *await self._checks.check(source, agent, inputs, inherited),
+            *self._writing(source if only_reads else ""),
+        ]
         if any(finding.is_certain for finding in findings):
             raise CheckFailed(findings, render(findings, source))
+
+    async def _inherited(self, run_id: str, agent: str) -> Inherited:
+        """Return what a program goes on with that comes after a run.
+
+        Raises:
+            NotFound: the agent has no such run.
+            Conflict: it has not ended, or was to leave nothing.
+        """
+        run = await self._parts.store.run(run_id)
+        if run is None or run.agent != agent:
+            raise NotFound(f"agent {agent!r} has no run {run_id!r} to go on from: `overwinter ps --all` lists them")
+        inherited = await self._parts.store.inherited(run_id)
+        if inherited is None:
+            raise Conflict(
+                f"run {run_id} has left no variables: it has not ended, or was not started to keep them (`--keep`)"
+            )
+        return inherited
 
     def _writing(self, source: str) -> Iterator[Finding]:
         """Yield the functions of a program that change something."""
@@ -166,7 +197,9 @@ class Starting:
     async def _attempt(self, given: Mapping[str, Any], agent: str, origin: Origin) -> Performed:
         source, step = given["program"], f"step {origin.index}"
         try:
-            run_id = await self.program(source, agent=agent, name=step, inputs={}, origin=origin)
+            run_id = await self.program(
+                source, agent=agent, name=step, inputs={}, origin=origin, after=given.get("after"), keeps=True
+            )
         except CheckFailed as error:
             return Returned(
                 value={"run": None, "status": "refused", "is_kept": False, "messages": 1, "why": str(error)}

@@ -146,6 +146,7 @@ class _Api:
             inputs=_field(body, "inputs", dict, {}),
             dedup=_key(request, body),
             by=body["by"],
+            keeps=_field(body, "keep", bool, default=False),
             **limits,
         )
         return JSONResponse({"id": run_id}, status_code=201)

@@ -93,6 +93,7 @@ def run(record: RunRecord, reason: str | None = None) -> dict[str, Value]:
         "snapshot_bytes": record.snapshot_bytes,
         "program": record.program_digest,
         "parent": record.parent,
+        "is_kept": record.is_kept,
         "result": readable(record.result),
     }
     return shown if reason is None else {**shown, "reason": reason}

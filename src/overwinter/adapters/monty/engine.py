@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -16,20 +17,21 @@ import pydantic_monty as monty
 from overwinter.adapters.monty.calls import begun, settled
 from overwinter.adapters.monty.lane import Lane, open_lane
 from overwinter.adapters.monty.launcher import monty_binary, open_launcher
-from overwinter.adapters.monty.outcomes import blocked, failed, finished, refused, unpacked
+from overwinter.adapters.monty.outcomes import LIMITS, blocked, failed, finished, refused, unpacked
 from overwinter.adapters.monty.posture import JailSettings
 from overwinter.adapters.monty.prelude import rewrite
 from overwinter.adapters.monty.quick import resumed
 from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
 from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
 from overwinter.events import Answer
-from overwinter.interpreter import Limits, Outcome, Program
+from overwinter.interpreter import Failed, Finished, Limits, Outcome, Program
 
 __all__ = ["MontyInterpreter", "open_interpreter"]
 
 DUMP_FORMAT = 14
 """What bytes 6 and 7 of a snapshot say; the format changes with the interpreter's version."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BROKEN = frozenset(limit for _, _, limit in LIMITS.values())
 CLOCK_CALLS = frozenset({"datetime.now", "date.today", "time.time"})
 
 
@@ -98,6 +100,10 @@ class MontyInterpreter:
         assert pending.issuperset(answers), f"tickets {sorted(set(answers) - pending)} do not wait in {sorted(pending)}"
         assert answers, "a resume without an answer changes nothing"
         before = pending.difference(answers)
+        if program.keeps:  # the client alone leaves a state between two programs
+            return await self._workers.run(
+                lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers)
+            )
         if not self._lane.size and self._workers.are_taken:
             self._lane.open()
         turn = self._turn(program, now_us, before)
@@ -110,6 +116,9 @@ class MontyInterpreter:
 
     def _turn(self, program: Program, now_us: int, before: frozenset[int] = frozenset()) -> Turn:
         fed = self._fed(program.source, tuple(program.modules))
+        if program.earlier:
+            counts = [1 + bool(self._fed(each, tuple(program.modules)).prelude) for each in program.earlier]
+            fed = replace(fed, before=sum(counts))
         return Turn(program=program, fed=fed, limits=self._limits, now_us=now_us, before=before)
 
 
@@ -141,6 +150,8 @@ def _start(desk: Desk, turn: Turn) -> Outcome:
     policy = monty.OSPolicy(datetime="call_host", sleep="call_host", random_start={"seed": turn.program.run_id})
     with desk.pool.checkout(limits=_limits(turn.limits), os_policy=policy, external_modules=_modules(turn)) as session:
         desk.seen(session)
+        if turn.program.state is not None:
+            session.load_session(turn.program.state)
         if turn.fed.prelude:
             session.feed_run(turn.fed.prelude)
         inputs = dict(turn.program.inputs)
@@ -187,11 +198,22 @@ def _outcome(session: monty.MontySession, turn: Turn, begin: Callable[[], Any]) 
     """Run the program on; an error that it does not catch, or a limit, is an outcome."""
     try:
         step = _advance(begin(), turn)
-        return finished(step.output, turn) if isinstance(step, monty.MontyComplete) else blocked(session, step, turn)
+        if not isinstance(step, monty.MontyComplete):
+            return blocked(session, step, turn)
+        outcome = finished(step.output, turn)
     except (monty.MontySyntaxError, monty.MontyRuntimeError) as error:
-        return failed(error, turn)
+        outcome = failed(error, turn)
     except monty.MontyConversionError as error:
         return refused("TypeError", str(error), turn)
+    return _kept(session, outcome, turn) if turn.program.keeps else outcome
+
+
+def _kept(session: monty.MontySession, outcome: Finished | Failed, turn: Turn) -> Finished | Failed:
+    """Return the outcome with what another program goes on with; nothing where a limit was broken, for the state may be in pieces."""
+    if isinstance(outcome, Failed) and outcome.kind in BROKEN:
+        return outcome
+    state = session.dump()
+    return replace(outcome, state=state) if len(state) <= turn.limits.snapshot_bytes else outcome
 
 
 def _advance(step: Any, turn: Turn) -> Any:

@@ -12,7 +12,7 @@ from overwinter.adapters.monty.turn import SUSPENSIONS_MAX, Turn, crossing
 from overwinter.interpreter import Blocked, Failed, Finished, Limits
 from overwinter.values import DEPTH_MAX, Value
 
-__all__ = ["blocked", "failed", "finished", "packed", "refused", "unpacked"]
+__all__ = ["LIMITS", "blocked", "failed", "finished", "packed", "refused", "unpacked"]
 
 MB = 1 << 20
 FRAMES_SHOWN = 8

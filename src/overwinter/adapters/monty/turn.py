@@ -84,11 +84,13 @@ class Fed:
     source: str
     prelude: str
     """Fed before it; "" if nothing was."""
+    before: int = 0
+    """How often the interpreter was fed before both."""
 
     @property
     def filename(self) -> str:
         """Return the interpreter's name for the program: it numbers what it is fed from 0."""
-        return f"<python-input-{1 if self.prelude else 0}>"
+        return f"<python-input-{self.before + bool(self.prelude)}>"
 
 
 @dataclass(kw_only=True)

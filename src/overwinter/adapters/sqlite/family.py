@@ -13,6 +13,7 @@ from overwinter.audit import Entry
 from overwinter.events import Event, Status
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, Origin
+from overwinter.store import NewRun
 
 __all__ = ["Concerned", "child", "cut", "descendants", "ended", "put", "refused", "told"]
 
@@ -71,7 +72,15 @@ def told(wrote: Wrote[T], others: Sequence[Concerned]) -> Wrote[T]:
     return wrote
 
 
-def refused(db: apsw.Connection, origin: Origin) -> str:
+def refused(db: apsw.Connection, run: NewRun) -> str:
+    """Return why a run may not begin; "" if it may."""
+    before = None if run.after is None else rows.run_row(db, run.after)
+    if run.after is not None and (before is None or rows.inherited(db, before.n) is None):
+        return f"run {run.after} has left no variables: only one that has ended and was to keep them has"
+    return "" if run.origin is None else _refused(db, run.origin)
+
+
+def _refused(db: apsw.Connection, origin: Origin) -> str:
     """Return why a call may begin no run; "" if it may."""
     row = rows.run_row(db, origin.run_id)
     if row is None or row.status is not Status.LIVE or not rows.is_open(db, row.n, origin.index):
@@ -91,7 +100,15 @@ def descendants(db: apsw.Connection, run_id: str) -> list[str]:
 
 
 def ended(  # noqa: PLR0913, PLR0917 - what a run ended with
-    db: apsw.Connection, row: rows.RunRow, run_id: str, status: Status, result: bytes | None, now: int, ids: Ids
+    db: apsw.Connection,
+    row: rows.RunRow,
+    run_id: str,
+    status: Status,
+    result: bytes | None,
+    now: int,
+    ids: Ids,
+    *,
+    is_kept: bool = False,
 ) -> list[Concerned]:
     """Answer the call that began a run, and cancel the runs that it began; its row says already that it has ended."""
     found = list(cut(db, row.n, run_id, None, now))
@@ -104,7 +121,7 @@ def ended(  # noqa: PLR0913, PLR0917 - what a run ended with
             continue
         value = None if result is None else values.decode(result)
         ((messages,),) = db.execute("select count(*) from mail where n = ? and position is null", (parent.n,))
-        answer = lineage.answer(function, run_id, status, value, {"is_kept": False, "messages": messages})
+        answer = lineage.answer(function, run_id, status, value, {"is_kept": is_kept, "messages": messages})
         event = journal.answered(position, answer)
         rows.finished(db, parent.n, position)
         rows.post(db, parent.n, ids.new(), position, rows.encode_answer(answer), now)

@@ -12,10 +12,10 @@ from overwinter import values
 from overwinter.adapters.sqlite import gates
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
-from overwinter.store import After, CallRecord, Collected, Loaded, Mail, NewCall, Page, RunRecord, Turn
+from overwinter.store import After, CallRecord, Collected, Inherited, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "inherited", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -50,7 +50,7 @@ RUNS = f"""
 select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
     status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE},
     (select min(due) from call where call.n = run.n), result, (select length(body) from snapshot where snapshot.n = run.n),
-    not {_IS_ACTIVE}, (select upper.id from run upper where upper.n = run.parent)
+    not {_IS_ACTIVE}, (select upper.id from run upper where upper.n = run.parent), run.keeps and status in (1, 2)
 from run join program on program.id = run.program"""
 CALLS = """
 select run.id, call.position, call.state, call.attempt, call.effect, call.function, call.arguments, call.line,
@@ -196,7 +196,10 @@ def apply(  # noqa: PLR0913, PLR0917 - one statement list, called once
             "update run set seq = seq + 1, events = events + ?, calls = ? where n = ?",
             (len(batch.events), turn.calls_next, row.n),
         )
-        return False, close_run(db, row.n, turn.status, batch.result, now)
+        closed = close_run(db, row.n, turn.status, batch.result, now)
+        if turn.snapshot is not None:
+            db.execute("insert into snapshot values (?, ?)", (row.n, turn.snapshot))
+        return False, closed
     db.execute(
         "update run set seq = seq + 1, events = events + ?, calls = ?, failures = 0, not_before = 0, first = ?, "
         "receives = ?, changed = ? where n = ?",
@@ -328,6 +331,8 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
         checked=row[13],
         agent_epoch=row[14],
         only_reads=bool(row[15]),
+        keeps=bool(row[16]),
+        inherited=None if row[17] is None else inherited(db, row[17]),
     )
 
 
@@ -338,8 +343,28 @@ union all select * from (select id, position, body from mail where n = ?1 and po
 order by id"""
 _LOAD = f"""
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
-    (select min(due) from call where call.n = run.n), checked, agent_epoch, run.reads
+    (select min(due) from call where call.n = run.n), checked, agent_epoch, run.reads, run.keeps, run.after
 from run left join snapshot using (n) where id = ? and not_before <= ? and {_IS_ACTIVE}"""
+
+
+def inherited(db: apsw.Connection, n: int) -> Inherited | None:
+    """Return what a run goes on with that comes after one; None: there is nothing any more."""
+    found = list(db.execute(_INHERITED, (n,)))
+    sealed = list(db.execute("select body from snapshot join run using (n) where n = ? and status in (1, 2)", (n,)))
+    if not found or not sealed:
+        return None
+    earlier = tuple(
+        (source, None if status == Status.FINISHED else facts.stopped_line(values.decode(ended)))
+        for _, _, source, status, ended in found
+    )
+    return Inherited(run_id=from_bytes(found[-1][0]), seq=found[-1][1], sealed=bytes(sealed[0][0]), earlier=earlier)
+
+
+_INHERITED = """
+with recursive before (n, depth) as (
+    select ?, 1 union all select run.after, depth + 1 from before join run using (n) where run.after is not null)
+select run.id, run.seq, source, status, result from before join run using (n) join program on program.id = run.program
+order by depth desc"""
 
 
 def run_record(row: tuple[Any, ...]) -> RunRecord:
@@ -363,6 +388,7 @@ def run_record(row: tuple[Any, ...]) -> RunRecord:
         snapshot_bytes=row[15] or 0,
         is_revoked=bool(row[16]),
         parent=None if row[17] is None else from_bytes(row[17]),
+        is_kept=bool(row[18]) and row[15] is not None,
     )
 
 
@@ -497,7 +523,8 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
     old = [
         n
         for (n,) in db.execute(
-            "select n from run where status in (1, 2, 3) and changed < ? order by changed limit ?",
+            "select n from run where status in (1, 2, 3) and changed < ? "
+            "and not exists (select 1 from run heir where heir.after = run.n) order by changed limit ?",
             (ended_before, limit),
         )
     ]
@@ -506,6 +533,7 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
         db.execute("delete from journal where n = ?", (n,))
         events += db.changes()
         db.execute("delete from kept where n = ?", (n,))
+        db.execute("delete from snapshot where n = ?", (n,))
         db.execute("delete from seen where n = ?", (n,))
         db.execute("delete from delivery where n = ?", (n,))
         db.execute(

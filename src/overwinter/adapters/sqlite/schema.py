@@ -107,12 +107,14 @@ create index delivery_run on delivery (n);
 FORMAT_4 = [DELIVERY_4, outbox.OUTBOX_4]
 
 # `run.parent`, `run.parent_position`: the call of another run that this run's end answers. `run.after`: the ended run with whose
-# variables it began. `run.reads`: whether it may only read.
+# variables it began. `run.reads`: whether it may only read. `run.keeps`: whether its snapshot stays when it has ended.
 LINEAGE_5 = """
 alter table run add column parent integer;
 alter table run add column parent_position integer;
 alter table run add column after integer;
 alter table run add column reads integer not null default 0;
+alter table run add column keeps integer not null default 0;
+create index run_heir on run (after) where after is not null;
 create index run_child on run (parent, parent_position) where parent is not null;
 """
 # `schedule`: what begins by the calendar.

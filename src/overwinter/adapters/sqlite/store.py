@@ -39,6 +39,7 @@ from overwinter.store import (
     CallRecord,
     Collected,
     Created,
+    Inherited,
     Lease,
     Loaded,
     NewRun,
@@ -152,6 +153,7 @@ class SqliteStore:
         body = {"program": digest.hex(), "inputs": dict(run.inputs), "agent": run.agent, "name": run.name}
         body |= {"by": run.by} if run.by else {}
         body |= {"parent": run.origin.run_id, "call": run.origin.index} if run.origin is not None else {}
+        body |= {"after": run.after} if run.after is not None else {}
         event = Event(kind="created", body=body)
 
         def act(db: apsw.Connection) -> Wrote[Created | OverwinterError]:
@@ -159,11 +161,10 @@ class SqliteStore:
             agent_epoch = agents.enrolled(db, run.agent)
             if agent_epoch is None:
                 return Wrote(Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it"))
-            if run.origin is not None:
-                if (earlier := family.child(db, run.origin)) is not None:
-                    return Wrote(Created(run_id=earlier, is_new=False))
-                if why := family.refused(db, run.origin):
-                    return Wrote(Conflict(why))
+            if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:
+                return Wrote(Created(run_id=earlier, is_new=False))
+            if why := family.refused(db, run):
+                return Wrote(Conflict(why))
             if dedup is not None:
                 for (earlier,) in db.execute("select run from started where dedup = ?", (dedup,)):
                     return Wrote(Created(run_id=from_bytes(earlier), is_new=False))
@@ -171,20 +172,12 @@ class SqliteStore:
             program = rows.program_number(db, digest, run.program)
             db.execute(
                 "insert into run (id, agent, name, program, inputs, events, created, changed, checked, agent_epoch, "
-                "reads) values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+                "reads, keeps, after) values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, (select n from run where id = ?))",
                 (
-                    to_bytes(run.run_id),
-                    run.agent,
-                    run.name,
-                    program,
-                    inputs,
-                    now,
-                    now,
-                    run.checked,
-                    agent_epoch,
-                    run.only_reads,
+                    to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked, agent_epoch, run.only_reads,
+                    run.keeps, None if run.after is None else to_bytes(run.after),
                 ),
-            )
+            )  # fmt: skip
             n = db.last_insert_rowid()
             if run.origin is not None:
                 family.put(db, n, run.run_id, run.origin, now)
@@ -199,6 +192,12 @@ class SqliteStore:
         if isinstance(created, OverwinterError):
             raise created
         return created
+
+    async def inherited(self, run_id: str) -> Inherited | None:
+        """Return what a run would begin with that goes on from this one."""
+        with guarded(self._path):
+            row = rows.run_row(self._reading, run_id)
+            return None if row is None else rows.inherited(self._reading, row.n)
 
     async def descendants(self, run_id: str) -> Sequence[str]:
         """Return the runs below one that have not ended."""
@@ -242,7 +241,9 @@ class SqliteStore:
             wrote = Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
             others: Sequence[family.Concerned] = ()
             if turn.status is not Status.LIVE:
-                others = family.ended(db, row, turn.run_id, turn.status, batch.result, now, self._ids)
+                others = family.ended(
+                    db, row, turn.run_id, turn.status, batch.result, now, self._ids, is_kept=turn.snapshot is not None
+                )
             elif not SPAWNS.isdisjoint(closed.values()):
                 others = list(family.cut(db, row.n, turn.run_id, closed, now))
             return family.told(wrote, others)

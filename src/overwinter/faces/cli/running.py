@@ -46,9 +46,12 @@ def run(  # noqa: PLR0913 - a command's options
     after: Annotated[
         str | None,
         typer.Option(
-            "--after", help="Of a goal: the run of one that ended, to go on with what was said", show_default=False
+            "--after",
+            help="A run that ended: go on with its variables, or of a goal with what was said",
+            show_default=False,
         ),
     ] = None,
+    is_kept: Annotated[bool, typer.Option("--keep", help="Another run may go on with its variables: --after")] = False,
     agent: Annotated[str, typer.Option("--agent", help="Under whose identity it acts")] = "default",
     inputs: Annotated[
         list[str] | None,
@@ -78,7 +81,7 @@ def run(  # noqa: PLR0913 - a command's options
             _print_check(checked, is_json=is_json)
             return
         name = name or (file.stem if file is not None else None)
-        body = {**what, "agent": agent, "inputs": given, "name": name, "dedup": dedup or once()}
+        body = {**what, "agent": agent, "inputs": given, "name": name, "keep": is_kept, "dedup": dedup or once()}
         run_id = client.post("runs", **body)["id"]
         if is_detached:
             print_json({"id": run_id}) if is_json else typer.echo(run_id)
@@ -111,9 +114,9 @@ def _what(file: Path | None, goal: str | None, limits: dict[str, Any]) -> dict[s
     if (file is None) == (goal is None):
         raise UsageError('give a program, `overwinter run FILE.py`, or a goal, `overwinter run -p "..."`')
     given = {key: value for key, value in limits.items() if value is not None}
-    if file is not None and given:
+    if file is not None and set(given) - {"after"}:
         raise UsageError(f"--{next(iter(given))} is of a goal: give one with -p, and no program")
-    return {"source": source_of(file)} if file is not None else {"goal": goal, **given}
+    return {"source": source_of(file), **given} if file is not None else {"goal": goal, **given}
 
 
 def _print_check(checked: dict[str, Any], *, is_json: bool) -> None:

@@ -49,8 +49,14 @@ LISTED = [
     _tool(
         "describe", "Types of functions.", {"names": {"type": "array", "items": _TEXT}}, needs=("names",), is_read=True
     ),
-    _tool("query", "Run a program that only reads.", {"code": _TEXT}, needs=("code",), is_read=True),
-    _tool("execute", "Run a program; it may run for days.", {"code": _TEXT}, needs=("code",), is_read=False),
+    _tool("query", "Run a program that only reads.", {"code": _TEXT, "after": _TEXT}, needs=("code",), is_read=True),
+    _tool(
+        "execute",
+        "Run a program; it may run for days. after: a run whose variables stay.",
+        {"code": _TEXT, "after": _TEXT},
+        needs=("code",),
+        is_read=False,
+    ),
     _tool("wait", "Wait on for a run.", {"run": _TEXT}, needs=("run",), is_read=True),
 ]
 """In this order for ever: providers keep what stands before a conversation."""
@@ -129,9 +135,11 @@ async def _execute(asked: Call) -> Told:
 
 
 async def _run(asked: Call, *, only_reads: bool) -> Told:
+    after = asked.arguments.get("after")
     run_id = await asked.app.start(
-        asked.arguments["code"], agent=asked.agent, name="mcp", by=asked.by, only_reads=only_reads
-    )
+        asked.arguments["code"], agent=asked.agent, name="mcp", by=asked.by, only_reads=only_reads,
+        after=None if after is None else await asked.app.resolve(after), keeps=True,
+    )  # fmt: skip
     asked.begun(run_id)
     return await _stands(asked.app, await _rested(asked.app, run_id))
 
