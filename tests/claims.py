@@ -157,4 +157,5 @@ CLAIMS = {
     "C1.zone": "a cron line is read in its zone, with its summer time",
     "C1.breaker": "a schedule whose runs all fail, or whose agent may not act, pauses itself and says why",
     "P2.stay": "a run goes on with the variables and functions of one that has ended, and is checked with what ran before",
+    "W1.inbound": "what is sent to a run's own address reaches that run alone, each delivery once, until it ends",
 }

@@ -1,5 +1,6 @@
 """The composition root: the only place that knows both the kernel and its adapters. Every face turns into calls here."""
 
+import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,8 @@ COLLECT_MAX = 500
 COLLECT_PAUSE_US = 3_600 * SECOND_US
 WARNINGS_MAX = 5
 """Shown of a program that failed: it was accepted, so most of them are not why."""
+HOOK_DIGITS = 40
+"""160 bits of a code that opens a run's mailbox."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
 
 
@@ -461,6 +464,18 @@ class App:
                 raise Conflict(f"run {run_id} has ended ({run.status.name.lower()}): nothing reads its messages")
             case Sent.REVOKED:
                 raise Revoked(f"the agent of run {run_id} was revoked: no message reaches it")
+
+    def hook(self, run_id: str) -> str:
+        """Return the path at which anybody may send a run a message, as long as it is live; whoever has it needs no token."""
+        return f"/in/{run_id}.{self._hook_code(run_id)}"
+
+    def hooked(self, code: str) -> str | None:
+        """Return the run that such a path leads to; None: it was not made here."""
+        run_id, _, given = code.partition(".")
+        return run_id if hmac.compare_digest(given.encode(), self._hook_code(run_id).encode()) else None
+
+    def _hook_code(self, run_id: str) -> str:
+        return hmac.new(self._parts.key, b"hook\0" + run_id.encode(), "sha256").hexdigest()[:HOOK_DIGITS]
 
     async def question(self, question: str) -> CallRecord:
         """Return what a person is asked; see `Inbox.question`."""

@@ -67,6 +67,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         Route("/v1/runs/{run}/source", face.source),
         Route("/v1/runs/{run}/events", face.events),
         Route("/v1/runs/{run}/messages", face.send, methods=["POST"]),
+        Route("/v1/runs/{run}/hook", face.hook),
         Route("/v1/runs/{run}/cancel", face.cancel, methods=["POST"]),
         Route("/v1/runs/{run}/release", face.release, methods=["POST"]),
         Route("/v1/check", face.check, methods=["POST"]),
@@ -150,6 +151,10 @@ class _Api:
             **limits,
         )
         return JSONResponse({"id": run_id}, status_code=201)
+
+    async def hook(self, request: Request) -> Response:
+        run = await self._app.run(await self._app.resolve(request.path_params["run"]))
+        return JSONResponse({"run": run.run_id, "path": self._app.hook(run.run_id)})
 
     async def check(self, request: Request) -> Response:
         body = await _body(request)

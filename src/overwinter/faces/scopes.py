@@ -46,6 +46,7 @@ NEEDS: Mapping[str, Need] = {
     "GET /v1/runs/{run}/source": Need(scope="read", of="run"),
     "GET /v1/runs/{run}/events": Need(scope="read", of="run"),
     "POST /v1/runs/{run}/messages": Need(scope="act", of="run"),
+    "GET /v1/runs/{run}/hook": Need(scope="act", of="run"),
     "POST /v1/runs/{run}/cancel": Need(scope="act", of="run"),
     "POST /v1/runs/{run}/release": Need(scope="act", of="run"),
     "POST /v1/check": Need(scope="act", of="agent"),

@@ -13,6 +13,7 @@ from overwinter.adapters.home import socket_path
 from overwinter.app import App
 from overwinter.faces.api import api
 from overwinter.faces.callers import PEER, uid_of
+from overwinter.faces.inbound import InboundDoor
 from overwinter.faces.joined import Joined
 from overwinter.faces.mcp import McpDoor
 from overwinter.faces.models import ModelsDoor
@@ -62,7 +63,7 @@ async def serve(
         os.umask(before)
     listening.listen(1_024)
     config = uvicorn.Config(
-        ModelsDoor(McpDoor(api(app, stop), app, is_remote=False), app, is_remote=False), log_level="warning", access_log=False, lifespan="off",
+        InboundDoor(ModelsDoor(McpDoor(api(app, stop), app, is_remote=False), app, is_remote=False), app), log_level="warning", access_log=False, lifespan="off",
         ws="none",  # nobody speaks it, and a command that serves itself would load it
         timeout_graceful_shutdown=STOP_S, http=_Peered,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from overwinter.app import App
 from overwinter.errors import UsageError
 from overwinter.faces.api import api
 from overwinter.faces.bearer import Bearer
+from overwinter.faces.inbound import InboundDoor
 from overwinter.faces.joined import Joined
 from overwinter.faces.mcp import McpDoor
 from overwinter.faces.models import InDialect, ModelsDoor
@@ -61,7 +62,7 @@ class Listener:
         models = ModelsDoor(McpDoor(api(app, stop, is_remote=True), app, is_remote=True), app, is_remote=True)
         door = InDialect(Bearer(models, app.access, names, is_ended=models.is_ended), app)
         return uvicorn.Config(
-            door,
+            InboundDoor(door, app),
             http=Joined,
             log_level="warning",
             access_log=False,

@@ -26,6 +26,7 @@ PLACES = {
     "secrets": "secrets.secrets_cli",
     "token": "tokens.token_cli",
     "models": "models.model_cli",
+    "hook": "hooks.hook",
     "schedule": "schedules.schedule_cli",
     "webhooks": "webhooks.webhooks_cli",
     "audit": "audit.audit_cli",
