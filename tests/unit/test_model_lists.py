@@ -79,7 +79,7 @@ async def test_a_model_is_found_by_its_name_also_where_a_pattern_stands_for_it(d
 async def test_each_refusal_of_a_list_is_an_error_of_the_sdk(door: Door, sdk: str):
     for model in ("", "cheap"):
         assert await status_of(door, sdk, model, key="k") == 401
-        assert await status_of(door, sdk, model, key=door.key[:-1] + "x") == 401
+        assert await status_of(door, sdk, model, key=door.key[:-1] + ("y" if door.key[-1] == "x" else "x")) == 401
         assert await status_of(door, sdk, model, headers={"x-overwinter-agent": "nobody"}) == 403
     token, key = await door.app.access.create("ben@example.com", by="lead", scopes=("read",))
     assert token.scopes == ("read",)
