@@ -18,24 +18,24 @@ MODES = ["2026-07-28", "legacy"]
 
 
 @asynccontextmanager
-async def over_stdio(shell: Shell, mode: Any) -> AsyncGenerator[mcp.Client]:
+async def over_stdio(shell: Shell, mode: Any, **offers: Any) -> AsyncGenerator[mcp.Client]:
     started = mcp.StdioServerParameters(
         command=sys.executable, args=["-m", "overwinter", "mcp"], env=shell.environment, cwd=shell.place
     )
-    async with mcp.Client(started, mode=mode) as client:
+    async with mcp.Client(started, mode=mode, **offers) as client:
         yield client
 
 
 @asynccontextmanager
-async def over_http(shell: Shell, mode: Any) -> AsyncGenerator[mcp.Client]:
+async def over_http(shell: Shell, mode: Any, **offers: Any) -> AsyncGenerator[mcp.Client]:
     server = shell.popen("serve", "--port", "0", "--json")
     shell.servers.append(server)
     assert server.stdout is not None
     url = json.loads(server.stdout.readline())["url"]
-    token = shell("token", "create", "ana@example.com", "--scope=act").stdout.strip()
+    token = shell("token", "create", "ana@example.com", "--scope=act", "--scope=approve").stdout.strip()
     async with (
         httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as http,
-        mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client,
+        mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, **offers) as client,
     ):
         yield client
 
@@ -72,3 +72,26 @@ async def test_a_program_is_looked_up_checked_and_run(shell: Shell, way: str, mo
         assert "may only read" in json.dumps(told(sly))
         assert told(await client.call_tool("query", {"code": "await shop.double(number=4)"}))["value"] == 8
     assert shell.ledger() == ["pay 3"]
+
+
+@pytest.mark.claim("F1.asked")
+@pytest.mark.parametrize("action", ["accept", "decline"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_program_asks_the_person_at_the_official_client(shell: Shell, way: str, action: Any):
+    seen: list[str] = []
+
+    async def shown(_: Any, params: Any) -> mcp.types.ElicitResult:
+        seen.append(params.message)
+        return mcp.types.ElicitResult(action=action, content={"answer": "yes"} if action == "accept" else None)
+
+    code = "a = await tools.ask('ana@example.com', 'Pay 3?', options=['yes', 'no'])\nawait shop.pay(cents=3)\na"
+    async with WAYS[way](shell, "2026-07-28", elicitation_callback=shown) as client:
+        answered = told(await client.call_tool("execute", {"code": code}))
+    assert len(seen) == 1
+    assert seen[0].startswith("Pay 3?")
+    if action == "accept":
+        assert answered["value"] == "yes"
+        assert shell.ledger() == ["pay 3"]
+    else:
+        assert (answered["status"], answered["asks"][0]["person"]) == ("live", "ana@example.com")
+        assert not shell.ledger()

@@ -1,7 +1,6 @@
 """What the MCP face says to requests as they should be, and to others."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -10,61 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import opened
-from overwinter.app import App
+from mcp_kit import META, earlier, present, put
 from overwinter.events import Status
-from overwinter.faces.mcp import McpDoor, protocol
+from overwinter.faces.mcp import protocol
 from overwinter.faces.mcp.protocol import EARLIER, PRESENT
 from overwinter.store import Page
 from overwinter.testing import idle
 
 pytestmark = pytest.mark.anyio
-META = {"io.modelcontextprotocol/protocolVersion": PRESENT, "io.modelcontextprotocol/clientCapabilities": {}}
-
-
-async def nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("it is the door's")
-
-
-async def put(
-    app: App,
-    body: object,
-    *,
-    headers: Mapping[str, str] | None = None,
-    method: str = "POST",
-    left: anyio.Event | None = None,
-) -> tuple[int, Any]:
-    """Put a message; the client stays until `left` is set."""
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    sent: list[Any] = []
-    messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
-
-    async def receive() -> Any:
-        for message in messages:
-            return message
-        await (left or anyio.Event()).wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    told = {"content-type": "application/json", **(headers or {})}
-    rows = [(key.encode(), value.encode()) for key, value in told.items()]
-    scope = {"type": "http", "method": method, "path": "/mcp", "headers": rows, "query_string": b""}
-    await McpDoor(nothing, app, is_remote=False)(scope, receive, send)
-    answer = b"".join(message.get("body", b"") for message in sent)
-    return sent[0]["status"], json.loads(answer) if answer else None
-
-
-def present(method: str, **params: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a request that stands alone, and its headers."""
-    headers = {"mcp-protocol-version": PRESENT, "mcp-method": method}
-    if isinstance(params.get("name"), str):
-        headers["mcp-name"] = params["name"]
-    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}, headers
-
-
-def earlier(method: str, **params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": "a", "method": method, "params": params}
 
 
 async def test_a_client_of_today_finds_out_what_is_here(project):

@@ -288,6 +288,10 @@ class App:
         """Return this instant, by the clock of the home."""
         return self._clock.now_us()
 
+    def key_for(self, purpose: str) -> bytes:
+        """Return a key of this home for one purpose; neither the home's own nor that of another follows from it."""
+        return hmac.digest(self._parts.key, f"overwinter {purpose}".encode(), "sha256")
+
     def pulse(self) -> Pulse:
         """Return what the worker does at this moment."""
         return self._worker.pulse()

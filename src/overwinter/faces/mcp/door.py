@@ -6,8 +6,9 @@ whoever has the id waits on for the run from anywhere.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from overwinter.app import App
 from overwinter.errors import Denied, OverwinterError, UsageError
 from overwinter.faces.callers import actor_of
-from overwinter.faces.mcp import protocol, verbs
+from overwinter.faces.mcp import elicitation, protocol, verbs
 from overwinter.faces.mcp.protocol import Asked, Fault
 from overwinter.faces.scopes import CALLER
 from overwinter.tokens import Token
@@ -102,38 +103,62 @@ class McpDoor:
             case "tools/list":
                 return 200, protocol.result(asked, {"tools": verbs.LISTED}, is_listed=True)
             case "tools/call":
-                return 200, await self._call(asked, agent, str(actor_of(scope, "")), receive)
+                return 200, await self._call(asked, agent, scope, receive)
             case _:
                 raise Fault(-32601, f"{asked.method[:100]!r} is no method here", status=404)
 
-    async def _call(self, asked: Asked, agent: str, by: str, receive: Receive) -> dict[str, Any]:
+    async def _call(self, asked: Asked, agent: str, scope: Scope, receive: Receive) -> dict[str, Any]:
         name, arguments = asked.params.get("name"), asked.params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise Fault(-32602, "tools/call has a name, and arguments that are an object")
+        by, key, now_us = str(actor_of(scope, "")), self._app.key_for("MCP requestState"), self._app.now_us()
+        state = elicitation.unseal(asked, key, agent=agent, by=by, now_us=now_us) if asked.is_present else None
         under = _Under()
-        told: verbs.Told | None = None
 
-        def begun(run_id: str) -> None:
+        def began(run_id: str) -> None:
             under.run_id = run_id
 
         call = verbs.Call(
-            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=begun
+            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=began
         )
+        if state is None:
+            work = partial(verbs.perform, name, call)
+        else:
+            state = await elicitation.taken(self._app, state, asked.params.get("inputResponses"), scope)
+            work = partial(verbs.rejoin, call, state.run_id)
+        told = await self._done(asked, work, under, receive)
+        if told is None:  # its client has gone: nobody reads this
+            return protocol.result(asked, {})
+        if told.run_id is not None and elicitation.is_offered(asked):
+            state = state or elicitation.begun(asked, told.run_id, agent=agent, by=by, now_us=now_us)
+            if forms := self._forms(told, state, scope):
+                body = {"inputRequests": forms, "requestState": elicitation.seal(state, key)}
+                return protocol.result(asked, body, kind="input_required")
+        return protocol.result(asked, told.content())
+
+    def _forms(self, told: verbs.Told, state: elicitation.State, scope: Scope) -> dict[str, Any]:
+        """Return what is put to the person at the client: what they may answer, and did not decline."""
+        asked_of = elicitation.questions(told.calls, scope, has_claims=self._app.config.approvals.claims)
+        return elicitation.requests([each for each in asked_of if each.call.index not in state.left])
+
+    async def _done(
+        self, asked: Asked, work: Callable[[], Awaitable[verbs.Told]], under: _Under, receive: Receive
+    ) -> verbs.Told | None:
+        """Do what a call asks for; None: its client left meanwhile."""
+        told: verbs.Told | None = None
         misused = ""
         async with anyio.create_task_group() as group:
             if asked.is_present:
                 group.start_soon(self._watch, receive, under)
             with under.scope:
                 try:
-                    told = await verbs.perform(name, call)
+                    told = await work()
                 except UsageError as error:
                     misused = str(error)
             group.cancel_scope.cancel()
         if misused:
             raise Fault(-32602, misused)
-        if told is None:  # its client has gone: nobody reads this
-            return protocol.result(asked, {})
-        return protocol.result(asked, told.content())
+        return told
 
     async def _watch(self, receive: Receive, under: _Under) -> None:
         """Cancel a run whose client leaves before it was told of it."""

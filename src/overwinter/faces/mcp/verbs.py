@@ -4,7 +4,7 @@ A program that has not ended within `WAIT_S`, or that waits for a person, goes o
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,10 +18,10 @@ from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.faces import wire
 from overwinter.readable import readable
-from overwinter.store import RunRecord
+from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
-__all__ = ["LISTED", "TOOLS", "Call", "Told", "perform"]
+__all__ = ["LISTED", "TOOLS", "WAIT_S", "Call", "Told", "perform", "rejoin"]
 
 WAIT_S = 20.0
 """Clients give up on a call after 60 s, some sooner."""
@@ -72,6 +72,8 @@ class Told:
     """For the model; None: the body as JSON."""
     run_id: str | None = None
     """The run that goes on."""
+    calls: Sequence[CallRecord] = ()
+    """What it waits for."""
 
     def content(self) -> dict[str, Any]:
         """Return it as the protocol has it."""
@@ -111,6 +113,14 @@ async def perform(name: str, call: Call) -> Told:
         return await verb(call)
     except CheckFailed as error:
         return Told(body=report(error.findings), is_error=True)  # type: ignore[arg-type] - what raised it made them of `Finding`
+    except OverwinterError as error:
+        return Told(body={"status": "refused", "error": str(error)}, is_error=True)
+
+
+async def rejoin(call: Call, run_id: str) -> Told:
+    """Wait on for a run that an earlier call has begun."""
+    try:
+        return await _stands(call.app, await _rested(call.app, run_id))
     except OverwinterError as error:
         return Told(body={"status": "refused", "error": str(error)}, is_error=True)
 
@@ -176,8 +186,9 @@ async def _stands(app: App, run: RunRecord) -> Told:
         body["printed"] = printed if cut <= 0 else printed[:PRINTED_CHARACTERS] + more
     match run.status:
         case Status.LIVE if not run.is_revoked:
-            body |= await _waits(app, run)
-            return Told(body=body, run_id=run.run_id)
+            calls = await app.calls(run.run_id)
+            body |= _waits(app, run, calls)
+            return Told(body=body, run_id=run.run_id, calls=calls)
         case Status.FINISHED:
             left = CHARACTERS_MAX - len(str(body.get("printed", "")))
             body["value"] = excerpt(run.result, handle=run.run_id, characters_max=left)
@@ -187,8 +198,7 @@ async def _stands(app: App, run: RunRecord) -> Told:
             return Told(body=body, is_error=True)
 
 
-async def _waits(app: App, run: RunRecord) -> dict[str, Value]:
-    calls = await app.calls(run.run_id)
+def _waits(app: App, run: RunRecord, calls: Sequence[CallRecord]) -> dict[str, Value]:
     asks: list[Value] = [
         {key: shown[key] for key in ("question", "person", "text", "options")}
         for each in calls
