@@ -27,6 +27,7 @@ async def put(
     method: str = "POST",
     left: anyio.Event | None = None,
     token: Token | None = None,
+    door: McpDoor | None = None,
 ) -> tuple[int, Any]:
     """Put a message, with a token or at the home's own socket; the client stays until `left` is set."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -47,7 +48,7 @@ async def put(
     scope: dict[str, Any] = {"type": "http", "method": method, "path": "/mcp", "headers": rows, "query_string": b""}
     if token is not None:
         scope[CALLER] = token
-    await McpDoor(nothing, app, is_remote=token is not None)(scope, receive, send)
+    await (door or McpDoor(nothing, app, is_remote=token is not None))(scope, receive, send)
     answer = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], json.loads(answer) if answer else None
 

@@ -6,7 +6,7 @@ whoever has the id waits on for the run from anywhere.
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from overwinter.app import App
 from overwinter.errors import Denied, OverwinterError, UsageError
 from overwinter.faces.callers import actor_of
-from overwinter.faces.mcp import elicitation, protocol, verbs
+from overwinter.faces.mcp import elicitation, protocol, tasks, verbs
 from overwinter.faces.mcp.protocol import Asked, Fault
 from overwinter.faces.scopes import CALLER
 from overwinter.tokens import Token
@@ -57,6 +57,7 @@ class McpDoor:
 
     def __init__(self, inner: ASGIApp, app: App, *, is_remote: bool) -> None:
         self._inner, self._app, self._is_remote = inner, app, is_remote
+        self._declined = tasks.Declined()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -89,23 +90,28 @@ class McpDoor:
             agent = self._agent(scope, headers)
         except OverwinterError as error:
             raise Fault(-32602, str(error), status=403) from error
+        told: dict[str, Any]
+        is_listed = asked.method in ("server/discover", "tools/list")
         match asked.method:
             case "initialize" if not asked.is_present:
-                return 200, protocol.result(asked, protocol.initialized(asked, self._instructions(agent)))
+                told = protocol.initialized(asked, self._instructions(agent))
             case "ping" if not asked.is_present:
-                return 200, protocol.result(asked, {})
+                told = {}
             case "server/discover" if asked.is_present:
-                told: dict[str, Any] = {
-                    "supportedVersions": [protocol.PRESENT, *protocol.EARLIER], "capabilities": {"tools": {}},
+                told = {
+                    "supportedVersions": [protocol.PRESENT, *protocol.EARLIER],
+                    "capabilities": {"tools": {}, "extensions": {tasks.EXTENSION: {}}},
                     "instructions": self._instructions(agent),
-                }  # fmt: skip
-                return 200, protocol.result(asked, told, is_listed=True)
+                }
             case "tools/list":
-                return 200, protocol.result(asked, {"tools": verbs.LISTED}, is_listed=True)
+                told = {"tools": verbs.LISTED}
             case "tools/call":
                 return 200, await self._call(asked, agent, scope, receive)
+            case method if asked.is_present and method in tasks.METHODS:
+                told = await self._task(asked, agent, scope)
             case _:
                 raise Fault(-32601, f"{asked.method[:100]!r} is no method here", status=404)
+        return 200, protocol.result(asked, told, is_listed=is_listed)
 
     async def _call(self, asked: Asked, agent: str, scope: Scope, receive: Receive) -> dict[str, Any]:
         name, arguments = asked.params.get("name"), asked.params.get("arguments", {})
@@ -118,9 +124,11 @@ class McpDoor:
         def began(run_id: str) -> None:
             under.run_id = run_id
 
+        is_task = tasks.is_declared(asked) and name in ("query", "execute")
         call = verbs.Call(
-            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=began
-        )
+            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=began,
+            wait_s=tasks.PATIENCE_S if is_task else verbs.WAIT_S,
+        )  # fmt: skip
         if state is None:
             work = partial(verbs.perform, name, call)
         else:
@@ -129,17 +137,41 @@ class McpDoor:
         told = await self._done(asked, work, under, receive)
         if told is None:  # its client has gone: nobody reads this
             return protocol.result(asked, {})
-        if told.run_id is not None and elicitation.is_offered(asked):
+        if told.run_id is not None and is_task:
+            run = await self._app.run(told.run_id)
+            forms = self._forms(asked, told, (), scope)
+            return protocol.result(asked, tasks.shown(run, told, forms, is_new=True), kind="task")
+        if told.run_id is not None:
             state = state or elicitation.begun(asked, told.run_id, agent=agent, by=by, now_us=now_us)
-            if forms := self._forms(told, state, scope):
+            if forms := self._forms(asked, told, state.left, scope):
                 body = {"inputRequests": forms, "requestState": elicitation.seal(state, key)}
                 return protocol.result(asked, body, kind="input_required")
         return protocol.result(asked, told.content())
 
-    def _forms(self, told: verbs.Told, state: elicitation.State, scope: Scope) -> dict[str, Any]:
-        """Return what is put to the person at the client: what they may answer, and did not decline."""
+    async def _task(self, asked: Asked, agent: str, scope: Scope) -> dict[str, Any]:
+        """Answer a request for a task."""
+        tasks.needed(asked)
+        run, by = await tasks.found(self._app, asked, agent), str(actor_of(scope, ""))
+        match asked.method:
+            case "tasks/cancel":
+                await self._app.cancel(run.run_id, by=by, reason="its client cancelled the task")
+                return {}
+            case "tasks/update":
+                state = elicitation.begun(asked, run.run_id, agent=agent, by=by, now_us=self._app.now_us())
+                state = await elicitation.taken(self._app, state, asked.params.get("inputResponses"), scope)
+                self._declined.add(by, run.run_id, state.left)
+                return {}
+            case _:
+                told = await verbs.stands(self._app, run)
+                forms = self._forms(asked, told, self._declined.of(by, run.run_id), scope)
+                return tasks.shown(run, told, forms, is_new=False)
+
+    def _forms(self, asked: Asked, told: verbs.Told, left: Sequence[int], scope: Scope) -> dict[str, Any]:
+        """Return what is put to the person at the client, if it shows forms: what they may answer, and did not decline."""
+        if not elicitation.is_offered(asked):
+            return {}
         asked_of = elicitation.questions(told.calls, scope, has_claims=self._app.config.approvals.claims)
-        return elicitation.requests([each for each in asked_of if each.call.index not in state.left])
+        return elicitation.requests([each for each in asked_of if each.call.index not in left])
 
     async def _done(
         self, asked: Asked, work: Callable[[], Awaitable[verbs.Told]], under: _Under, receive: Receive

@@ -21,7 +21,7 @@ from overwinter.readable import readable
 from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
 
-__all__ = ["LISTED", "TOOLS", "WAIT_S", "Call", "Told", "perform", "rejoin"]
+__all__ = ["LISTED", "TOOLS", "WAIT_S", "Call", "Told", "perform", "rejoin", "stands"]
 
 WAIT_S = 20.0
 """Clients give up on a call after 60 s, some sooner."""
@@ -96,6 +96,8 @@ class Call:
     arguments: Mapping[str, Any]
     begun: Callable[[str], None]
     """Told the run that it began, before anything is waited for."""
+    wait_s: float = WAIT_S
+    """How long a run is waited for."""
 
 
 async def perform(name: str, call: Call) -> Told:
@@ -120,7 +122,7 @@ async def perform(name: str, call: Call) -> Told:
 async def rejoin(call: Call, run_id: str) -> Told:
     """Wait on for a run that an earlier call has begun."""
     try:
-        return await _stands(call.app, await _rested(call.app, run_id))
+        return await stands(call.app, await _rested(call.app, run_id, call.wait_s))
     except OverwinterError as error:
         return Told(body={"status": "refused", "error": str(error)}, is_error=True)
 
@@ -151,7 +153,7 @@ async def _run(asked: Call, *, only_reads: bool) -> Told:
         after=None if after is None else await asked.app.resolve(after), keeps=True,
     )  # fmt: skip
     asked.begun(run_id)
-    return await _stands(asked.app, await _rested(asked.app, run_id))
+    return await stands(asked.app, await _rested(asked.app, run_id, asked.wait_s))
 
 
 async def _wait(asked: Call) -> Told:
@@ -159,13 +161,13 @@ async def _wait(asked: Call) -> Told:
     run = await asked.app.run(run_id)
     if run.agent != asked.agent:
         raise NotFound(f"there is no run {asked.arguments['run']!r} of agent {asked.agent!r}")
-    return await _stands(asked.app, await _rested(asked.app, run_id))
+    return await stands(asked.app, await _rested(asked.app, run_id, asked.wait_s))
 
 
-async def _rested(app: App, run_id: str) -> RunRecord:
+async def _rested(app: App, run_id: str, wait_s: float) -> RunRecord:
     """Return a run when it has ended, or nothing will move it soon: it waits for a person, a message or a distant timer."""
     run = await app.run(run_id)
-    with anyio.move_on_after(WAIT_S):
+    with anyio.move_on_after(wait_s):
         while run.status is Status.LIVE and not run.is_revoked:
             calls = await app.calls(run_id)
             is_quiet = bool(calls) and all(each.person is not None or each.call.effect == "wait" for each in calls)
@@ -176,7 +178,7 @@ async def _rested(app: App, run_id: str) -> RunRecord:
     return await app.run(run_id)
 
 
-async def _stands(app: App, run: RunRecord) -> Told:
+async def stands(app: App, run: RunRecord) -> Told:
     """Return how a run stands."""
     printed = str(await app.read(f"{run.run_id}:out", characters_max=None))
     body: dict[str, Value] = {"run": run.run_id, "status": run.status.name.lower()}
