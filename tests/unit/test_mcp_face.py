@@ -78,6 +78,8 @@ async def test_a_version_that_nobody_speaks_is_refused_with_those_that_are(proje
         (b"{", -32700), (b"[]", -32600), (b'"x"', -32600), (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
         (b'{"jsonrpc":"2.0","id":[1],"method":"ping"}', -32600), (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32600),
         (b"[" * 100_000, -32700), (b"\xff\xfe", -32700),
+        (b'{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}', -32700), (b'{"jsonrpc":"2.0","id":"\xed\xa0\x80","method":"ping"}', -32700),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"}'.encode("utf-16"), -32700),
     ],
 )  # fmt: skip
 async def test_what_is_no_message_is_told_so(project, raw, code):
@@ -100,6 +102,20 @@ async def test_a_method_or_tool_that_is_none_is_said_to_be_none(project):
         assert (await put(app, b"", method="GET"))[0] == 405
         assert (await put(app, b"{}", headers={"content-type": "text/plain"}))[0] == 415
         assert not await app.runs(Page())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("describe", {"names": [""] * 10_000}), ("search", {"query": ""}), ("search", {"query": "x" * 1_000_000}),
+        ("wait", {"run": "x" * 1_000_000}), ("wait", {"run": "\x00" * 26}), ("execute", {"code": "\x00"}), ("execute", {"code": "(" * 5_000}),
+    ],
+)  # fmt: skip
+async def test_odd_arguments_are_answered_in_a_few_words(project, name, arguments):
+    async with opened(project) as app:
+        status, answer = await put(app, earlier("tools/call", name=name, arguments=arguments))
+        assert (status, "result" in answer) == (200, True)
+        assert len(json.dumps(answer)) < 2_000
 
 
 SLEEPS = {"code": "import asyncio\nawait asyncio.sleep(15)"}

@@ -9,6 +9,7 @@ modelcontextprotocol.io/specification/2026-07-28, and 2025-11-25.
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -24,7 +25,8 @@ EARLIER = (LATEST, "2025-06-18", "2025-03-26")
 UNSAID = "2025-03-26"
 """What a client of the earlier generation speaks that sends no header."""
 META = "io.modelcontextprotocol/"
-DEPTH_MAX = 64
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Half a character of UTF-16: JSON can spell one, and nothing can carry it on."""
 
 Json = dict[str, Any]
 
@@ -74,9 +76,13 @@ def read(body: bytes, headers: Mapping[str, str]) -> Asked:
         Fault: it is none, or it and its headers say different things.
     """
     try:
-        message: Any = json.loads(body)
+        text = body.decode()
+        message: Any = json.loads(text)
+        is_whole = "\\u" not in text or not _HALF.search(json.dumps(message, ensure_ascii=False))
     except (ValueError, RecursionError) as error:
         raise Fault(-32700, f"the body is no JSON: {str(error)[:200]}") from error
+    if not is_whole:
+        raise Fault(-32700, "the body has half a character, \\ud800 to \\udfff")
     if not isinstance(message, dict):
         raise Fault(-32600, "a message is one JSON object: batches are not taken")
     message = cast("Json", message)

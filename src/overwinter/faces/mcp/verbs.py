@@ -26,6 +26,8 @@ __all__ = ["LISTED", "TOOLS", "WAIT_S", "Call", "Told", "perform", "rejoin", "st
 WAIT_S = 20.0
 """Clients give up on a call after 60 s, some sooner."""
 PRINTED_CHARACTERS = 4_000
+REFUSED_CHARACTERS = 800
+"""Of what is said of a call: it may quote what came, and that may be long."""
 _ALWAYS = {"anthropic/alwaysLoad": True}
 """Claude Code hides tools until it searches for them, and then sends its first request without these."""
 _TEXT = {"type": "string"}
@@ -116,7 +118,7 @@ async def perform(name: str, call: Call) -> Told:
     except CheckFailed as error:
         return Told(body=report(error.findings), is_error=True)  # type: ignore[arg-type] - what raised it made them of `Finding`
     except OverwinterError as error:
-        return Told(body={"status": "refused", "error": str(error)}, is_error=True)
+        return _refused(error)
 
 
 async def rejoin(call: Call, run_id: str) -> Told:
@@ -124,7 +126,11 @@ async def rejoin(call: Call, run_id: str) -> Told:
     try:
         return await stands(call.app, await _rested(call.app, run_id, call.wait_s))
     except OverwinterError as error:
-        return Told(body={"status": "refused", "error": str(error)}, is_error=True)
+        return _refused(error)
+
+
+def _refused(error: Exception) -> Told:
+    return Told(body={"status": "refused", "error": str(error)[:REFUSED_CHARACTERS]}, is_error=True)
 
 
 async def _search(asked: Call) -> Told:
@@ -134,7 +140,10 @@ async def _search(asked: Call) -> Told:
 
 
 async def _describe(asked: Call) -> Told:
-    text = asked.app.describe(asked.arguments["names"], agent=asked.agent)
+    try:
+        text = asked.app.describe(asked.arguments["names"], agent=asked.agent)
+    except ValueError as error:  # what a program would get
+        raise UsageError(str(error)) from error
     return Told(body={"stubs": text}, text=text)
 
 
