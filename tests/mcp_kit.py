@@ -29,7 +29,7 @@ async def put(
     token: Token | None = None,
     door: McpDoor | None = None,
 ) -> tuple[int, Any]:
-    """Put a message, with a token or at the home's own socket; the client stays until `left` is set."""
+    """Put a message, with a token or at the home's own socket; the client stays until `left` is set. A stream is a list."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent: list[Any] = []
     messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
@@ -50,6 +50,9 @@ async def put(
         scope[CALLER] = token
     await (door or McpDoor(nothing, app, is_remote=token is not None))(scope, receive, send)
     answer = b"".join(message.get("body", b"") for message in sent)
+    if (b"content-type", b"text/event-stream") in sent[0]["headers"]:
+        lines = [line for line in answer.decode().split("\n") if line.startswith("data: ")]
+        return sent[0]["status"], [json.loads(line.removeprefix("data: ")) for line in lines]
     return sent[0]["status"], json.loads(answer) if answer else None
 
 

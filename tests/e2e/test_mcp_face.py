@@ -95,3 +95,19 @@ async def test_a_program_asks_the_person_at_the_official_client(shell: Shell, wa
     else:
         assert (answered["status"], answered["asks"][0]["person"]) == ("live", "ana@example.com")
         assert not shell.ledger()
+
+
+@pytest.mark.claim("F1.progress")
+@pytest.mark.parametrize(("way", "mode"), [("stdio", "legacy"), ("stdio", "2026-07-28"), ("http", "2026-07-28")])
+async def test_the_official_client_hears_how_a_long_program_goes(shell: Shell, way: str, mode: str):
+    heard: list[str | None] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - as the client calls it
+        heard.append(message)
+
+    code = "import asyncio\nawait asyncio.sleep(2.5)\n8"
+    async with WAYS[way](shell, mode) as client:
+        answer = await client.call_tool("execute", {"code": code}, progress_callback=hear)
+    assert told(answer)["value"] == 8
+    assert heard
+    assert all(heard)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import opened
-from mcp_kit import META, earlier, present, put
+from mcp_kit import META, earlier, nothing, present, put
 from overwinter.events import Status
-from overwinter.faces.mcp import protocol
+from overwinter.faces.mcp import McpDoor, protocol
 from overwinter.faces.mcp.protocol import EARLIER, PRESENT
 from overwinter.store import Page
 from overwinter.testing import idle
@@ -197,3 +197,37 @@ def test_whatever_comes_is_a_request_or_a_fault_with_a_code_of_the_protocol(data
     else:
         assert fault.code in (-32700, -32600, -32602, -32020, -32022)
         assert json.dumps(protocol.fault(fault))
+
+
+STREAM = {"accept": "application/json, text/event-stream"}
+
+
+@pytest.mark.claim("F1.progress")
+@pytest.mark.parametrize("generation", ["present", "earlier"])
+@pytest.mark.parametrize("token", ["t", 7])
+async def test_who_waits_and_wants_to_know_is_told_how_it_goes_before_the_answer(project, generation, token):
+    params: dict[str, Any] = {"name": "execute", "arguments": {"code": "import asyncio\nawait asyncio.sleep(0.5)\n8"}}
+    body, headers = present("tools/call", **params, _meta={**META, "progressToken": token})
+    if generation == "earlier":
+        body, headers = earlier("tools/call", **params, _meta={"progressToken": token}), {}
+    async with opened(project) as app:
+        door = McpDoor(nothing, app, is_remote=False, progress_s=0.05)
+        status, (*words, answer) = await put(app, body, headers={**headers, **STREAM}, door=door)
+        assert (status, answer["id"], answer["result"]["structuredContent"]["value"]) == (200, body["id"], 8)
+        assert words
+        assert {each["method"] for each in words} == {"notifications/progress"}
+        assert {each["params"]["progressToken"] for each in words} == {token}
+        seconds = [each["params"]["progress"] for each in words]
+        assert seconds == sorted(set(seconds))
+        assert "sleeps" in words[-1]["params"]["message"] or "timer" in words[-1]["params"]["message"], words[-1]
+
+
+@pytest.mark.claim("F1.progress")
+@pytest.mark.parametrize(("token", "headers"), [(True, STREAM), (None, STREAM), ([], STREAM), ("t", {})])
+async def test_who_cannot_be_told_gets_one_object(project, token, headers):
+    async with opened(project) as app:
+        door = McpDoor(nothing, app, is_remote=False, progress_s=0.01)
+        arguments = {"code": "import asyncio\nawait asyncio.sleep(0.2)\n8"}
+        body = earlier("tools/call", name="execute", arguments=arguments, _meta={"progressToken": token})
+        _, answer = await put(app, body, headers=headers, door=door)
+        assert answer["result"]["structuredContent"]["value"] == 8

@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,8 +135,12 @@ class Client:
             raise wire.raised(_json(status, raw))
         return raw
 
-    def relay(self, place: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def relay(
+        self, place: str, raw: bytes, headers: Mapping[str, str], before: Callable[[bytes], None] = lambda _: None
+    ) -> tuple[int, bytes]:
         """Send a body as it is to a path, on a connection of its own; return the status and body of the answer.
+
+        Of a stream of events the last is the answer; `before` is given the others as they come.
 
         Raises:
             ServerUnreachable: the connection broke.
@@ -147,6 +151,8 @@ class Client:
                 with closing(self._connect()) as connection:
                     connection.request("POST", place, raw, {**self._headers(raw), **headers})
                     response = connection.getresponse()
+                    if response.getheader("content-type", "").startswith("text/event-stream"):
+                        return response.status, _last(response, before)
                     return response.status, response.read()
             except _Broken:
                 failures += 1
@@ -268,6 +274,17 @@ class Client:
             raise wire.unreachable(str(self._path))
         time.sleep(min(PAUSE_S_MAX, PAUSE_S * 2**failures))
         self._path = self._reach()
+
+
+def _last(stream: Iterable[bytes], before: Callable[[bytes], None]) -> bytes:
+    """Return the last event of a stream."""
+    last = b""
+    for line in stream:
+        if line.startswith(b"data: "):
+            if last:
+                before(last)
+            last = line.removeprefix(b"data: ").rstrip()
+    return last
 
 
 def _json(status: int, raw: bytes) -> dict[str, Any]:

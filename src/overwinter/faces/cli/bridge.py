@@ -15,7 +15,7 @@ __all__ = ["bridge"]
 
 AT_ONCE = 32
 """Messages under way."""
-HEADERS = {"x-overwinter-bridge": "1"}
+HEADERS = {"x-overwinter-bridge": "1", "accept": "application/json, text/event-stream"}
 
 
 def bridge(home: Path, agent: str, source: IO[bytes], target: IO[bytes]) -> None:
@@ -28,15 +28,17 @@ def bridge(home: Path, agent: str, source: IO[bytes], target: IO[bytes]) -> None
 
 
 def _hand_on(client: Client, agent: str, line: bytes, target: IO[bytes], lock: threading.Lock) -> None:
+    def write(message: bytes) -> None:
+        with lock:
+            target.write(message + b"\n")
+            target.flush()
+
     try:
-        _, raw = client.relay("/mcp", line, {**HEADERS, "x-overwinter-agent": agent})
-        answer = raw
+        _, answer = client.relay("/mcp", line, {**HEADERS, "x-overwinter-agent": agent}, write)
     except OverwinterError as error:
         answer = _failed(line, str(error))
     if answer:
-        with lock:
-            target.write(answer + b"\n")
-            target.flush()
+        write(answer)
 
 
 def _failed(line: bytes, message: str) -> bytes:

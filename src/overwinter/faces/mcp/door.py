@@ -4,9 +4,9 @@ A client that leaves before it was told a run's id has ended what it asked for, 
 whoever has the id waits on for the run from anywhere.
 """
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -18,6 +18,7 @@ from overwinter.app import App
 from overwinter.errors import Denied, OverwinterError, UsageError
 from overwinter.faces.callers import actor_of
 from overwinter.faces.mcp import elicitation, protocol, tasks, verbs
+from overwinter.faces.mcp.answers import Answer, token_of
 from overwinter.faces.mcp.protocol import Asked, Fault
 from overwinter.faces.scopes import CALLER
 from overwinter.tokens import Token
@@ -30,6 +31,7 @@ AGENT = "x-overwinter-agent"
 BRIDGE = "x-overwinter-bridge"
 """On the home's own socket: the message came over stdio, so no header of HTTP says anything of it."""
 BODY_BYTES_MAX = 4 << 20
+PROGRESS_S = 2.0
 SCOPE = "act"
 INTRODUCTION = (
     "You act by Python programs. search finds functions, describe shows their types, query runs a program that only reads, execute one "
@@ -40,9 +42,15 @@ INTRODUCTION = (
 
 @dataclass(slots=True)
 class _Under:
-    """A call under way."""
+    """A request under way."""
 
+    answer: Answer
+    receive: Receive
+    token: str | int | None
+    """By which its client knows its progress; None: it wants to know of none."""
     run_id: str | None = None
+    """What it began."""
+    waits_for: str | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
@@ -53,10 +61,12 @@ class McpDoor:
         inner: gets everything else.
         app: whose programs.
         is_remote: it stands behind `bearer.Bearer`, which leaves a token in the scope.
+        progress_s: between two words of how a call goes, to clients that want them.
     """
 
-    def __init__(self, inner: ASGIApp, app: App, *, is_remote: bool) -> None:
+    def __init__(self, inner: ASGIApp, app: App, *, is_remote: bool, progress_s: float = PROGRESS_S) -> None:
         self._inner, self._app, self._is_remote = inner, app, is_remote
+        self._progress_s = progress_s
         self._declined = tasks.Declined()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,24 +75,25 @@ class McpDoor:
             await self._inner(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await _sent(send, 405, None, {"allow": "POST"})
+            await Answer(send).end(405, None, {"allow": "POST"})
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         is_bridged = not self._is_remote and BRIDGE in headers
         try:
             asked = protocol.read(await _body(receive, headers), {} if is_bridged else headers)
         except Fault as error:
-            await _sent(send, error.status, protocol.fault(error))
+            await Answer(send).end(error.status, protocol.fault(error))
             return
+        under = _Under(answer=Answer(send), receive=receive, token=token_of(asked, headers))
         try:
-            status, body = await self._answer(asked, scope, headers, receive)
+            status, body = await self._answer(asked, scope, headers, under)
         except Fault as error:
             error.id = asked.id
             status, body = error.status if asked.is_present else 200, protocol.fault(error)
-        await _sent(send, status, body)
+        await under.answer.end(status, body)
 
     async def _answer(
-        self, asked: Asked, scope: Scope, headers: Mapping[str, str], receive: Receive
+        self, asked: Asked, scope: Scope, headers: Mapping[str, str], under: _Under
     ) -> tuple[int, dict[str, Any] | None]:
         if asked.id is None:
             return 202, None
@@ -106,27 +117,29 @@ class McpDoor:
             case "tools/list":
                 told = {"tools": verbs.LISTED}
             case "tools/call":
-                return 200, await self._call(asked, agent, scope, receive)
+                return 200, await self._call(asked, agent, scope, under)
             case method if asked.is_present and method in tasks.METHODS:
                 told = await self._task(asked, agent, scope)
             case _:
                 raise Fault(-32601, f"{asked.method[:100]!r} is no method here", status=404)
         return 200, protocol.result(asked, told, is_listed=is_listed)
 
-    async def _call(self, asked: Asked, agent: str, scope: Scope, receive: Receive) -> dict[str, Any]:
+    async def _call(self, asked: Asked, agent: str, scope: Scope, under: _Under) -> dict[str, Any]:
         name, arguments = asked.params.get("name"), asked.params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise Fault(-32602, "tools/call has a name, and arguments that are an object")
         by, key, now_us = str(actor_of(scope, "")), self._app.key_for("MCP requestState"), self._app.now_us()
         state = elicitation.unseal(asked, key, agent=agent, by=by, now_us=now_us) if asked.is_present else None
-        under = _Under()
 
         def began(run_id: str) -> None:
             under.run_id = run_id
 
+        def waits(run_id: str) -> None:
+            under.waits_for = run_id
+
         is_task = tasks.is_declared(asked) and name in ("query", "execute")
         call = verbs.Call(
-            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=began,
+            app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=began, waits=waits,
             wait_s=tasks.PATIENCE_S if is_task else verbs.WAIT_S,
         )  # fmt: skip
         if state is None:
@@ -134,7 +147,7 @@ class McpDoor:
         else:
             state = await elicitation.taken(self._app, state, asked.params.get("inputResponses"), scope)
             work = partial(verbs.rejoin, call, state.run_id)
-        told = await self._done(asked, work, under, receive)
+        told = await self._done(asked, work, under)
         if told is None:  # its client has gone: nobody reads this
             return protocol.result(asked, {})
         if told.run_id is not None and is_task:
@@ -173,15 +186,15 @@ class McpDoor:
         asked_of = elicitation.questions(told.calls, scope, has_claims=self._app.config.approvals.claims)
         return elicitation.requests([each for each in asked_of if each.call.index not in left])
 
-    async def _done(
-        self, asked: Asked, work: Callable[[], Awaitable[verbs.Told]], under: _Under, receive: Receive
-    ) -> verbs.Told | None:
+    async def _done(self, asked: Asked, work: Callable[[], Awaitable[verbs.Told]], under: _Under) -> verbs.Told | None:
         """Do what a call asks for; None: its client left meanwhile."""
         told: verbs.Told | None = None
         misused = ""
         async with anyio.create_task_group() as group:
             if asked.is_present:
-                group.start_soon(self._watch, receive, under)
+                group.start_soon(self._watch, under)
+            if under.token is not None:
+                group.start_soon(self._tell, under.token, under)
             with under.scope:
                 try:
                     told = await work()
@@ -192,14 +205,26 @@ class McpDoor:
             raise Fault(-32602, misused)
         return told
 
-    async def _watch(self, receive: Receive, under: _Under) -> None:
+    async def _watch(self, under: _Under) -> None:
         """Cancel a run whose client leaves before it was told of it."""
-        while (await receive())["type"] != "http.disconnect":
+        while (await under.receive())["type"] != "http.disconnect":
             pass
         under.scope.cancel()
         if under.run_id is not None:
             with anyio.CancelScope(shield=True):
                 await self._app.cancel(under.run_id, by="its client", reason="it left before it was told the run's id")
+
+    async def _tell(self, token: str | int, under: _Under) -> None:
+        """Say every while how the run stands that a call waits for: clients give up on what is silent."""
+        began = anyio.current_time()
+        while True:
+            await anyio.sleep(self._progress_s)
+            if under.waits_for is None:
+                continue
+            with suppress(OverwinterError):  # a word less is no reason to fail
+                run = await self._app.run(under.waits_for)
+                message = self._app.reason(run, await self._app.calls(run.run_id))
+                await under.answer.progress(token, anyio.current_time() - began, message)
 
     def _instructions(self, agent: str) -> str:
         return INTRODUCTION + self._app.brief(agent=agent)
@@ -245,13 +270,3 @@ async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-async def _sent(
-    send: Send, status: int, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
-) -> None:
-    raw = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
-    rows = {**({"content-type": "application/json"} if raw else {}), **(headers or {}), "content-length": str(len(raw))}
-    told = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in rows.items()]
-    await send({"type": "http.response.start", "status": status, "headers": told})
-    await send({"type": "http.response.body", "body": raw, "more_body": False})

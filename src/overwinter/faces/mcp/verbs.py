@@ -98,6 +98,8 @@ class Call:
     arguments: Mapping[str, Any]
     begun: Callable[[str], None]
     """Told the run that it began, before anything is waited for."""
+    waits: Callable[[str], None] = lambda _: None
+    """Told the run that is waited for."""
     wait_s: float = WAIT_S
     """How long a run is waited for."""
 
@@ -124,7 +126,7 @@ async def perform(name: str, call: Call) -> Told:
 async def rejoin(call: Call, run_id: str) -> Told:
     """Wait on for a run that an earlier call has begun."""
     try:
-        return await stands(call.app, await _rested(call.app, run_id, call.wait_s))
+        return await stands(call.app, await _rested(call, run_id))
     except OverwinterError as error:
         return _refused(error)
 
@@ -162,7 +164,7 @@ async def _run(asked: Call, *, only_reads: bool) -> Told:
         after=None if after is None else await asked.app.resolve(after), keeps=True,
     )  # fmt: skip
     asked.begun(run_id)
-    return await stands(asked.app, await _rested(asked.app, run_id, asked.wait_s))
+    return await stands(asked.app, await _rested(asked, run_id))
 
 
 async def _wait(asked: Call) -> Told:
@@ -170,13 +172,15 @@ async def _wait(asked: Call) -> Told:
     run = await asked.app.run(run_id)
     if run.agent != asked.agent:
         raise NotFound(f"there is no run {asked.arguments['run']!r} of agent {asked.agent!r}")
-    return await stands(asked.app, await _rested(asked.app, run_id, asked.wait_s))
+    return await stands(asked.app, await _rested(asked, run_id))
 
 
-async def _rested(app: App, run_id: str, wait_s: float) -> RunRecord:
+async def _rested(asked: Call, run_id: str) -> RunRecord:
     """Return a run when it has ended, or nothing will move it soon: it waits for a person, a message or a distant timer."""
+    app = asked.app
+    asked.waits(run_id)
     run = await app.run(run_id)
-    with anyio.move_on_after(wait_s):
+    with anyio.move_on_after(asked.wait_s):
         while run.status is Status.LIVE and not run.is_revoked:
             calls = await app.calls(run_id)
             is_quiet = bool(calls) and all(each.person is not None or each.call.effect == "wait" for each in calls)
