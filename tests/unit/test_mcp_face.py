@@ -5,14 +5,18 @@ from typing import Any
 
 import anyio
 import pytest
+from bench.tokens import tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import opened
 from mcp_kit import META, earlier, nothing, present, put
+from overwinter.brief import brief
 from overwinter.events import Status
 from overwinter.faces.mcp import McpDoor, protocol
+from overwinter.faces.mcp.door import INTRODUCTION
 from overwinter.faces.mcp.protocol import EARLIER, PRESENT
+from overwinter.faces.mcp.verbs import LISTED
 from overwinter.store import Page
 from overwinter.testing import idle
 
@@ -116,6 +120,39 @@ async def test_odd_arguments_are_answered_in_a_few_words(project, name, argument
         status, answer = await put(app, earlier("tools/call", name=name, arguments=arguments))
         assert (status, "result" in answer) == (200, True)
         assert len(json.dumps(answer)) < 2_000
+
+
+REAL = {
+    "cloudflare": 1533,
+    "twilio": 1447,
+    "github": 1223,
+    "kubernetes": 845,
+    "jira": 600,
+    "stripe": 468,
+    "slack": 210,
+    "gmail": 90,
+}
+ODD = {f"{'xq_zk_wv_' * 3}{number}": 98_765 + number for number in range(40)}
+
+
+@pytest.mark.claim("P4.bounded")
+@pytest.mark.parametrize(("services", "said_max", "sent_max"), [(REAL, 640, 785), (ODD, 730, 880)], ids=["real", "odd"])
+def test_what_a_client_puts_before_every_conversation_is_bounded(services, said_max, sent_max):
+    """Instructions and a sentence for each tool, and as a client sends them to its provider, with JSON schemas."""
+    sent = [
+        {"name": each["name"], "description": each["description"], "input_schema": each["inputSchema"]}
+        for each in LISTED
+    ]
+    instructions = INTRODUCTION + brief(services)
+    plain = [
+        f"{each['name']}({', '.join(each['inputSchema']['properties'])}): {each['description']}" for each in LISTED
+    ]
+    whole, schemas, lines = tokens([instructions, json.dumps(sent, separators=(",", ":")), "\n".join(plain)])
+    assert whole + schemas <= sent_max
+    assert whole + lines <= said_max
+    assert all(each["_meta"]["anthropic/alwaysLoad"] for each in LISTED)
+    for word in ("search", "describe", "execute", "query", "wait", "Python", "checked", "days"):
+        assert word in instructions[:512]
 
 
 SLEEPS = {"code": "import asyncio\nawait asyncio.sleep(15)"}

@@ -23,7 +23,7 @@ from overwinter.faces.mcp.protocol import Asked, Fault
 from overwinter.faces.scopes import CALLER
 from overwinter.tokens import Token
 
-__all__ = ["AGENT", "BRIDGE", "PATH", "McpDoor"]
+__all__ = ["AGENT", "BRIDGE", "INTRODUCTION", "PATH", "McpDoor"]
 
 PATH = "/mcp"
 AGENT = "x-overwinter-agent"
@@ -33,11 +33,8 @@ BRIDGE = "x-overwinter-bridge"
 BODY_BYTES_MAX = 4 << 20
 PROGRESS_S = 2.0
 SCOPE = "act"
-INTRODUCTION = (
-    "You act by Python programs. search finds functions, describe shows their types, query runs a program that only reads, execute one "
-    "that acts. Each is type-checked before anything runs. A program may run for days: you get its run, and wait for it.\n\n"
-)
-"""Stands alone where a client keeps no more than the first 512 characters."""
+INTRODUCTION = "search finds functions, describe shows their types; execute runs a program, query one that only reads, wait goes on with a run.\n\n"
+"""With the first lines of the brief it stands alone where a client keeps no more than 512 characters."""
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ _TEXT = {"type": "string"}
 def _tool(
     name: str, description: str, properties: Mapping[str, Any], *, needs: tuple[str, ...], is_read: bool
 ) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties, "required": list(needs), "additionalProperties": False}
+    schema = {"type": "object", "properties": properties, "required": list(needs)}
     hints = {"readOnlyHint": is_read} if is_read else {"readOnlyHint": False, "destructiveHint": True}
     return {
         "name": name, "description": description, "inputSchema": schema, "annotations": {**hints, "openWorldHint": True},
