@@ -154,6 +154,7 @@ CLAIMS = {
     "F1.asked": "a program's question is put to the person at an MCP client that shows forms; a decline leaves it open, and no approval is put",
     "F1.tasks": "a program that goes on is a task of clients that declare them, under its run's id, for its own agent alone",
     "F1.progress": "an MCP client that wants progress hears every other second how a long program goes, over HTTP and stdio",
+    "F1.killed": "a home that is killed under a call over stdio answers it when it is up again, and its program ran once",
     "F1.conformance": "the official MCP suite passes in what it asks of any server; what is not offered is listed by name",
     "C1.once": "each instant of a schedule is started once, whatever is killed meanwhile",
     "C1.missed": "of what was missed while nobody was up at most one is started, and all are counted",

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from mcp.client.streamable_http import streamable_http_client
@@ -111,3 +112,23 @@ async def test_the_official_client_hears_how_a_long_program_goes(shell: Shell, w
     assert told(answer)["value"] == 8
     assert heard
     assert all(heard)
+
+
+@pytest.mark.claim("F1.killed")
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_home_that_is_killed_under_a_call_over_stdio_answers_it_and_runs_it_once(shell: Shell, mode: str):
+    server = shell.serve()
+    answers: list[Any] = []
+    code = "import asyncio\nawait shop.charge(cents=7)\nawait asyncio.sleep(2)\n8"
+    async with over_stdio(shell, mode) as client, anyio.create_task_group() as group:
+
+        async def execute() -> None:
+            answers.append(await client.call_tool("execute", {"code": code}))
+
+        group.start_soon(execute)
+        while not shell.ledger():  # noqa: ASYNC110 - it is another process that writes it
+            await anyio.sleep(0.01)
+        server.kill()
+    assert told(answers[0])["value"] == 8
+    assert len([line for line in shell.ledger() if line.startswith("charge ")]) == 1
+    assert len(json.loads(shell("ps", "--all", "--json").stdout)["runs"]) == 1

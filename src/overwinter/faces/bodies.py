@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from overwinter.errors import UsageError
 
-__all__ = ["BODY_BYTES_MAX", "READ", "body_of", "field", "key_of"]
+__all__ = ["BODY_BYTES_MAX", "KEY_LENGTH_MAX", "READ", "body_of", "field", "key_of"]
 
 BODY_BYTES_MAX = 4 << 20
 KEY_LENGTH_MAX = 1_024

@@ -140,10 +140,11 @@ class Client:
     ) -> tuple[int, bytes]:
         """Send a body as it is to a path, on a connection of its own; return the status and body of the answer.
 
-        Of a stream of events the last is the answer; `before` is given the others as they come.
+        Of a stream of events the last is the answer; `before` is given the others as they come. With an `idempotency-key` it is sent
+        again when the connection breaks.
 
         Raises:
-            ServerUnreachable: the connection broke.
+            ServerUnreachable: the connection broke, and there is no key, or nothing answers any more.
         """
         failures = 0
         while True:
@@ -158,7 +159,10 @@ class Client:
                 failures += 1
                 self._reach_again(failures)
             except (OSError, http.client.HTTPException) as error:
-                raise wire.unreachable(str(self._path)) from error
+                if "idempotency-key" not in headers:
+                    raise wire.unreachable(str(self._path)) from error
+                failures += 1
+                self._reach_again(failures)
 
     def follow(self, *place: str, since: int) -> Iterator[dict[str, Any]]:
         """Yield events as they come, until the run ends. A dropped connection is taken up where it broke."""
@@ -277,13 +281,19 @@ class Client:
 
 
 def _last(stream: Iterable[bytes], before: Callable[[bytes], None]) -> bytes:
-    """Return the last event of a stream."""
+    """Return the last event of a stream: the answer, which has an id.
+
+    Raises:
+        HTTPException: it ended before.
+    """
     last = b""
     for line in stream:
         if line.startswith(b"data: "):
             if last:
                 before(last)
             last = line.removeprefix(b"data: ").rstrip()
+    if b'"id"' not in last:
+        raise http.client.IncompleteRead(last)
     return last
 
 

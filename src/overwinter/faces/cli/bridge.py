@@ -1,4 +1,7 @@
-"""`overwinter mcp`: MCP over stdin and stdout, handed on to the home, line by line. It holds nothing, so it may be killed at any time."""
+"""`overwinter mcp`: MCP over stdin and stdout, handed on to the home, line by line. It holds nothing, so it may be killed at any time.
+
+So may the home: a message has a key of its own, under which it is sent again, and begins nothing twice.
+"""
 
 import json
 import sys
@@ -6,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
+from uuid import uuid4
 
 from overwinter.errors import OverwinterError
 from overwinter.faces.cli.door import open_door
@@ -34,7 +38,8 @@ def _hand_on(client: Client, agent: str, line: bytes, target: IO[bytes], lock: t
             target.flush()
 
     try:
-        _, answer = client.relay("/mcp", line, {**HEADERS, "x-overwinter-agent": agent}, write)
+        headers = {**HEADERS, "x-overwinter-agent": agent, "idempotency-key": uuid4().hex}
+        _, answer = client.relay("/mcp", line, headers, write)
     except OverwinterError as error:
         answer = _failed(line, str(error))
     if answer:

@@ -104,15 +104,22 @@ class _Door:
     def __init__(self, home: Path, *, is_worker: bool, is_json: bool) -> None:
         self._home, self._is_worker, self._is_json = home, is_worker, is_json
         self._own: _OwnServer | None = None
+        self._lock = threading.Lock()
 
     def reach(self) -> Path:
-        """Return a socket on which the home answers, after opening the home if nobody holds it.
+        """Return a socket on which the home answers, after opening the home if nobody holds it. Several threads may ask at once.
 
         A holder that does not answer is one that starts or stops, as a rule another command: it is waited for.
 
         Raises:
             HomeHeld: it has not answered for `HELD_S_MAX`.
         """
+        with self._lock:
+            if self._own is None or not is_served(self._home):
+                self._open()
+            return served_socket(self._home)
+
+    def _open(self) -> None:
         self.close()
         deadline = time.monotonic() + HELD_S_MAX
         pause_s = HELD_PAUSE_S
@@ -129,7 +136,6 @@ class _Door:
             else:
                 self._own = own
                 break
-        return served_socket(self._home)
 
     def close(self) -> None:
         """Stop the own server, if there is one.

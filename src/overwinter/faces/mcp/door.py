@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overwinter.app import App
 from overwinter.errors import Denied, OverwinterError, UsageError
+from overwinter.faces.bodies import KEY_LENGTH_MAX
 from overwinter.faces.callers import actor_of
 from overwinter.faces.mcp import elicitation, protocol, tasks, verbs
 from overwinter.faces.mcp.answers import Answer, token_of
@@ -31,6 +32,7 @@ AGENT = "x-overwinter-agent"
 BRIDGE = "x-overwinter-bridge"
 """On the home's own socket: the message came over stdio, so no header of HTTP says anything of it."""
 BODY_BYTES_MAX = 4 << 20
+KEY = "idempotency-key"
 PROGRESS_S = 2.0
 SCOPE = "act"
 INTRODUCTION = "search finds functions, describe shows their types; execute runs a program, query one that only reads, wait goes on with a run.\n\n"
@@ -45,6 +47,8 @@ class _Under:
     receive: Receive
     token: str | int | None
     """By which its client knows its progress; None: it wants to know of none."""
+    key: str | None
+    """Under which it may come again."""
     run_id: str | None = None
     """What it began."""
     waits_for: str | None = None
@@ -81,7 +85,12 @@ class McpDoor:
         except Fault as error:
             await Answer(send).end(error.status, protocol.fault(error))
             return
-        under = _Under(answer=Answer(send), receive=receive, token=token_of(asked, headers))
+        under = _Under(
+            answer=Answer(send),
+            receive=receive,
+            token=token_of(asked, headers),
+            key=headers.get(KEY),
+        )
         try:
             status, body = await self._answer(asked, scope, headers, under)
         except Fault as error:
@@ -123,6 +132,8 @@ class McpDoor:
 
     async def _call(self, asked: Asked, agent: str, scope: Scope, under: _Under) -> dict[str, Any]:
         name, arguments = asked.params.get("name"), asked.params.get("arguments", {})
+        if under.key is not None and len(under.key) > KEY_LENGTH_MAX:
+            raise Fault(-32600, f"a key has at most {KEY_LENGTH_MAX} characters, not {len(under.key)}")
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise Fault(-32602, "tools/call has a name, and arguments that are an object")
         by, key, now_us = str(actor_of(scope, "")), self._app.key_for("MCP requestState"), self._app.now_us()
@@ -137,6 +148,7 @@ class McpDoor:
         is_task = tasks.is_declared(asked) and name in ("query", "execute")
         call = verbs.Call(
             app=self._app, agent=agent, by=by, arguments=cast("Mapping[str, Any]", arguments), begun=began, waits=waits,
+            dedup=under.key and f"mcp {agent} {by} {under.key}",
             wait_s=tasks.PATIENCE_S if is_task else verbs.WAIT_S,
         )  # fmt: skip
         if state is None:

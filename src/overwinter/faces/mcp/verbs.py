@@ -98,6 +98,8 @@ class Call:
     arguments: Mapping[str, Any]
     begun: Callable[[str], None]
     """Told the run that it began, before anything is waited for."""
+    dedup: str | None = None
+    """A second call with the same key goes on with the first one's run."""
     waits: Callable[[str], None] = lambda _: None
     """Told the run that is waited for."""
     wait_s: float = WAIT_S
@@ -161,6 +163,7 @@ async def _run(asked: Call, *, only_reads: bool) -> Told:
     after = asked.arguments.get("after")
     run_id = await asked.app.start(
         asked.arguments["code"], agent=asked.agent, name="mcp", by=asked.by, only_reads=only_reads,
+        dedup=asked.dedup,
         after=None if after is None else await asked.app.resolve(after), keeps=True,
     )  # fmt: skip
     asked.begun(run_id)
