@@ -103,7 +103,7 @@ async def test_a_program_asks_the_person_at_the_official_client(shell: Shell, wa
 async def test_the_official_client_hears_how_a_long_program_goes(shell: Shell, way: str, mode: str):
     heard: list[str | None] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - as the client calls it
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
         heard.append(message)
 
     code = "import asyncio\nawait asyncio.sleep(2.5)\n8"
