@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from overwinter.adapters.models import ModelParts, Thinker, Total, load
 from overwinter.app.counters import Counters
+from overwinter.app.departures import Departures
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
@@ -89,6 +90,7 @@ class Models:
         self._budgets = lru_cache(CALLERS_MAX)(partial(budgets_of, config))
         self.counters = Counters()
         """What this process did since it began."""
+        self.departures = Departures()
         self._told = opened.told
         self.gateway.ended = self._ended
         self.gateway.cleaner.told = self.counters.redacted

@@ -19,11 +19,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overwinter.app import App
+from overwinter.app.departures import Staying
 from overwinter.app.models import Wish
 from overwinter.faces.model_lists import asked_model, listed, spoken
 from overwinter.faces.scopes import CALLER
@@ -99,7 +100,6 @@ class ModelsDoor:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect) -> None:
         headers = _headers(scope)
-        sink = _Sink(send)
         try:
             agent, token = self._agent(scope, headers)
             body = await _body(receive, headers)
@@ -111,20 +111,15 @@ class ModelsDoor:
             wire = dialect.refused(error.refusal)
             await _sent(send, wire.status, wire.headers, wire.body)
             return
-        sink.call = wish.call
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, receive, sink, 0.0 if is_aborted else DRAIN_S_MAX)
-            await self._app.models.answer(asked, agent, wish, sink, method=scope["method"])
-            group.cancel_scope.cancel()
+        models, drain_s = self._app.models, 0.0 if is_aborted else DRAIN_S_MAX
+        client = Staying(partial(_left, receive), partial(models.gateway.leave, wish.call), drain_s)
+        sink = _Sink(send, client, wish.call)
+        models.departures.expect(client)
+        try:
+            await models.answer(asked, agent, wish, sink, method=scope["method"])
+        finally:
+            client.over()
         await sink.end()
-
-    async def _watch(self, receive: Receive, sink: "_Sink", drain_s: float) -> None:
-        """Stop a call some time after its client has left."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        sink.is_gone = True
-        await anyio.sleep(drain_s)
-        self._app.models.gateway.leave(sink.call)
 
     async def _told(self, scope: Scope, send: Send, name: DialectName) -> None:
         """Answer what is no call: about models, or that it is nothing of ours."""
@@ -224,12 +219,17 @@ class _Sink:
     """
 
     send: Send
-    call: str = ""
-    is_gone: bool = False
+    client: Staying
+    call: str
     has_begun: bool = False
     whole: list[bytes] | None = None
     """What is held of an answer that is no stream."""
     head: tuple[int, Mapping[str, str]] = (0, {})
+
+    @property
+    def is_gone(self) -> bool:
+        """Return whether nobody listens any more."""
+        return self.client.has_left
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the head."""
@@ -272,6 +272,12 @@ def _head(status: int, headers: Mapping[str, str]) -> Message:
 async def _sent(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
     await send(_head(status, {**headers, "content-length": str(len(body))}))
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _left(receive: Receive) -> None:
+    """Return once a client has left, or has its answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
