@@ -54,6 +54,7 @@ class TablePrices:
     def __init__(self, own: Mapping[str, Mapping[str, Mapping[str, Any]]], clock: Clock) -> None:
         self._own, self._clock = own, clock
         self._steps = lru_cache(REMEMBERED_MAX)(self._steps_of)
+        self._found = lru_cache(REMEMBERED_MAX)(_found)
 
     def rates(self, provider: str, model: str, tier: str, input_tokens: int) -> Rates:
         """Return what a token costs.
@@ -70,10 +71,8 @@ class TablePrices:
         """Return the context window of a model in tokens; None: it is not known."""
         if (own := self._own.get(provider, {}).get(model)) is not None and "window" in own:
             return int(own["window"])
-        try:
-            return _found(provider, model).context_window
-        except LookupError:
-            return None
+        found = self._found(provider, model)
+        return None if found is None else found.context_window
 
     def _steps_of(self, provider: str, model: str, tier: str, hour: int) -> _Steps:
         own = self._own.get(provider, {}).get(model)
@@ -81,10 +80,9 @@ class TablePrices:
             if tier not in DEFAULT_TIERS:
                 raise Unpriced(f"{PRICES_NAME} has no tier {tier!r} of {provider}/{model}")
             return _Steps(starts=(), rates=(_own(own),))
-        try:
-            found = _found(provider, model)
-        except LookupError as error:
-            raise Unpriced(f"no entry for {provider}/{model}") from error
+        found = self._found(provider, model)
+        if found is None:
+            raise Unpriced(f"no entry for {provider}/{model}")
         moment = datetime.fromtimestamp(hour * 3_600, UTC)
         prices: Any = found.get_prices(moment, _context(found, tier, moment) or None)
         values = {name: value for name, value in vars(prices).items() if value is not None}
@@ -192,11 +190,10 @@ def _context(model: Any, tier: str, moment: datetime) -> dict[str, str]:
 
 
 def _found(provider: str, model: str) -> Any:
-    """Return a model of the library's table.
-
-    Raises:
-        LookupError: it is not there.
-    """
+    """Return a model of the library's table; None: it is not there, which takes a look at every pattern of a provider."""
     from genai_prices import data_snapshot  # noqa: PLC0415 - 0.17 s and 37 MB, for whoever calls a model
 
-    return data_snapshot.get_snapshot().find_provider_model(model, None, provider, None)[1]
+    try:
+        return data_snapshot.get_snapshot().find_provider_model(model, None, provider, None)[1]
+    except LookupError:
+        return None
