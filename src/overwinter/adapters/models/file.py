@@ -5,6 +5,7 @@ point, and may lose the last moments when the power fails. Several processes may
 transaction, so the sum of what is spent and held passes no limit, whoever counts.
 """
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -130,6 +131,8 @@ class ModelsFile:
         self._path, self._db, self._clock = path, db, clock
         self._holder = os.urandom(8).hex()
         self._cipher, self._answers_bytes_max = AESGCM(key), answers_bytes_max
+        self._ending: list[tuple[Line, asyncio.Future[bool]]] = []
+        """Calls to be settled in the next turn of the loop."""
 
     # --- Money -------------------------------------------------------------------------------------------------------
 
@@ -168,18 +171,35 @@ class ModelsFile:
         return bool(found)
 
     async def settle(self, line: Line) -> bool:
-        """Book what a call cost and let go of its hold."""
+        """Book what a call cost and let go of its hold. Calls that end in the same turn of the loop share a transaction."""
+        loop = asyncio.get_running_loop()
+        booked: asyncio.Future[bool] = loop.create_future()
+        if not self._ending:
+            loop.call_soon(self._settle_all)
+        self._ending.append((line, booked))
+        return await booked
+
+    def _settle_all(self) -> None:
+        """Book the calls that have ended; if their transaction fails, each by itself: one must not keep the others' holds."""
+        ending, self._ending = self._ending, []
+        try:
+            found = self._settled([line for line, _ in ending])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever waits, not for the loop
+            if len(ending) == 1:
+                _tell_of(ending[0][1], error)
+                return
+            for each in ending:
+                self._ending = [each]
+                self._settle_all()
+            return
+        for (_, booked), is_first in zip(ending, found, strict=True):
+            if not booked.done():
+                booked.set_result(is_first)
+
+    def _settled(self, lines: Sequence[Line]) -> Sequence[bool]:
+        """Book calls in one transaction; return of each whether nobody had booked it before."""
         with self._transaction() as db:
-            call, *row = _row(line)
-            del row[_HELD_AT]
-            found = list(db.execute(_END, (*row, call)))
-            if not found:
-                return False
-            held, places = found[0]
-            for place in json.loads(places) if places != "[]" else ():
-                db.execute(_SETTLE, (*place, held, line.cost_nusd or 0))
-            _tell(db, line.call)
-        return True
+            return [_settle(db, each) for each in lines]
 
     async def wait(self, line: Line) -> None:
         """Write down of a held call that its answer goes on: its status, by whom it is made and under which name."""
@@ -398,6 +418,24 @@ class ModelsFile:
                 raise
             if db.in_transaction:
                 db.execute("commit")
+
+
+def _tell_of(booked: asyncio.Future[bool], error: Exception) -> None:
+    if not booked.done():
+        booked.set_exception(error)
+
+
+def _settle(db: apsw.Connection, line: Line) -> bool:
+    call, *row = _row(line)
+    del row[_HELD_AT]
+    found = list(db.execute(_END, (*row, call)))
+    if not found:
+        return False
+    held, places = found[0]
+    for place in json.loads(places) if places != "[]" else ():
+        db.execute(_SETTLE, (*place, held, line.cost_nusd or 0))
+    _tell(db, call)
+    return True
 
 
 def _tell(db: apsw.Connection, call: str) -> None:

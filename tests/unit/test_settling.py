@@ -1,0 +1,66 @@
+"""Calls that end in the same moment share a transaction, and nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from overwinter.adapters.models.file import ModelsFile, open_models_file
+from overwinter.gateway.budget import Budget, Hold, Line, Scope
+from overwinter.testing import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+BUDGET = Budget(scope=Scope(kind="agent", name="a"), window="ever", limit_nusd=1_000)
+
+
+async def held(file: ModelsFile, call: str) -> Line:
+    """Hold 10 for a call, and return its line."""
+    line = Line(
+        call=call, began_us=1, agent="a", run_id="", key="", dialect="chat", upstream="", model="m", held_nusd=10
+    )
+    await file.reserve(Hold(call=call, amount_nusd=10, budgets=(BUDGET,)), line)
+    return line
+
+
+async def settled(file: ModelsFile, lines: Sequence[Line]) -> dict[int, bool | str]:
+    """Settle lines at once, and return what came of each: whether it was the first, or the error's name."""
+    came = dict[int, bool | str]()
+
+    async def settle(number: int, line: Line) -> None:
+        try:
+            came[number] = await file.settle(line)
+        except OverflowError as error:
+            came[number] = type(error).__name__
+
+    async with anyio.create_task_group() as group:
+        for number, line in enumerate(lines):
+            group.start_soon(settle, number, line)
+    return came
+
+
+def ended(line: Line, cost_nusd: int) -> Line:
+    """Return a line as its call ended."""
+    return replace(line, state="settled", status="answered", cost_nusd=cost_nusd, ended_us=2)
+
+
+async def test_calls_that_end_together_are_each_settled_once(tmp_path: Path):
+    with open_models_file(tmp_path / "m.db", ManualClock(), key=bytes(32), answers_bytes_max=0) as file:
+        lines = [await held(file, f"call-{number}") for number in range(20)]
+        came = await settled(file, [ended(each, 3) for each in (*lines, *lines)])
+        assert [came[number] for number in range(40)] == [True] * 20 + [False] * 20
+        (spent,) = await file.spent([BUDGET])
+        assert (spent.spent_nusd, spent.held_nusd) == (60, 0)
+        assert len(file.told(0, 100)) == 20
+
+
+async def test_a_call_that_cannot_be_booked_keeps_no_other_hold(tmp_path: Path):
+    with open_models_file(tmp_path / "m.db", ManualClock(), key=bytes(32), answers_bytes_max=0) as file:
+        lines = [await held(file, f"call-{number}") for number in range(3)]
+        came = await settled(file, [ended(lines[0], 3), ended(lines[1], 1 << 70), ended(lines[2], 4)])
+        assert came == {0: True, 1: "OverflowError", 2: True}
+        (spent,) = await file.spent([BUDGET])
+        assert (spent.spent_nusd, spent.held_nusd) == (7, 10)
+        assert await settled(file, [ended(lines[1], 5)]) == {0: True}
