@@ -21,7 +21,9 @@ __all__ = [
     "Passed",
     "Schedule",
     "Schedules",
+    "begins",
     "passed",
+    "started_as",
 ]
 
 Misfire = Literal["skip", "once"]
@@ -109,16 +111,28 @@ class Schedules(Protocol):
         """Write one down; False: its agent has `SCHEDULES_MAX`."""
         ...
 
-    async def change(self, schedule: Schedule, *, by: str = "", reason: str = "") -> bool:
-        """Write down how one stands; with `by` it is a person's doing. False: it is gone."""
+    async def pause(self, schedule_id: str, why: str, *, by: str) -> bool:
+        """Have one start nothing. What becomes of an instant at that moment stays. False: it is gone."""
+        ...
+
+    async def resume(self, schedule_id: str, next_us: int, *, by: str) -> bool:
+        """Have one start again at an instant, with no failures behind it. False: it is gone."""
+        ...
+
+    async def came(self, schedule: Schedule) -> bool:
+        """Write down what an instant came to; a pause that somebody asked for meanwhile stays. False: it is gone."""
+        ...
+
+    async def begun(self, schedule: Schedule) -> tuple[str, int] | None:
+        """Return the last run that was begun for `next_us` or later, and its instant: `came` was not written down then."""
         ...
 
     async def remove(self, schedule_id: str, *, by: str) -> bool:
         """Remove one. False: there is none."""
         ...
 
-    async def schedules(self) -> Sequence[Schedule]:
-        """Return all, those first that start first."""
+    async def schedules(self, schedule_id: str | None = None) -> Sequence[Schedule]:
+        """Return all, those first that start first; or the one with an id, if it is there."""
         ...
 
 

@@ -31,6 +31,7 @@ from overwinter.events import Answer, Call, CallState, Status
 from overwinter.gateway.upstream import Upstream
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
 from overwinter.registry import Registry
+from overwinter.schedule import Schedules
 from overwinter.store import CallRecord, RunRecord, Store, Voted
 
 __all__ = [
@@ -203,7 +204,7 @@ def _asked(question: CallRecord) -> str:
 
 WRITES = (
     "create", "send", "commit", "stumble", "start", "finish", "postpone", "gate", "vote", "park", "end", "release", "revoke",
-    "restore", "grant", "withdraw",
+    "restore", "grant", "withdraw", "came",
 )  # fmt: skip
 """Store methods that change something: before and after each, a process may die. (`enrol` comes before any work.)"""
 
@@ -231,7 +232,7 @@ class CrashPoints:
             await anyio.sleep_forever()
 
 
-S = TypeVar("S", Store, Registry)
+S = TypeVar("S", Store, Registry, Schedules)
 
 
 def faulty_store(store: S, points: CrashPoints) -> S:
@@ -240,7 +241,7 @@ def faulty_store(store: S, points: CrashPoints) -> S:
 
 
 class _FaultyStore:
-    def __init__(self, store: Store | Registry, points: CrashPoints) -> None:
+    def __init__(self, store: Store | Registry | Schedules, points: CrashPoints) -> None:
         self._store = store
         self._points = points
 

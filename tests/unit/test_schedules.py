@@ -1,6 +1,8 @@
 """Programs that begin by the calendar: each instant once, and no storm after downtime."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,12 +13,13 @@ from hypothesis import strategies as st
 
 from kit import crashing, opened
 from overwinter.adapters.cron import following, local
+from overwinter.app.parts import Parts
 from overwinter.clock import SECOND_US
 from overwinter.errors import CheckFailed, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.schedule import LATE_US, Schedule, passed
 from overwinter.store import Page
-from overwinter.testing import CrashPoints, ManualClock, idle
+from overwinter.testing import CrashPoints, ManualClock, faulty_store, idle
 
 pytestmark = pytest.mark.anyio
 DAY = 86_400
@@ -25,6 +28,10 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 def us(text: str, zone: ZoneInfo | None = None) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=zone or UTC).timestamp()) * SECOND_US
+
+
+def dying(points: CrashPoints, parts: Parts) -> Parts:
+    return replace(crashing(points)(parts), schedules=faulty_store(parts.schedules, points))
 
 
 def plain(next_us: int, **more: Any) -> Schedule:
@@ -159,6 +166,7 @@ async def test_after_downtime_there_is_no_storm(project, misfire, started):
 @pytest.mark.claim("C1.once")
 async def test_stopped_at_any_point_an_instant_is_started_once(project, ledger):
     del ledger
+    crossed = set[str]()
     for crash_at in range(1, 12):
         clock, points, home = ManualClock(), CrashPoints(crash_at), project / f"home-{crash_at}"
         home.mkdir()
@@ -168,7 +176,7 @@ async def test_stopped_at_any_point_an_instant_is_started_once(project, ledger):
         async with opened(home, clock=clock) as app:
             await app.schedules.add({"source": "1", "inputs": {}}, by="me", cron="0 0 * * *")
         async with (
-            opened(home, clock=clock, wrap=crashing(points), drain_s=0) as app,
+            opened(home, clock=clock, wrap=partial(dying, points), drain_s=0) as app,
             anyio.create_task_group() as group,
         ):
 
@@ -181,7 +189,10 @@ async def test_stopped_at_any_point_an_instant_is_started_once(project, ledger):
             group.cancel_scope.cancel()
         async with opened(home, clock=clock) as app:
             await settled(app, clock)
-            assert len(await app.runs(Page())) == 1, points.passed
+            (left,) = await app.schedules.listed()
+            assert (len(await app.runs(Page())), left.started, left.missed) == (1, 1, 0), points.passed
+        crossed.update(points.passed)
+    assert {"create.before", "create.after", "came.before", "came.after"} <= crossed
 
 
 async def test_an_instant_at_which_the_run_before_is_live_is_left_out_and_counted(project):

@@ -1,6 +1,6 @@
 """Starts what is due by the calendar: each instant once, late ones as their schedule says, and none for ever in vain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -116,7 +116,7 @@ class Scheduling:
     async def pause(self, text: str, *, by: str, reason: str = "") -> Schedule:
         """Have a schedule start nothing until it is resumed."""
         schedule = replace(await self.schedule(text), paused=reason or f"paused by {by}")
-        await self._schedules.change(schedule, by=by, reason="paused")
+        await self._schedules.pause(schedule.id, schedule.paused, by=by)
         return schedule
 
     async def resume(self, text: str, *, by: str) -> Schedule:
@@ -130,10 +130,9 @@ class Scheduling:
         next_us = following(schedule.cron, schedule.zone, now_us) if schedule.cron else schedule.next_us
         if next_us is None or next_us <= now_us:
             raise Conflict(f"schedule {schedule.id} was for once, and its time has passed: make a new one")
-        schedule = replace(schedule, paused="", failures=0, next_us=next_us)
-        await self._schedules.change(schedule, by=by, reason="resumed")
+        await self._schedules.resume(schedule.id, next_us, by=by)
         self._ring()
-        return schedule
+        return replace(schedule, paused="", failures=0, next_us=next_us)
 
     async def remove(self, text: str, *, by: str) -> Schedule:
         """Remove a schedule; its runs go on."""
@@ -168,36 +167,57 @@ class Scheduling:
         for schedule in await self.listed():
             if schedule.paused or schedule.next_us is None:
                 continue
-            left = schedule if schedule.next_us > now_us else await self._come(schedule, now_us)
-            if left.next_us is not None and not left.paused:
+            left = schedule if schedule.next_us > now_us else await self._due(schedule.id, now_us)
+            if left is not None and left.next_us is not None and not left.paused:
                 next_us = min(next_us, left.next_us)
         return next_us
 
-    async def _come(self, schedule: Schedule, now_us: int) -> Schedule:
-        """Start what has come of a schedule, then write down that it has: started twice, it is one run by its key."""
-        came = passed(
-            schedule, now_us, partial(following, schedule.cron, schedule.zone) if schedule.cron else lambda _: None
-        )
-        last = None if schedule.last_run is None else await self._store.run(schedule.last_run)
+    async def _due(self, schedule_id: str, now_us: int) -> Schedule | None:
+        """Start what has come of a schedule, then write down that it has; None: somebody paused or removed it.
+
+        It is read anew, for starting those before it in the list takes time. Killed in between, it finds the run by its key.
+        """
+        for schedule in await self._schedules.schedules(schedule_id):
+            if schedule.paused or schedule.next_us is None:
+                continue
+            left = await self._recalled(schedule)
+            if left.next_us is not None and left.next_us <= now_us:
+                left = await self._come(left, now_us)
+            await self._schedules.came(left)
+            return left
+        return None
+
+    async def _recalled(self, schedule: Schedule) -> Schedule:
+        """Return how a schedule stands with the run of which nobody lived to write down that it was begun."""
+        begun = await self._schedules.begun(schedule)
+        if begun is None:
+            return schedule
+        run_id, instant_us = begun
+        came = passed(replace(schedule, misfire="once"), instant_us, self._following(schedule))
         left = replace(schedule, next_us=came.next_us, missed=schedule.missed + came.missed)
-        if came.starts_us is not None:
-            left = replace(left, failures=_failures(schedule, last))
+        left = replace(left, failures=_failures(schedule, await self._last(schedule)))
+        return replace(left, started=left.started + 1, last_run=run_id, last_us=instant_us)
+
+    async def _come(self, schedule: Schedule, now_us: int) -> Schedule:
+        """Start what has come of a schedule, and return how it stands then."""
+        came, last = passed(schedule, now_us, self._following(schedule)), await self._last(schedule)
+        left = replace(schedule, next_us=came.next_us, missed=schedule.missed + came.missed)
+        if came.starts_us is None:
+            return left
+        left = replace(left, failures=_failures(schedule, last))
         if left.failures >= FAILURES_MAX:
-            left = replace(
-                left, paused=f"its last {left.failures} runs failed: mend it, then `overwinter schedule resume`"
-            )
-        elif (
-            came.starts_us is not None
-            and schedule.overlap == "skip"
-            and last is not None
-            and last.status is Status.LIVE
-        ):
-            left = replace(left, skipped=left.skipped + 1)
-        elif came.starts_us is not None:
-            left = await self._begun(left, came.starts_us)
-        by = f"schedule {schedule.id}" if left.paused else ""
-        await self._schedules.change(left, by=by, reason=left.paused)
-        return left
+            why = f"its last {left.failures} runs failed: mend it, then `overwinter schedule resume`"
+            return replace(left, paused=why)
+        if schedule.overlap == "skip" and last is not None and last.status is Status.LIVE:
+            return replace(left, skipped=left.skipped + 1)
+        return await self._begun(left, came.starts_us)
+
+    async def _last(self, schedule: Schedule) -> RunRecord | None:
+        return None if schedule.last_run is None else await self._store.run(schedule.last_run)
+
+    @staticmethod
+    def _following(schedule: Schedule) -> Callable[[int], int | None]:
+        return partial(following, schedule.cron, schedule.zone) if schedule.cron else lambda _: None
 
     async def _begun(self, schedule: Schedule, instant_us: int) -> Schedule:
         try:

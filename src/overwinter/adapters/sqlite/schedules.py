@@ -9,7 +9,8 @@ import apsw
 from overwinter import values
 from overwinter.adapters.sqlite.writer import Writer, Wrote
 from overwinter.audit import Entry, hidden
-from overwinter.schedule import SCHEDULES_MAX, Schedule
+from overwinter.ids import from_bytes
+from overwinter.schedule import SCHEDULES_MAX, Schedule, started_as
 
 __all__ = ["SqliteSchedules"]
 
@@ -39,22 +40,56 @@ class SqliteSchedules:
 
         return await self._writer.submit(act)
 
-    async def change(self, schedule: Schedule, *, by: str = "", reason: str = "") -> bool:
-        """Write down how one stands."""
+    async def pause(self, schedule_id: str, why: str, *, by: str) -> bool:
+        """Have one start nothing."""
+        return await self._change(schedule_id, "paused = ?", (why,), by, "paused")
+
+    async def resume(self, schedule_id: str, next_us: int, *, by: str) -> bool:
+        """Have one start again."""
+        return await self._change(schedule_id, "paused = '', failures = 0, next = ?", (next_us,), by, "resumed")
+
+    async def _change(self, schedule_id: str, what: str, values: tuple[str | int, ...], by: str, reason: str) -> bool:
+        """Change only what a person asked for: counters are those of the instants."""
 
         def act(db: apsw.Connection) -> Wrote[bool]:
+            changed = db.execute(
+                f"update schedule set {what} where id = ? returning {_COLUMNS}", (*values, schedule_id)
+            )
+            found = [_schedule(row) for row in changed]
+            return Wrote(result=bool(found), audited=[_entry(each, by, reason) for each in found])
+
+        return await self._writer.submit(act)
+
+    async def came(self, schedule: Schedule) -> bool:
+        """Write down what an instant came to."""
+
+        def act(db: apsw.Connection) -> Wrote[bool]:
+            found = list(db.execute("select paused from schedule where id = ?", (schedule.id,)))
             db.execute(
-                "update schedule set next = ?, paused = ?, started = ?, missed = ?, skipped = ?, failures = ?, last_run = ?, last = ? "
-                "where id = ?",
+                "update schedule set next = ?, paused = case when paused = '' then ? else paused end, started = ?, missed = ?, "
+                "skipped = ?, failures = ?, last_run = ?, last = ? where id = ?",
                 (
                     schedule.next_us, schedule.paused, schedule.started, schedule.missed, schedule.skipped, schedule.failures,
                     schedule.last_run, schedule.last_us, schedule.id,
                 ),
             )  # fmt: skip
-            is_there = bool(db.changes())
-            return Wrote(result=is_there, audited=[_entry(schedule, by, reason)] if by and is_there else [])
+            has_paused_itself = found == [("",)] and schedule.paused
+            entry = _entry(schedule, f"schedule {schedule.id}", schedule.paused)
+            return Wrote(result=bool(found), audited=[entry] if has_paused_itself else [])
 
         return await self._writer.submit(act)
+
+    async def begun(self, schedule: Schedule) -> tuple[str, int] | None:
+        """Return the last run that was begun for `next_us` or later."""
+        assert schedule.next_us is not None, "it never starts again"
+        # Instants of the years 2001 to 2286 have sixteen digits, so their keys sort as they do; ":" follows the digits.
+        keys = (started_as(schedule, schedule.next_us), f"{started_as(schedule, 0)[:-1]}:")
+        found = self._reading.execute(
+            "select dedup, run from started where dedup >= ? and dedup < ? order by dedup desc limit 1", keys
+        )
+        for dedup, run in found:
+            return from_bytes(run), int(dedup.rpartition(" ")[2])
+        return None
 
     async def remove(self, schedule_id: str, *, by: str) -> bool:
         """Remove one."""
@@ -68,9 +103,12 @@ class SqliteSchedules:
 
         return await self._writer.submit(act)
 
-    async def schedules(self) -> Sequence[Schedule]:
-        """Return all, those first that start first."""
-        found = self._reading.execute(f"select {_COLUMNS} from schedule order by next is null, next, id")
+    async def schedules(self, schedule_id: str | None = None) -> Sequence[Schedule]:
+        """Return all, those first that start first; or one."""
+        found = self._reading.execute(
+            f"select {_COLUMNS} from schedule where ?1 is null or id = ?1 order by next is null, next, id",
+            (schedule_id,),
+        )
         return [_schedule(row) for row in found]
 
 
