@@ -13,6 +13,7 @@ from overwinter.values import Value
 
 __all__ = [
     "FAILURES_MAX",
+    "KEYS",
     "LATE_US",
     "MISSED_MAX",
     "SCHEDULES_MAX",
@@ -26,6 +27,8 @@ __all__ = [
     "started_as",
 ]
 
+KEYS = "schedule "
+"""What the keys of instants begin with; who could take one would have its instant never start."""
 Misfire = Literal["skip", "once"]
 """What becomes of instants that nobody was up for: none is started, or the last of them."""
 Overlap = Literal["skip", "allow"]
@@ -138,7 +141,7 @@ class Schedules(Protocol):
 
 def started_as(schedule: Schedule, instant_us: int) -> str:
     """Return the key under which an instant is started, once."""
-    return f"schedule {schedule.id} {instant_us}"
+    return f"{KEYS}{schedule.id} {instant_us}"
 
 
 def begins(schedule: Schedule) -> dict[str, Any]:

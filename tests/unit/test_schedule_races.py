@@ -1,5 +1,6 @@
 """What stands between a schedule and its runs: a person who acts meanwhile, a death between two commits, a fault of the moment."""
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -7,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from kit import opened
+from kit import asked, opened
 from overwinter.app import App
 from overwinter.app.parts import Parts
 from overwinter.clock import SECOND_US
-from overwinter.schedule import Schedule, Schedules
+from overwinter.schedule import Schedule, Schedules, started_as
 from overwinter.store import Page
 from overwinter.testing import ManualClock
 
@@ -79,6 +80,19 @@ async def test_what_was_paused_while_others_were_started_is_not_started(project)
         await app.schedules._look()
         (run,) = await app.runs(Page())
         assert run.name == first.name
+
+
+async def test_nobody_takes_the_key_of_an_instant(project):
+    clock = ManualClock()
+    async with opened(project, clock=clock, is_worker=False) as app:
+        made = await app.schedules.add({"source": "1", "inputs": {}}, by="me", cron="0 * * * *")
+        for key in (started_as(made, made.next_us or 0), f"schedule {made.id} 9x"):
+            status, said = await asked(app, "POST", "/v1/runs", json.dumps({"source": "2", "dedup": key}).encode())
+            assert (status, said["error"]["type"]) == (400, "UsageError")
+        await until_next(app, clock)
+        await app.schedules._look()
+        (left,) = await app.schedules.listed()
+        assert left.started == 1
 
 
 @pytest.mark.claim("C1.once")

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from overwinter.errors import UsageError
+from overwinter.schedule import KEYS
 
 __all__ = ["BODY_BYTES_MAX", "KEY_LENGTH_MAX", "READ", "body_of", "field", "key_of"]
 
@@ -40,11 +41,13 @@ def key_of(request: Request, body: dict[str, Any]) -> str | None:
     """Return the key under which a request may come again: `dedup`, or the header `Idempotency-Key`.
 
     Raises:
-        UsageError: it is no text, or longer than `KEY_LENGTH_MAX`.
+        UsageError: it is no text, longer than `KEY_LENGTH_MAX`, or of the keys of schedules.
     """
     key = field(body, "dedup", str, None) or request.headers.get("idempotency-key")
     if key is not None and len(key) > KEY_LENGTH_MAX:
         raise UsageError(f"a key has at most {KEY_LENGTH_MAX} characters, not {len(key)}")
+    if key is not None and key.startswith(KEYS):
+        raise UsageError(f"keys that begin with {KEYS!r} are those of schedules: take another than {key!r}")
     return key
 
 
