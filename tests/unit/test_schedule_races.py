@@ -12,6 +12,7 @@ from kit import asked, opened
 from overwinter.app import App
 from overwinter.app.parts import Parts
 from overwinter.clock import SECOND_US
+from overwinter.errors import WorkerCrashed
 from overwinter.schedule import Schedule, Schedules, started_as
 from overwinter.store import Page
 from overwinter.testing import ManualClock
@@ -111,3 +112,34 @@ async def test_a_run_that_was_begun_before_a_death_is_known_after_it(project, do
         (run,) = await app.runs(Page())
         assert (left.started, left.last_run, left.last_us) == (1, run.run_id, made.next_us)
         assert left.missed + left.skipped == down_s // HOUR
+
+
+async def test_a_fault_of_the_moment_pauses_nothing_and_the_instant_is_started_after_it(project):
+    clock, faults = ManualClock(), ["an interpreter worker ended"]
+
+    async def fail() -> None:
+        if faults:
+            raise WorkerCrashed(faults.pop())
+
+    async with opened(project, clock=clock, is_worker=False) as app:
+        await app.schedules.add({"source": "1", "inputs": {}}, by="me", cron="0 * * * *")
+        await until_next(app, clock)
+        app.schedules._app = Meanwhile(app, fail)
+        again_us = await app.schedules._look()
+        assert again_us > clock.now_us()
+        clock.advance((again_us - clock.now_us()) / SECOND_US)
+        await app.schedules._look()
+        (left,) = await app.schedules.listed()
+        assert (left.started, left.missed, left.paused) == (1, 0, "")
+
+
+async def test_a_schedule_whose_zone_is_gone_pauses_and_the_others_go_on(project):
+    clock = ManualClock()
+    async with opened(project, clock=clock, is_worker=False) as app:
+        made = await app.schedules.add({"source": "1", "inputs": {}}, by="me", cron="0 * * * *", name="good")
+        await app._parts.schedules.add(replace(made, id="s-0", name="bad", zone="Mars/Olympus"))
+        await until_next(app, clock)
+        await app.schedules._look()
+        good, bad = await app.schedules.schedule("good"), await app.schedules.schedule("bad")
+        assert (good.started, good.paused) == (1, "")
+        assert "Mars/Olympus" in bad.paused

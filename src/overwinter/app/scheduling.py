@@ -10,7 +10,7 @@ import anyio
 from overwinter.adapters.cron import following, local
 from overwinter.app.parts import Parts
 from overwinter.clock import SECOND_US
-from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
+from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, UsageError, WorkerCrashed
 from overwinter.events import Status
 from overwinter.schedule import FAILURES_MAX, SCHEDULES_MAX, Misfire, Overlap, Schedule, begins, passed, started_as
 from overwinter.store import RunRecord
@@ -22,7 +22,7 @@ LOOK_US = 3_600 * SECOND_US
 """How long it sleeps at most; a clock that was set is noticed then."""
 TAIL_MIN = 4
 RETRY_US = 5 * SECOND_US
-"""Pause before a store that is in trouble is asked again."""
+"""Pause before a store or a checker that is in trouble is asked again."""
 
 
 class Starts(Protocol):
@@ -180,9 +180,16 @@ class Scheduling:
         for schedule in await self._schedules.schedules(schedule_id):
             if schedule.paused or schedule.next_us is None:
                 continue
-            left = await self._recalled(schedule)
-            if left.next_us is not None and left.next_us <= now_us:
-                left = await self._come(left, now_us)
+            try:
+                left = await self._recalled(schedule)
+                if left.next_us is not None and left.next_us <= now_us:
+                    left = await self._come(left, now_us)
+            except WorkerCrashed:  # while the program was checked: nothing is wrong with the schedule
+                return replace(schedule, next_us=now_us + RETRY_US)
+            except HomeError:
+                raise
+            except OverwinterError as error:  # it would not start at any other instant either
+                left = replace(schedule, paused=str(error).split("\n")[0])
             await self._schedules.came(left)
             return left
         return None
@@ -222,11 +229,7 @@ class Scheduling:
     async def _begun(self, schedule: Schedule, instant_us: int) -> Schedule:
         try:
             run_id = await self._app.start(**begins(schedule), dedup=started_as(schedule, instant_us))
-        except Revoked as error:
-            return replace(schedule, paused=str(error))
-        except HomeError:
-            raise
-        except OverwinterError as error:  # it would not start at any other instant either
+        except UsageError as error:  # refused, as it would be at any other instant
             return replace(schedule, paused=str(error).split("\n")[0])
         return replace(schedule, started=schedule.started + 1, last_run=run_id, last_us=instant_us)
 
