@@ -101,10 +101,20 @@ def passed(schedule: Schedule, now_us: int, following: Callable[[int], int | Non
         last, count = after, count + 1
         after = following(last)
     if after is not None and after <= now_us:
-        after = following(now_us)
+        last, after = _last(last, now_us, following), following(now_us)
     is_on_time = now_us - last <= LATE_US
     is_started = is_on_time or schedule.misfire == "once"
     return Passed(starts_us=last if is_started else None, missed=count - is_started, next_us=after)
+
+
+def _last(earlier_us: int, now_us: int, following: Callable[[int], int | None]) -> int:
+    """Return the last instant up to now, to the second; it is known that one comes after `earlier_us`."""
+    low, high = earlier_us, now_us
+    while high - low > SECOND_US:
+        middle = (low + high) // 2
+        after = following(middle)
+        low, high = (middle, high) if after is not None and after <= now_us else (low, middle)
+    return following(low) or earlier_us
 
 
 class Schedules(Protocol):

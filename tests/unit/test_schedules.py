@@ -118,6 +118,49 @@ def test_a_local_time_is_taken_in_its_zone():
         local("soon", "UTC")
 
 
+@pytest.mark.claim("C1.zone")
+@pytest.mark.parametrize(
+    ("text", "zone", "expected"),
+    [
+        ("2026-03-29T02:30", "Europe/Berlin", "2026-03-29 01:00"),  # left out: the first after the gap is 03:00
+        ("2026-03-29T02:00", "Europe/Berlin", "2026-03-29 01:00"),
+        ("2026-03-29T03:00", "Europe/Berlin", "2026-03-29 01:00"),
+        ("2026-10-04T02:15", "Australia/Lord_Howe", "2026-10-03 15:30"),  # half an hour is left out there
+        ("2026-10-25T02:30", "Europe/Berlin", "2026-10-25 00:30"),  # twice: the first
+        ("2026-03-29T02:30+01:00", "Europe/Berlin", "2026-03-29 01:30"),
+    ],
+)
+def test_a_local_time_that_is_left_out_is_the_first_after_the_gap(text, zone, expected):
+    assert local(text, zone) == us(expected)
+
+
+@pytest.mark.claim("C1.zone")
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo"]),
+    st.datetimes(datetime.fromisoformat("2020-01-01"), datetime.fromisoformat("2035-01-01")),
+)
+def test_a_local_time_is_itself_or_if_it_is_left_out_one_after_it(zone, at):
+    at = at.replace(microsecond=0, fold=0)
+    instant = datetime.fromtimestamp(local(at.isoformat(), zone) // SECOND_US, UTC).astimezone(ZoneInfo(zone))
+    shown = instant.replace(tzinfo=None, fold=0)
+    is_left_out = (
+        at.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0) != at
+    )
+    assert (shown > at) if is_left_out else (shown == at)
+    assert instant.fold == 0
+
+
+@pytest.mark.claim("C1.missed")
+@pytest.mark.parametrize(("misfire", "late_s"), [("skip", 0), ("skip", 59), ("once", 0), ("once", 1_700)])
+def test_the_instant_that_is_started_is_the_last_however_many_were_missed(misfire, late_s):
+    half_hour = 1_800 * SECOND_US
+    last = 5_000 * half_hour
+    came = passed(plain(0, misfire=misfire), last + late_s * SECOND_US, lambda at: (at // half_hour + 1) * half_hour)
+    assert (came.starts_us, came.next_us) == (last, last + half_hour)
+    assert came.missed == 999
+
+
 @pytest.mark.claim("C1.missed")
 @given(st.integers(0, 3_000), st.integers(0, 59), st.sampled_from(["skip", "once"]))
 def test_of_what_was_missed_at_most_one_is_started(minutes, seconds, misfire):

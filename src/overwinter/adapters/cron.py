@@ -47,6 +47,8 @@ def following(cron: str, zone: str, after_us: int) -> int | None:
 def local(text: str, zone: str) -> int:
     """Return the instant of a local time, as `2026-12-01T09:00`; one with its own offset keeps it.
 
+    One that the zone leaves out is the first instant after the gap; of one that comes twice it is the first.
+
     Raises:
         UsageError: it is none.
     """
@@ -54,7 +56,20 @@ def local(text: str, zone: str) -> int:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"{text!r} is no time: write 2026-12-01T09:00") from error
-    return round((at if at.tzinfo else at.replace(tzinfo=_zone(zone))).timestamp()) * SECOND_US
+    if at.tzinfo is not None:
+        return round(at.timestamp()) * SECOND_US
+    before, after = (round(at.replace(tzinfo=_zone(zone), fold=fold).timestamp()) for fold in (0, 1))
+    # PEP 495: in a gap the offset of fold 0 is that before it, so its instant is the later one; the gap lies between the two.
+    return (before if before <= after else _changed(after, before, _zone(zone))) * SECOND_US
+
+
+def _changed(low: int, high: int, zone: ZoneInfo) -> int:
+    """Return the second at which a zone changes its offset: after `low`, at `high` at the latest."""
+    old = datetime.fromtimestamp(low, zone).utcoffset()
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if datetime.fromtimestamp(middle, zone).utcoffset() == old else (low, middle)
+    return high
 
 
 def _zone(name: str) -> ZoneInfo:
