@@ -93,6 +93,16 @@ def test_a_local_time_that_comes_twice_counts_once():
     assert following("30 2 * * *", "Europe/Berlin", first or 0) == us("2026-10-26 01:30")
 
 
+@pytest.mark.claim("C1.zone")
+@pytest.mark.parametrize("after", ["2026-10-24 22:00", "2026-03-28 22:00"])  # an hour comes twice, an hour is left out
+@pytest.mark.parametrize("cron", ["*/30 * * * *", "0,30 * * * *"])
+def test_a_line_for_every_hour_goes_by_time_that_passes(cron, after):
+    at = us(after)
+    for _ in range(10):
+        at, before = following(cron, "Europe/Berlin", at) or 0, at
+        assert at == before + 1_800 * SECOND_US
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(["* * * * *", "*/7 3 * * *", "30 2 * * *", "0 0 1 * *", "15 4 * * 1"]),

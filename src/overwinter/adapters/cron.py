@@ -1,7 +1,7 @@
 """Instants of the calendar: five fields as cron reads them, in a zone with its summer time.
 
-A local time that a change of the clock leaves out is the first one after the gap; one that comes twice counts once, the first time. That is
-how Debian's cron has it, and `cronsim`, which counts here. Where both days are given, day of the month and day of the week, either will do.
+A local time that a change of the clock leaves out is the first one after the gap; one that comes twice counts once, the first time. A line with
+`*` in its minutes or hours goes by time that passes. That is how Debian's cron has it, and `cronsim`, which counts here. Where both days are given, day of the month and day of the week, either will do.
 """
 
 from datetime import UTC, datetime
