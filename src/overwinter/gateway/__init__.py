@@ -444,10 +444,7 @@ class Gateway:
             limit=Allowance(self._accounts, asked, caller.budgets, call.line, bound.output_tokens_max), is_recorded=key is not None or is_named,
         )  # fmt: skip
         done = await self._attempts.run(job)
-        call.line = replace(
-            self._accounts.told(call.line, job.seen),
-            status="refused" if done is None else "answered",
-        )
+        call.line = self._accounts.told(call.line, job.seen, status="refused" if done is None else "answered")
         if done is None or not job.record:
             return None
         kept = Kept(
@@ -496,10 +493,12 @@ class Gateway:
             return
         if line.cost_nusd is None:
             line = self._accounts.told(line, tries)
-        line = replace(line, status=line.status or "failed", found=dict(call.found))
-        if call.caller.is_unlogged and not call.asked.is_background:
-            line = replace(line, answer_id="")  # by which the provider may give again what was said
-        call.line = await self._accounts.settle(line)
+        # By its name the provider may give again what was said.
+        is_nameless = call.caller.is_unlogged and not call.asked.is_background
+        answer_id = "" if is_nameless else line.answer_id
+        call.line = await self._accounts.settle(
+            line, status=line.status or "failed", found=dict(call.found), answer_id=answer_id
+        )
         if tries:
             hints = left_out(call.asked, tries[-1].target, self._translations)
             call.line = replace(call.line, left_out=hints) if hints else call.line

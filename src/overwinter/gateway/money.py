@@ -1,6 +1,6 @@
 """What a call may cost at most, before it is made; what it did cost, after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from overwinter.clock import Clock
@@ -78,7 +78,9 @@ class Accounts:
             ModelRefused: a budget is spent, or a call of this name is under way.
         """
         for number in range(1, TRIES_MAX + 1):
-            held = replace(line, call=line.call if number == 1 else f"{line.call}~{number}", held_nusd=nusd)
+            held = line
+            if nusd or number > 1:
+                held = replace(line, call=line.call if number == 1 else f"{line.call}~{number}", held_nusd=nusd)
             reserved, budget = await self._ledger.reserve(
                 Hold(call=held.call, amount_nusd=nusd, budgets=tuple(budgets)), held
             )
@@ -98,9 +100,11 @@ class Accounts:
         """Hold more for a call under way; False: a budget does not have it."""
         return await self._ledger.extend(line.call, nusd, budgets)
 
-    async def settle(self, line: Line) -> Line:
+    async def settle(self, line: Line, *, status: str, found: Mapping[str, int], answer_id: str) -> Line:
         """Book a call as it ended, once, and return its line."""
-        settled = replace(line, state="settled", ended_us=self._clock.now_us())
+        settled = replace(
+            line, state="settled", ended_us=self._clock.now_us(), status=status, found=found, answer_id=answer_id
+        )
         await self._ledger.settle(settled)
         return settled
 
@@ -134,11 +138,12 @@ class Accounts:
         """Write down a call that held nothing, beside those of its name that did."""
         await self._ledger.note(replace(line, call=f"{line.call}!{line.began_us}"))
 
-    def told(self, line: Line, tries: Sequence[Seen]) -> Line:
+    def told(self, line: Line, tries: Sequence[Seen], *, status: str = "") -> Line:
         """Return the line of a call with what its tries used and cost: the last one's counts, the others beside it."""
+        status = status or line.status
         if not tries or tries[-1].tap.asked.operation in FREE:
             name = tries[-1].target.provider.name if tries else line.upstream
-            return replace(line, usage=Usage(), cost_nusd=0, upstream=name)
+            return replace(line, usage=Usage(), cost_nusd=0, upstream=name, status=status)
         usage, cost = Usage(), 0
         for number, each in enumerate(tries):
             used = each.tap.used
@@ -155,7 +160,7 @@ class Accounts:
         last = tries[-1]
         return replace(
             line, usage=usage, cost_nusd=cost, upstream=last.target.provider.name, priced_model=last.target.model,
-            answer_id=last.tap.answer_id,
+            answer_id=last.tap.answer_id, status=status,
         )  # fmt: skip
 
 
