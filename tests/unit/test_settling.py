@@ -1,15 +1,18 @@
 """Calls that end in the same moment share a transaction, and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
 import pytest
 
+from models_kit import Client, ask, chat, config_of, home_of, until
 from overwinter.adapters.models.file import ModelsFile, open_models_file
+from overwinter.app import App
 from overwinter.gateway.budget import Budget, Hold, Line, Scope
 from overwinter.testing import ManualClock
+from provider import Mock, Rule
 
 pytestmark = pytest.mark.anyio
 
@@ -64,3 +67,28 @@ async def test_a_call_that_cannot_be_booked_keeps_no_other_hold(tmp_path: Path):
         (spent,) = await file.spent([BUDGET])
         assert (spent.spent_nusd, spent.held_nusd) == (7, 10)
         assert await settled(file, [ended(lines[1], 5)]) == {0: True}
+
+
+@dataclass(slots=True)
+class Waiting(Client):
+    """A client that notes how many calls are booked when it hears the end of its own."""
+
+    app: App | None = None
+    booked: list[int] = field(default_factory=list[int])
+
+    async def end(self) -> None:
+        assert self.app is not None
+        self.booked.append(len(self.app.models.lines(wanted={"state": "settled"})))
+
+
+async def test_clients_of_a_revocation_hear_the_end_before_the_first_call_is_booked(project, provider: Mock):
+    provider.script(Rule(fault="stall", at=9, times=3))
+    async with home_of(project, config_of(provider.url)) as app:
+        clients = [Waiting(app=app) for _ in range(3)]
+        async with anyio.create_task_group() as group:
+            for each in clients:
+                group.start_soon(lambda client: ask(app, chat(stream=True), client=client), each)
+            await until(lambda: all(each.parts for each in clients))
+            await app.governance.revoke("default", by="owner@example.com")
+        assert [each.booked for each in clients] == [[0]] * 3
+        assert [each.status for each in app.models.lines()] == ["revoked"] * 3

@@ -222,6 +222,7 @@ class _Sink:
     client: Staying
     call: str
     has_begun: bool = False
+    is_ended: bool = False
     whole: list[bytes] | None = None
     """What is held of an answer that is no stream."""
     head: tuple[int, Mapping[str, str]] = (0, {})
@@ -249,6 +250,9 @@ class _Sink:
 
     async def end(self) -> None:
         """Say that there is no more."""
+        if self.is_ended:
+            return
+        self.is_ended = True
         if self.whole is not None:
             await _sent(self.send, *self.head, b"".join(self.whole))
         elif self.has_begun:

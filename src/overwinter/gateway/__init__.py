@@ -200,6 +200,7 @@ class Gateway:
                 if scope.cancel_called and under_way.refusal is not None:
                     with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SAY_S_MAX):
                         await self._say(call, under_way.refusal)
+                        await call.sink.end()
                         # Every client of a revocation hears of it before the first call is booked.
                         await anyio.lowlevel.checkpoint()
                 raise

@@ -54,6 +54,10 @@ class Sink(Protocol):
         """Send a part of it. Nothing is raised if nobody listens."""
         ...
 
+    async def end(self) -> None:
+        """Say that there is no more. Whoever wants an answer says so too, after its call is booked; the second time counts for nothing."""
+        ...
+
 
 @dataclass(slots=True)
 class Collected:
@@ -71,3 +75,6 @@ class Collected:
     async def write(self, body: bytes) -> None:
         """Keep a part."""
         self.parts.append(body)
+
+    async def end(self) -> None:
+        """Keep nothing."""
