@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from overwinter.app import App
 from overwinter.check import report
@@ -29,6 +29,7 @@ from overwinter.faces.identities import identity_routes
 from overwinter.faces.model_api import model_routes
 from overwinter.faces.pages import PAGE_MAX, after_of, id_of, limit_of, place_of
 from overwinter.faces.policies import policy_routes
+from overwinter.faces.problems import problem
 from overwinter.faces.schedules import schedule_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
@@ -38,6 +39,7 @@ from overwinter.store import Page
 
 __all__ = ["api"]
 
+NOT_ALLOWED = 405
 CHARACTERS_LIMIT = 1_000_000
 FUNCTIONS_MAX = 100
 SECONDS_MAX = 100 * 365 * 86_400.0
@@ -104,19 +106,27 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
 
 async def _operating_error(request: Request, error: OverwinterError) -> Response:
     del request
-    return JSONResponse(wire.error(error), status_code=wire.status_of(error))
+    return problem(wire.status_of(error), wire.error(error))
 
 
 async def _our_error(request: Request, error: Exception) -> Response:
     message = (
         f"{request.method} {request.url.path}: {type(error).__name__}: this is a bug; the server's log has its place"
     )
-    return JSONResponse({"error": {"type": "InternalError", "message": message, "exit_code": 1}}, status_code=500)
+    return problem(500, {"error": {"type": "InternalError", "message": message, "exit_code": 1}})
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return JSONResponse({"error": {"type": "HTTPError", "message": message}}, status_code=error.status_code)
+    headers = {"allow": _allowed(request)} if error.status_code == NOT_ALLOWED else error.headers
+    return problem(error.status_code, {"error": {"type": "HTTPError", "message": message}}, headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of a path: of all its routes, where Starlette names those of the first."""
+    routes = cast("list[Route]", request.app.routes)
+    found = [each for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for each in found for method in each.methods or ()}))
 
 
 class _Api:
@@ -208,7 +218,8 @@ class _Api:
 
     async def events(self, request: Request) -> Response:
         run_id = await self._run_id(request)
-        since = _number(request.headers.get("last-event-id", "-1"), 1 << 62, least=-1) + 1
+        after = request.query_params.get("after", "-1")
+        since = _number(request.headers.get("last-event-id", after), 1 << 62, least=-1) + 1
         since = _number(request.query_params.get("since", str(since)), 1 << 62)
         if request.query_params.get("follow") in ("1", "true"):
             run = await self._app.run(run_id)

@@ -13,13 +13,14 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from urllib.parse import unquote
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overwinter.app.tokens import Access
 from overwinter.errors import OverwinterError
 from overwinter.faces import wire
 from overwinter.faces.models import dialect_of
+from overwinter.faces.problems import problem
 from overwinter.faces.scopes import CALLER, NEEDS, refused
 from overwinter.tokens import FORM, PREFIX, Token, digest_of
 
@@ -103,7 +104,7 @@ class Bearer:
             try:
                 came = await self._recognised(scope)
             except OverwinterError as error:  # the store is in trouble: doubt means deny
-                came = JSONResponse(wire.error(error), wire.status_of(error))
+                came = problem(wire.status_of(error), wire.error(error))
             if isinstance(came, Token):
                 scope[CALLER] = came
                 send = self._watched(came, scope["path"], send)

@@ -13,6 +13,7 @@ from overwinter.schedule import KEYS
 __all__ = ["BODY_BYTES_MAX", "KEY_LENGTH_MAX", "READ", "body_of", "field", "key_of"]
 
 BODY_BYTES_MAX = 4 << 20
+JSON = "application/json"
 KEY_LENGTH_MAX = 1_024
 READ = "overwinter.body"
 """Key of the ASGI scope under which a door leaves the body that it has read, and changed."""
@@ -28,6 +29,9 @@ async def body_of(request: Request) -> dict[str, Any]:
         raw += chunk
         if len(raw) > BODY_BYTES_MAX:
             raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX >> 20} MB")
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if raw and kind != JSON and not kind.endswith("+json"):
+        raise HTTPException(415, f"the body is {kind[:80]!r}: send JSON, with `content-type: {JSON}`")
     try:
         body: Any = json.loads(raw or b"{}")
     except (ValueError, RecursionError) as error:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from overwinter.app import App
 from overwinter.approval import approvers, named
 from overwinter.errors import Denied, NotFound, UsageError
 from overwinter.faces.bodies import READ
+from overwinter.faces.problems import problem
 from overwinter.ids import ID_LENGTH
 from overwinter.tokens import Scope, Token
 
@@ -130,7 +131,7 @@ def guarded(routes: Sequence[Route], app: App, read: Callable[[Request], Awaitab
 def refused(status: int, kind: str, message: str, challenge: str | None = None, *, exit_code: int = 2) -> Response:
     """Return an error answer; `challenge` is its `WWW-Authenticate`."""
     body = {"error": {"type": kind, "message": message, "exit_code": exit_code}}
-    return JSONResponse(body, status_code=status, headers={"www-authenticate": challenge} if challenge else None)
+    return problem(status, body, {"www-authenticate": challenge} if challenge else None)
 
 
 def _guarded(endpoint: Endpoint, key: str, app: App, read: Callable[[Request], Awaitable[dict[str, Any]]]) -> Endpoint:
