@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from overwinter.app import App, Parts
 from overwinter.errors import WorkerCrashed
 from overwinter.faces.api import api
@@ -49,6 +51,12 @@ def sick(parts: Parts) -> Parts:
             raise WorkerCrashed("an interpreter worker died")
 
     return replace(parts, interpreter=Sick())
+
+
+def client_of(app: App) -> httpx.AsyncClient:
+    """Return a client of the API, with headers and all."""
+    transport = httpx.ASGITransport(api(app), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://overwinter")
 
 
 async def asked(app: App, method: str, path: str, body: bytes = b"", query: bytes = b"") -> tuple[int, Any]:

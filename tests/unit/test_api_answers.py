@@ -2,20 +2,12 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
-from kit import opened
-from overwinter.app import App
-from overwinter.faces.api import api
+from kit import client_of, opened
 from overwinter.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
-
-
-def client_of(app: App) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(api(app), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://overwinter")
 
 
 async def test_an_error_has_the_members_of_rfc_9457_and_our_own(project):

@@ -27,6 +27,7 @@ from overwinter.faces.bodies import key_of as _key
 from overwinter.faces.callers import ACTOR, actor_of, known
 from overwinter.faces.identities import identity_routes
 from overwinter.faces.model_api import model_routes
+from overwinter.faces.openapi import openapi_routes
 from overwinter.faces.pages import PAGE_MAX, after_of, id_of, limit_of, place_of
 from overwinter.faces.policies import policy_routes
 from overwinter.faces.problems import problem
@@ -98,6 +99,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *model_routes(app),
         *webhook_routes(app),
         *schedule_routes(app),
+        *openapi_routes(app),
     ]
     routes = guarded(routes, app, _body) if is_remote else known(routes, app)
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}

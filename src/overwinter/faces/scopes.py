@@ -105,6 +105,9 @@ NEEDS: Mapping[str, Need] = {
     "POST /v1/schedules/{schedule}/{verb}": Need(scope="admin"),
     "GET /v1/health": Need(scope="read"),
     "POST /v1/collect": Need(scope="admin"),
+    "GET /openapi.json": Need(scope="open"),
+    "GET /healthz": Need(scope="open"),
+    "GET /readyz": Need(scope="open"),
 }
 
 

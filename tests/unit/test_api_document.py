@@ -1,0 +1,65 @@
+"""The OpenAPI document: it is the routes, and what they answer is what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from starlette.routing import Route
+
+from kit import client_of, opened
+from overwinter.faces.api import api
+from overwinter.faces.openapi import document
+from overwinter.faces.operations import OPERATIONS
+from overwinter.faces.scopes import NEEDS, key_of
+from overwinter.testing import ManualClock, idle
+
+pytestmark = pytest.mark.anyio
+PLACE = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def errors(method: str, path: str, status: int, answer: Any) -> list[str]:
+    """Return where an answer is not what the document says."""
+    whole = json.loads(json.dumps(document()))
+    responses = whole["paths"][path][method.lower()]["responses"]
+    assert status < 400, answer
+    schema = responses[str(status)]["content"]["application/json"]["schema"]
+    validator = jsonschema.Draft202012Validator({**schema, "components": whole["components"]})
+    return [each.message for each in validator.iter_errors(answer)]
+
+
+async def test_the_document_has_every_route_and_none_else(project):
+    async with opened(project, clock=ManualClock()) as app:
+        keys = {key_of(each) for each in api(app).routes if isinstance(each, Route)}
+    assert keys == set(OPERATIONS) == set(NEEDS)
+
+
+def test_the_document_that_is_published_is_the_one_that_is_served():
+    assert json.loads(PLACE.read_text()) == json.loads(json.dumps(document()))
+
+
+def test_every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhere():
+    shown = [each for path in document()["paths"].values() for each in path.values()]
+    assert len({each["operationId"] for each in shown}) == len(shown)
+    text = json.dumps(document())
+    wanted = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert wanted <= set(document()["components"]["schemas"])
+
+
+async def test_every_list_and_every_kind_of_thing_is_answered_as_the_document_says(project):
+    async with opened(project, clock=ManualClock()) as app, client_of(app) as client:
+        run = (await client.post("/v1/runs", json={"source": "await tools.ask('me', 'Well?')"})).json()["id"]
+        await idle(app)
+        names = {"run": run, "question": f"{run}:0", "agent": "default", "handle": f"{run}:out", "seq": "0"}
+        for key, operation in OPERATIONS.items():
+            method, _, path = key.partition(" ")
+            plain = path.replace(":int", "")
+            if (
+                method != "GET"
+                or "/" in operation.answer
+                or any(x in path for x in ("{call}", "{schedule}", "explain"))
+            ):
+                continue
+            answer = await client.get(plain.format(**names))
+            assert errors(method, plain, answer.status_code, answer.json()) == [], key
