@@ -82,7 +82,7 @@ def test_what_would_show_a_token_to_a_network_is_refused(shell: Shell):
     assert (gone.returncode, "cannot be reached" in gone.stderr) == (16, True)
 
 
-def test_without_a_token_nothing_but_public_keys_is_answered(shell: Shell):
+def test_without_a_token_nothing_but_what_is_public_is_answered_to_this_machine_either(shell: Shell):
     document = json.loads(shell("agents", "show", "default", "--document").stdout)
 
     def asked(url: str, path: str) -> tuple[int, Any]:
@@ -96,6 +96,7 @@ def test_without_a_token_nothing_but_public_keys_is_answered(shell: Shell):
     with serving(shell) as url:
         status, keys = asked(url, "/.well-known/jwks.json")
         assert (status, list(keys)) == (200, ["keys"])
-        assert asked(url, "/v1/health")[0] == asked(url, "/")[0] == 401
+        assert asked(url, "/v1/health")[0] == asked(url, "/metrics")[0] == asked(url, "/")[0] == 401
+        assert (asked(url, "/healthz"), asked(url, "/readyz")[0]) == ((200, {"is_up": True}), 200)
         told = jwt.decode(document["jwt"], KeySet.import_key_set(keys), algorithms=["Ed25519"])
         assert told.claims["sub"] == "agent:home/default@1"

@@ -63,3 +63,10 @@ async def test_every_list_and_every_kind_of_thing_is_answered_as_the_document_sa
                 continue
             answer = await client.get(plain.format(**names))
             assert errors(method, plain, answer.status_code, answer.json()) == [], key
+
+
+async def test_a_program_that_is_refused_is_refused_as_the_document_says(project):
+    async with opened(project, clock=ManualClock()) as app, client_of(app) as client:
+        answer = await client.post("/v1/check", json={"source": "def ("})
+        assert not answer.json()["is_accepted"]
+        assert errors("POST", "/v1/check", answer.status_code, answer.json()) == []

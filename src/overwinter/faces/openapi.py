@@ -54,7 +54,7 @@ PROBLEM_SCHEMA: Schema = {
                 "message": {"type": "string"},
                 "exit_code": {"type": "integer"},
                 "findings": {"type": "array", "items": {"$ref": "#/components/schemas/Finding"}},
-                "report": {"type": "string"},
+                "report": OBJECT,
             },
         },
     },

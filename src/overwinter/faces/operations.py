@@ -102,7 +102,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "POST /v1/check": Operation(
         summary="Check a program; nothing runs", body="source text, agent? text, inputs? object",
-        answer="is_accepted flag, findings [Finding], reach Reach, report? text",
+        answer="is_accepted flag, findings [Finding], reach Reach, report? object",
     ),
     "GET /v1/questions": Operation(
         summary="List open questions, oldest first", query=f"run? text, {PAGE}", answer="questions [Call], following text?"
