@@ -214,8 +214,8 @@ MUTATIONS = {
     ),
     "a model call is not told to the audit log": (
         "src/overwinter/adapters/models/file.py",
-        "            _tell(db, line.call)\n        return True",
-        "        return True",
+        "    _tell(db, call)\n    return True",
+        "    return True",
         ["tests/unit/test_model_audit.py"],
     ),
     "what a child spends is not its parent's": (
