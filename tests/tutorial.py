@@ -22,12 +22,15 @@ from pathlib import Path
 
 import overwinter
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SOURCE = Path(overwinter.__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TYPED = ("sh", "console")
-LOOKS = re.compile(r"overwinter (\w+ )?(ps|show|inbox|questions|schedule|webhooks|agents|logs|audit log)\b|cat ")
+LOOKS = re.compile(
+    r"cat |overwinter ((ps|show|inbox|questions|agents|logs|audit log)\b|(schedule( show \S+)?|webhooks)$)"
+)
 """Commands that only look: what they should show may be a moment away, as it is for a person."""
-COMMAND_S_MAX, LOOK_S_MAX = 60.0, 20.0
+COMMAND_S_MAX, LOOK_S_MAX = 60.0, 45.0
 END = "----8<----"
 
 
@@ -73,13 +76,14 @@ def is_like(shown: list[str], printed: str) -> bool:
 
 
 def _likeness(line: str) -> str:
-    return re.sub(r"\d+", "0", re.sub(r"\b[0-9A-Z]{4,}\b", "ID", " ".join(line.split())))
+    return re.sub(r"\b[0-9A-Z]{4,}\b|\d+(\.\d+)?", "0", " ".join(line.split()))
 
 
 class Reader:
     """A person in a directory of their own with one shell, who does what a page says."""
 
     def __init__(self, place: Path) -> None:
+        (place / "examples").symlink_to(EXAMPLES)  # the pages begin in a checkout
         commands = place / ".bin"
         commands.mkdir()
         (commands / "overwinter").write_text(f'#!/bin/sh\nexec {sys.executable} -m overwinter "$@"\n')

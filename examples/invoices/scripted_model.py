@@ -1,10 +1,11 @@
 """A model that is none: it says what is written down here, over the wire of Anthropic's Messages, and its answers say that it is scripted.
 
-    python scripted_model.py        # prints {"url": ...}
+    python scripted_model.py [--port N]        # prints {"url": ...}
 
 It writes the program that collects an invoice, gets one parameter's name wrong at first, and mends it when it is told.
 """
 
+import argparse
 import json
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,6 +60,8 @@ class Model(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    server = ThreadingHTTPServer(("127.0.0.1", parser.parse_args().port), Model)
     print(json.dumps({"url": f"http://127.0.0.1:{server.server_address[1]}"}), flush=True)
     server.serve_forever()
