@@ -23,6 +23,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_a_page_names_is_there(page: Path):
     for place in re.findall(
-        r"(?<![\w./])((?:src/overwinter|tests|bench|examples|docs)/[\w/-]+(?:\.\w+)?)", page.read_text(encoding="utf-8")
+        r"(?<![\w./-])((?:src/overwinter|tests|bench|examples|docs)/[\w/-]+(?:\.\w+)?)",
+        page.read_text(encoding="utf-8"),
     ):
         assert (ROOT / place).exists(), place
