@@ -124,6 +124,7 @@ CLAIMS = {
     "T1.mutations": "with any one of its rules removed the suite goes red",
     "T2.model": "in the model of the protocol every rule is needed, and together they suffice",
     "U1.first_steps": "init and run work as the README says",
+    "U1.pages": "each command of the quickstart and the tutorials does, in its order, what its page shows",
     "U1.installed": "an installation into other clients is undone to the byte, and a second one changes nothing",
     "U1.installed.kept": "what an installation does not edit stays byte for byte, and no secret is shown or lost",
     "U3.pages": "lists of runs, questions and agents come in bounded pages that join without a gap, whatever happens meanwhile",

@@ -109,14 +109,18 @@ class Reader:
                 self.does(command, shown, int(block.options.get("exit", 0)) if number == len(done) else 0)
 
     def does(self, command: str, shown: list[str], code: int) -> None:
-        """Type a command; one that only looks again and again until it shows what it should."""
+        """Type a command; one that only looks again and again until it shows what it should.
+
+        One in the background is waited for until it has said what it should.
+        """
         deadline = time.monotonic() + LOOK_S_MAX
-        while True:
-            printed, ended = self.typed(command)
-            if ended == code and is_like(shown, printed):
-                return
-            is_over = time.monotonic() > deadline or not (shown and LOOKS.match(command))
+        is_behind = command.endswith("&")
+        printed, ended = self.typed(command)
+        while not (ended == code and is_like(shown, printed)):
+            is_over = time.monotonic() > deadline or not (shown and (is_behind or LOOKS.match(command)))
             assert not is_over, f"$ {command}\nexit {ended}\n{printed}\nwhere the page shows\n" + "\n".join(shown)
+            more, ended = self.typed("sleep 0.1" if is_behind else command)
+            printed = printed + more if is_behind else more
 
     def typed(self, command: str) -> tuple[str, int]:
         """Return what a command prints, and its exit code."""

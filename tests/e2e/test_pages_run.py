@@ -25,6 +25,7 @@ def page(name: str) -> str:
     return PORTS.sub(lambda found: free[found[0]], text)
 
 
+@pytest.mark.claim("U1.pages")
 @pytest.mark.parametrize("name", RUN)
 def test_every_command_of_a_page_does_what_the_page_says(name: str, tmp_path: Path):
     reader = Reader(tmp_path)
@@ -43,6 +44,14 @@ def test_a_page_that_is_not_true_is_found(text: str, tmp_path: Path):
     try:
         with pytest.raises(AssertionError):
             reader.follow(text)
+    finally:
+        reader.close()
+
+
+def test_what_a_command_in_the_background_says_is_waited_for(tmp_path: Path):
+    reader = Reader(tmp_path)
+    try:
+        reader.follow("```console\n$ { sleep 0.3; echo up; } &\nup\n$ kill %1 || true\n```\n")
     finally:
         reader.close()
 
