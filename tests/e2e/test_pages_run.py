@@ -35,6 +35,12 @@ def test_every_command_of_a_page_does_what_the_page_says(name: str, tmp_path: Pa
         reader.close()
 
 
+@pytest.mark.parametrize("name", RUN)
+def test_no_tutorial_is_marked_away(name: str):
+    shown = [lines for block in blocks(page(name)) if "file" not in block.options for _, lines in block.commands()]
+    assert sum(map(bool, shown)) >= 2, "commands whose output is compared"
+
+
 @pytest.mark.parametrize(
     "text",
     ["```sh\nfalse\n```\n", "```console\n$ echo a\nb\n```\n", "```toml\na = 1\n```\n", "```sh skip\n:\n```\n", "```sh file=a.sh\n:\n```\n"],
