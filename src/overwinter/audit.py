@@ -17,6 +17,7 @@ from json.encoder import encode_basestring
 from typing import Literal, TypeAlias, cast
 
 from overwinter.errors import UsageError
+from overwinter.frozen import light
 
 __all__ = [
     "BODY_KEY_BYTES", "ENTRY_BYTES_MAX", "VERSION", "Atom", "Body", "Decided", "Entry", "EntryRefused", "Kind", "Part", "Plain", "Site",
@@ -101,6 +102,7 @@ class Site:
     """Exclusive."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One governed act. Where it stands and when is added as it is appended. What is None or empty is left out."""

@@ -24,6 +24,7 @@ from overwinter.catalog import Asks, Began, Later, Performed, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
+from overwinter.frozen import light
 from overwinter.policy import Allow
 from overwinter.store import Lease, Store
 from overwinter.turn import Means, permitted
@@ -49,6 +50,7 @@ STORE_RETRY_S = 1.0
 """Pause before an answer is offered again to a store that could not take it (a full disk)."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One attempt at a call, as the store has it."""

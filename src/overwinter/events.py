@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
+from overwinter.frozen import light
 from overwinter.values import Value
 
 __all__ = [
@@ -42,6 +43,7 @@ class CallState(IntEnum):
     """Perhaps carried out, perhaps not: a person says which."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A request of a program to the world."""
@@ -138,6 +140,7 @@ EventKind = Literal[
 ]  # fmt: skip
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A fact about a run. Its journal, in order of `position`, is the truth; the snapshot is a cache of it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from overwinter.events import Answer
+from overwinter.frozen import light
 from overwinter.values import Value
 
 __all__ = ["Blocked", "Failed", "Finished", "Interpreter", "Limits", "Outcome", "Program", "Request"]
@@ -34,6 +35,7 @@ class Limits:
     """The state at the end of a turn."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """Source and what surrounds it."""
@@ -52,6 +54,7 @@ class Program:
     """Whether its end is to leave a state for another."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A call as the interpreter reports it, before it has an index."""
@@ -66,6 +69,7 @@ class Request:
     """In the program, from 1; 0 if unknown."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
     """Every task of the program waits for a call."""

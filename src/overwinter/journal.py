@@ -9,6 +9,7 @@ from typing import Literal
 from overwinter.approval import Gate, Vote, left, phrase
 from overwinter.clock import SECOND_US
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
+from overwinter.frozen import light
 from overwinter.interpreter import Failed, Finished, Request
 from overwinter.lineage import SPAWNS
 from overwinter.store import CallRecord, RunRecord
@@ -42,6 +43,7 @@ SLEEPS = frozenset({"asyncio.sleep", "time.sleep"})
 """A passed timer answers these; to any other call, one of a service that people must approve in time too, it is a time-out."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """One answer that a turn gave to the program."""

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from overwinter.frozen import light
+
 __all__ = ["Principal"]
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """A governed identity at work: one agent, in one of its runs, or a person."""

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from overwinter.errors import SnapshotRefused
+from overwinter.frozen import light
 
 __all__ = ["KEY_BYTES", "Snapshot", "key_id", "seal", "unseal"]
 
@@ -37,6 +38,7 @@ HEADERS_REMEMBERED = 256
 _COMPRESSION = 1  # 15 KB -> 3 KB; level 6 gains 3 % for three times the work
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The interpreter's state at the end of a turn, with the names under which its calls are known outside."""

@@ -45,6 +45,7 @@ from typing import Protocol
 
 from overwinter.approval import Gate, Vote
 from overwinter.events import Answer, Call, CallState, Event, Status
+from overwinter.frozen import light
 from overwinter.lineage import Origin
 from overwinter.values import Value
 
@@ -172,6 +173,7 @@ class Inherited:
     """Sources that ran before, in order, each with the line outside of any function at which it failed; None: it ran to its end."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """A run as a turn begins: all that the turn needs, read at one instant."""
@@ -208,6 +210,7 @@ class Loaded:
     """See `NewRun`."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCall:
     """An intent: it is performed only after the commit that holds it."""
@@ -223,6 +226,7 @@ class NewCall:
     """Ids of the rules that allow it."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One turn's commit."""

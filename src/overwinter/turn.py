@@ -26,6 +26,7 @@ from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Effect, Event, Raised, Status
+from overwinter.frozen import light
 from overwinter.handles import unbound
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
@@ -79,6 +80,7 @@ class Standing:
     """Its state, if this process has just written it; None: it is in the store, sealed, or there is none yet."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turned:
     """What became of a turn."""
@@ -95,6 +97,7 @@ class Turned:
     """What the commit left, without what came meanwhile; None if the run has ended."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began:
     """A turn as it begins."""

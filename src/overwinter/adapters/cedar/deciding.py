@@ -19,6 +19,7 @@ from overwinter.adapters.cedar.rules import Entity, Rule, Rules
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS, context_of, entities, schema
 from overwinter.adapters.cedar.slices import Slice, Slices
 from overwinter.approval import merged, phrase
+from overwinter.frozen import light
 from overwinter.policy import Action, Allow, Ask, Decision, Deny, Resource
 from overwinter.principal import Principal
 from overwinter.values import Value
@@ -31,6 +32,7 @@ NAME_LENGTH_MAX = 512
 CHAIN_MAX = 64
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """What somebody is about to do."""

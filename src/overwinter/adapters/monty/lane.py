@@ -24,6 +24,7 @@ from overwinter.adapters.monty import wire
 from overwinter.adapters.monty.posture import JailSettings, posture_faults
 from overwinter.adapters.monty.quick import Exchange, Quick
 from overwinter.adapters.monty.wire import Kind, Nonsense, Unusual
+from overwinter.frozen import light
 from overwinter.interpreter import Outcome
 
 __all__ = ["Lane", "open_lane"]
@@ -41,6 +42,7 @@ BYTES_MAX = 1 << 20
 """What a worker may send in one turn. One that sends more (a flood of output, a state that has grown) is killed."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     steps: Generator[Exchange, list[bytes], Any]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
+from overwinter.frozen import light
 from overwinter.values import Value
 
 __all__ = [
@@ -223,6 +224,7 @@ class Place:
     """In bytes."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call that the program makes, in the words of the interpreter's client."""

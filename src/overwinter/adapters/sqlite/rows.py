@@ -11,6 +11,7 @@ from overwinter import journal as facts
 from overwinter import values
 from overwinter.adapters.sqlite import gates
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
+from overwinter.frozen import light
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import After, CallRecord, Collected, Inherited, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
@@ -79,6 +80,7 @@ union all select * from ({CALLS} where call.state = 1 and call.epoch < ?2 and ru
 limit ?3"""
 
 
+@light
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """What a write must know of a run."""
@@ -105,6 +107,7 @@ class RunRow:
         return self.epoch == epoch
 
 
+@light
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A turn's values as bytes, made before it is written: encoding is most of the work."""
