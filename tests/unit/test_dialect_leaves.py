@@ -31,5 +31,5 @@ TEXT = "a letter"
 )  # fmt: skip
 def test_a_file_is_left_alone_and_a_text_is_not(name: str, part: dict[str, object], *, is_seen: bool):
     dialect = {str(key): value for key, value in dialects().items()}[name]
-    leaves = read(json.dumps([part]), "content", dialect.opaque_keys)
-    assert any(each.text in (TEXT, FILE) or FILE in each.text for each in leaves) == is_seen
+    document = read(json.dumps([part]), "content", dialect.opaque_keys)
+    assert any(each.text in (TEXT, FILE) or FILE in each.text for each in document.leaves) == is_seen

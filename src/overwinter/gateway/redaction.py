@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Literal, Protocol
 
 from overwinter.errors import UsageError
-from overwinter.gateway.leaves import Leaf, Opaque, inside, literal, read, replaced, shown
+from overwinter.gateway.leaves import Document, Leaf, Opaque, inside, literal, read, replaced, shown
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
@@ -146,7 +146,7 @@ class Redactor:
             ModelRefused: a class is blocked, a field is not JSON, or it cannot be known what is in it.
         """
         documents = {name: _read(name, top[name], opaque) for name in text_fields if name in top}
-        leaves = [leaf for _, found in documents.values() for leaf in inside(found)]
+        leaves = [leaf for document in documents.values() for leaf in inside(document.leaves)]
         if len(leaves) > LEAVES_MAX:
             raise _refused(f"the request has {len(leaves)} texts, at most {LEAVES_MAX} are searched: send fewer")
         found = {id(leaf): spans for leaf, spans in zip(leaves, self._search.found(leaves), strict=True) if spans}
@@ -159,8 +159,8 @@ class Redactor:
 
         return {
             name: new.encode()
-            for name, (document, own) in documents.items()
-            if (new := rewritten(document, own, text_of)) is not document
+            for name, document in documents.items()
+            if (new := rewritten(document, text_of)) is not document.text
         }
 
     def _text(self, leaf: Leaf, found: Sequence[Found]) -> str:
@@ -208,17 +208,17 @@ def restored(document: str, vault: Vault, opaque: Opaque = frozenset()) -> str:
     """
     if "OW_" not in document:
         return document
-    return rewritten(document, read(document, "", opaque), lambda leaf: vault.restored(leaf.text))
+    return rewritten(read(document, "", opaque), lambda leaf: vault.restored(leaf.text))
 
 
-def rewritten(document: str, leaves: Iterable[Leaf], text_of: Callable[[Leaf], str]) -> str:
+def rewritten(document: Document, text_of: Callable[[Leaf], str]) -> str:
     """Return a document with other texts in the place of its leaves; the same one if all are as they were."""
-    instead: dict[int, str] = {}
-    for leaf in leaves:
-        text = text_of(leaf) if leaf.inner is None else rewritten(leaf.text, leaf.inner.leaves, text_of)
+    instead: list[tuple[Leaf, str]] = []
+    for leaf in document.leaves:
+        text = text_of(leaf) if leaf.inner is None else rewritten(leaf.inner, text_of)
         if text is not leaf.text and text != leaf.text:
-            instead[leaf.index] = literal(text)
-    return replaced(document, instead) if instead else document
+            instead.append((leaf, literal(text)))
+    return replaced(document, instead) if instead else document.text
 
 
 class Search:
@@ -289,10 +289,9 @@ def _refused(message: str) -> ModelRefused:
     return ModelRefused(Refusal(why="confidential", message=message))
 
 
-def _read(name: str, raw: bytes, opaque: Opaque) -> tuple[str, list[Leaf]]:
+def _read(name: str, raw: bytes, opaque: Opaque) -> Document:
     try:
-        document = raw.decode()
-        return document, read(document, name, opaque)
+        return read(raw.decode(), name, opaque)
     except ValueError:
         pass
     raise ModelRefused(Refusal(why="invalid", message=f"{name} is not JSON in UTF-8, or nested too deeply"))

@@ -116,7 +116,7 @@ def screened(  # noqa: PLR0913 - what a search needs
         ModelRefused: as for a stream.
     """
     every = read(document, "answer", opaque)
-    leaves = [leaf for leaf in inside(every) if _is_said(leaf)]
+    leaves = [leaf for leaf in inside(every.leaves) if _is_said(leaf)]
     found = {id(leaf): spans for leaf, spans in zip(leaves, search.found(leaves), strict=True) if spans}
 
     def text_of(leaf: Leaf) -> str:
@@ -128,7 +128,7 @@ def screened(  # noqa: PLR0913 - what a search needs
             told(span.kind)
         return "".join((*parts, leaf.text[at:])) if parts else leaf.text
 
-    return rewritten(document, every, text_of)
+    return rewritten(every, text_of)
 
 
 def _is_said(leaf: Leaf) -> bool:

@@ -1,0 +1,95 @@
+"""A leaf's literal is found in its document whatever else reads like it, looks like it, or is written in another way."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from json import decoder
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overwinter.gateway.leaves import SOUGHT_MAX, read, replaced
+
+OPAQUE = frozenset({"id", "abc"})
+SCANSTRING: Callable[[str, int, bool], tuple[str, int]] = vars(decoder)["scanstring"]
+LONG_NUMBER = re.compile(r"-?\d[\d.eE+-]{8,}")
+# Texts that are in each other, in what stands between texts, and in the way that they are written.
+alike = st.sampled_from(
+    ["a", "abc", "text", "id", ":", ", ", '"', '","', "\\", '\\"a', "abc\\", " abc", "é", "\t", "123456789", "data:,"]
+)
+values = st.recursive(
+    alike | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(alike, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def written(value: object, escaped: Iterator[bool]) -> str:
+    """Return JSON in which each text is written as short as it goes or with every letter escaped."""
+    if isinstance(value, str):
+        return '"' + "".join(f"\\u{ord(each):04x}" for each in value) + '"' if next(escaped) else json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(written(each, escaped) for each in cast("list[object]", value)) + "]"
+    if isinstance(value, dict):
+        table = cast("dict[str, object]", value).items()
+        return "{" + ",".join(f"{written(key, escaped)}: {written(each, escaped)}" for key, each in table) + "}"
+    return json.dumps(value)
+
+
+def tokens(document: str) -> Iterator[tuple[int, int]]:
+    """Yield where texts and long numbers are, by reading every text."""
+    at = 0
+    while True:
+        quote = document.find('"', at)
+        yield from (each.span() for each in LONG_NUMBER.finditer(document, at, len(document) if quote < 0 else quote))
+        if quote < 0:
+            return
+        at = SCANSTRING(document, quote + 1, False)[1]
+        yield quote, at
+
+
+@given(values, st.lists(st.booleans(), min_size=1, max_size=5), st.data())
+def test_the_literal_of_a_leaf_is_told_from_all_others(value: object, escaped: list[bool], data: st.DataObject):
+    document = read(written(value, itertools.cycle(escaped)), "top", OPAQUE)
+    chosen = data.draw(st.sets(st.integers(0, max(0, len(document.leaves) - 1)), max_size=SOUGHT_MAX + 2))
+    leaves = [leaf for number, leaf in enumerate(document.leaves) if number in chosen]
+    places = list(tokens(document.text))
+    expected = document.text
+    for leaf in reversed(leaves):
+        start, end = places[leaf.index]
+        assert document.text[start:end] == leaf.text or json.loads(document.text[start:end]) == leaf.text
+        expected = expected[:start] + "NEW" + expected[end:]
+    assert replaced(document, [(leaf, "NEW") for leaf in leaves]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        (r'[{"id": "abcd"}, {"text": "\u0061bcd"}]', r'[{"id": "abcd"}, {"text": NEW}]'),
+        (r'[{"id": {"abcd": 1}}, {"text": "\u0061bcd"}]', r'[{"id": {"abcd": 1}}, {"text": NEW}]'),
+        (r'["\"abcd\"", "\u0061bcd"]', r'["\"abcd\"", NEW]'),
+        (r'["x\"abcd", "\u0061bcd"]', r'["x\"abcd", NEW]'),
+        (r'["x\"abcd", "abcd"]', r'["x\"abcd", NEW]'),
+        (r'["x", "y", "\u002c "]', r'["x", "y", NEW]'),
+        (r'["x" , "y", "\u0020, "]', r'["x" , "y", NEW]'),
+        (r'["\\", "abcd", "\\\"abcd\""]', r'["\\", NEW, "\\\"abcd\""]'),
+        ('["raw\ttab", "abcd"]', '["raw\ttab", NEW]'),
+        (r'{"abcd": "abcd"}', r'{"abcd": NEW}'),
+        (r'{"text": "x", "content": "\u0074ext"}', r'{"text": "x", "content": NEW}'),
+        ('"abcd"', "NEW"),
+        ('["é", "\\u00e9bcd", "abcd"]', '["é", "\\u00e9bcd", NEW]'),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_leaf_stays(text: str, changed: str):
+    document = read(text, "top", OPAQUE)
+    leaf = next(each for each in reversed(document.leaves) if each.text in ("abcd", ", ", " , ", "text"))
+    assert replaced(document, [(leaf, "NEW")]) == changed
+
+
+def test_objects_in_each_other_use_a_frame_each():
+    deep = 700
+    document = read('{"a":' * deep + '"x"' + "}" * deep, "top", frozenset())
+    assert document.leaves[-1].text == "x"
