@@ -44,6 +44,9 @@ class Pattern:
     """A pattern that is in every match, where there is no such word."""
     reach: int = 0
     """Bytes that a match goes on behind its needle at most, where it begins with it; then only that much is searched."""
+    line: str = ""
+    """A pattern that is in the line of every match, where no match goes beyond its line. Of patterns that all have one, only the
+    lines in which one of these is are searched."""
 
 
 class Patterns:
@@ -59,6 +62,8 @@ class Patterns:
             [self._patterns[each].needle or self._patterns[each].regex for each in self._sought]
         )
         self._keywords = _Keywords([each.words for each in self._patterns])
+        lines = dict.fromkeys(each.line for each in self._patterns)
+        self._line = None if "" in lines else Regex(f"(?:{'|'.join(lines)})[^\\n]*", is_bytes=True)
         self._regexes: dict[str, Regex] = {}
         """Made when the automaton first says that a pattern hits: most never do."""
 
@@ -71,11 +76,18 @@ class Patterns:
         """Return what is in each text."""
         raw = [text.encode("utf-8", "surrogatepass") for text in texts]
         rows: list[list[Found]] = [[] for _ in texts]
-        joined = SEPARATOR.join(raw)
-        begins = list(accumulate((len(each) + len(SEPARATOR) for each in raw), initial=0))
-        for number, by_text in self._matches(joined, begins, raw):
-            for at, matches in by_text.items():
-                rows[at].extend(_looked(self._patterns[number], matches, texts[at], raw[at]))
+        joined, begins = _joined(raw)
+        if self._line is None:
+            for number, by_text in self._matches(joined, begins, raw):
+                for at, matches in by_text.items():
+                    rows[at].extend(_looked(self._patterns[number], matches, texts[at], raw[at]))
+        elif lines := list(_lines(self._line, joined, begins)):
+            parts = [joined[start:end] for start, end, _ in lines]
+            for number, by_line in self._matches(*_joined(parts), parts):
+                for line, matches in by_line.items():
+                    start, _, at = lines[line]
+                    moved = _moved(matches, begins[at] - start)
+                    rows[at].extend(_looked(self._patterns[number], moved, texts[at], raw[at]))
         return rows
 
     def _matches(self, joined: bytes, begins: Sequence[int], raw: Sequence[bytes]) -> Iterator[tuple[int, ByText]]:
@@ -129,6 +141,19 @@ class _Keywords:
         return found
 
 
+def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
+    """Return parts in one text, and where each begins."""
+    return SEPARATOR.join(parts), list(accumulate((len(each) + len(SEPARATOR) for each in parts), initial=0))
+
+
+def _lines(line: Regex, joined: bytes, begins: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield where a line to search begins and ends, and the number of its text."""
+    end = 0
+    for (hit, until), *_ in line.within(joined):
+        start, end = max(joined.rfind(b"\n", end, hit) + 1, end), until
+        yield start, end, bisect_right(begins, start) - 1
+
+
 def _by_text(regex: Regex, joined: bytes, begins: Sequence[int], raw: Sequence[bytes]) -> ByText:
     """Return the matches by text.
 
@@ -142,8 +167,16 @@ def _by_text(regex: Regex, joined: bytes, begins: Sequence[int], raw: Sequence[b
         if spans[0][1] > end:
             crossed.update(range(first, min(bisect_right(begins, spans[0][1]), len(raw))))
         else:
-            by_text.setdefault(first, []).append([(a - begin, b - begin) if a >= 0 else (a, b) for a, b in spans])
+            by_text.setdefault(first, []).append(_less(spans, begin))
     return {**by_text, **{at: list(regex.within(raw[at])) for at in crossed}}
+
+
+def _less(spans: Sequence[Span], begin: int) -> Sequence[Span]:
+    return [(a - begin, b - begin) if a >= 0 else (a, b) for a, b in spans]
+
+
+def _moved(matches: Iterable[Sequence[Span]], by: int) -> Iterator[Sequence[Span]]:
+    return (_less(spans, by) for spans in matches)
 
 
 def _near(regex: Regex, needles: Iterable[Sequence[Span]], raw: bytes, reach: int) -> Iterator[Sequence[Span]]:

@@ -22,7 +22,7 @@ from overwinter.adapters.detectors.checksums import (
 from overwinter.adapters.detectors.patterns import Pattern
 from overwinter.gateway.redaction import Found
 
-__all__ = ["patterns"]
+__all__ = ["SIX", "patterns"]
 
 CONTEXT_CHARS_MAX = 48
 """Before a number, in which the word that explains it is looked for."""
@@ -40,6 +40,7 @@ _NUMBERS = {
     for size, numbers in NUMBERS.items()
 }
 _SIZES = frozenset(NUMBERS) | frozenset(CARD_DIGITS)
+_SIZE_MIN = min(_SIZES)
 _DATE = re.compile(r"(?:19|20)\d{2}([-/.])(?:0[1-9]|1[0-2])\1[0-3]\d(?!\d)")
 _FILES = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "js", "css", "html", "py", "so", "md", "json"})
 _CALLING = re.compile(
@@ -57,29 +58,39 @@ _PHONE_US = r"(\(\d{3}\) ?\d{3}[-. ]\d{4}|\b\d{3}[-.]\d{3}[-.]\d{4})\b"
 _PASSPORT = r"(?i)\b(?:passport|reisepass|passeport|pasaporte|passaporto|paspoort)(?:[ -]?(?:number|no|nr|n\xc2\xb0|num|numm?er|#))?\.?[^\w\n]{0,4}(?:is |ist |: ?)?([A-Z0-9]{6,10})\b"
 _IP = r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}"
 
+# What is in the line of every match (`Pattern.line`): together they have few states, and few lines have any of them.
+SIX = r"\d(?:(?:[ ().\-/]|\xc2\xa0)*\d){5}"
+"""Six digits: in telephones, accounts, cards, most identities."""
+_AT = r"[A-Za-z0-9.%&'+_~\x80-\xff-]@[A-Za-z0-9\x80-\xff-]"
+_IBAN_BEGINS = r"[A-Za-z]{2}\d{2}(?:[ -]|\xc2\xa0)?[A-Za-z0-9]"
+_PASSPORT_SAID = r"(?i:passport|reisepass|passeport|pasaporte|passaporto|paspoort)"
+_ADDRESS = r"\d\.\d{1,3}\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:"
+
 
 def patterns(*, has_ip: bool = False) -> Sequence[Pattern]:
     """Return the patterns; those of addresses of computers, which are in every log, only if asked for."""
     identities = [
-        Pattern(regex=form, look=_Identity(check, re.compile(words, re.IGNORECASE)).look)
-        for form, check, words in TEXTS
+        Pattern(regex=form, look=_Identity(check, re.compile(words, re.IGNORECASE)).look, line=line or SIX)
+        for form, check, words, line in TEXTS
     ]
     return [
-        Pattern(regex=_DIGITS, look=_digits),
-        Pattern(regex=_EMAIL, look=_email),
-        Pattern(regex=_IBAN, look=_iban),
-        Pattern(regex=_PHONE, look=_phone),
-        Pattern(regex=_PHONE_SAID, look=_phone_said),
-        Pattern(regex=_PHONE_US, look=_phone_us),
-        Pattern(regex=_PASSPORT, look=_passport),
+        Pattern(regex=_DIGITS, look=_digits, line=SIX),
+        Pattern(regex=_EMAIL, look=_email, line=_AT),
+        Pattern(regex=_IBAN, look=_iban, line=_IBAN_BEGINS),
+        Pattern(regex=_PHONE, look=_phone, line=SIX),
+        Pattern(regex=_PHONE_SAID, look=_phone_said, line=SIX),
+        Pattern(regex=_PHONE_US, look=_phone_us, line=SIX),
+        Pattern(regex=_PASSPORT, look=_passport, line=_PASSPORT_SAID),
         *identities,
-        *([Pattern(regex=_IP, look=_ip)] if has_ip else []),
+        *([Pattern(regex=_IP, look=_ip, line=_ADDRESS)] if has_ip else []),
     ]
 
 
 def _digits(text: str, whole: Span, _: Span) -> Iterator[Found]:
     """Yield the cards and identities in a run of digits and separators."""
     groups = [each.span() for each in _GROUP.finditer(text, *whole)][:RUN_MAX]
+    if sum(end - start for start, end in groups) < _SIZE_MIN:  # a day, mostly
+        return
     if not groups or _is_inside_word(text, groups[0][0], groups[-1][1]):
         groups = groups[1:] if groups and _is_letter(text, groups[0][0] - 1) else groups
     at = 0
