@@ -310,14 +310,29 @@ async def test_the_answers_used_longest_ago_go_first(tmp_path):
     with open_models_file(tmp_path / "m.db", clock, key=b"k" * 32, answers_bytes_max=10_500) as file:
         for number in range(10):
             await file.keep(key(number), KEPT, until_us=1 << 60)
+            file.flush()
             clock.advance(100)
         assert await file.find(key(0)) == KEPT
         for number in range(10, 15):
             await file.keep(key(number), KEPT, until_us=1 << 60)
+            file.flush()
             clock.advance(100)
         found = [number for number in range(15) if await file.find(key(number)) is not None]
         assert found == [0, 6, 7, 8, 9, 10, 11, 12, 13, 14]
         assert size_of(tmp_path) <= 10_500
+
+
+async def test_an_answer_is_there_at_once_and_on_disk_when_the_file_is_closed(tmp_path):
+    clock = ManualClock()
+    with open_models_file(tmp_path / "m.db", clock, key=b"k" * 32, answers_bytes_max=10_500) as file:
+        await file.keep(key(1), KEPT, until_us=clock.now_us() + 10)
+        assert size_of(tmp_path) == 0
+        assert await file.find(key(1)) == KEPT
+        clock.advance(1)
+        assert await file.find(key(1)) is None
+        await file.keep(key(2), KEPT, until_us=1 << 60)
+    with open_models_file(tmp_path / "m.db", clock, key=b"k" * 32, answers_bytes_max=10_500) as file:
+        assert await file.find(key(2)) == KEPT
 
 
 async def test_a_large_answer_pushes_out_as_many_small_ones_as_it_takes(tmp_path):
@@ -325,11 +340,14 @@ async def test_a_large_answer_pushes_out_as_many_small_ones_as_it_takes(tmp_path
     with open_models_file(tmp_path / "m.db", clock, key=b"k" * 32, answers_bytes_max=200_000) as file:
         for number in range(190):
             await file.keep(key(number), KEPT, until_us=1 << 60)
+            file.flush()
         clock.advance(1)
         await file.keep(key(999), replace(KEPT, body=b"y" * 150_000), until_us=1 << 60)
+        file.flush()
         assert size_of(tmp_path) <= 200_000
         assert await file.find(key(999)) is not None
         await file.keep(key(1_000), replace(KEPT, body=b"z" * 200_001), until_us=1 << 60)
+        file.flush()
         assert await file.find(key(1_000)) is None
         assert await file.find(key(999)) is not None
 
@@ -345,6 +363,7 @@ async def test_an_answer_that_somebody_altered_or_another_key_sealed_is_not_ther
     clock, path = ManualClock(), tmp_path / "m.db"
     with open_models_file(path, clock, key=b"k" * 32, answers_bytes_max=1 << 20) as file:
         await file.keep(key(1), KEPT, until_us=1 << 60)
+        file.flush()
         with closing(apsw.Connection(str(path))) as db:
             ((value,),) = db.execute(f"select {column} from answer")
             raw = value.encode() if isinstance(value, str) else value

@@ -1,22 +1,28 @@
 """Calls that end in the same moment share a transaction, and nothing else."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
+import apsw
 import pytest
 
 from models_kit import Client, ask, chat, config_of, home_of, until
 from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.app import App
+from overwinter.gateway.answers import Kept
 from overwinter.gateway.budget import Budget, Hold, Line, Scope
+from overwinter.gateway.usage import Usage
 from overwinter.testing import ManualClock
 from provider import Mock, Rule
 
 pytestmark = pytest.mark.anyio
 
 BUDGET = Budget(scope=Scope(kind="agent", name="a"), window="ever", limit_nusd=1_000)
+KEPT = Kept(body=b"x", is_stream=False, usage=Usage(), cost_nusd=3, provider="p", model="m", request=b"r", made_us=1)
 
 
 async def held(file: ModelsFile, call: str) -> Line:
@@ -67,6 +73,33 @@ async def test_a_call_that_cannot_be_booked_keeps_no_other_hold(tmp_path: Path):
         (spent,) = await file.spent([BUDGET])
         assert (spent.spent_nusd, spent.held_nusd) == (7, 10)
         assert await settled(file, [ended(lines[1], 5)]) == {0: True}
+
+
+async def test_an_answer_that_cannot_be_kept_keeps_no_hold_and_no_other_answer(tmp_path: Path):
+    with open_models_file(tmp_path / "m.db", ManualClock(), key=bytes(32), answers_bytes_max=10_000) as file:
+        line = await held(file, "call")
+        await file.keep(b"a", KEPT, until_us=1 << 60)
+        await file.keep(b"b", KEPT, until_us=1 << 70)
+        assert await file.settle(ended(line, 3))
+        assert [await file.find(each) for each in (b"a", b"b")] == [KEPT, None]
+
+
+async def test_an_answer_and_the_end_of_its_call_are_on_disk_together(tmp_path: Path):
+    path = tmp_path / "m.db"
+    with open_models_file(path, ManualClock(), key=bytes(32), answers_bytes_max=10_000) as file:
+        line = await held(file, "call")
+        seen: list[tuple[int, int]] = []
+        with closing(apsw.Connection(str(path))) as other:
+
+            def look() -> None:
+                sql = "select (select count(*) from answer), (select count(*) from line where state = 'settled')"
+                seen.extend(other.execute(sql))
+
+            asyncio.get_running_loop().call_soon(look)
+            await file.keep(b"a", KEPT, until_us=1 << 60)
+            await file.settle(ended(line, 3))
+            look()
+        assert seen == [(0, 0), (1, 1)]
 
 
 @dataclass(slots=True)

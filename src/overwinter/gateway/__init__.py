@@ -450,7 +450,7 @@ class Gateway:
             return None
         kept = Kept(
             body=b"".join(job.record), is_stream=done.is_stream, usage=done.tap.used, cost_nusd=call.line.cost_nusd or 0,
-            provider=done.target.provider.name, model=done.target.model, request=request_digest(asked),
+            provider=done.target.provider.name, model=done.target.model, request=bytes.fromhex(call.line.digest),
             made_us=self._clock.now_us(),
         )  # fmt: skip
         if is_named and done.tap.is_whole:

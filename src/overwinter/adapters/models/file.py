@@ -35,6 +35,10 @@ LINES_MAX = 1_000
 """Lines in one page."""
 PAGE_MAX = 64
 """Answers looked at a time for what goes first."""
+PROCESSES = 4
+"""That may keep answers in one file, and together no more than there is room for."""
+_Answer = tuple[bytes, str, int, int]
+"""Sealed bytes, what is known of them, when they were kept, until when."""
 
 TABLES = """
 create table meta (format integer not null) strict;
@@ -108,7 +112,11 @@ def open_models_file(path: Path, clock: Clock, *, key: bytes, answers_bytes_max:
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=normal")
         _made(db, path)
-        yield ModelsFile(path, db, clock, key=key, answers_bytes_max=answers_bytes_max)
+        file = ModelsFile(path, db, clock, key=key, answers_bytes_max=answers_bytes_max)
+        try:
+            yield file
+        finally:
+            file.flush()
 
 
 def _made(db: apsw.Connection, path: Path) -> None:
@@ -133,6 +141,10 @@ class ModelsFile:
         self._cipher, self._answers_bytes_max = AESGCM(key), answers_bytes_max
         self._ending: list[tuple[Line, asyncio.Future[bool]]] = []
         """Calls to be settled in the next turn of the loop."""
+        self._keeping: dict[bytes, _Answer] = {}
+        """Answers to be kept then."""
+        self._room_bytes = 0
+        """Of answers that may be kept before it is looked at again how many there are."""
 
     # --- Money -------------------------------------------------------------------------------------------------------
 
@@ -172,34 +184,52 @@ class ModelsFile:
 
     async def settle(self, line: Line) -> bool:
         """Book what a call cost and let go of its hold. Calls that end in the same turn of the loop share a transaction."""
-        loop = asyncio.get_running_loop()
-        booked: asyncio.Future[bool] = loop.create_future()
-        if not self._ending:
-            loop.call_soon(self._settle_all)
+        booked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._write_soon()
         self._ending.append((line, booked))
         return await booked
 
-    def _settle_all(self) -> None:
-        """Book the calls that have ended; if their transaction fails, each by itself: one must not keep the others' holds."""
+    def flush(self) -> None:
+        """Write what waits for the next turn of the loop."""
+        if self._ending or self._keeping:
+            self._write()
+
+    def _write_soon(self) -> None:
+        if not self._ending and not self._keeping:
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def _write(self) -> None:
+        """Book the calls that have ended, and keep answers; if their transaction fails, each by itself.
+
+        One must not keep the others' holds. An answer that cannot be kept is asked for again some day.
+        """
         ending, self._ending = self._ending, []
+        keeping, self._keeping = self._keeping, {}
         try:
-            found = self._settled([line for line, _ in ending])
+            found = self._settled([line for line, _ in ending], list(keeping.items()))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever waits, not for the loop
-            if len(ending) == 1:
-                _tell_of(ending[0][1], error)
+            if len(ending) + len(keeping) > 1:
+                for each in ending:
+                    self._ending = [each]
+                    self._write()
+                for key, answer in keeping.items():
+                    self._keeping = {key: answer}
+                    self._write()
                 return
-            for each in ending:
-                self._ending = [each]
-                self._settle_all()
+            for _, booked in ending:
+                _tell_of(booked, error)
             return
         for (_, booked), is_first in zip(ending, found, strict=True):
             if not booked.done():
                 booked.set_result(is_first)
 
-    def _settled(self, lines: Sequence[Line]) -> Sequence[bool]:
-        """Book calls in one transaction; return of each whether nobody had booked it before."""
+    def _settled(self, lines: Sequence[Line], answers: "Sequence[tuple[bytes, _Answer]]") -> Sequence[bool]:
+        """Book calls and keep answers in one transaction; return of each call whether nobody had booked it before."""
         with self._transaction() as db:
-            return [_settle(db, each) for each in lines]
+            found = [_settle(db, each) for each in lines]
+            if answers:
+                self._kept(db, answers)
+            return found
 
     async def wait(self, line: Line) -> None:
         """Write down of a held call that its answer goes on: its status, by whom it is made and under which name."""
@@ -341,9 +371,9 @@ class ModelsFile:
         """Return a kept answer that has not expired."""
         now_us = self._clock.now_us()
         with guarded(self._path):
-            found = list(
-                self._db.execute("select body, about, used from answer where key = ? and until > ?", (key, now_us))
-            )
+            sql = "select body, about, used from answer where key = ? and until > ?"
+            waiting = self._keeping.get(key)
+            found = [waiting[:3]] if waiting and waiting[3] > now_us else list(self._db.execute(sql, (key, now_us)))
             if not found:
                 return None
             body, about, used = found[0]
@@ -358,7 +388,10 @@ class ModelsFile:
         return Kept(body=opened, usage=usage, request=request, **told)
 
     async def keep(self, key: bytes, kept: Kept, *, until_us: int) -> None:
-        """Keep an answer; the ones used longest ago go first where there is no room."""
+        """Keep an answer; the ones used longest ago go first where there is no room.
+
+        It is found from now on, and on disk once the call that brought it is settled: both are one transaction.
+        """
         about = json.dumps({
             "is_stream": kept.is_stream, "usage": _usage_text(kept.usage), "cost_nusd": kept.cost_nusd, "provider": kept.provider,
             "model": kept.model, "request": kept.request.hex(), "made_us": kept.made_us,
@@ -367,22 +400,26 @@ class ModelsFile:
         body = nonce + self._cipher.encrypt(nonce, kept.body, key + about.encode())
         if len(body) > self._answers_bytes_max:
             return
-        now_us = self._clock.now_us()
-        with self._transaction() as db:
-            db.execute(
-                "insert or replace into answer values (?, ?, ?, ?, ?, ?)",
-                (key, body, about, len(body), now_us, until_us),
-            )
-            db.execute("delete from answer where until <= ?", (now_us,))
-            ((size,),) = db.execute("select total(size) from answer")
-            while size > self._answers_bytes_max:
-                for old, old_size in list(
-                    db.execute("select key, size from answer order by used limit ?", (PAGE_MAX,))
-                ):
-                    if size <= self._answers_bytes_max:
-                        break
-                    db.execute("delete from answer where key = ?", (old,))
-                    size -= old_size
+        self._write_soon()
+        self._keeping[key] = (body, about, self._clock.now_us(), until_us)
+
+    def _kept(self, db: apsw.Connection, answers: "Sequence[tuple[bytes, _Answer]]") -> None:
+        """Keep answers; without adding up all there are each time, which takes the longer the more there are."""
+        for key, (body, about, now_us, until_us) in answers:
+            row = (key, body, about, len(body), now_us, until_us)
+            db.execute("insert or replace into answer values (?, ?, ?, ?, ?, ?)", row)
+            self._room_bytes -= len(body)
+        db.execute("delete from answer where until <= ?", (self._clock.now_us(),))
+        if self._room_bytes >= 0:
+            return
+        ((size,),) = db.execute("select total(size) from answer")
+        while size > self._answers_bytes_max:
+            for old, old_size in list(db.execute("select key, size from answer order by used limit ?", (PAGE_MAX,))):
+                if size <= self._answers_bytes_max:
+                    break
+                db.execute("delete from answer where key = ?", (old,))
+                size -= old_size
+        self._room_bytes = (self._answers_bytes_max - int(size)) // PROCESSES
 
     async def known(self, frame: bytes, limit: int) -> Sequence[Known]:
         """Return the newest questions of a frame."""
