@@ -178,6 +178,14 @@ class Models:
         caller = replace(caller, budgets=(*caller.budgets, *await self.purses(call.run_id)))
         return await self.gateway.answer(asked, caller, sink)
 
+    def new_name(self) -> str:
+        """Return a name for a call that its client gives none.
+
+        It begins with the moment: calls that go on at the same time share a few pages of the ledger, where names at random
+        would each have their own, written twice.
+        """
+        return f"h:{self._clock.now_us() // 1_000:011x}{secrets.token_hex(10)}"
+
     def caller(self, agent: str, wish: Wish, *, run_id: str = "") -> Caller:
         """Return who asks, with the budgets that the call falls under."""
         declared, settings = self._config.agents.get(agent, Agent()), self._config.gateway

@@ -15,9 +15,8 @@ Raw ASGI, for a call costs a third of what it would behind a router. Everything 
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -104,7 +103,7 @@ class ModelsDoor:
             agent, token = self._agent(scope, headers)
             body = await _body(receive, headers)
             place = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
-            wish = _wish(headers, token)
+            wish = _wish(headers, token, self._app.models.new_name)
             asked = dialect.read(scope["method"], place, _sent_on(headers, wish), body)
             is_aborted = _is_aborted(headers, self._app.config.gateway.on_disconnect)
         except ModelRefused as error:
@@ -309,19 +308,15 @@ async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _wish(headers: Mapping[str, str], token: Token | None) -> Wish:
-    """Return what a client's headers ask for.
+def _wish(headers: Mapping[str, str], token: Token | None, new_name: Callable[[], str]) -> Wish:
+    """Return what a client's headers ask for; a call that they give no name to gets a new one.
 
     Raises:
         ModelRefused: one of them says what nobody knows.
     """
     who = token.id if token is not None else "local"
     named = headers.get(KEY, "")
-    call = (
-        f"{who}:{hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
-        if named
-        else f"h:{os.urandom(12).hex()}"
-    )
+    call = f"{who}:{hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}" if named else new_name()
     cache = headers.get(f"{OURS}cache", "")
     age = re.fullmatch(r"max-age=(\d{1,9})", cache)
     if cache not in ("", "use", "similar", "none") and age is None:
