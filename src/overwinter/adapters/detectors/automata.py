@@ -45,9 +45,15 @@ class Regex:
 
     def within(self, text: bytes, start: int = 0, end: int | None = None) -> Iterator[Sequence[Span]]:
         """Yield the same of a part of a text; what stands before the part and behind it is seen by borders of words."""
-        while (spans := self.first(text, start, end)) is not None:
+        until = len(text) if end is None or end > len(text) else end
+        match = self._match
+        while start <= until:
+            spans: Sequence[Span] = match(_UNANCHORED, text, start, until)
+            begin, after = spans[0]
+            if begin < 0:
+                return
             yield spans
-            start = max(spans[0][1], start + 1)
+            start = after if after > start else start + 1
 
     def first(self, text: bytes, start: int = 0, end: int | None = None) -> Sequence[Span] | None:
         """Return the first of them."""

@@ -130,10 +130,7 @@ class _Keywords:
         """Return the numbers of the patterns of which a word is there, and where."""
         found: dict[int, list[int]] = {}
         start = 0
-        while self._any is not None:
-            spans = self._any.first(joined, start)
-            if spans is None:
-                break
+        while self._any is not None and (spans := self._any.first(joined, start)) is not None:
             begin, end = spans[0]
             for number in self._patterns[joined[begin:end].lower()]:
                 found.setdefault(number, []).append(begin)
@@ -143,7 +140,7 @@ class _Keywords:
 
 def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
     """Return parts in one text, and where each begins."""
-    return SEPARATOR.join(parts), list(accumulate((len(each) + len(SEPARATOR) for each in parts), initial=0))
+    return SEPARATOR.join(parts), list(accumulate([len(each) + len(SEPARATOR) for each in parts], initial=0))
 
 
 def _lines(line: Regex, joined: bytes, begins: Sequence[int]) -> Iterator[tuple[int, int, int]]:
@@ -190,9 +187,15 @@ def _near(regex: Regex, needles: Iterable[Sequence[Span]], raw: bytes, reach: in
 
 def _looked(pattern: Pattern, matches: Iterable[Sequence[Span]], text: str, raw: bytes) -> Iterator[Found]:
     is_ascii = len(text) == len(raw)
-    for whole, *groups in matches:
-        inner = next((span for span in groups if span[0] >= 0), whole)
-        yield from pattern.look(text, *((whole, inner) if is_ascii else (_chars(raw, whole), _chars(raw, inner))))
+    for spans in matches:
+        whole = inner = spans[0]
+        for span in spans[1:]:
+            if span[0] >= 0:
+                inner = span
+                break
+        if not is_ascii:
+            whole, inner = _chars(raw, whole), _chars(raw, inner)
+        yield from pattern.look(text, whole, inner)
 
 
 def _chars(raw: bytes, span: Span) -> Span:

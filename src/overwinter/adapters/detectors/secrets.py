@@ -182,7 +182,7 @@ def _in_hcl(allowed: _Allowed, entropy: float, text: str, whole: Span, inner: Sp
 
 def _published(allowed: _Allowed, entropy: float, text: str, whole: Span, inner: Span) -> Iterable[Found]:
     secret = text[inner[0] : inner[1]]
-    if allowed.has(text, whole, secret) or (entropy and entropy_bits(secret) <= entropy):
+    if (entropy and entropy_bits(secret) <= entropy) or allowed.has(text, whole, secret):
         return ()
     return (Found(inner[0], inner[1], KIND),)
 
@@ -205,4 +205,4 @@ def _own(name: str, regex: str, sought: str) -> Pattern:
 def entropy_bits(text: str) -> float:
     """Return Shannon's entropy of a text's letters, in bits a letter."""
     size = len(text)
-    return -sum(count / size * math.log2(count / size) for count in Counter(text).values()) if size else 0.0
+    return -sum([count / size * math.log2(count / size) for count in Counter(text).values()]) if size else 0.0
