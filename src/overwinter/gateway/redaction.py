@@ -328,7 +328,8 @@ def _inside(leaf: Leaf, found: Iterable[Found], shift: int) -> Sequence[Found]:
         for each in found
         if each.end > shift and each.start - shift < end
     ]
-    own += [Found(each.start(), each.end(), LITERAL) for each in LOOKS_LIKE.finditer(leaf.text)]
+    if "OW_" in leaf.text:
+        own += [Found(each.start(), each.end(), LITERAL) for each in LOOKS_LIKE.finditer(leaf.text)]
     return tuple(each for each in own if each.start < each.end)
 
 

@@ -28,6 +28,8 @@ CONTEXT_CHARS_MAX = 48
 """Before a number, in which the word that explains it is looked for."""
 GROUPS_MAX = 8
 """Of digits, in one number: a French identity has seven."""
+COLONS = 7
+"""In an address of IPv6 that is written out."""
 RUN_MAX = 400
 """Groups of one run that are looked at: a table of numbers is a run."""
 
@@ -214,8 +216,11 @@ class _Identity:
 
 def _ip(text: str, whole: Span, _: Span) -> Iterator[Found]:
     start, end = whole
+    written = text[start:end]
+    if ":" in written and "::" not in written and written.count(":") != COLONS:  # a time of day, mostly
+        return
     try:
-        address = ipaddress.ip_address(text[start:end])
+        address = ipaddress.ip_address(written)
     except ValueError:
         return
     if not (address.is_loopback or address.is_unspecified) and not _is_inside_word(text, start, end):

@@ -205,4 +205,5 @@ def _own(name: str, regex: str, sought: str) -> Pattern:
 def entropy_bits(text: str) -> float:
     """Return Shannon's entropy of a text's letters, in bits a letter."""
     size = len(text)
-    return -sum([count / size * math.log2(count / size) for count in Counter(text).values()]) if size else 0.0
+    # The sum of -p log p, with the size taken out of it: a letter that is there once adds nothing, and most are.
+    return math.log2(size) - sum([n * math.log2(n) for n in Counter(text).values() if n > 1]) / size if size else 0.0
