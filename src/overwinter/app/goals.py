@@ -44,6 +44,7 @@ class _Talk:
     """A conversation up to a place in its run's journal."""
 
     position: int = 0
+    agent: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     functions: Mapping[int, str] = field(default_factory=dict[int, str])
     """Of the calls that have no answer yet, by index."""
@@ -70,7 +71,7 @@ class Goals:
             return Raised(
                 kind="RuntimeError", message=f"{REPLY}: this run has no goal to speak of: tools.think asks a model"
             )
-        earlier = await self._earlier(talk)
+        earlier = await self._earlier(talk, call.agent)
         system = talk.system or self._system(call.agent)
         prompt = await self._prompt(call, talk, is_first=not earlier)
         most = call.arguments.get("max_tokens", OUTPUT_TOKENS_MAX)
@@ -119,14 +120,16 @@ class Goals:
         self._talks[run_id] = talk
         return talk
 
-    async def _earlier(self, talk: _Talk) -> list[Exchange]:
-        """Return what was said at the goals before this one."""
+    async def _earlier(self, talk: _Talk, agent: str) -> list[Exchange]:
+        """Return what was said at the goals before this one: a program may name any run, so only those of its own agent."""
         found: list[Exchange] = []
         for _ in range(GENERATIONS_MAX):
             before = talk.inputs.get("after")
             if not isinstance(before, str):
                 break
             talk = await self._talk(before)
+            if talk.agent != agent:
+                break
             found = [*talk.exchanges, *found]
         return found
 
@@ -136,11 +139,11 @@ class Goals:
         if not talk.exchanges:
             texts = [brain.goal_of(talk.inputs["goal"], is_first=is_first)]
         else:
-            texts = [await self._observed(attempted)] if attempted else []
+            texts = [await self._observed(attempted, call.agent)] if attempted else []
         return "\n".join([*texts, *([brain.heard(heard)] if heard else [])]) or "Go on."
 
-    async def _observed(self, attempted: Mapping[str, Any]) -> str:
-        """Return what came of a program, as the model is told it."""
+    async def _observed(self, attempted: Mapping[str, Any], agent: str) -> str:
+        """Return what came of a program of an agent, as the model is told it."""
         match attempted.get("status"):
             case "refused":
                 return str(attempted.get("why"))
@@ -150,7 +153,9 @@ class Goals:
                 return "You said nothing. Reply with a program in a ```python block, or with your answer."
             case _:
                 run = await self._store.run(str(attempted.get("run")))
-                return "Nothing is known of that program any more." if run is None else await self._came_of(run)
+                if run is None or run.agent != agent:
+                    return "Nothing is known of that program any more."
+                return await self._came_of(run)
 
     async def _came_of(self, run: RunRecord) -> str:
         printed = str(await self._parts.handles.read(f"{run.run_id}:out"))
@@ -185,7 +190,11 @@ class Goals:
     async def _cost(self, call: Call) -> int:
         """Return what the model calls of the program before cost, which the loop counts with this one."""
         run_id = _table(call.arguments.get("attempted")).get("run")
-        lines = self._models.lines(limit=1_000, wanted={"run": run_id}) if isinstance(run_id, str) else ()
+        lines = (
+            self._models.lines(limit=1_000, wanted={"run": run_id, "agent": call.agent})
+            if isinstance(run_id, str)
+            else ()
+        )
         return sum(line.cost_nusd or 0 for line in lines)
 
 
@@ -196,11 +205,12 @@ def _table(value: Value) -> Mapping[str, Any]:
 def _followed(run_id: str, talk: _Talk, events: Sequence[Event]) -> _Talk:
     """Return a conversation with what more of its run's journal says."""
     functions, exchanges, inputs, system = dict(talk.functions), list(talk.exchanges), talk.inputs, talk.system
+    agent = talk.agent
     for event in events:
         body = event.body
         match event.kind:
             case "created":
-                inputs = body["inputs"]
+                inputs, agent = body["inputs"], body["agent"]
             case "called":
                 functions[body["index"]] = body["function"]
             case "answered":
@@ -212,6 +222,6 @@ def _followed(run_id: str, talk: _Talk, events: Sequence[Event]) -> _Talk:
             case _:
                 pass
     return replace(
-        talk, position=events[-1].position + 1, inputs=inputs, functions=functions, exchanges=tuple(exchanges),
+        talk, position=events[-1].position + 1, agent=agent, inputs=inputs, functions=functions, exchanges=tuple(exchanges),
         system=system,
     )  # fmt: skip

@@ -1,0 +1,56 @@
+"""What a program, or a model, may not get by way of the agent loop."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kit import opened
+from models_kit import MODEL, config_of
+from overwinter.config import Agent
+from overwinter.events import Status
+from overwinter.testing import OWNER, ScriptedModel, finish
+
+pytestmark = pytest.mark.anyio
+NOWHERE = "http://127.0.0.1:9"
+
+
+def says(program: str) -> str:
+    return f"I look.\n```python\n{program}\n```\n"
+
+
+def home(project, script, **settings: Any):
+    model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
+    return opened(project, config=config_of(NOWHERE, **settings), models=model)
+
+
+def two(project, script):
+    """Return a home with two agents that may do the same, neither above the other."""
+    model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
+    config = config_of(NOWHERE)
+    agents = {name: Agent(owner=OWNER, tools=("*",), models=("*",)) for name in ("default", "thief")}
+    return opened(project, config=replace(config, agents=agents), models=model)
+
+
+@pytest.mark.claim("L4.own")
+async def test_a_conversation_is_told_nothing_of_another_agents_program(project):
+    program = 'await tools.reply()\n(await tools.reply(attempted={"run": run, "status": "finished"}))["prompt"]'
+    async with two(project, lambda _: "ok") as app:
+        victim = await finish(app, await app.start("print('hidden')\n'secret'"))
+        inputs: dict[str, Any] = {"goal": "steal", "model": MODEL, "run": victim.run_id}
+        thief = await finish(app, await app.start(program, agent="thief", inputs=inputs))
+        own = await finish(app, await app.start(program, inputs=inputs))
+    assert thief.result == "Nothing is known of that program any more."
+    assert "secret" in own.result
+
+
+@pytest.mark.claim("L4.own")
+async def test_a_conversation_does_not_go_on_from_another_agents(project):
+    model = ScriptedModel(["the code is 1234", "ok"])
+    async with two(project, model) as app:
+        victim = await app.start(goal="say the code")
+        await finish(app, victim)
+        inputs: dict[str, Any] = {"goal": "steal", "model": MODEL, "after": victim}
+        run = await finish(app, await app.start("await tools.reply()", agent="thief", inputs=inputs))
+    assert run.status is Status.FINISHED
+    assert "1234" not in str(model.heard[1].body)
