@@ -1,7 +1,8 @@
 """Runs that programs begin: whose call the end of a run answers, and with what.
 
 A child run acts under its parent's agent, or under one below it, so it can do nothing that its parent cannot. It lives no longer
-than the call that began it: when that is closed, or its parent ends, it is cancelled.
+than the call that began it: when that is closed, or its parent ends, it is cancelled. It is never quarantined: where another run
+would be, it fails, and its parent is told.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from overwinter.events import Answer, Event, Raised, Returned, Status
 from overwinter.values import Value
 
-__all__ = ["ATTEMPT", "CHILDREN_MAX", "DEPTH_MAX", "SPAWN", "SPAWNS", "Origin", "answer", "cut_off"]
+__all__ = ["ATTEMPT", "CHILDREN_MAX", "DEPTH_MAX", "SPAWN", "SPAWNS", "Origin", "answer", "cut_off", "given_up"]
 
 SPAWN, ATTEMPT = "tools.spawn", "tools.attempt"
 SPAWNS = frozenset({SPAWN, ATTEMPT})
@@ -58,3 +59,8 @@ def answer(function: str, run_id: str, status: Status, ended: Value, beside: Map
 def cut_off(parent: str) -> Event:
     """Return the end of a run whose parent waits for it no more."""
     return Event(kind="cancelled", body={"by": f"run {parent}", "reason": "nothing waits for it any more"})
+
+
+def given_up(quarantined: Event) -> Event:
+    """Return the end of a child run where another one would be quarantined: its parent is told, and decides what becomes of it."""
+    return Event(kind="failed", body={**quarantined.body, "line": 0, "traceback": ""})

@@ -33,7 +33,7 @@ Rules that every store keeps:
    their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
 11. *The end of a child run answers the call that began it*, in the commit that ends it, whatever ended it; one call begins one run,
    however often it is made, and waits for it from the commit on that makes it (its `began` event). In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
-   and what it began.
+   and what it began. A child is not quarantined: it fails instead, for a call waits for it.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
 """
@@ -407,7 +407,7 @@ class Store(Protocol):
         ...
 
     async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
-        """Count a failed turn: the run waits until `not_before_us`; if final it is quarantined. False: fenced or ended."""
+        """Count a failed turn: the run waits until `not_before_us`; if final it is quarantined, a child fails. False: fenced or ended."""
         ...
 
     async def release(self, run_id: str, event: Event, *, dedup: str | None = None) -> bool:

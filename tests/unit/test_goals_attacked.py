@@ -7,8 +7,12 @@ import pytest
 
 from kit import opened
 from models_kit import MODEL, config_of
+from overwinter.adapters.sqlite.schema import connect
 from overwinter.config import Agent
+from overwinter.errors import Conflict
 from overwinter.events import Status
+from overwinter.ids import to_bytes
+from overwinter.store import Page
 from overwinter.testing import OWNER, ScriptedModel, finish
 
 pytestmark = pytest.mark.anyio
@@ -54,3 +58,30 @@ async def test_a_conversation_does_not_go_on_from_another_agents(project):
         run = await finish(app, await app.start("await tools.reply()", agent="thief", inputs=inputs))
     assert run.status is Status.FINISHED
     assert "1234" not in str(model.heard[1].body)
+
+
+# --- What becomes of a parent -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.claim("L1.family")
+async def test_a_child_that_would_be_quarantined_fails_and_its_parent_is_told(project):
+    async with opened(project) as app:
+        first = await finish(app, await app.start("a = 1", keeps=True))
+        db = connect(project / ".overwinter" / "store.db", is_writer=True)
+        db.execute(
+            "update snapshot set body = ? where n = (select n from run where id = ?)",
+            (b"x" * 200, to_bytes(first.run_id)),
+        )
+        db.close()
+        source = "await tools.attempt('a', after=first)"
+        parent = await finish(app, await app.start(source, inputs={"first": first.run_id}))
+        (child,) = [each for each in await app.runs(Page()) if each.parent == parent.run_id]
+        kinds = [event.kind async for event in app.events(child.run_id)]
+        assert parent.result == {"run": child.run_id, "status": "failed", "is_kept": False, "messages": 0}
+        assert (child.status, child.result["kind"], kinds[-2:]) == (
+            Status.FAILED,
+            "SnapshotRefused",
+            ["quarantined", "failed"],
+        )
+        with pytest.raises(Conflict):
+            await app.release(child.run_id, by="somebody")

@@ -15,7 +15,7 @@ from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, Origin
 from overwinter.store import NewRun
 
-__all__ = ["Concerned", "child", "cut", "descendants", "ended", "put", "refused", "told"]
+__all__ = ["Concerned", "child", "cut", "descendants", "ended", "given_up", "put", "refused", "told"]
 
 T = TypeVar("T")
 _OPEN = f"({Status.LIVE}, {Status.QUARANTINED})"
@@ -129,6 +129,17 @@ def ended(  # noqa: PLR0913, PLR0917 - what a run ended with
         entries = audited.facts(parent, parent_id, (event,), function=function)
         found.append(Concerned(run_id=parent_id, is_woken=True, audited=entries))
     return found
+
+
+def given_up(  # noqa: PLR0913, PLR0917 - what a run stumbled over
+    db: apsw.Connection, row: rows.RunRow, run_id: str, event: Event, now: int, ids: Ids
+) -> list[Concerned]:
+    """End a child run whose turns keep failing: quarantined it would hold the call that began it for ever."""
+    last = lineage.given_up(event)
+    rows.append_to(db, row, row.epoch, now, (event, last))
+    result = values.encode(dict(last.body))
+    rows.close_run(db, row.n, Status.FAILED, result, now)
+    return ended(db, row, run_id, Status.FAILED, result, now, ids)
 
 
 def cut(db: apsw.Connection, n: int, run_id: str, positions: Collection[int] | None, now: int) -> Iterator[Concerned]:

@@ -251,21 +251,21 @@ class SqliteStore:
         return await self._writer.submit(act, can_wait=can_wait, is_short=batch.is_short)
 
     async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
-        """Count a failed turn; if final, quarantine the run."""
+        """Count a failed turn; if final, quarantine the run, or end it if a call waits for it."""
 
         def act(db: apsw.Connection) -> Wrote[bool]:
             now = self._clock.now_us()
             row = rows.run_row(db, run_id)
             if row is None or row.status is not Status.LIVE or not row.is_held(lease.epoch):
                 return Wrote(result=False)
-            status = Status.QUARANTINED if is_final else Status.LIVE
-            result = values.encode(dict(event.body)) if is_final else None
-            db.execute(
-                "update run set failures = failures + 1, not_before = ?, status = ?, result = ?, changed = ? where n = ?",
-                (not_before_us, status, result, now, row.n),
-            )
+            wrote = Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
+            if is_final and row.is_child:
+                return family.told(wrote, family.given_up(db, row, run_id, event, now, self._ids))
+            sql = "update run set failures = failures + 1, not_before = ?, status = ?, result = ?, changed = ? where n = ?"
+            status = (Status.QUARANTINED, values.encode(dict(event.body))) if is_final else (Status.LIVE, None)
+            db.execute(sql, (not_before_us, *status, now, row.n))
             rows.append_to(db, row, lease.epoch, now, (event,))
-            return Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
+            return wrote
 
         return await self._writer.submit(act)
 
