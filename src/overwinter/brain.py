@@ -22,7 +22,7 @@ from overwinter.values import Value
 
 __all__ = [
     "LOOP", "REFUSALS_MAX", "RULES", "SIGNATURES_MAX", "STEPS_MAX", "WINDOW_CHARACTERS", "Exchange", "conversation", "failed", "finished", "goal_of",
-    "heard", "instructions", "program_in",
+    "heard", "instructions", "is_unclosed", "program_in",
 ]  # fmt: skip
 
 STEPS_MAX = 50
@@ -36,7 +36,7 @@ DROPPED_MIN = 200
 """What is shorter stays: its handle would take as much room."""
 DEEDS_MAX = 20
 """Calls that had happened, told of a program that failed."""
-_FENCE = re.compile(r"^```(?:python|py)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+_OPENING = re.compile(r"```(?:python3?|py)[ \t]*", re.IGNORECASE)
 
 LOOP = """\
 # The agent loop. It is a program like any other: saved at each await, decided, budgeted and logged like any other.
@@ -174,10 +174,35 @@ def _shown(exchange: Exchange) -> tuple[str, str]:
 
 
 def program_in(text: str) -> str | None:
-    """Return the program in what a model said; of several blocks all, one after another. None: there is none."""
-    found = _FENCE.findall(text.replace("\r\n", "\n"))
-    program = "\n".join(block.rstrip("\n") for block in found) + "\n"
-    return program if program.strip() else None
+    """Return the program in what a model said; of several blocks all, one after another. None: there is none.
+
+    A reply that ends inside a block has none: what stands there may be half of what was meant.
+    """
+    blocks, is_open = _blocks(text)
+    program = "\n".join(block.rstrip("\n") for block in blocks) + "\n"
+    return program if program.strip() and not is_open else None
+
+
+def is_unclosed(text: str) -> bool:
+    """Return whether what a model said ends inside a block."""
+    return _blocks(text)[1]
+
+
+def _blocks(text: str) -> tuple[list[str], bool]:
+    """Return the blocks of a reply, and whether it ends inside one.
+
+    Line by line: an expression that looks for the end from each beginning takes minutes for a megabyte of beginnings.
+    """
+    blocks, block = list[str](), None
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if block is None:
+            block = list[str]() if _OPENING.fullmatch(line) else None
+        elif line.rstrip(" \t") == "```":
+            blocks.append("\n".join(block))
+            block = None
+        else:
+            block.append(line)
+    return blocks, block is not None
 
 
 def finished(run_id: str, value: Value, printed: str) -> str:

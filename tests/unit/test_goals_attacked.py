@@ -7,6 +7,7 @@ import pytest
 
 from kit import opened
 from models_kit import MODEL, config_of
+from overwinter import brain
 from overwinter.adapters.sqlite.schema import connect
 from overwinter.config import Agent
 from overwinter.errors import Conflict
@@ -85,3 +86,43 @@ async def test_a_child_that_would_be_quarantined_fails_and_its_parent_is_told(pr
         )
         with pytest.raises(Conflict):
             await app.release(child.run_id, by="somebody")
+
+
+# --- What a model may say --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("```python\n1\n```", "1\n"),
+        ("```py  \r\n1\r\n```\t\r\n", "1\n"),
+        ("```Python3\n1\n```", "1\n"),
+        ("```python\n1\n```\nand\n```python\n2\n\n```\n", "1\n2\n"),
+        ("```python\nx = '''\n```python\n'''\n```", "x = '''\n```python\n'''\n"),
+        ("```python\n```", None),
+        ("```\n1\n```", None),
+        ("``` python\n1\n```", None),
+        ("  ```python\n1\n```", None),
+        ("```python\u2028" + "1\n```", None),
+        ("```python\n1\n```\n```python\n2", None),
+        ("```python\n1\n``` # no end", None),
+    ],
+)
+def test_a_program_is_what_stands_in_closed_blocks(text, program):
+    assert brain.program_in(text) == program
+
+
+@pytest.mark.claim("L2.limits")
+def test_a_megabyte_of_beginnings_is_read_in_one_pass():
+    assert brain.program_in("```python\n" * 100_000) is None
+    assert brain.is_unclosed("```python\n" * 100_000)
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_reply_that_ends_inside_a_block_is_no_answer_and_nothing_of_it_runs(project, ledger):
+    model = ScriptedModel(["I pay.\n```python\nawait shop.pay(cents=1)\n", "done"])
+    async with home(project, model) as app:
+        run = await finish(app, await app.start(goal="pay"))
+    assert run.result["answer"] == "done"
+    assert "nothing of it ran" in model.heard[1].text
+    assert not ledger.exists() or not ledger.read_text()

@@ -82,9 +82,10 @@ class Goals:
         said = await self._models.thinker.converse(call, conversation)
         if isinstance(said, Raised):
             return said
-        program = None if said.is_cut else brain.program_in(said.text)
+        is_cut = said.is_cut or brain.is_unclosed(said.text)
+        program = None if is_cut else brain.program_in(said.text)
         value: dict[str, Value] = {
-            "prompt": prompt, "text": said.text, "program": program, "is_cut": said.is_cut,
+            "prompt": prompt, "text": said.text, "program": program, "is_cut": is_cut,
             "cost_nusd": said.cost_nusd + await self._cost(call),
         }  # fmt: skip
         return Returned(value=value if talk.system else {**value, "system": system})
@@ -148,7 +149,7 @@ class Goals:
             case "refused":
                 return str(attempted.get("why"))
             case "cut":
-                return "Your reply was cut at its length limit, so nothing of it ran. Write a shorter program."
+                return "Your reply ended inside a block, or at its length limit, so nothing of it ran. Write a shorter program, and close its block."
             case "silent":
                 return "You said nothing. Reply with a program in a ```python block, or with your answer."
             case _:
