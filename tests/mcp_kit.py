@@ -28,8 +28,12 @@ async def put(
     left: anyio.Event | None = None,
     token: Token | None = None,
     door: McpDoor | None = None,
+    answers: list[tuple[int, Any]] | None = None,
 ) -> tuple[int, Any]:
-    """Put a message, with a token or at the home's own socket; the client stays until `left` is set. A stream is a list."""
+    """Put a message, with a token or at the home's own socket; the client stays until `left` is set. A stream is a list.
+
+    Into `answers` goes what was sent, also where the door raises afterwards.
+    """
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent: list[Any] = []
     messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
@@ -48,7 +52,15 @@ async def put(
     scope: dict[str, Any] = {"type": "http", "method": method, "path": "/mcp", "headers": rows, "query_string": b""}
     if token is not None:
         scope[CALLER] = token
-    await (door or McpDoor(nothing, app, is_remote=token is not None))(scope, receive, send)
+    try:
+        await (door or McpDoor(nothing, app, is_remote=token is not None))(scope, receive, send)
+    finally:
+        if answers is not None:
+            answers.append(_read(sent))
+    return _read(sent)
+
+
+def _read(sent: list[Any]) -> tuple[int, Any]:
     answer = b"".join(message.get("body", b"") for message in sent)
     if (b"content-type", b"text/event-stream") in sent[0]["headers"]:
         lines = [line for line in answer.decode().split("\n") if line.startswith("data: ")]

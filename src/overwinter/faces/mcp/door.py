@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overwinter.app import App
 from overwinter.errors import Denied, OverwinterError, UsageError
+from overwinter.faces import wire
 from overwinter.faces.bodies import KEY_LENGTH_MAX
 from overwinter.faces.callers import actor_of
 from overwinter.faces.mcp import elicitation, protocol, tasks, verbs
@@ -94,8 +95,13 @@ class McpDoor:
         try:
             status, body = await self._answer(asked, scope, headers, under)
         except Fault as error:
-            error.id = asked.id
-            status, body = error.status if asked.is_present else 200, protocol.fault(error)
+            status, body = _refusal(asked, error)
+        except OverwinterError as error:
+            status, body = _refusal(asked, Fault(-32603, str(error), status=wire.status_of(error)))
+        except Exception as error:
+            message = f"{asked.method[:100]}: {type(error).__name__}: this is a bug; the server's log has its place"
+            await under.answer.end(*_refusal(asked, Fault(-32603, message, status=500)))
+            raise
         await under.answer.end(status, body)
 
     async def _answer(
@@ -198,7 +204,7 @@ class McpDoor:
     async def _done(self, asked: Asked, work: Callable[[], Awaitable[verbs.Told]], under: _Under) -> verbs.Told | None:
         """Do what a call asks for; None: its client left meanwhile."""
         told: verbs.Told | None = None
-        misused = ""
+        failure: Exception | None = None
         async with anyio.create_task_group() as group:
             if asked.is_present:
                 group.start_soon(self._watch, under)
@@ -207,11 +213,13 @@ class McpDoor:
             with under.scope:
                 try:
                     told = await work()
-                except UsageError as error:
-                    misused = str(error)
+                except Exception as error:  # noqa: BLE001 - raised below as itself, not in the task group's wrapping
+                    failure = error
             group.cancel_scope.cancel()
-        if misused:
-            raise Fault(-32602, misused)
+        if isinstance(failure, UsageError):
+            raise Fault(-32602, str(failure)) from failure
+        if failure is not None:
+            raise failure
         return told
 
     async def _watch(self, under: _Under) -> None:
@@ -220,7 +228,7 @@ class McpDoor:
             pass
         under.scope.cancel()
         if under.run_id is not None:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(OverwinterError):  # nobody is left to be told
                 await self._app.cancel(under.run_id, by="its client", reason="it left before it was told the run's id")
 
     async def _tell(self, token: str | int, under: _Under) -> None:
@@ -258,6 +266,12 @@ class McpDoor:
         if agent not in self._app.config.agents:
             raise Denied(f"there is no agent {agent!r} in overwinter.toml")
         return agent
+
+
+def _refusal(asked: Asked, error: Fault) -> tuple[int, dict[str, Any]]:
+    """Return the status and body of a refused request; before 2026-07-28 a refusal is an answer like any other."""
+    error.id = asked.id
+    return error.status if asked.is_present else 200, protocol.fault(error)
 
 
 async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:

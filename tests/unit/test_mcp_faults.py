@@ -1,0 +1,65 @@
+"""What a client is told when the home behind the MCP face fails: an answer of its protocol, each time."""
+
+from typing import Any
+
+import pytest
+
+from kit import opened
+from mcp_kit import able, earlier, nothing, present, put
+from overwinter.app import App
+from overwinter.errors import HomeError
+from overwinter.faces.mcp import McpDoor
+from overwinter.faces.mcp.tasks import EXTENSION
+from overwinter.testing import idle
+
+pytestmark = pytest.mark.anyio
+
+
+class Failing:
+    """A home one of whose acts fails."""
+
+    def __init__(self, app: App, act: str, error: Exception) -> None:
+        self._app, self._act, self._error = app, act, error
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._act:
+            return getattr(self._app, name)
+
+        async def fail(*_: Any, **__: Any) -> Any:
+            raise self._error
+
+        return fail
+
+
+def door(app: App, act: str, error: Exception) -> McpDoor:
+    broken: Any = Failing(app, act, error)
+    return McpDoor(nothing, broken, is_remote=False)
+
+
+@pytest.mark.parametrize("is_present", [True, False])
+async def test_a_bug_is_answered_as_one_and_raised_as_itself_for_the_log(project, is_present):
+    async with opened(project) as app:
+        broken = door(app, "start", ZeroDivisionError("why"))
+        arguments = {"code": "1"}
+        message, headers = present("tools/call", name="execute", arguments=arguments)
+        if not is_present:
+            message, headers = earlier("tools/call", name="execute", arguments=arguments), {}
+        answers: list[Any] = []
+        with pytest.raises(ZeroDivisionError):
+            await put(app, message, headers=headers, door=broken, answers=answers)
+    ((status, answer),) = answers
+    assert (status, answer["error"]["code"], answer["id"]) == (500 if is_present else 200, -32603, message["id"])
+    assert "ZeroDivisionError" in answer["error"]["message"]
+    assert "why" not in answer["error"]["message"], "what a bug says may hold anything"
+
+
+async def test_a_home_in_trouble_is_no_crash_of_the_door(project):
+    async with opened(project) as app:
+        run_id = await app.start("await tools.receive()")
+        await idle(app)
+        message, headers = present("tasks/cancel", taskId=run_id)
+        message["params"]["_meta"] = able(extensions={EXTENSION: {}})
+        broken = door(app, "cancel", HomeError("the disk is full"))
+        status, answer = await put(app, message, headers={**headers, "mcp-name": run_id}, door=broken)
+    assert (status, answer["error"]["code"]) == (500, -32603)
+    assert "disk" in answer["error"]["message"]
