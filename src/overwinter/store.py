@@ -25,7 +25,7 @@ Rules that every store keeps:
    the answer as mail, in one commit, once: a second one returns False and changes nothing.
 7. *A run that has ended keeps nothing but its row, its journal and those keys*: snapshot, mail, timers and calls go with the commit
    that ends it; but one that was to keep its state has the one that this commit brought, until it is collected. A run is not collected
-   before those that went on from it. Quarantine is no end: it keeps all.
+   before those that went on from it, nor one that was to keep its state before its parent has ended. Quarantine is no end: it keeps all.
 8. Journal positions of a run are 0, 1, 2, ... without a gap, and its epochs never fall.
 9. *A gate is passed once.* A gated call is not performable until enough people have said yes to its digest, in the commit
    that counts the last of them; no second vote, call or restart lets it through again.

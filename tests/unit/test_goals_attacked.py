@@ -10,11 +10,11 @@ from models_kit import MODEL, config_of
 from overwinter import brain
 from overwinter.adapters.sqlite.schema import connect
 from overwinter.config import Agent
-from overwinter.errors import Conflict
+from overwinter.errors import Conflict, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.ids import to_bytes
 from overwinter.store import Page
-from overwinter.testing import OWNER, ScriptedModel, finish
+from overwinter.testing import OWNER, ManualClock, ScriptedModel, finish, idle
 
 pytestmark = pytest.mark.anyio
 NOWHERE = "http://127.0.0.1:9"
@@ -126,3 +126,32 @@ async def test_a_reply_that_ends_inside_a_block_is_no_answer_and_nothing_of_it_r
     assert run.result["answer"] == "done"
     assert "nothing of it ran" in model.heard[1].text
     assert not ledger.exists() or not ledger.read_text()
+
+
+# --- What is kept, and how long --------------------------------------------------------------------------------------
+
+
+@pytest.mark.claim("P2.stay")
+async def test_what_a_program_left_is_there_however_long_its_parent_sleeps_before_the_next(project):
+    clock = ManualClock()
+    source = "a = await tools.attempt('x = 20')\nawait tools.receive()\nb = await tools.attempt('x + 1', after=a['run'])\nb['run']"
+    async with opened(project, clock=clock) as app:
+        run_id = await app.start(source)
+        await idle(app)
+        clock.advance(86_400 * 365)
+        assert (await app.collect(older_than_s=1)).runs == 0
+        await app.send(run_id, "go")
+        parent = await finish(app, run_id, clock)
+        assert (await app.run(parent.result)).result == 21
+        clock.advance(60)
+        for left in (2, 1, 0):  # the heir goes before what it went on from
+            await app.collect(older_than_s=1)
+            assert len(await app.runs(Page())) <= left
+
+
+@pytest.mark.parametrize("last", ["'zz'", "5", "'0' * 26", "[1]"])
+async def test_what_is_no_goal_is_not_gone_on_from(project, last):
+    async with home(project, []) as app:
+        first = await finish(app, await app.start(f"{{'last': {last}}}"))
+        with pytest.raises((UsageError, NotFound)):
+            await app.start(goal="on", after=first.run_id)

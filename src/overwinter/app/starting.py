@@ -2,7 +2,7 @@
 
 import keyword
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from overwinter.app.checks import Checks
 from overwinter.app.parts import Parts
@@ -242,7 +242,13 @@ class Starting:
         ended: Any = run.result
         if run.status is not Status.FINISHED or not isinstance(ended, dict) or "last" not in ended:
             raise UsageError(f"run {run_id} is no goal that has ended: only from such a run another goal goes on")
-        return {"after": run_id, "last": ended["last"]}
+        last = cast("Any", ended["last"])
+        try:
+            if last is not None:
+                await self._inherited(last, agent)
+        except (TypeError, ValueError) as error:  # a program may end with whatever it likes
+            raise UsageError(f"run {run_id} is no goal: it ended with {last!r} as its last program") from error
+        return {"after": run_id, "last": last}
 
     def _inputs(self, goal: str, model: str, steps: int, usd: float | None, seconds: float | None) -> dict[str, Value]:
         if not goal.strip() or len(goal) > GOAL_CHARACTERS_MAX:

@@ -527,7 +527,10 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
         n
         for (n,) in db.execute(
             "select n from run where status in (1, 2, 3) and changed < ? "
-            "and not exists (select 1 from run heir where heir.after = run.n) order by changed limit ?",
+            "and not exists (select 1 from run heir where heir.after = run.n) "
+            # What a goal's program left, its next one begins with, however long the goal has slept meanwhile.
+            "and not (keeps and exists (select 1 from run upper where upper.n = run.parent and upper.status in (0, 4))) "
+            "order by changed limit ?",
             (ended_before, limit),
         )
     ]
