@@ -95,6 +95,7 @@ CLAIMS = {
     "I3.peer": "whoever comes to the home's own socket is recorded as the kernel names them, whatever they say",
     "I3.claim": "a name that somebody at the socket claims is recorded as a claim, or refused",
     "D1.repeat": "an answer, a yes, a no, a cancel and a release under a key are done once, however often they are sent",
+    "D1.requests": "a request that changes something is carried out once under its key, its answer kept for a day, sealed",
     "W1.signed": "what a webhook is told is signed as Standard Webhooks has it, and holds nothing that a program wrote unless the operator says so",
     "W1.durable": "a fact and its delivery are one commit: nothing is missed over a crash, and nothing is noted twice",
     "W1.retried": "a failed delivery is tried again under its id up to a limit, then set aside until somebody asks for it",

@@ -16,10 +16,12 @@ from overwinter.app.auditing import Auditing
 from overwinter.app.checks import Checks
 from overwinter.app.goals import Goals
 from overwinter.app.governance import Governance
+from overwinter.app.hooks import Hooks
 from overwinter.app.inbox import Inbox
 from overwinter.app.issuing import Issuing
 from overwinter.app.outbox import Outbox
 from overwinter.app.parts import Parts, Sight, limits_of, open_parts, parents_of
+from overwinter.app.repeats import Repeats
 from overwinter.app.rulebook import Rulebook
 from overwinter.app.scheduling import Scheduling
 from overwinter.app.starting import Limited, Starting
@@ -53,8 +55,6 @@ COLLECT_MAX = 500
 COLLECT_PAUSE_US = 3_600 * SECOND_US
 WARNINGS_MAX = 5
 """Shown of a program that failed: it was accepted, so most of them are not why."""
-HOOK_DIGITS = 40
-"""160 bits of a code that opens a run's mailbox."""
 ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
 
 
@@ -121,6 +121,10 @@ class App:
         """Whom it tells of what happens here."""
         self.schedules = Scheduling(parts, self)
         """What begins by the calendar."""
+        self.hooks = Hooks(parts.key)
+        """Where others may tell runs something."""
+        self.repeats = Repeats(parts.requests)
+        """What was asked before, under a key."""
         self.mint = parts.mint
         """What agents show of themselves elsewhere."""
         self.issuing = Issuing(parts.mint, parts.audit_keeping, parts.issuer_place)
@@ -472,15 +476,7 @@ class App:
 
     def hook(self, run_id: str) -> str:
         """Return the path at which anybody may send a run a message, as long as it is live; whoever has it needs no token."""
-        return f"/in/{run_id}.{self._hook_code(run_id)}"
-
-    def hooked(self, code: str) -> str | None:
-        """Return the run that such a path leads to; None: it was not made here."""
-        run_id, _, given = code.partition(".")
-        return run_id if hmac.compare_digest(given.encode(), self._hook_code(run_id).encode()) else None
-
-    def _hook_code(self, run_id: str) -> str:
-        return hmac.new(self._parts.key, b"hook\0" + run_id.encode(), "sha256").hexdigest()[:HOOK_DIGITS]
+        return self.hooks.path(run_id)
 
     async def question(self, question: str) -> CallRecord:
         """Return what a person is asked; see `Inbox.question`."""

@@ -12,7 +12,7 @@ from overwinter.adapters.models import open_models
 from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.monty_checker import open_checker
 from overwinter.adapters.sources import Sources, open_sources
-from overwinter.adapters.sqlite import AuditKeeping, AuditLog, SqliteDeliveries, SqliteStore, open_store
+from overwinter.adapters.sqlite import AuditKeeping, AuditLog, SqliteDeliveries, SqliteRequests, SqliteStore, open_store
 from overwinter.adapters.vault import Vault
 from overwinter.adapters.webhooks import Senders, open_senders
 from overwinter.app.models import Models
@@ -65,6 +65,8 @@ class Parts:
     """What webhooks are to be told, in the same commits."""
     schedules: Schedules
     """What begins by the calendar."""
+    requests: SqliteRequests
+    """What was asked under keys."""
     senders: Senders
     clock: Clock
     ids: Ids
@@ -143,7 +145,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             sources=sources,
             handles=handles,
             models=models,
-            deliveries=store.deliveries, schedules=store.schedules,
+            deliveries=store.deliveries, schedules=store.schedules, requests=store.requests,
             senders=senders,
             clock=clock,
             ids=ids,

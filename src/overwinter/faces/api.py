@@ -31,6 +31,7 @@ from overwinter.faces.openapi import openapi_routes
 from overwinter.faces.pages import PAGE_MAX, after_of, id_of, limit_of, place_of
 from overwinter.faces.policies import policy_routes
 from overwinter.faces.problems import problem
+from overwinter.faces.repeats import repeatable
 from overwinter.faces.schedules import schedule_routes
 from overwinter.faces.scopes import guarded
 from overwinter.faces.tokens import token_routes
@@ -101,6 +102,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *schedule_routes(app),
         *openapi_routes(app),
     ]
+    routes = repeatable(routes, app)
     routes = guarded(routes, app, _body) if is_remote else known(routes, app)
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}
     return Starlette(routes=routes, exception_handlers=cast("Any", handlers))

@@ -42,7 +42,7 @@ class InboundDoor:
         await send({"type": "http.response.body", "body": raw, "more_body": False})
 
     async def _taken(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Value]]:
-        run_id = self._app.hooked(scope["path"].removeprefix(PREFIX))
+        run_id = self._app.hooks.run_of(scope["path"].removeprefix(PREFIX))
         if run_id is None:
             return 404, {"error": "nobody is told anything at this address"}
         if scope["method"] != "POST":

@@ -117,7 +117,7 @@ def _operation(key: str, operation: Operation, need: Need) -> Schema:
     ]
     for name, kind, is_needed in _fields(operation.query):
         parameters.append({"name": name, "in": "query", "required": is_needed, "schema": _kind(kind)})
-    parameters += [KEY_HEADER] if operation.has_key else [CURSOR_HEADER] if key == EVENTS else []
+    parameters += [KEY_HEADER] if operation.has_key or operation.again else [CURSOR_HEADER] if key == EVENTS else []
     shown: Schema = {
         "operationId": re.sub(r"\W+", "_", key.removeprefix("GET ").replace("/v1/", "")).strip("_").lower(),
         "summary": operation.summary,

@@ -7,6 +7,8 @@ A kind is a word of `openapi.KINDS` or a shape of `SHAPES`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from overwinter.app.repeats import Again
+
 __all__ = ["OPERATIONS", "SHAPES", "Operation"]
 
 
@@ -21,7 +23,9 @@ class Operation:
     query: str = ""
     status: int = 200
     has_key: bool = False
-    """Whether it takes `Idempotency-Key`, or `dedup` in its body."""
+    """Whether it takes `Idempotency-Key`, or `dedup` in its body, and keeps it with what it changes."""
+    again: Again | None = None
+    """Its answer is kept under a key for a day; and what a repetition does if nobody lived to write the answer down."""
 
 
 SHAPES: Mapping[str, str] = {
@@ -74,6 +78,7 @@ SHAPES: Mapping[str, str] = {
     "PolicyFinding": "place any, rule any, message text, is_error flag",
 }
 WHO = "by? text, reason? text"
+KEYED = "dedup? text"
 PAGE = "limit? whole, after? text"
 START = "source? text, goal? text, inputs? object, agent? text, model? text, steps? whole, usd? number, seconds? number, name? text"
 
@@ -128,10 +133,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/tools/brief": Operation(summary="Return what a model is told first", query="agent? text", answer="text text"),
     "GET /v1/tools/pins": Operation(summary="List definitions that changed", query="all? text", answer="pins [Pin]"),
     "POST /v1/tools/refresh": Operation(
-        summary="Import services again", body="service? text, by? text", answer="imported [text], failed object, different [Pin]"
+        summary="Import services again", body=f"service? text, by? text, {KEYED}", again="again", answer="imported [text], failed object, different [Pin]"
     ),
     "POST /v1/tools/accept": Operation(
-        summary="Accept changed definitions", body="names [text], by? text", answer="accepted [text], changed any"
+        summary="Accept changed definitions", body=f"names [text], by? text, {KEYED}", again="again", answer="accepted [text], changed any"
     ),
     "GET /v1/values/{handle}": Operation(
         summary="Read a value by its handle", query="path? text, characters? whole, whole? text", answer="value any"
@@ -140,13 +145,13 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/agents/{agent}": Operation(summary="Show an agent", answer="Agent"),
     "GET /v1/agents/{agent}/document": Operation(summary="Return an agent's identity document, signed", answer="id text, jwt text"),
     "POST /v1/revoke": Operation(
-        summary="Revoke an agent, a run, a token or a grant", body=f"subject text, {WHO}", answer="Revocation"
+        summary="Revoke an agent, a run, a token or a grant", body=f"subject text, {WHO}, {KEYED}", again="again", answer="Revocation"
     ),
-    "POST /v1/restore": Operation(summary="Restore an agent", body=f"agent text, {WHO}, has_runs? flag", answer="Agent"),
+    "POST /v1/restore": Operation(summary="Restore an agent", body=f"agent text, {WHO}, has_runs? flag, {KEYED}", again="once", answer="Agent"),
     "GET /v1/grants": Operation(summary="List grants", query="agent? text", answer="grants [Grant]"),
     "POST /v1/grants": Operation(
         summary="Grant functions to an agent", answer="Grant", status=201,
-        body="agent text, pattern text, reads? flag, asks? flag, approver? text, expires_us? whole, by? text",
+        body=f"agent text, pattern text, reads? flag, asks? flag, approver? text, expires_us? whole, by? text, {KEYED}", again="once",
     ),
     "GET /v1/policy/check": Operation(summary="Check the policies", answer="findings [PolicyFinding], is_well flag"),
     "POST /v1/policy/explain": Operation(
@@ -167,15 +172,15 @@ OPERATIONS: Mapping[str, Operation] = {
         answer="rules [text], since instant?, decided whole, failed whole, forgotten whole, faults [any], differences [object]",
     ),
     "POST /v1/policy/reload": Operation(
-        summary="Read the policies again", body="by? text", answer="version any, added [text], removed [text]"
+        summary="Read the policies again", body=f"by? text, {KEYED}", again="again", answer="version any, added [text], removed [text]"
     ),
     "GET /v1/tokens": Operation(summary="List tokens", answer="tokens [Token]"),
     "POST /v1/tokens": Operation(
-        summary="Make a token", body="person text, scopes? [text], agents? text, expires_s? number, name? text, by? text",
+        summary="Make a token", body=f"person text, scopes? [text], agents? text, expires_s? number, name? text, by? text, {KEYED}", again="once",
         answer="Token", status=201,
     ),
     "GET /.well-known/jwks.json": Operation(summary="Return the public keys of identities", answer="application/jwk-set+json"),
-    "POST /v1/issuer/rotate": Operation(summary="Sign identities with a new key", body=WHO, answer="keys [object], counts_until instant?"),
+    "POST /v1/issuer/rotate": Operation(summary="Sign identities with a new key", body=f"{WHO}, {KEYED}", again="once", answer="keys [object], counts_until instant?"),
     "GET /v1/audit": Operation(
         summary="List entries of the audit log",
         query=(
@@ -190,14 +195,14 @@ OPERATIONS: Mapping[str, Operation] = {
         summary="Return the log's key and head", answer="key text, entries whole, head any, witness text?, witness_fault text?"
     ),
     "POST /v1/audit/key/rotate": Operation(
-        summary="Sign the log with a new key", body=WHO, answer="entry whole, key text, witness_fault text?"
+        summary="Sign the log with a new key", body=f"{WHO}, {KEYED}", again="once", answer="entry whole, key text, witness_fault text?"
     ),
     "POST /v1/audit/witness": Operation(
-        summary="Have the log witnessed", body="url text, key text, by? text", answer="entries whole, name text?, at instant?"
+        summary="Have the log witnessed", body=f"url text, key text, by? text, {KEYED}", again="again", answer="entries whole, name text?, at instant?"
     ),
     "GET /v1/gateway/models": Operation(summary="List models", query="agent? text", answer="models [object]"),
     "POST /v1/gateway/test": Operation(
-        summary="Ask a model for a word", body="model text, agent? text, by? text", answer="is_answered flag, message text"
+        summary="Ask a model for a word", body=f"model text, agent? text, by? text, {KEYED}", again="once", answer="is_answered flag, message text"
     ),
     "GET /v1/gateway/usage": Operation(
         summary="Sum up model calls", query="by? text, days? number", answer="days number, by [text], usage [object]"
@@ -209,25 +214,25 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "GET /v1/gateway/calls/{call}": Operation(summary="Show a model call", answer="ModelCall"),
     "POST /v1/gateway/calls/{call}/cost": Operation(
-        summary="Correct what a model call cost", body="usd number, by? text", answer="ModelCall"
+        summary="Correct what a model call cost", body=f"usd number, by? text, {KEYED}", again="once", answer="ModelCall"
     ),
     "GET /metrics": Operation(summary="Figures for Prometheus", answer="text/plain"),
     "GET /v1/webhooks": Operation(summary="List webhooks", answer="webhooks [Webhook]"),
-    "POST /v1/webhooks/{webhook}/retry": Operation(summary="Send what was set aside again", body="by? text", answer="retried whole"),
+    "POST /v1/webhooks/{webhook}/retry": Operation(summary="Send what was set aside again", body=f"by? text, {KEYED}", again="again", answer="retried whole"),
     "POST /v1/webhooks/{webhook}/test": Operation(
-        summary="Send a message that tells nothing", body="by? text", answer="is_taken flag, why text?"
+        summary="Send a message that tells nothing", body=f"by? text, {KEYED}", again="once", answer="is_taken flag, why text?"
     ),
     "GET /v1/schedules": Operation(summary="List schedules", answer="schedules [Schedule]"),
     "POST /v1/schedules": Operation(
         summary="Add a schedule", answer="Schedule", status=201,
-        body=f"{START}, cron? text, at? text, zone? text, misfire? text, overlap? text, by? text",
+        body=f"{START}, cron? text, at? text, zone? text, misfire? text, overlap? text, by? text, {KEYED}", again="once",
     ),
     "GET /v1/schedules/{schedule}": Operation(summary="Show a schedule and what it starts", answer="Schedule"),
     "POST /v1/schedules/{schedule}/{verb}": Operation(
-        summary="Pause, resume, remove or run a schedule now (`run`: 201 with the run's id)", body=WHO, answer="id text"
+        summary="Pause, resume, remove or run a schedule now (`run`: 201 with the run's id)", body=f"{WHO}, {KEYED}", again="once", answer="id text"
     ),
     "GET /v1/health": Operation(summary="Say what the server is and does", answer="engine text, runs object, epoch whole"),
-    "POST /v1/collect": Operation(summary="Delete what is old", body="older_than_s? number, by? text"),
+    "POST /v1/collect": Operation(summary="Delete what is old", body=f"older_than_s? number, by? text, {KEYED}", again="again"),
     "GET /openapi.json": Operation(summary="This document"),
     "GET /healthz": Operation(summary="Say that the server is up", answer="is_up flag"),
     "GET /readyz": Operation(

@@ -128,7 +128,13 @@ create table schedule (
     by text not null, started integer not null default 0, missed integer not null default 0, skipped integer not null default 0,
     failures integer not null default 0, last_run text, last integer) strict, without rowid;
 """
-FORMAT_5 = [LINEAGE_5, SCHEDULE_5]
+# `request`: what was asked under a key, see `requests.py`.
+REQUEST_5 = """
+create table request (
+    id blob primary key, digest blob not null, at integer not null, status integer, answer blob) strict, without rowid;
+create index request_at on request (at);
+"""
+FORMAT_5 = [LINEAGE_5, SCHEDULE_5, REQUEST_5]
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.

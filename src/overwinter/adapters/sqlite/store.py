@@ -18,6 +18,7 @@ from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
+from overwinter.adapters.sqlite.requests import SqliteRequests
 from overwinter.adapters.sqlite.schedules import SqliteSchedules
 from overwinter.adapters.sqlite.schema import connect, guarded, make, migrate
 from overwinter.adapters.sqlite.tokens import SqliteTokens
@@ -79,7 +80,7 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
     with closing(writing):
         epoch = migrate(writing, path, key_id(key))
         with closing(connect(path, is_writer=False)) as reading, closing(sealing(writing, clock, path)) as seal:
-            store = SqliteStore(path, writing, reading, clock, ids, epoch, seal)
+            store = SqliteStore(path, writing, reading, clock, ids, epoch, seal, key)
             try:
                 yield store
             finally:
@@ -93,15 +94,9 @@ class SqliteStore:
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - made by `open_store` alone
-        self,
-        path: Path,
-        writing: apsw.Connection,
-        reading: apsw.Connection,
-        clock: Clock,
-        ids: Ids,
-        epoch: int,
-        seal: Sealing,
-    ) -> None:
+        self, path: Path, writing: apsw.Connection, reading: apsw.Connection, clock: Clock, ids: Ids, epoch: int, seal: Sealing,
+        key: bytes,
+    ) -> None:  # fmt: skip
         self._path = path
         self._reading = reading
         self._clock = clock
@@ -119,6 +114,8 @@ class SqliteStore:
         """What webhooks are to be told, in the same commits."""
         self.schedules = SqliteSchedules(path, self._writer, reading)
         """What begins by the calendar, in the same file."""
+        self.requests = SqliteRequests(self._writer, clock, key)
+        """What was asked under keys, in the same file."""
         self._watching = Watching(self._length)
         self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
 
