@@ -129,6 +129,7 @@ CLAIMS = {
     "U1.installed": "an installation into other clients is undone to the byte, and a second one changes nothing",
     "U1.installed.kept": "what an installation does not edit stays byte for byte, and no secret is shown or lost",
     "U3.pages": "lists of runs, questions and agents come in bounded pages that join without a gap, whatever happens meanwhile",
+    "U3.stream": "a client of a run's events gets each once and in order, however often it is cut and whatever is killed meanwhile",
     "U3.errors": "each bad input gets one message that says what to do, and a documented exit code",
     "G1.gated": "a tool whose author wants each call approved waits for a person though the rules allow it, and is called once",
     "A1.pydantic_ai": "an agent of Pydantic AI asks models through the gateway, runs checked durable programs, and is approved in the inbox",
