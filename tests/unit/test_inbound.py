@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kit import opened
-from overwinter.app import App
-from overwinter.faces.inbound import InboundDoor
+from overwinter.app import App, Parts
+from overwinter.app.hooks import BURST_MAX, PACE_S, Hooks
+from overwinter.faces.inbound import BODY_BYTES_MAX, InboundDoor
+from overwinter.store import MAIL_PENDING_MAX
 from overwinter.testing import finish, idle
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +27,13 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 async def told(
     app: App, path: str, body: bytes, headers: Mapping[str, str] | None = None, method: str = "POST"
 ) -> tuple[int, Any]:
+    status, _, raw = await answered(app, path, body, headers, method)
+    return status, json.loads(raw)
+
+
+async def answered(
+    app: App, path: str, body: bytes, headers: Mapping[str, str] | None = None, method: str = "POST"
+) -> tuple[int, dict[str, str], bytes]:
     sent: list[Any] = []
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -32,7 +45,19 @@ async def told(
 
     rows = [(key.encode(), value.encode()) for key, value in (headers or {}).items()]
     await InboundDoor(nothing, app)({"type": "http", "method": method, "path": path, "headers": rows}, receive, send)
-    return sent[0]["status"], json.loads(sent[1]["body"])
+    given = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
+    return sent[0]["status"], given, sent[1]["body"]
+
+
+class Watched:
+    """A store that notes what it is asked for."""
+
+    def __init__(self, store: Any) -> None:
+        self._store, self.asked = store, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return getattr(self._store, name)
 
 
 @pytest.mark.claim("W1.inbound")
@@ -76,3 +101,76 @@ async def test_no_other_address_leads_to_a_run(project):
         assert (await told(app, app.hook(one), b"x", method="GET"))[0] == 405
         assert (await told(app, app.hook(one), b"x" * 600_000))[0] == 413
         assert [event.kind async for event in app.events(one)] == ["created", "turn", "called"]
+
+
+@pytest.mark.claim("W1.inbound.closed")
+async def test_whatever_leads_to_no_run_is_answered_alike_and_looked_up_nowhere(project):
+    watched: list[Watched] = []
+
+    def wrap(parts: Parts) -> Parts:
+        watched.append(Watched(parts.store))
+        store: Any = watched[0]
+        return replace(parts, store=store)
+
+    async with opened(project, wrap=wrap, is_worker=False) as app:
+        live = await app.start("await tools.receive()")
+        code = app.hook(live).partition(".")[2]
+        watched[0].asked.clear()
+        wrong = [f"/in/{live}.{'0' * 40}", f"/in/{live}.{code[:-1]}", f"/in/{live}", "/in/"]
+        nowhere = [f"/in/{'0' * 26}.{code}", f"/in/{'0' * 26}.{'0' * 40}", "/in/ü.ü"]
+        answers = [
+            await answered(app, path, b"x", method=method) for path in wrong + nowhere for method in ("POST", "GET")
+        ]
+        assert answers == [answers[0]] * len(answers)
+        assert (answers[0][0], answers[0][1]["content-type"]) == (404, "application/problem+json")
+        assert watched[0].asked == []
+        deleted = await answered(app, app.hooks.path("0" * 26), b"x")
+        assert deleted == answers[0]
+
+
+@pytest.mark.claim("W1.inbound.closed")
+async def test_an_address_is_limited_in_rate_by_itself_and_says_when_to_come_again(project):
+    async with opened(project, is_worker=False) as app:
+        now_s = 0.0
+        app.hooks = Hooks(app.key_for("hooks"), lambda: now_s)
+        one, other = [app.hooks.path(await app.start("await tools.receive()")) for _ in range(2)]
+        statuses = [(await told(app, one, b"x"))[0] for _ in range(BURST_MAX + 2)]
+        assert statuses == [202] * BURST_MAX + [429] * 2
+        status, headers, raw = await answered(app, one, b"x")
+        assert (status, headers["retry-after"], json.loads(raw)["status"]) == (429, "1", 429)
+        assert (await told(app, other, b"x"))[0] == 202
+        now_s += PACE_S
+        assert [(await told(app, one, b"x"))[0] for _ in range(2)] == [202, 429]
+
+
+@given(pauses=st.lists(st.floats(0, 2), max_size=300))
+def test_no_pauses_let_more_through_than_the_burst_and_the_pace(pauses: list[float]):
+    now_s, came = 0.0, list[float]()
+    hooks = Hooks(b"k", lambda: now_s)
+    for pause in pauses:
+        now_s += pause / 10
+        if not hooks.wait_s("run"):
+            came.append(now_s)
+    for at, first in enumerate(came):
+        for count, last in enumerate(came[at:], 1):
+            assert count <= BURST_MAX + (last - first) / PACE_S + 1e-6
+
+
+async def test_a_body_that_is_too_large_and_another_method_are_problems_with_a_type(project):
+    async with opened(project, is_worker=False) as app:
+        path = app.hook(await app.start("await tools.receive()"))
+        status, _, raw = await answered(app, path, b"x" * (BODY_BYTES_MAX + 1))
+        assert (status, json.loads(raw)["error"]["type"]) == (413, "HTTPError")
+        assert (await told(app, path, b"x" * BODY_BYTES_MAX))[0] == 202
+        status, headers, _ = await answered(app, path, b"x", method="PUT")
+        assert (status, headers["allow"]) == (405, "POST")
+
+
+async def test_a_sender_to_a_full_mailbox_is_told_when_to_come_again(project):
+    async with opened(project, is_worker=False) as app:
+        run_id = await app.start("await tools.receive()")
+        async with anyio.create_task_group() as group:
+            for number in range(MAIL_PENDING_MAX):
+                group.start_soon(app.send, run_id, number)
+        status, headers, _ = await answered(app, app.hook(run_id), b"x")
+        assert (status, headers["retry-after"]) == (429, "60")

@@ -7,10 +7,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overwinter.app import App
-from overwinter.errors import Conflict, OverwinterError, UsageError
+from overwinter.app.hooks import BURST_MAX, PACE_S
+from overwinter.errors import Conflict, NotFound, OverwinterError, UsageError
+from overwinter.faces.problems import problem
 from overwinter.store import MESSAGE_BYTES_MAX
 from overwinter.values import Value
 
@@ -18,6 +21,10 @@ __all__ = ["InboundDoor"]
 
 PREFIX = "/in/"
 HEADERS_MAX = 50
+BODY_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+"""Its JSON, with headers, must fit a message."""
+FULL_S = 59.0
+"""After which the sender to a full mailbox may try again."""
 OURS = frozenset({"authorization", "cookie", "host", "connection", "content-length", "accept-encoding"})
 """Headers that say nothing to a program, or that it must not see."""
 KEYS = ("webhook-id", "x-github-delivery", "idempotency-key")
@@ -35,37 +42,52 @@ class InboundDoor:
         if not scope["path"].startswith(PREFIX):
             await self._inner(scope, receive, send)
             return
-        status, said = await self._taken(scope, receive)
-        raw = json.dumps(said).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(raw)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": raw, "more_body": False})
+        answer = await self._answer(scope, receive)
+        await answer(scope, receive, send)
 
-    async def _taken(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Value]]:
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
         run_id = self._app.hooks.run_of(scope["path"].removeprefix(PREFIX))
         if run_id is None:
-            return 404, {"error": "nobody is told anything at this address"}
+            return _unknown()
         if scope["method"] != "POST":
-            return 405, {"error": "it takes POST"}
+            return _refused(405, "HTTPError", "it takes POST", {"allow": "POST"})
+        wait_s = self._app.hooks.wait_s(run_id)
+        if wait_s:
+            return _later(f"{BURST_MAX} messages at once, then {1 / PACE_S:g} in a second: wait {wait_s:.1f} s", wait_s)
         body = await _body(receive)
         if body is None:
-            return 413, {"error": f"it takes at most {MESSAGE_BYTES_MAX >> 20} MB"}
+            return _refused(413, "HTTPError", f"it takes at most {BODY_BYTES_MAX >> 10} KB")
         return await self._handed_over(run_id, body, _headers(scope))
 
-    async def _handed_over(self, run_id: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Value]]:
+    async def _handed_over(self, run_id: str, body: bytes, headers: dict[str, str]) -> Response:
         name = next((headers[each] for each in KEYS if headers.get(each)), None)
         message: dict[str, Value] = {"body": _value(body, headers), "headers": headers}
         try:
             is_new = await self._app.send(
                 run_id, message, dedup=None if name is None else f"hook {name[:200]}", by="a webhook"
             )
+        except NotFound:  # it was deleted since
+            return _unknown()
         except Conflict as error:
-            return 410, {"error": str(error)}
-        except UsageError as error:  # its mailbox is full: later
-            return 429, {"error": str(error)}
+            return _refused(410, type(error).__name__, str(error))
+        except UsageError as error:  # its mailbox is full
+            return _later(str(error), FULL_S)
         except OverwinterError as error:
-            return 503, {"error": str(error)}
-        return 202, {"is_new": is_new}
+            return _refused(503, type(error).__name__, str(error))
+        return JSONResponse({"is_new": is_new}, status_code=202)
+
+
+def _unknown() -> Response:
+    """Return the one answer at addresses that lead nowhere, whatever is wrong with them."""
+    return _refused(404, "HTTPError", "nobody is told anything at this address")
+
+
+def _later(message: str, wait_s: float) -> Response:
+    return _refused(429, "HTTPError", message, {"retry-after": str(int(wait_s) + 1)})
+
+
+def _refused(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return problem(status, {"error": {"type": kind, "message": message}}, headers)
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -76,7 +98,7 @@ async def _body(receive: Receive) -> bytes | None:
         if message["type"] == "http.disconnect":
             return None
         size_bytes += len(message.get("body", b""))
-        if size_bytes > MESSAGE_BYTES_MAX // 2:  # its JSON, with headers, must fit a message
+        if size_bytes > BODY_BYTES_MAX:
             return None
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
