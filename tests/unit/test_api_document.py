@@ -1,6 +1,7 @@
 """The OpenAPI document: it is the routes, and what they answer is what it says."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ from starlette.routing import Route
 
 from kit import client_of, opened
 from overwinter.faces.api import api
+from overwinter.faces.inbound import PREFIX as INBOUND
+from overwinter.faces.mcp.door import PATH as MCP
+from overwinter.faces.models import PATHS
 from overwinter.faces.openapi import document
 from overwinter.faces.operations import OPERATIONS
 from overwinter.faces.scopes import NEEDS, key_of
 from overwinter.testing import ManualClock, idle
 
 pytestmark = pytest.mark.anyio
-PLACE = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCS = Path(__file__).parents[2] / "docs"
+PLACE = DOCS / "openapi.json"
+DOORS = {f"POST {path}" for path in (*PATHS, MCP)} | {"GET /v1/models", f"POST {INBOUND}{{run}}.{{code}}"}
+"""What stands before the routes: model calls, MCP, messages of others."""
 
 
 def errors(method: str, path: str, status: int, answer: Any) -> list[str]:
@@ -45,6 +52,12 @@ def test_every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhe
     text = json.dumps(document())
     wanted = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert wanted <= set(document()["components"]["schemas"])
+
+
+def test_the_table_for_people_has_every_route_and_none_else():
+    rows = [line.split("|")[1] for line in (DOCS / "api.md").read_text().splitlines() if line.startswith("|")]
+    told = [each for row in rows for each in re.findall(r"`((?:GET|POST|PUT|DELETE) /[^`]*)`", row)]
+    assert sorted(told) == sorted({each.replace(":int", "") for each in OPERATIONS} | DOORS)
 
 
 async def test_every_list_and_every_kind_of_thing_is_answered_as_the_document_says(project):
