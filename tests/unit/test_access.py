@@ -194,6 +194,34 @@ async def test_a_token_for_some_agents_reaches_nothing_of_others(project):
         assert (await visitor.ask("GET", "/v1/runs", token, query=b"agent=clerk"))[0] == 200
 
 
+@pytest.mark.claim("I1.agents")
+async def test_a_token_for_one_agent_reaches_the_schedules_of_no_other(project):
+    async with home(project) as app:
+        start = {"source": "1"}
+        own = (await app.schedules.add(start, by="lead", agent="clerk", name="own", cron="0 7 * * *")).id
+        other = (await app.schedules.add(start, by="lead", name="other", cron="0 7 * * *")).id
+        visitor, token = Visitor(app), await made(app, "read", "admin", agents="clerk")
+        listed = await visitor.ask("GET", "/v1/schedules", token, query=b"agent=clerk")
+        assert [each["id"] for each in listed[1]["schedules"]] == [own]
+        assert [
+            (await visitor.ask("GET", "/v1/schedules", token, query=query))[0] for query in (b"", b"agent=default")
+        ] == [403, 403]
+        for name in (other, "other", other[2:], "s-0000000000"):
+            for method, path in (
+                ("GET", name),
+                *(("POST", f"{name}/{verb}") for verb in ("pause", "resume", "run", "remove")),
+            ):
+                status, said, _ = await visitor.ask(method, f"/v1/schedules/{path}", token)
+                words = said["error"]["message"].replace(repr(name), "")
+                assert (status, words.startswith("there is no schedule  of agents 'clerk'")) == (404, True)
+        assert (await app.schedules.schedule(other)).paused == ""
+        status, said, _ = await visitor.ask("POST", f"/v1/schedules/{own}/pause", token, {"reason": "holidays"})
+        assert (status, said["paused"], (await app.schedules.schedule(own)).paused) == (200, "holidays", "holidays")
+        whole = await made(app, "read")
+        assert len((await visitor.ask("GET", "/v1/schedules", whole))[1]["schedules"]) == 2
+        assert (await visitor.ask("GET", "/v1/schedules/other", whole))[1]["id"] == other
+
+
 @pytest.mark.claim("I1.rebinding")
 @pytest.mark.parametrize(
     ("host", "headers", "status"),

@@ -222,7 +222,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/webhooks/{webhook}/test": Operation(
         summary="Send a message that tells nothing", body=f"by? text, {KEYED}", again="once", answer="is_taken flag, why text?"
     ),
-    "GET /v1/schedules": Operation(summary="List schedules", answer="schedules [Schedule]"),
+    "GET /v1/schedules": Operation(summary="List schedules", query="agent? text", answer="schedules [Schedule]"),
     "POST /v1/schedules": Operation(
         summary="Add a schedule", answer="Schedule", status=201,
         body=f"{START}, cron? text, at? text, zone? text, misfire? text, overlap? text, by? text, {KEYED}", again="once",

@@ -36,8 +36,8 @@ class _Schedules:
     app: App
 
     async def listed(self, request: Request) -> Response:
-        del request
-        return JSONResponse({"schedules": [_shown(each) for each in await self.app.schedules.listed()]})
+        agent, found = request.query_params.get("agent"), await self.app.schedules.listed()
+        return JSONResponse({"schedules": [_shown(each) for each in found if agent in (None, each.agent)]})
 
     async def show(self, request: Request) -> Response:
         found = await self.app.schedules.schedule(request.path_params["schedule"])

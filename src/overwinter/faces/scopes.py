@@ -24,7 +24,7 @@ __all__ = ["NEEDS", "Need", "guarded", "key_of", "refused"]
 
 CALLER = "overwinter.caller"
 """Key of the ASGI scope under which the door leaves the token."""
-Of = Literal["home", "agent", "named", "listed", "run", "runs", "question", "asked", "handle", "subject"]
+Of = Literal["home", "agent", "named", "listed", "run", "runs", "question", "asked", "handle", "subject", "schedule"]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -36,7 +36,7 @@ class Need:
     """None: it is not for tokens, only for the home's socket. `open`: for everybody, without one."""
     of: Of = "home"
     """Where it says whom it concerns: the whole home (then only a token for all agents will do), `agent` in body or query,
-    the same but needed (`listed`), an agent in the path (`named`), a run, question or handle in the path, a run in the query (`runs`), `subject` in the body."""
+    the same but needed (`listed`), an agent in the path (`named`), a run, question or handle in the path, a run in the query (`runs`), `subject` in the body, a `schedule` in the path."""
 
 
 NEEDS: Mapping[str, Need] = {
@@ -99,10 +99,10 @@ NEEDS: Mapping[str, Need] = {
     "GET /v1/webhooks": Need(scope="read"),
     "POST /v1/webhooks/{webhook}/retry": Need(scope="admin"),
     "POST /v1/webhooks/{webhook}/test": Need(scope="admin"),
-    "GET /v1/schedules": Need(scope="read"),
+    "GET /v1/schedules": Need(scope="read", of="listed"),
     "POST /v1/schedules": Need(scope="act", of="agent"),
-    "GET /v1/schedules/{schedule}": Need(scope="read"),
-    "POST /v1/schedules/{schedule}/{verb}": Need(scope="admin"),
+    "GET /v1/schedules/{schedule}": Need(scope="read", of="schedule"),
+    "POST /v1/schedules/{schedule}/{verb}": Need(scope="admin", of="schedule"),
     "GET /v1/health": Need(scope="read"),
     "POST /v1/collect": Need(scope="admin"),
     "GET /openapi.json": Need(scope="open"),
@@ -187,6 +187,8 @@ async def _judge(of: Of, token: Token, request: Request, body: Mapping[str, Any]
         case "handle":
             run, colon, place = path["handle"].partition(":")
             path["handle"] = f"{await _run(token, run, app)}{colon}{place}"
+        case "schedule":
+            path["schedule"] = await _schedule(token, path["schedule"], app)
         case "subject":
             await _subject(token, str(body.get("subject", "")), app)
 
@@ -228,6 +230,18 @@ async def _run(token: Token, text: str, app: App) -> str:
     if not token.concerns(run.agent):
         raise NotFound(f"there is no run {text.upper()!r}: `overwinter ps --all` lists them")
     return run.run_id
+
+
+async def _schedule(token: Token, text: str, app: App) -> str:
+    """Return what names a schedule, if a token concerns its agent; of others it is not even told that there are any."""
+    if token.agents == "*":
+        return text
+    found = next((each for each in await app.schedules.listed() if each.id == text), None)
+    if found is None or not token.concerns(found.agent):
+        raise NotFound(
+            f"there is no schedule {text!r} of agents {token.agents!r}: with token {token.id} one is named by its whole id"
+        )
+    return found.id
 
 
 async def _is_asked(token: Token, question: str, app: App) -> None:
