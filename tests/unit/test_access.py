@@ -194,6 +194,15 @@ async def test_a_token_for_some_agents_reaches_nothing_of_others(project):
         assert (await visitor.ask("GET", "/v1/runs", token, query=b"agent=clerk"))[0] == 200
 
 
+async def test_a_grant_is_given_and_taken_back_over_tcp_by_a_token_of_the_whole_home(project):
+    async with home(project) as app:
+        visitor, token, bound = Visitor(app), await made(app, "admin"), await made(app, "admin", agents="clerk")
+        _, given, _ = await visitor.ask("POST", "/v1/grants", token, {"agent": "clerk", "pattern": "shop.double"})
+        assert (await visitor.ask("POST", "/v1/revoke", bound, {"subject": given["id"]}))[0] == 403
+        status, said, _ = await visitor.ask("POST", "/v1/revoke", token, {"subject": given["id"]})
+        assert (status, said["grant"]["id"]) == (200, given["id"])
+
+
 @pytest.mark.claim("I1.agents")
 async def test_a_token_for_one_agent_reaches_the_schedules_of_no_other(project):
     async with home(project) as app:

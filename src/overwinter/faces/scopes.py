@@ -17,6 +17,7 @@ from overwinter.approval import approvers, named
 from overwinter.errors import Denied, NotFound, UsageError
 from overwinter.faces.bodies import READ
 from overwinter.faces.problems import problem
+from overwinter.grant import PREFIX
 from overwinter.ids import ID_LENGTH
 from overwinter.tokens import Scope, Token
 
@@ -252,10 +253,12 @@ async def _is_asked(token: Token, question: str, app: App) -> None:
 
 
 async def _subject(token: Token, subject: str, app: App) -> None:
-    """Judge what is to be revoked: an agent or a run that the token concerns; tokens are of the whole home."""
+    """Judge what is to be revoked: an agent or a run that the token concerns; tokens and grants are of the whole home."""
     if any(each.name == subject for each in await app.governance.identities()):
         _concerned(token, subject, f"agent {subject!r}")
     elif await app.access.token(subject) is not None:
         _concerned(token, "*", "other tokens")
+    elif subject.startswith(PREFIX):
+        _concerned(token, "*", "grants")
     else:
         await _run(token, subject, app)
