@@ -1,12 +1,17 @@
-"""What a model must read before its first program, with 10, 1,000 and all functions: ours, and the same as plain definitions.
+"""What a model must read before its first program, with 10, 1,000 and all functions, and what whole tasks take: ours, and with plain definitions.
 
 Tokens are those of o200k. Cloudflare's published figure for its own server over 2,594 endpoints is 1,069 of them.
 """
 
-import json
+from functools import partial
 from typing import Any
 
+import anyio
+import uvloop
+
 from bench.descriptions import descriptions
+from bench.report import project
+from bench.tasks import definition, measured
 from bench.tokens import tokens
 from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
@@ -42,19 +47,17 @@ def measure(*, is_small: bool) -> dict[str, Any]:
         texts.append(text)
         fixed, outside, *plain = tokens([text, OUTSIDE, *(definition(each) for _, each in scope)])
         sizes[str(count)] = {"fixed_tokens": fixed + outside, "definitions_tokens": sum(plain)}
+    with project("") as place:
+        solved = anyio.run(
+            partial(measured, place, is_small=is_small), backend_options={"loop_factory": uvloop.new_event_loop}
+        )
     return {
         "functions": len(everything),
         "sizes": sizes,
         "identical": len({_without_services(text) for text in texts}) == 1,
         "rival_tokens": RIVAL_TOKENS,
+        "solved": solved,
     }
-
-
-def definition(each: BuiltFunction) -> str:
-    """Return a function as a client's tool definition."""
-    function = each.function
-    tool = {"name": function.name, "description": each.description or function.summary, "inputSchema": each.schema}
-    return json.dumps(tool, separators=(",", ":"), ensure_ascii=False)
 
 
 def _without_services(text: str) -> str:
