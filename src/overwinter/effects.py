@@ -40,6 +40,7 @@ BY_HAND_MAX = 256
 POLL_S_MIN = 0.2
 """Shortest pause before a service that works on is asked again."""
 NEVER_US = 1 << 62
+"""Until when a call stands that no instant sets free: a person, or the run that it waits for."""
 POLL = "is_poll"
 """Key in what is left of a call: see `_is_poll`."""
 RETRY_AFTER_S_MAX = 86_400.0

@@ -12,6 +12,7 @@ from overwinter.app import App
 from overwinter.declared import DeclaredBudget, DeclaredModel
 from overwinter.errors import NotFound, UsageError
 from overwinter.events import Status
+from overwinter.faces import wire
 from overwinter.store import Page
 from overwinter.testing import ScriptedModel, finish, idle
 
@@ -180,6 +181,15 @@ async def test_cancelling_a_goal_ends_the_program_that_it_waits_for(project):
         await app.cancel(run_id, by="me")
         (child,) = await children(app, run_id)
     assert child.status is Status.CANCELLED
+
+
+async def test_a_goal_that_waits_for_its_program_can_be_shown(project):
+    async with home(project, [says("import asyncio\nawait asyncio.sleep(9)"), "never said"]) as app:
+        run_id = await app.start(goal="wait")
+        await idle(app)
+        (waiting,) = await app.calls(run_id)
+        shown = wire.call(waiting)
+    assert (shown["function"], shown["not_before"]) == ("tools.attempt", None)
 
 
 async def test_revoking_a_run_with_a_goal_stops_what_it_began(project):

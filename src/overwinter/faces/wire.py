@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from overwinter.approval import left, phrase
 from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
+from overwinter.effects import NEVER_US
 from overwinter.errors import (
     CheckFailed,
     ConfigInvalid,
@@ -111,7 +112,7 @@ def call(record: CallRecord) -> dict[str, Value]:
         "state": record.state.name.lower(),
         "attempt": record.attempt,
         "since": instant(record.made_us),
-        "not_before": None if record.person else instant(record.not_before_us or None),
+        "not_before": None if record.person or record.not_before_us in (0, NEVER_US) else instant(record.not_before_us),
         "due": instant(record.due_us),
     }
     gate = record.gate
