@@ -2,7 +2,8 @@
 
     python scripted_model.py [--port N]        # prints {"url": ...}
 
-It writes the program that collects an invoice, gets one parameter's name wrong at first, and mends it when it is told.
+It writes the program that collects an invoice, gets one parameter's name wrong at first, and mends it when it is told. If the goal speaks
+of the CRM, it looks up first what there is for that.
 """
 
 import argparse
@@ -17,14 +18,23 @@ COLLECTS = (Path(__file__).parent / "charge_overdue.py").read_text(encoding="utf
 INPUTS = "invoice_id, limit_cents, owner, pause_s = {invoice}, 380_000, 'owner@example.com', 1.0\n"
 
 
+LOOK = """print("\\n".join(await tools.search(["collect an invoice", "charge a card", "write down a CRM activity"], limit=3)))\n"""
+NOTE = """\
+await erp.crm_activities_create(reference=f"invoice {invoice_id}", text="collection has begun", state="open")
+"""
+
+
 def said(messages: list[dict[str, Any]]) -> str:
     """Return what the script says to a conversation."""
-    told = _text(messages[-1])
+    first, told = _text(messages[0]), _text(messages[-1])
     invoice = next((found[1] for each in messages if (found := re.search(r"invoice (\d+)", _text(each)))), "1")
-    program = INPUTS.format(invoice=invoice) + COLLECTS.partition('"""\n\n')[2]
+    note = NOTE if "CRM" in first else ""
+    program = INPUTS.format(invoice=invoice) + note + COLLECTS.partition('"""\n\n')[2]
     if "the program was refused" in told:
         return f"The parameter is called invoice_id.\n```python\n{program}```"
-    if told.startswith("Your goal"):
+    if note and len(messages) == 1:
+        return f"I look up what there is.\n```python\n{LOOK}```"
+    if len(messages) <= (3 if note else 1):
         wrong = program.replace("billing.charge(invoice_id=invoice_id", "billing.charge(invoice=invoice_id")
         return f"I sleep until it is due, ask above the limit, and charge.\n```python\n{wrong}```"
     return "It is collected."

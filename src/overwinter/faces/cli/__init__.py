@@ -370,9 +370,17 @@ def demo(
     *,
     is_small: Annotated[bool, typer.Option("--small", help="500 runs instead of 10,000")] = False,
     is_kept: Annotated[bool, typer.Option("--keep", help="Leave the demo's home where it is, and say where")] = False,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            "--live",
+            metavar="MODEL",
+            help="Ask this model of Anthropic instead of the recording; needs ANTHROPIC_API_KEY",
+        ),
+    ] = None,
     is_json: Json = False,
 ) -> None:
     """Charge overdue invoices with a real billing service, kill -9 the server in the middle, and count."""
     from overwinter.faces.cli.demo import run_demo  # noqa: PLC0415 - not needed by other commands
 
-    raise typer.Exit(run_demo(is_small=is_small, is_kept=is_kept, is_json=is_json))
+    raise typer.Exit(run_demo(is_small=is_small, is_kept=is_kept, is_json=is_json, live=live))

@@ -1,6 +1,6 @@
 """`overwinter demo`: a model writes a program, ten thousand invoices sleep, a hundred wake, a server is killed with -9, and a count.
 
-Everything is real but the model, a recording that says so: the server, the billing service and its ledger are processes of their own,
+Everything is real but the model, a recording that says so unless `--live` names one: the server, the billing service and its ledger are processes of their own,
 the kill is SIGKILL, and each figure was measured in this run.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import typer
 
-from overwinter.errors import OverwinterError, ServerUnreachable
+from overwinter.errors import OverwinterError, ServerUnreachable, UsageError
 from overwinter.faces.cli.demo_story import declare, revoked, written
 from overwinter.faces.cli.door import is_served, served_socket
 from overwinter.faces.cli.render import print_json
@@ -42,13 +42,15 @@ FINISH_S_MAX = 60.0
 STARTERS = 4
 
 
-def run_demo(*, is_small: bool, is_kept: bool, is_json: bool) -> int:
+def run_demo(*, is_small: bool, is_kept: bool, is_json: bool, live: str | None = None) -> int:
     """Run the demo; return 0 if every invoice was charged exactly once, or asked about."""
+    if live and not os.environ.get("ANTHROPIC_API_KEY"):
+        raise UsageError("--live asks a model of Anthropic: set ANTHROPIC_API_KEY")
     place = Path(tempfile.mkdtemp(prefix="overwinter-demo-"))
     with ExitStack() as stack:
         if not is_kept:
             stack.callback(rmtree, place, ignore_errors=True)
-        demo = _Demo(place=place, count=500 if is_small else 10_000, is_quiet=is_json)
+        demo = _Demo(place=place, count=500 if is_small else 10_000, is_quiet=is_json, live=live)
         stack.callback(demo.stop)
         try:
             figures = demo.play()
@@ -71,6 +73,7 @@ class _Demo:
     place: Path
     count: int
     is_quiet: bool
+    live: str | None = None
     began: float = field(default_factory=time.monotonic)
     processes: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]])
     outages: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
@@ -82,7 +85,7 @@ class _Demo:
         project = self._project()
         self._say(f"{self.count:,} invoices in a database, a billing service that fails a quarter of the time")
         server = self._serve(project)
-        written(project, self.count, self._say)
+        told = written(project, self.count, self._say, self.live)
         asleep = self._start_runs(project, range(WAKING + 1, self.count + 1))
         self._say(f"{len(asleep):,} runs of charge_overdue.py are asleep until their invoice is due, weeks from now")
         rss_mb, disk_mb = _rss_mb(server.pid), _disk_mb(project / ".overwinter")
@@ -92,7 +95,7 @@ class _Demo:
         self._say(f"{len(waking)} more fall due in the next {SPREAD_S:g} s")
         server = self._kill_and_restart(project, server)
         self._finish(project, waking)
-        figures = self._count(project, waking)
+        figures = told | self._count(project, waking)
         figures |= revoked(project, self._movements, self._say)
         figures |= {"rss_mb": round(rss_mb, 1), "disk_mb": round(disk_mb, 1)}
         figures["seconds"] = round(time.monotonic() - self.began, 1)
@@ -111,15 +114,21 @@ class _Demo:
         make = [sys.executable, "-m", "shop.invoices", "invoices.db", str(self.count)]
         subprocess.run(make, cwd=project, check=True, env=self._environment(project, ""))  # noqa: S603 - our own example
         service = self._spawn([sys.executable, "billing_service.py", "ledger.db"], project, "")
+        (project / "billing.url").write_text(self._address(service), encoding="ascii")
+        erp, scripted = (
+            self._address(self._spawn([sys.executable, *words], project, ""))
+            for words in (("erp_service.py", "erp.db"), ("scripted_model.py",))
+        )
+        declare(project, erp=erp, scripted=scripted, live=self.live)
+        return project
+
+    @staticmethod
+    def _address(service: subprocess.Popen[str]) -> str:
         assert service.stdout is not None
         line = service.stdout.readline()
         if not line:
-            raise OverwinterError("the billing service did not start")
-        (project / "billing.url").write_text(json.loads(line)["url"], encoding="ascii")
-        model = self._spawn([sys.executable, "scripted_model.py"], project, "")
-        assert model.stdout is not None
-        declare(project, json.loads(model.stdout.readline())["url"])
-        return project
+            raise OverwinterError(f"{service.args} did not start")
+        return json.loads(line)["url"]
 
     def _serve(self, project: Path) -> subprocess.Popen[str]:
         url = (project / "billing.url").read_text(encoding="ascii")
