@@ -1,7 +1,6 @@
 """What models cost: the table that budgets and bills go by."""
 
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Protocol
 
 from overwinter.gateway.usage import Rates, Usage, cost_nusd
@@ -65,5 +64,6 @@ class Bound:
 
 def bound_nusd(rates: Rates, input_tokens: int, output_tokens: int) -> int:
     """Return the most that so many tokens can cost: all input written to the dearest cache, all output used."""
-    dearest = max(rates.fresh, rates.cache_write, rates.cache_write_long, rates.audio_input)
-    return ceil(input_tokens * dearest + output_tokens * max(rates.output, rates.audio_output))
+    fresh, output, _, cache_write, cache_write_long, audio_input, audio_output, _ = rates.whole
+    dearest = max(fresh, cache_write, cache_write_long, audio_input)
+    return -(-(input_tokens * dearest + output_tokens * max(output, audio_output)) // rates.unit)

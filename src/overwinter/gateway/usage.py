@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil
+from math import lcm
 from typing import Literal
 
 __all__ = ["Rates", "Source", "Usage", "cost_nusd"]
@@ -59,19 +59,33 @@ class Rates:
     search: Fraction = Fraction(0)
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the rates hang on, for people: tier, step of size, where they come from."""
+    unit: int = field(init=False, repr=False, compare=False)
+    """How many of the amounts below are a nano-dollar: a sum of fractions takes 3 us a term, one of whole numbers 0.1."""
+    whole: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """The rates in their order."""
+
+    def __post_init__(self) -> None:
+        """Count the rates in the largest unit in which they all are whole."""
+        rates = (
+            self.fresh, self.output, self.cache_read, self.cache_write, self.cache_write_long, self.audio_input, self.audio_output,
+            self.search,
+        )  # fmt: skip
+        unit = lcm(*(each.denominator for each in rates))
+        object.__setattr__(self, "unit", unit)
+        object.__setattr__(self, "whole", tuple(int(each * unit) for each in rates))
 
 
 def cost_nusd(usage: Usage, rates: Rates) -> int:
     """Return what a call costs, in nano-dollars, rounded up once; `also` is not in it."""
-    counted = (
-        (usage.fresh, rates.fresh),
-        (usage.output, rates.output),
-        (usage.cache_read, rates.cache_read),
-        (usage.cache_write, rates.cache_write),
-        (usage.cache_write_long, rates.cache_write_long),
-        (usage.audio_input, rates.audio_input),
-        (usage.audio_output, rates.audio_output),
-        (usage.searches, rates.search),
+    fresh, output, cache_read, cache_write, cache_write_long, audio_input, audio_output, search = rates.whole
+    total = (
+        usage.fresh * fresh
+        + usage.output * output
+        + usage.cache_read * cache_read
+        + usage.cache_write * cache_write
+        + usage.cache_write_long * cache_write_long
+        + usage.audio_input * audio_input
+        + usage.audio_output * audio_output
+        + usage.searches * search
     )
-    # A sum of fractions takes 3 us a term, and most counts of most calls are zero.
-    return ceil(sum((count * rate for count, rate in counted if count), Fraction(0)))
+    return -(-total // rates.unit)
