@@ -46,7 +46,8 @@ def top_level(body: bytes) -> dict[str, bytes]:
         ModelRefused: it is no JSON object, with the place.
     """
     try:
-        body.decode()  # what is not looked into is not checked for it
+        if not body.isascii():
+            body.decode()  # what is not looked into is not checked for it
         return {key: bytes(value) for key, value in _TOP.decode(body).items()}
     except UnicodeDecodeError as error:
         raise invalid(f"the body is not UTF-8 at byte {error.start}: encode it so") from error
@@ -168,7 +169,8 @@ def kinds_in(raw: bytes | None, kinds: frozenset[str], keys: frozenset[str] = fr
     if raw is None:
         return []
     wanted = (*kinds, *keys)
-    if _any_of(wanted).search(raw) is None and _ESCAPED.search(raw) is None:
+    has_escape = b"\\" in raw and _ESCAPED.search(raw) is not None
+    if not has_escape and _any_of(wanted).search(raw) is None:
         return []
     try:
         found = set(_kinds(msgspec.json.decode(raw), kinds, keys))
