@@ -163,6 +163,7 @@ CLAIMS = {
     "C1.once": "each instant of a schedule is started once, whatever is killed meanwhile",
     "C1.missed": "of what was missed while nobody was up at most one is started, and all are counted",
     "C1.zone": "a cron line is read in its zone, with its summer time",
+    "C1.told": "a schedule that pauses itself tells the webhooks that want it, in the same commit, and once",
     "C1.breaker": "a schedule whose runs all fail, or whose agent may not act, pauses itself and says why",
     "P2.stay": "a run goes on with the variables and functions of one that has ended, and is checked with what ran before",
     "W1.inbound.closed": "an address that leads to no run is answered like any other that does not, and one that does is limited in rate and size",

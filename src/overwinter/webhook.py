@@ -24,8 +24,9 @@ TOPICS: Mapping[str, tuple[EventKind, ...]] = {
     "run.started": ("created",),
     "run.ended": ("finished", "failed", "cancelled"),
     "run.quarantined": ("quarantined",),
+    "schedule.paused": (),
 }
-"""What a webhook can be told of, and the journal's facts that are meant."""
+"""What a webhook can be told of, and the journal's facts that are meant; a schedule that pauses itself is in no run's."""
 TEST = "webhook.test"
 ATTEMPTS_MAX = 10
 """Attempts at one delivery, over some eleven hours; then it is set aside until somebody asks for it again."""
@@ -42,18 +43,21 @@ class Delivery:
     webhook: str
     topic: str
     run_id: str
+    """"": it is of a schedule."""
     position: int
-    """Of the fact in the run's journal."""
+    """Of the fact in the run's journal; of a schedule's, an instant in microseconds UTC, which no other has."""
     attempt: int
     """Attempts so far."""
     not_before_us: int
     why: str = ""
     """What the last attempt came to."""
+    schedule: str = ""
+    """The schedule that paused itself."""
 
     @property
     def id(self) -> str:
         """Return the `webhook-id`: the same in every attempt, so that a receiver knows a repeat."""
-        return f"evt_{self.run_id}_{self.position}"
+        return f"evt_{self.run_id or self.schedule}_{self.position}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

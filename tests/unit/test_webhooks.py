@@ -379,3 +379,74 @@ def test_a_pause_is_bounded_and_at_least_what_was_asked(attempt, asked_s, seed):
     assert min(PAUSE_S_MAX, asked_s or 0) <= pause <= PAUSE_S_MAX
     assert pause >= min(PAUSE_S_MAX, 5 * 3**attempt) / 2
     assert ATTEMPTS_MAX * PAUSE_S_MAX < 3 * DAY_US / 1e6
+
+
+# --- Schedules -------------------------------------------------------------------------------------------------------
+
+
+async def paused_itself(app, clock: ManualClock, *ids: str) -> None:
+    """Let minutes pass until schedules have paused themselves."""
+    with anyio.fail_after(20):
+        while not all([(await app.schedules.schedule(each)).paused for each in ids]):
+            clock.advance(60)
+            await anyio.sleep(0.01)
+            await idle(app)
+
+
+@pytest.mark.claim("C1.told")
+async def test_a_schedule_that_pauses_itself_is_told_once_each_time_and_a_persons_pause_is_not(
+    project, ledger, monkeypatch
+):
+    clock = ManualClock()
+    async with (
+        receiving() as there,
+        telling(project, monkeypatch, clock=clock, ops=hook(there.url, "schedule.paused", address="https://home.example"),
+                chat=hook(there.url, "run.quarantined")) as app,
+    ):  # fmt: skip
+        start = {"source": "1 / 0", "inputs": {}}
+        one, other = [(await app.schedules.add(start, by="me", cron="* * * * *", name=name)).id for name in "ab"]
+        await app.schedules.pause(other, by="me")
+        await app.schedules.resume(other, by="me")
+        assert there.got == []
+        await paused_itself(app, clock, one, other)
+        await until(lambda: len(there.got) == 2)
+        await settled(app)
+        assert {each["data"]["schedule"] for each in there.told} == {one, other}
+        told = next(each for each in there.told if each["data"]["schedule"] == one)
+        assert told["type"] == "schedule.paused"
+        last = (await app.schedules.schedule(one)).last_run
+        assert told["data"] | {"position": 0} == {
+            "event": "paused", "schedule": one, "schedule_name": "a", "agent": "default", "failures": 5, "last_run": last,
+            "position": 0, "look": f"https://home.example/v1/schedules/{one}",
+        }  # fmt: skip
+        await app.schedules.resume(one, by="me")
+        await paused_itself(app, clock, one)
+        await until(lambda: len(there.got) == 3)
+        await settled(app)
+        assert len(set(there.ids)) == len(there.ids) == 3
+        assert await tally(app) == (0, 0, "")
+
+
+@pytest.mark.claim("C1.told")
+async def test_a_pause_that_nobody_took_waits_over_a_restart_and_goes_with_its_schedule(project, ledger, monkeypatch):
+    clock = ManualClock()
+    async with receiving() as there:
+        there.status = 503
+        wanted = hook(there.url, "schedule.paused", arguments=True)
+        async with telling(project, monkeypatch, clock=clock, ops=wanted) as app:
+            ids = [(await app.schedules.add({"source": "1"}, by="me", cron="* * * * *")).id for _ in range(2)]
+            await app.governance.revoke("default", by="lead")
+            await paused_itself(app, clock, *ids)
+            await until(lambda: len(there.got) >= 2)
+            await settled(app)
+            assert "revoked" in there.told[0]["data"]["why"]
+            await app.schedules.remove(ids[0], by="me")
+            assert (await tally(app))[0] == 1
+        there.status, before = 204, len(there.got)
+        async with telling(project, monkeypatch, clock=clock, ops=wanted) as app:
+            assert await app.webhooks.retry("ops") == 1
+            await until(lambda: len(there.got) > before)
+            await settled(app)
+            assert there.told[-1]["data"]["schedule"] == ids[1]
+            assert there.ids[-1] in there.ids[:before]
+            assert await tally(app) == (0, 0, "")

@@ -116,7 +116,7 @@ class App:
         self.rulebook = Rulebook(config, parts, self._checks.reached)
         """What agents may do, and why."""
         self.webhooks = Webhooks(
-            config.webhooks, parts.deliveries, parts.senders, parts.store, parts.clock, SystemRandom()
+            config.webhooks, parts.deliveries, parts.senders, parts.store, parts.schedules, parts.clock, SystemRandom()
         )
         """Whom it tells of what happens here."""
         self.schedules = Scheduling(parts, self)

@@ -21,6 +21,7 @@ from overwinter.config import Webhook
 from overwinter.errors import HomeError, NotFound
 from overwinter.events import Event
 from overwinter.readable import readable
+from overwinter.schedule import Schedules
 from overwinter.store import RunRecord, Store
 from overwinter.values import Value
 from overwinter.webhook import ATTEMPTS_MAX, TEST, Delivery, Tally, pause_s
@@ -53,11 +54,12 @@ class Webhooks:
         deliveries: SqliteDeliveries,
         senders: Senders,
         store: Store,
+        schedules: Schedules,
         clock: Clock,
         random: Random,
     ) -> None:
         self._webhooks, self._deliveries, self._senders = webhooks, deliveries, senders
-        self._store, self._clock, self._random = store, clock, random
+        self._store, self._schedules, self._clock, self._random = store, schedules, clock, random
 
     async def subscribe(self) -> None:
         """Have every fact from now on noted for those who want it, whether or not anybody sends it yet."""
@@ -162,7 +164,9 @@ class Webhooks:
         await self._deliveries.settle(delivery, sent.why, None if is_last else self._clock.now_us() + pause_us)
 
     async def _told(self, delivery: Delivery) -> bytes | None:
-        """Return what is sent; None: its run was deleted meanwhile."""
+        """Return what is sent; None: its run or schedule was deleted meanwhile."""
+        if delivery.schedule:
+            return await self._paused(delivery)
         run = await self._store.run(delivery.run_id)
         events = await self._store.journal(delivery.run_id, delivery.position, 1)
         if run is None or not events:
@@ -172,6 +176,20 @@ class Webhooks:
         if webhook.arguments:
             told |= await self._contents(run, events[0])
         return _encoded(delivery.topic, events[0].at_us, told)
+
+    async def _paused(self, delivery: Delivery) -> bytes | None:
+        """Return what is sent of a schedule that paused itself. Why it did may quote a program."""
+        for each in await self._schedules.schedules(delivery.schedule):
+            webhook = self._webhooks[delivery.webhook]
+            told: dict[str, Value] = {
+                "event": "paused", "schedule": each.id, "schedule_name": each.name, "agent": each.agent, "failures": each.failures,
+                "last_run": each.last_run, "position": delivery.position,
+                "look": f"{webhook.address.rstrip('/')}/v1/schedules/{each.id}" if webhook.address else f"overwinter schedule show {each.id}",
+            }  # fmt: skip
+            return _encoded(
+                delivery.topic, delivery.position, told | ({"why": each.paused} if webhook.arguments else {})
+            )
+        return None
 
     async def _contents(self, run: RunRecord, event: Event) -> dict[str, Value]:
         """Return what a webhook is told only by `arguments = true`: what programs, services and people wrote."""

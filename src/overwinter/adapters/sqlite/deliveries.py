@@ -1,7 +1,7 @@
 """What webhooks are to be told, as rows. A row is written in the commit of the fact that it tells of, by a trigger.
 
 The trigger is of the writing connection alone, made when the home is opened with webhooks: so no path that writes a fact can
-forget them, and a home without webhooks pays nothing. A row goes when its receiver has taken it, or with its run.
+forget them, and a home without webhooks pays nothing. A row goes when its receiver has taken it, or with its run, or schedule.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,23 @@ __all__ = ["SqliteDeliveries"]
 
 WAITING, SET_ASIDE = 0, 1
 WHY_LENGTH_MAX = 300
-_COLUMNS = "webhook, topic, run.id, position, attempt, delivery.not_before, why"
+_COLUMNS = "webhook, topic, run.id, position, attempt, delivery.not_before, why, schedule"
 _TRIGGER = """
 drop trigger if exists temp.told; drop table if exists temp.wanted;
 create temp table wanted (kind text not null, webhook text not null, topic text not null, primary key (kind, webhook)) without rowid;
 create temp trigger told after insert on main.journal when exists (select 1 from wanted where kind = new.kind) begin
     insert or ignore into delivery (webhook, topic, n, position)
         select webhook, topic, new.n, new.position from wanted where kind = new.kind;
+end;
+"""
+# Only what an instant comes to changes `started`: who pauses one knows it. The position must be new for ever, for it names the message.
+_PAUSES = """
+drop trigger if exists temp.told_pause;
+create temp trigger told_pause after update of started on main.schedule when new.paused <> '' and old.paused = '' begin
+    delete from delivery where schedule = new.id;
+    insert into delivery (webhook, topic, n, position, schedule)
+        select webhook, topic, 0, max(cast(unixepoch('subsec') * 1000000 as integer),
+            (select coalesce(max(position), 0) + 1 from delivery where n = 0)), new.id from wanted where kind = 'schedule.paused';
 end;
 """
 
@@ -54,12 +64,12 @@ class SqliteDeliveries:
         Args:
             wanted: names of webhooks, each with a topic.
         """
-        rows = [(kind, webhook, topic) for webhook, topic in wanted for kind in TOPICS[topic]]
+        rows = [(kind, webhook, topic) for webhook, topic in wanted for kind in TOPICS[topic] or (topic,)]
         if not rows:
             return
 
         def act(db: apsw.Connection) -> Wrote[None]:
-            db.execute(_TRIGGER)
+            db.execute(_TRIGGER + _PAUSES)
             db.executemany("insert or ignore into wanted values (?, ?, ?)", rows)
             return Wrote(None)
 
@@ -68,8 +78,8 @@ class SqliteDeliveries:
 
     def due(self, webhook: str, now_us: int, limit: int) -> Sequence[Delivery]:
         """Return what is to be sent now, what waits longest first."""
-        sql = f"""select {_COLUMNS} from delivery join run using (n)
-            where webhook = ? and delivery.state = 0 and delivery.not_before <= ? order by delivery.not_before, n, position limit ?"""
+        sql = f"""select {_COLUMNS} from delivery left join run using (n)
+            where webhook = ? and coalesce(schedule, run.id) is not null and delivery.state = 0 and delivery.not_before <= ? order by delivery.not_before, n, position limit ?"""
         with guarded(self._path):
             return [_delivery(row) for row in self._reading.execute(sql, (webhook, now_us, limit))]
 
@@ -88,8 +98,9 @@ class SqliteDeliveries:
             why: it failed; None: it was taken, and the row goes.
             not_before_us: when it is tried again; None: it is set aside.
         """
-        key = (delivery.webhook, to_bytes(delivery.run_id), delivery.position)
-        where = "where webhook = ?1 and n = (select n from run where id = ?2) and position = ?3"
+        run_id = to_bytes(delivery.run_id) if delivery.run_id else None
+        key = (delivery.webhook, run_id, delivery.position)
+        where = "where webhook = ?1 and n = coalesce((select n from run where id = ?2), 0) and position = ?3"
 
         def act(db: apsw.Connection) -> Wrote[None]:
             if why is None:
@@ -133,9 +144,10 @@ def _delivery(row: tuple[Any, ...]) -> Delivery:
     return Delivery(
         webhook=row[0],
         topic=row[1],
-        run_id=from_bytes(row[2]),
+        run_id="" if row[2] is None else from_bytes(row[2]),
         position=row[3],
         attempt=row[4],
         not_before_us=row[5],
         why=row[6],
+        schedule=row[7] or "",
     )

@@ -99,6 +99,7 @@ class SqliteSchedules:
                 _schedule(row)
                 for row in db.execute(f"delete from schedule where id = ? returning {_COLUMNS}", (schedule_id,))
             ]
+            db.execute("delete from delivery where schedule = ?", (schedule_id,))
             return Wrote(result=bool(gone), audited=[_entry(each, by, "removed") for each in gone])
 
         return await self._writer.submit(act)

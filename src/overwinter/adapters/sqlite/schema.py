@@ -134,7 +134,12 @@ create table request (
     id blob primary key, digest blob not null, at integer not null, status integer, answer blob) strict, without rowid;
 create index request_at on request (at);
 """
-FORMAT_5 = [LINEAGE_5, SCHEDULE_5, REQUEST_5]
+# `delivery.schedule`: it is of a schedule and of no run, `n` is 0.
+DELIVERY_5 = """
+alter table delivery add column schedule text;
+create index delivery_schedule on delivery (schedule) where schedule is not null;
+"""
+FORMAT_5 = [LINEAGE_5, SCHEDULE_5, REQUEST_5, DELIVERY_5]
 
 # Made at each opening if it is missing: an index is no part of the format. It answers "what waits for whom" without the
 # bodies: ten thousand pending messages cost a look for ready runs 45 ms and each further `send` 5 ms without it.
