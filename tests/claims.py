@@ -167,5 +167,6 @@ CLAIMS = {
     "C1.breaker": "a schedule whose runs all fail, or whose agent may not act, pauses itself and says why",
     "P2.stay": "a run goes on with the variables and functions of one that has ended, and is checked with what ran before",
     "W1.inbound.closed": "an address that leads to no run is answered like any other that does not, and one that does is limited in rate and size",
+    "W1.inbound.signed": "an address for a sender that signs takes nothing that the sender did not sign",
     "W1.inbound": "what is sent to a run's own address reaches that run alone, each delivery once, until it ends",
 }

@@ -1,4 +1,4 @@
-"""What is told to others by webhook: of which facts, signed how, and how often it is tried.
+"""What is told to others by webhook: of which facts, signed how, and how often it is tried. And whether others signed what they tell.
 
 The form is that of Standard Webhooks (standardwebhooks.com): `webhook-id`, `webhook-timestamp`, and `webhook-signature` over
 `id.timestamp.body`. A receiver verifies it with any library of that specification.
@@ -10,11 +10,13 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Literal, get_args
 
 from overwinter.events import EventKind
 
 __all__ = [
-    "ATTEMPTS_MAX", "SECRET_BYTES_MIN", "TEST", "TOPICS", "Delivery", "Tally", "key_of", "pause_s", "signature",
+    "ATTEMPTS_MAX", "SCHEMES", "SECRET_BYTES_MIN", "TEST", "TOPICS", "Delivery", "Scheme", "Tally", "is_signed", "key_of", "pause_s",
+    "signature",
 ]  # fmt: skip
 
 TOPICS: Mapping[str, tuple[EventKind, ...]] = {
@@ -34,6 +36,12 @@ PAUSE_S, PAUSE_S_MAX = 5.0, 21_600.0
 SECRET_BYTES_MIN = 24
 """Standard Webhooks, "Signature scheme": 24 to 64 bytes."""
 PREFIX = "whsec_"
+Scheme = Literal["github", "stripe", "standard"]
+"""How a sender signs: `X-Hub-Signature-256`, `Stripe-Signature`, or Standard Webhooks."""
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+SKEW_S_MAX = 300
+"""How far a signed instant may be from now; both schemes that have one say five minutes. GitHub's has none."""
+TIMESTAMP_DIGITS_MAX = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +108,36 @@ def pause_s(attempt: int, retry_after_s: float | None, random: Random) -> float:
     """Return the pause after a failed attempt: 5 s, tripled each time, half of it jitter; at least what the receiver asked."""
     pause = min(PAUSE_S_MAX, PAUSE_S * 3**attempt)
     return max(min(PAUSE_S_MAX, retry_after_s or 0.0), pause / 2 + random.random() * pause / 2)
+
+
+def is_signed(scheme: Scheme, secret: str, headers: Mapping[str, str], body: bytes, now_s: int) -> bool:
+    """Whether who has a secret sent a message, and just now.
+
+    Args:
+        scheme: how they sign.
+        secret: as their service shows it.
+        headers: by their names in lower case.
+        body: its bytes, as they came.
+        now_s: this instant.
+    """
+    match scheme:
+        case "github":
+            expected = f"sha256={hmac.digest(secret.encode(), body, 'sha256').hex()}"
+            return _is_same(headers.get("x-hub-signature-256", ""), expected)
+        case "stripe":
+            fields = [each.strip().partition("=") for each in headers.get("stripe-signature", "").split(",")]
+            at = next((value for key, _, value in fields if key == "t"), "")
+            expected = hmac.digest(secret.encode(), f"{at}.".encode() + body, "sha256").hex()
+            given = [value for key, _, value in fields if key == "v1"]
+        case "standard":
+            at, given = headers.get("webhook-timestamp", ""), headers.get("webhook-signature", "").split(" ")
+            expected = signature(key_of(secret), headers.get("webhook-id", ""), int(at), body) if _is_number(at) else ""
+    return _is_number(at) and abs(now_s - int(at)) <= SKEW_S_MAX and any(_is_same(each, expected) for each in given)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= TIMESTAMP_DIGITS_MAX
+
+
+def _is_same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())

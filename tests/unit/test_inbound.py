@@ -1,5 +1,7 @@
 """What others tell a run at an address of its own."""
 
+import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,14 +12,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import opened
+from kit import client_of, opened
+from overwinter.adapters.vault import Vault
 from overwinter.app import App, Parts
 from overwinter.app.hooks import BURST_MAX, PACE_S, Hooks
 from overwinter.faces.inbound import BODY_BYTES_MAX, InboundDoor
 from overwinter.store import MAIL_PENDING_MAX
 from overwinter.testing import finish, idle
+from overwinter.webhook import SCHEMES, Scheme, is_signed
 
 pytestmark = pytest.mark.anyio
+
+
+NONE = dict[str, str]()
+"""A vault with nothing in it."""
+GITHUB = "It's a Secret to Everybody"
+"""Of GitHub's own example, with the signature of `Hello, World!`."""
+GITHUB_SIGNED = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+"""Of the tests of the Standard Webhooks libraries, with what stands for its message."""
+STANDARD_HEADERS = {
+    "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "webhook-timestamp": "1614265330",
+    "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+}
+STANDARD_BODY = b'{"test": 2432232314}'
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -132,7 +151,7 @@ async def test_whatever_leads_to_no_run_is_answered_alike_and_looked_up_nowhere(
 async def test_an_address_is_limited_in_rate_by_itself_and_says_when_to_come_again(project):
     async with opened(project, is_worker=False) as app:
         now_s = 0.0
-        app.hooks = Hooks(app.key_for("hooks"), lambda: now_s)
+        app.hooks = Hooks(app.key_for("hooks"), NONE.__getitem__, lambda: now_s)
         one, other = [app.hooks.path(await app.start("await tools.receive()")) for _ in range(2)]
         statuses = [(await told(app, one, b"x"))[0] for _ in range(BURST_MAX + 2)]
         assert statuses == [202] * BURST_MAX + [429] * 2
@@ -146,7 +165,7 @@ async def test_an_address_is_limited_in_rate_by_itself_and_says_when_to_come_aga
 @given(pauses=st.lists(st.floats(0, 2), max_size=300))
 def test_no_pauses_let_more_through_than_the_burst_and_the_pace(pauses: list[float]):
     now_s, came = 0.0, list[float]()
-    hooks = Hooks(b"k", lambda: now_s)
+    hooks = Hooks(b"k", NONE.__getitem__, lambda: now_s)
     for pause in pauses:
         now_s += pause / 10
         if not hooks.wait_s("run"):
@@ -174,3 +193,78 @@ async def test_a_sender_to_a_full_mailbox_is_told_when_to_come_again(project):
                 group.start_soon(app.send, run_id, number)
         status, headers, _ = await answered(app, app.hook(run_id), b"x")
         assert (status, headers["retry-after"]) == (429, "60")
+
+
+# --- Signed by their senders -----------------------------------------------------------------------------------------
+
+
+def striped(secret: str, at: str, body: bytes) -> str:
+    return hmac.new(secret.encode(), at.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def test_the_examples_of_those_who_sign_are_taken_and_nothing_near_them():
+    assert is_signed("github", GITHUB, {"x-hub-signature-256": GITHUB_SIGNED}, b"Hello, World!", 0)
+    assert not is_signed("github", GITHUB, {"x-hub-signature-256": GITHUB_SIGNED}, b"Hello, World?", 0)
+    assert not is_signed("github", GITHUB + "!", {"x-hub-signature-256": GITHUB_SIGNED}, b"Hello, World!", 0)
+    at = 1_614_265_330
+    for now_s, is_taken in ((at, True), (at + 300, True), (at - 300, True), (at + 301, False), (at - 301, False)):
+        assert is_signed("standard", STANDARD, STANDARD_HEADERS, STANDARD_BODY, now_s) is is_taken
+    several = {**STANDARD_HEADERS, "webhook-signature": f"v1,AAAA {STANDARD_HEADERS['webhook-signature']} v2,x"}
+    assert is_signed("standard", STANDARD, several, STANDARD_BODY, at)
+    given = {"stripe-signature": f"t={at},v1={'0' * 64},v1={striped('whsec_test', str(at), b'{}')},v0=x"}
+    assert is_signed("stripe", "whsec_test", given, b"{}", at)
+    assert not is_signed("stripe", "whsec_test", given, b"{}", at + 301)
+    assert not is_signed("stripe", "whsec_test", given, b"{ }", at)
+
+
+@given(
+    scheme=st.sampled_from(SCHEMES),
+    header=st.text(st.characters(max_codepoint=255), max_size=80)
+    | st.from_regex(r"t=[0-9]{0,14},v1=[0-9a-f]{64}", fullmatch=True),
+    at=st.text(max_size=16) | st.integers(0, 2_000_000_000).map(str),
+)
+def test_no_header_without_the_secret_is_a_signature(scheme: Scheme, header: str, at: str):
+    headers = dict.fromkeys(("x-hub-signature-256", "stripe-signature", "webhook-signature", "webhook-id"), header)
+    assert not is_signed(scheme, STANDARD, {**headers, "webhook-timestamp": at}, b"x", 1_000_000_000)
+    assert not is_signed(scheme, STANDARD, {}, b"x", 1_000_000_000)
+
+
+@pytest.mark.claim("W1.inbound.signed")
+async def test_an_address_for_a_sender_that_signs_takes_nothing_else(project):
+    Vault(project / ".overwinter").put("github_hook", GITHUB)
+    async with opened(project, is_worker=False) as app, client_of(app) as client:
+        run_id = await app.start("await tools.receive()")
+        place = f"/v1/runs/{run_id}/hook"
+        path = (await client.get(place, params={"signed_by": "github", "secret": "vault:github_hook"})).json()["path"]
+        headers = {"x-hub-signature-256": GITHUB_SIGNED, "signed-by": "me"}
+        assert await told(app, path, b"Hello, World!", headers) == (202, {"is_new": True})
+        for body, given_headers in (
+            (b"Hello, World?", headers),
+            (b"Hello, World!", {}),
+            (b"Hello, World!", {"signed-by": "github"}),
+        ):
+            assert (await told(app, path, body, given_headers))[0] == 401
+        for wrong in (path[:-1], path.replace("github.", "stripe."), path.replace(".github.github_hook", ""),
+                      path.replace(".github.", "%00github.").replace("%00", chr(0)), f"{app.hook(run_id)}.github.github_hook"):  # fmt: skip
+            assert (await told(app, wrong, b"Hello, World!", headers))[0] == 404
+        Vault(project / ".overwinter").remove("github_hook")
+        assert (await told(app, path, b"Hello, World!", headers))[0] == 503
+
+
+@pytest.mark.claim("W1.inbound.signed")
+async def test_an_address_is_not_given_for_what_is_no_scheme_or_no_secret_or_one_to_guess(project):
+    vault = Vault(project / ".overwinter")
+    vault.put("short", "fifteen bytes..")
+    async with opened(project, is_worker=False) as app, client_of(app) as client:
+        place = f"/v1/runs/{await app.start('await tools.receive()')}/hook"
+        for query, words in (
+            ({"signed_by": "github"}, "given together"),
+            ({"secret": "vault:short"}, "given together"),
+            ({"signed_by": "gitlab", "secret": "vault:short"}, "there are github, stripe, standard"),
+            ({"signed_by": "github", "secret": "env:HOME"}, "secrets set"),
+            ({"signed_by": "github", "secret": "vault:none"}, "has no secret"),
+            ({"signed_by": "github", "secret": "vault:short"}, "can guess"),
+            ({"signed_by": "standard", "secret": "vault:short"}, "at least 24 bytes"),
+        ):
+            answer = await client.get(place, params=query)
+            assert (answer.status_code, words in answer.text) == (400, True), answer.text

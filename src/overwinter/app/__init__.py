@@ -121,7 +121,7 @@ class App:
         """Whom it tells of what happens here."""
         self.schedules = Scheduling(parts, self)
         """What begins by the calendar."""
-        self.hooks = Hooks(parts.key)
+        self.hooks = Hooks(parts.key, parts.vault.read)
         """Where others may tell runs something."""
         self.repeats = Repeats(parts.requests)
         """What was asked before, under a key."""

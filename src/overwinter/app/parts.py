@@ -68,6 +68,8 @@ class Parts:
     requests: SqliteRequests
     """What was asked under keys."""
     senders: Senders
+    vault: Vault
+    """Secrets by name."""
     clock: Clock
     ids: Ids
     policy: CedarPolicy
@@ -146,7 +148,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             handles=handles,
             models=models,
             deliveries=store.deliveries, schedules=store.schedules, requests=store.requests,
-            senders=senders,
+            senders=senders, vault=Vault(place.path),
             clock=clock,
             ids=ids,
             policy=policy,

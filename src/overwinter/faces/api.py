@@ -168,7 +168,15 @@ class _Api:
 
     async def hook(self, request: Request) -> Response:
         run = await self._app.run(await self._app.resolve(request.path_params["run"]))
-        return JSONResponse({"run": run.run_id, "path": self._app.hook(run.run_id)})
+        scheme, secret = request.query_params.get("signed_by"), request.query_params.get("secret")
+        if (scheme is None) != (secret is None):
+            raise UsageError("how a sender signs and with what are given together: signed_by and secret")
+        path = (
+            self._app.hook(run.run_id)
+            if scheme is None
+            else await self._app.hooks.signed_path(run.run_id, scheme, secret or "")
+        )
+        return JSONResponse({"run": run.run_id, "path": path})
 
     async def check(self, request: Request) -> Response:
         body = await _body(request)

@@ -11,11 +11,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overwinter.app import App
-from overwinter.app.hooks import BURST_MAX, PACE_S
+from overwinter.app.hooks import BURST_MAX, PACE_S, Address
+from overwinter.clock import SECOND_US
 from overwinter.errors import Conflict, NotFound, OverwinterError, UsageError
 from overwinter.faces.problems import problem
 from overwinter.store import MESSAGE_BYTES_MAX
 from overwinter.values import Value
+from overwinter.webhook import is_signed
 
 __all__ = ["InboundDoor"]
 
@@ -25,7 +27,7 @@ BODY_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 """Its JSON, with headers, must fit a message."""
 FULL_S = 59.0
 """After which the sender to a full mailbox may try again."""
-OURS = frozenset({"authorization", "cookie", "host", "connection", "content-length", "accept-encoding"})
+OURS = frozenset({"signed-by", "authorization", "cookie", "host", "connection", "content-length", "accept-encoding"})
 """Headers that say nothing to a program, or that it must not see."""
 KEYS = ("webhook-id", "x-github-delivery", "idempotency-key")
 """Headers by which a sender names a delivery: a second one of a name is the first one again."""
@@ -46,18 +48,31 @@ class InboundDoor:
         await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
-        run_id = self._app.hooks.run_of(scope["path"].removeprefix(PREFIX))
-        if run_id is None:
+        address = self._app.hooks.opened(scope["path"].removeprefix(PREFIX))
+        if address is None:
             return _unknown()
         if scope["method"] != "POST":
             return _refused(405, "HTTPError", "it takes POST", {"allow": "POST"})
-        wait_s = self._app.hooks.wait_s(run_id)
+        wait_s = self._app.hooks.wait_s(address.run_id)
         if wait_s:
             return _later(f"{BURST_MAX} messages at once, then {1 / PACE_S:g} in a second: wait {wait_s:.1f} s", wait_s)
         body = await _body(receive)
         if body is None:
             return _refused(413, "HTTPError", f"it takes at most {BODY_BYTES_MAX >> 10} KB")
-        return await self._handed_over(run_id, body, _headers(scope))
+        return await self._verified(address, body, _headers(scope))
+
+    async def _verified(self, address: Address, body: bytes, headers: dict[str, str]) -> Response:
+        """Hand over what its sender signed, if the address is for one that does."""
+        if address.scheme is None:
+            return await self._handed_over(address.run_id, body, headers)
+        try:
+            secret = await self._app.hooks.secret(address)
+            is_theirs = is_signed(address.scheme, secret, headers, body, self._app.access.now_us() // SECOND_US)
+        except (OverwinterError, ValueError):  # it was removed, or is another one now: doubt means deny
+            return _refused(503, "HTTPError", "the secret of this address cannot be read: look at the home's vault")
+        if not is_theirs:
+            return _refused(401, "HTTPError", f"the message is not signed by its sender ({address.scheme}), or too old")
+        return await self._handed_over(address.run_id, body, {**headers, "signed-by": address.scheme})
 
     async def _handed_over(self, run_id: str, body: bytes, headers: dict[str, str]) -> Response:
         name = next((headers[each] for each in KEYS if headers.get(each)), None)

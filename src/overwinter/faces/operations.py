@@ -97,7 +97,7 @@ OPERATIONS: Mapping[str, Operation] = {
         summary="Return the journal, or follow it as server-sent events", query="since? whole, after? whole, limit? whole, follow? text",
         answer="events [Event]",
     ),
-    "GET /v1/runs/{run}/hook": Operation(summary="Return the path at which others may send the run messages", answer="run text, path text"),
+    "GET /v1/runs/{run}/hook": Operation(summary="Return the path at which others may send the run messages", query="signed_by? text, secret? text", answer="run text, path text"),
     "POST /v1/runs/{run}/messages": Operation(
         summary="Send a run a message", body="message any, by? text, dedup? text", answer="is_new flag", status=202, has_key=True
     ),
