@@ -58,7 +58,12 @@ def blocked(
 
 def packed(pending: frozenset[int], body: bytes) -> bytes:
     """Return a snapshot: the tickets that wait, and the interpreter's own bytes."""
-    return f"[{', '.join(map(str, sorted(pending)))}]".encode() + b"\n" + body
+    return _listed(pending) + body
+
+
+@lru_cache(TICKETS_REMEMBERED)
+def _listed(pending: frozenset[int]) -> bytes:
+    return f"[{', '.join(map(str, sorted(pending)))}]\n".encode()
 
 
 def unpacked(snapshot: bytes) -> tuple[frozenset[int], bytes]:

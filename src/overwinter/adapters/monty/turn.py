@@ -18,6 +18,8 @@ __all__ = ["GRACE_S", "PROGRAMS_REMEMBERED", "SUSPENSIONS_MAX", "Fed", "Place", 
 
 PROGRAMS_REMEMBERED = 1_000
 """Sources whose parts are kept, found again at each turn."""
+PLACES_REMEMBERED = 1_000
+"""Calls in them whose lines are."""
 SUSPENSIONS_MAX = 10_000
 """Host round trips of one turn: clock reads, imports and calls together."""
 _SMALL = frozenset({bool, float, type(None)})
@@ -174,7 +176,12 @@ class Turn:
         """Return the line of the program at which a position is; 0 if it is elsewhere, as in an `eval`."""
         if position.filename != self.fed.filename:
             return 0
-        return bisect_right(_line_ends(self.fed.source), position.start) + 1
+        return _line_at(self.fed.source, position.start)
+
+
+@lru_cache(PLACES_REMEMBERED)
+def _line_at(source: str, start: int) -> int:
+    return bisect_right(_line_ends(source), start) + 1
 
 
 @lru_cache(maxsize=PROGRAMS_REMEMBERED)

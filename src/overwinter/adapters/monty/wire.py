@@ -27,7 +27,8 @@ PARTS_MAX = 500
 DEPTH_MAX = 20
 PLACES_REMEMBERED = 1_000
 CALLS_REMEMBERED = 1_000
-"""Numbers of calls: those of every program begin anew."""
+PENDING_REMEMBERED = 256
+"""Numbers of calls, and which of them are waited for: those of every program begin anew."""
 TEXT_LENGTH_MAX = 16 << 10
 _LENGTH = struct.Struct("<I")
 _DOUBLE = struct.Struct("<d")
@@ -190,7 +191,10 @@ RESET = _request(9, b"")
 
 def load(body: bytes) -> bytes:
     """Return the request that puts a state into a worker without one."""
-    return _request(8, _part(1, body))
+    # As `_request(8, _part(1, body))`, but a state is kilobytes, and is copied once.
+    inner = _PART_KEYS[1] + _varint(len(body))
+    outer = _PART_KEYS[8] + _varint(len(inner) + len(body))
+    return b"".join((_LENGTH.pack(len(outer) + len(inner) + len(body)), outer, inner, body))
 
 
 @lru_cache(CALLS_REMEMBERED)
@@ -280,6 +284,7 @@ def _place(raw: bytes) -> Place:
     return Place(filename=str(found.get(1, b""), "utf-8"), start=found.get(2, 0))
 
 
+@lru_cache(PENDING_REMEMBERED)
 @_reads
 def pending(raw: bytes) -> frozenset[int]:
     """Return the calls that the program waits for."""
