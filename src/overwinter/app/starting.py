@@ -88,7 +88,7 @@ class Starting:
         """
         findings = [
             *await self._checks.check(source, agent, inputs, inherited),
-            *self._writing(source if only_reads else ""),
+            *(self._writing(source) if only_reads else ()),
         ]
         if any(finding.is_certain for finding in findings):
             raise CheckFailed(findings, render(findings, source))
