@@ -64,6 +64,11 @@ class Cell:
     """The line, outside of any function, at which it failed: what stands before it is done. 0: it is not known where it
     failed, so any of its names may be there. None: it ran to its end."""
 
+    def __hash__(self) -> int:
+        return hash(
+            self.source
+        )  # known to the text itself: hundreds of cells are looked up with each program of a goal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:

@@ -35,7 +35,7 @@ from overwinter.principal import Principal
 from overwinter.rebuild import rebuild, told
 from overwinter.recheck import recheck
 from overwinter.snapshot import Snapshot, seal, unseal
-from overwinter.store import Lease, Loaded, NewCall, Store, Turn, Verdict
+from overwinter.store import Inherited, Lease, Loaded, NewCall, Store, Turn, Verdict
 from overwinter.values import Value
 from overwinter.waits import WAITS, meant, snapshot_after, until, wait
 
@@ -56,8 +56,9 @@ class Means:
     interpreter: Interpreter
     policy: Policy
     catalog: Catalog
-    named: Callable[[str], Mapping[str, tuple[str, ...]]]
-    """Which functions of which modules a source names, remembered: parsing costs more than a turn."""
+    named: Callable[[tuple[str, ...]], Mapping[str, tuple[str, ...]]]
+    """Which functions of which modules sources name, remembered: parsing costs more than a turn. Those of earlier programs are
+    called by functions that they left."""
     key: bytes
     """Authenticates snapshots; lies outside the store."""
     limits: Limits
@@ -250,7 +251,7 @@ def deliveries(snapshot: Snapshot, run: Loaded, in_hand: Mapping[int, Answer]) -
 
 async def advance(began: Began, means: Means) -> Outcome:
     """Run the program on from where it stands, until it is blocked or done."""
-    program = program_of(began.run, means)
+    program = program_of(began.run, means, is_first=began.snapshot is None)
     if began.snapshot is None:
         return await means.interpreter.start(program, now_us=began.now_us)
     tickets = {index: ticket for ticket, index in began.snapshot.pending.items()}
@@ -258,36 +259,32 @@ async def advance(began: Began, means: Means) -> Outcome:
     return await means.interpreter.resume(program, began.snapshot.body, answers, now_us=began.now_us)
 
 
-def program_of(run: Loaded, means: Means) -> Program:
-    """Return the run's program with the modules that it names."""
+def program_of(run: Loaded, means: Means, *, is_first: bool = True) -> Program:
+    """Return the run's program with the modules that it names; for its first turn with the state that it begins with."""
     if run.inherited is None:
-        modules = means.named(run.program)
+        modules = means.named((run.program,))
         return Program(run_id=run.run_id, source=run.program, inputs=run.inputs, modules=modules, keeps=run.keeps)
     before = run.inherited
+    sources = tuple(source for source, _ in before.earlier)
+    return Program(
+        run_id=run.run_id,
+        source=run.program,
+        inputs=run.inputs,
+        modules=means.named((*sources, run.program)),
+        earlier=sources,
+        state=_state_after(before, means) if is_first else None,
+        keeps=run.keeps,
+    )
+
+
+def _state_after(before: Inherited, means: Means) -> bytes:
+    """Return the state that a run has left, if it is what was written and this interpreter can read it."""
     snapshot = unseal(means.key, before.run_id, before.seq, before.sealed, bytes_max=2 * means.limits.snapshot_bytes)
     if snapshot.engine != means.interpreter.engine:
         raise SnapshotRefused(
             f"{snapshot.engine} wrote what run {before.run_id} left, this is {means.interpreter.engine}: start anew"
         )
-    sources = [source for source, _ in before.earlier]
-    return Program(
-        run_id=run.run_id,
-        source=run.program,
-        inputs=run.inputs,
-        modules=_together([means.named(each) for each in (*sources, run.program)]),
-        earlier=tuple(sources),
-        state=snapshot.body,
-        keeps=run.keeps,
-    )
-
-
-def _together(named: Sequence[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
-    """Return the functions that any of several programs names: those of the earlier ones are called by functions that they left."""
-    modules: dict[str, dict[str, None]] = {}
-    for each in named:
-        for name, functions in each.items():
-            modules.setdefault(name, {}).update(dict.fromkeys(functions))
-    return {name: tuple(functions) for name, functions in modules.items()}
+    return snapshot.body
 
 
 # --- After: what the outcome comes to ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from functools import lru_cache
 from overwinter.app.parts import Parts, Sight
 from overwinter.catalog import Function
 from overwinter.check import FIRST, Cell, Finding, Transcript, line_of
+from overwinter.prefixes import Prefixes
 from overwinter.store import Inherited, Loaded
 from overwinter.subset import called_by_name, functions_named
 from overwinter.values import Value
@@ -14,6 +15,8 @@ from overwinter.waits import WAITS
 
 __all__ = ["Checks"]
 
+_Named = Mapping[str, tuple[str, ...]]
+CHAINS_REMEMBERED = 256
 PROGRAMS_REMEMBERED = 1_000
 """Parsed programs kept, so that ten thousand runs of one program parse it once."""
 
@@ -26,6 +29,10 @@ class Checks:
         self._named = lru_cache(PROGRAMS_REMEMBERED)(self._functions_named)
         self._types = lru_cache(PROGRAMS_REMEMBERED)(self._types_of)
         self._digest = lru_cache(maxsize=None)(self._digest_of)
+        self._together = Prefixes[str, _Named]({}, self._with, remembered_max=CHAINS_REMEMBERED)
+        self._cells = Prefixes[tuple[str, int | None], tuple[Cell, ...]](
+            (), _with_cell, remembered_max=CHAINS_REMEMBERED
+        )
         self._stubs: Mapping[str, str] | None = None
         self._catalog_changes = 0
 
@@ -34,7 +41,9 @@ class Checks:
     ) -> Sequence[Finding]:
         """Return what is wrong with a program under an agent's identity, in order of line."""
         stubs, seen = self._stubs_now(), self._parts.sources.seen(self._named(source))
-        findings = await self._parts.checker.check(source, stubs, inputs, transcript=_transcript(inherited), seen=seen)
+        findings = await self._parts.checker.check(
+            source, stubs, inputs, transcript=self._transcript(inherited), seen=seen
+        )
         unseen = list(self._unseen(source, agent))
         return sorted([*findings, *unseen]) if unseen else findings
 
@@ -42,9 +51,9 @@ class Checks:
         """Return what is wrong with the program of a run by the types of this moment."""
         return await self.check(run.program, run.agent, run.inputs, run.inherited)
 
-    def named(self, source: str) -> Mapping[str, tuple[str, ...]]:
-        """Return which functions of which modules a source names."""
-        return self._named(source)
+    def named(self, sources: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+        """Return which functions of which modules sources name, one or those of a chain."""
+        return self._named(sources[0]) if len(sources) == 1 else self._together.of(sources)
 
     def reached(self, source: str) -> tuple[Sequence[Function], bool]:
         """Return the functions that a source may call, and whether it may call any other too."""
@@ -57,6 +66,10 @@ class Checks:
         """Return a digest of the types that a source speaks of, as they are now."""
         self._stubs_now()
         return self._types(source)
+
+    def _transcript(self, inherited: Inherited | None) -> Transcript:
+        """Return what ran before a program; of one that failed any of its names may be there."""
+        return FIRST if inherited is None else Transcript(cells=self._cells.of(inherited.earlier))
 
     def _unseen(self, source: str, agent: str) -> Iterator[Finding]:
         """Yield the functions of a program that its agent may never call, whatever the arguments."""
@@ -76,6 +89,7 @@ class Checks:
             self._stubs = {name: module.stub for name, module in modules.items() if name != "tools"}
             self._catalog_changes = changes
             self._named.cache_clear()
+            self._together.clear()
             self._types.cache_clear()
             self._digest.cache_clear()
         return self._stubs
@@ -88,6 +102,13 @@ class Checks:
         stub = self._stubs_now()[service]
         return hashlib.sha256(f"{service}\0{stub}".encode("utf-8", "surrogatepass")).digest()
 
+    def _with(self, modules: _Named, source: str) -> _Named:
+        """Return the functions of modules with those that one more source names."""
+        more = {
+            name: tuple(dict.fromkeys((*modules.get(name, ()), *each))) for name, each in self._named(source).items()
+        }
+        return {**modules, **more}
+
     def _functions_named(self, source: str) -> Mapping[str, tuple[str, ...]]:
         modules = {name: tuple(module.functions) for name, module in self._parts.tools.catalog.modules.items()}
         waits = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
@@ -95,8 +116,5 @@ class Checks:
         return functions_named(source, modules)
 
 
-def _transcript(inherited: Inherited | None) -> Transcript:
-    """Return what ran before a program; of one that failed any of its names may be there."""
-    if inherited is None:
-        return FIRST
-    return Transcript(cells=tuple(Cell(source=source, stopped_line=line) for source, line in inherited.earlier))
+def _with_cell(cells: tuple[Cell, ...], ran: tuple[str, int | None]) -> tuple[Cell, ...]:
+    return (*cells, Cell(source=ran[0], stopped_line=ran[1]))

@@ -30,6 +30,7 @@ __all__ = ["MontyInterpreter", "open_interpreter"]
 
 DUMP_FORMAT = 14
 """What bytes 6 and 7 of a snapshot say; the format changes with the interpreter's version."""
+CHAINS_REMEMBERED = 64
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BROKEN = frozenset(limit for _, _, limit in LIMITS.values())
 CLOCK_CALLS = frozenset({"datetime.now", "date.today", "time.time"})
@@ -74,6 +75,7 @@ class MontyInterpreter:
         self.launcher = launcher
         """The program that starts a worker."""
         self._fed: Callable[[str, tuple[str, ...]], Fed] = lru_cache(PROGRAMS_REMEMBERED)(_fed)
+        self._feeds: Callable[[tuple[str, ...], tuple[str, ...]], int] = lru_cache(CHAINS_REMEMBERED)(self._feeds_of)
 
     @property
     def busy(self) -> int:
@@ -117,9 +119,12 @@ class MontyInterpreter:
     def _turn(self, program: Program, now_us: int, before: frozenset[int] = frozenset()) -> Turn:
         fed = self._fed(program.source, tuple(program.modules))
         if program.earlier:
-            counts = [1 + bool(self._fed(each, tuple(program.modules)).prelude) for each in program.earlier]
-            fed = replace(fed, before=sum(counts))
+            fed = replace(fed, before=self._feeds(program.earlier, tuple(program.modules)))
         return Turn(program=program, fed=fed, limits=self._limits, now_us=now_us, before=before)
+
+    def _feeds_of(self, earlier: tuple[str, ...], modules: tuple[str, ...]) -> int:
+        """Return how often programs were fed."""
+        return sum(1 + bool(self._fed(each, modules).prelude) for each in earlier)
 
 
 def _fed(source: str, modules: tuple[str, ...]) -> Fed:

@@ -6,13 +6,14 @@ another function is what it is now, as for the interpreter.
 """
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from overwinter.adapters.monty_checker.scopes import FUNCTIONS, binds, own, root
 from overwinter.adapters.monty_checker.text import CHANGING, parsed
 from overwinter.check import Cell, Transcript
+from overwinter.prefixes import Prefixes
 
 __all__ = ["NOTHING", "Earlier", "earlier"]
 
@@ -21,6 +22,7 @@ TEXT_CHARACTERS_MAX = 3_000
 CELL_CHARACTERS_MAX = 16_000
 """A longer program is not kept in memory: its names are declared."""
 CELLS_REMEMBERED = 1_000
+CHAINS_REMEMBERED = 64
 ANYTHING = "anything_of_an_earlier_program"
 DECLARED = f"from typing import Any as {ANYTHING}_type\ndef {ANYTHING}() -> {ANYTHING}_type: ...\n"
 WHOLE = (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -41,15 +43,14 @@ NOTHING = Earlier(text="", loose="")
 
 def earlier(transcript: Transcript, program: str) -> Earlier:
     """Return what a program needs of those that ran before it."""
-    statements = [each for cell in transcript.cells for each in _statements(cell)]
-    if not statements:
+    ran = _RAN.of(transcript.cells)
+    if not ran.statements:
         return NOTHING
     needed = _read_from_outside([_statement(node) for node in parsed(program).body])
-    needed |= _later_reads(statements, needed)
-    imports = [each for each in statements if each.is_import and each.binds & needed]
-    bound = {name for each in statements if not each.is_import for name in each.binds}
-    loose = "".join(each.text for each in imports) + _declared(needed & bound)
-    return Earlier(text=_kept(statements, needed), loose=DECLARED + loose)
+    needed |= _later_reads(ran.by_name, needed)
+    imports = [each for each in ran.statements if each.is_import and each.binds & needed]
+    loose = "".join(each.text for each in imports) + _declared(needed & ran.bound)
+    return Earlier(text=_kept(ran.statements, needed), loose=DECLARED + loose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +107,8 @@ def _read_from_outside(statements: Sequence[_Statement]) -> set[str]:
     return needed
 
 
-def _later_reads(statements: Sequence[_Statement], needed: set[str]) -> set[str]:
+def _later_reads(by_name: Mapping[str, Sequence[_Statement]], needed: set[str]) -> set[str]:
     """Return what the functions that are needed read when they are called: names as they are at the end."""
-    by_name: dict[str, list[_Statement]] = {}
-    for each in statements:
-        for name in each.binds:
-            by_name.setdefault(name, []).append(each)
     found, reached, unread = set[str](), set(needed), list(needed)
     while unread:
         for each in by_name.get(unread.pop(), ()):
@@ -120,6 +117,29 @@ def _later_reads(statements: Sequence[_Statement], needed: set[str]) -> set[str]
             reached |= new
             unread += new
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ran:
+    """The programs that ran, in statements."""
+
+    statements: tuple[_Statement, ...] = ()
+    by_name: Mapping[str, tuple[_Statement, ...]] = field(default_factory=dict[str, tuple[_Statement, ...]])
+    """By each name that they bind."""
+    bound: frozenset[str] = frozenset()
+    """By others than imports."""
+
+
+def _with(ran: _Ran, cell: Cell) -> _Ran:
+    more, by_name, bound = _statements(cell), dict(ran.by_name), set(ran.bound)
+    for each in more:
+        for name in each.binds:
+            by_name[name] = (*by_name.get(name, ()), each)
+        bound |= frozenset() if each.is_import else each.binds
+    return _Ran(statements=(*ran.statements, *more), by_name=by_name, bound=frozenset(bound))
+
+
+_RAN = Prefixes[Cell, _Ran](_Ran(), _with, remembered_max=CHAINS_REMEMBERED)
 
 
 # --- Programs into statements ----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TypeVar
 import apsw
 
 from overwinter import journal, lineage, values
-from overwinter.adapters.sqlite import audited, gates, rows
+from overwinter.adapters.sqlite import audited, chains, gates, rows
 from overwinter.adapters.sqlite.writer import Wrote
 from overwinter.audit import Entry
 from overwinter.events import Event, Status
@@ -75,7 +75,7 @@ def told(wrote: Wrote[T], others: Sequence[Concerned]) -> Wrote[T]:
 def refused(db: apsw.Connection, run: NewRun) -> str:
     """Return why a run may not begin; "" if it may."""
     before = None if run.after is None else rows.run_row(db, run.after)
-    if run.after is not None and (before is None or rows.inherited(db, before.n) is None):
+    if run.after is not None and (before is None or not chains.has_left(db, before.n)):
         return f"run {run.after} has left no variables: only one that has ended and was to keep them has"
     return "" if run.origin is None else _refused(db, run.origin)
 

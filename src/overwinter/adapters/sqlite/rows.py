@@ -16,7 +16,7 @@ from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import After, CallRecord, Collected, Inherited, Loaded, Mail, NewCall, Page, RunRecord, Turn
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "inherited", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -296,7 +296,13 @@ def _write_events(  # noqa: PLR0913, PLR0917 - the columns of a row
         db.execute(_INSERT_EVENTS[len(some)], tuple(chain.from_iterable(some)))
 
 
-def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], str]) -> Loaded | None:
+def loaded(
+    db: apsw.Connection,
+    run_id: str,
+    now: int,
+    source: Callable[[int], str],
+    inherited: Callable[[int], Inherited | None],
+) -> Loaded | None:
     """Read a live run for a turn.
 
     The statements need no common transaction: the run's row is read first, and a turn that was committed after it makes
@@ -335,7 +341,7 @@ def loaded(db: apsw.Connection, run_id: str, now: int, source: Callable[[int], s
         agent_epoch=row[14],
         only_reads=bool(row[15]),
         keeps=bool(row[16]),
-        inherited=None if row[17] is None else inherited(db, row[17]),
+        inherited=None if row[17] is None else inherited(row[17]),
     )
 
 
@@ -348,26 +354,6 @@ _LOAD = f"""
 select n, agent, name, program, inputs, status, seq, calls, failures, first, receives, snapshot.body,
     (select min(due) from call where call.n = run.n), checked, agent_epoch, run.reads, run.keeps, run.after
 from run left join snapshot using (n) where id = ? and not_before <= ? and {_IS_ACTIVE}"""
-
-
-def inherited(db: apsw.Connection, n: int) -> Inherited | None:
-    """Return what a run goes on with that comes after one; None: there is nothing any more."""
-    found = list(db.execute(_INHERITED, (n,)))
-    sealed = list(db.execute("select body from snapshot join run using (n) where n = ? and status in (1, 2)", (n,)))
-    if not found or not sealed:
-        return None
-    earlier = tuple(
-        (source, None if status == Status.FINISHED else facts.stopped_line(values.decode(ended)))
-        for _, _, source, status, ended in found
-    )
-    return Inherited(run_id=from_bytes(found[-1][0]), seq=found[-1][1], sealed=bytes(sealed[0][0]), earlier=earlier)
-
-
-_INHERITED = """
-with recursive before (n, depth) as (
-    select ?, 1 union all select run.after, depth + 1 from before join run using (n) where run.after is not null)
-select run.id, run.seq, source, status, result from before join run using (n) join program on program.id = run.program
-order by depth desc"""
 
 
 def run_record(row: tuple[Any, ...]) -> RunRecord:

@@ -16,6 +16,7 @@ from overwinter import values
 from overwinter.adapters.sqlite import agents, audited, family, gates, rows, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
+from overwinter.adapters.sqlite.chains import Chains
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.requests import SqliteRequests
@@ -117,6 +118,7 @@ class SqliteStore:
         self.requests = SqliteRequests(self._writer, clock, key)
         """What was asked under keys, in the same file."""
         self._watching = Watching(self._length)
+        self._chains = Chains(reading)
         self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
 
     # --- Leases and wake-ups -----------------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ class SqliteStore:
         """Return what a run would begin with that goes on from this one."""
         with guarded(self._path):
             row = rows.run_row(self._reading, run_id)
-            return None if row is None else rows.inherited(self._reading, row.n)
+            return None if row is None else self._chains.inherited(row.n)
 
     async def descendants(self, run_id: str) -> Sequence[str]:
         """Return the runs below one that have not ended."""
@@ -214,7 +216,7 @@ class SqliteStore:
     async def load(self, run_id: str) -> Loaded | None:
         """Return a live run for a turn."""
         with guarded(self._path):
-            return rows.loaded(self._reading, run_id, self._clock.now_us(), self._source)
+            return rows.loaded(self._reading, run_id, self._clock.now_us(), self._source, self._chains.inherited)
 
     async def commit(self, turn: Turn, *, can_wait: bool = False) -> Verdict:
         """Apply a turn, or say why not."""

@@ -1,0 +1,61 @@
+"""What a run goes on with that comes after another: that one's state, and the programs that ran up to it.
+
+Nothing of a run that has ended changes, so what ran up to it is read once; each step of a goal then reads one program, not all of
+those before it.
+"""
+
+import apsw
+
+from overwinter import journal, values
+from overwinter.events import Status
+from overwinter.ids import from_bytes
+from overwinter.store import Inherited
+
+__all__ = ["Chains", "has_left"]
+
+CHAINS_MAX = 256
+"""Runs of which is remembered what ran up to them: one for each goal under way, as a rule."""
+_LEFT = """
+select id, seq, snapshot.body from run join snapshot using (n)
+where n = ? and status in (1, 2)"""
+_RAN = """
+select source, run.status, run.result, run.after, upper.id from run join program on program.id = run.program
+left join run upper on upper.n = run.after where run.n = ?"""
+
+Ran = tuple[tuple[str, int | None], ...]
+"""Sources, see `Inherited.earlier`."""
+
+
+def has_left(db: apsw.Connection, n: int) -> bool:
+    """Return whether another run can go on from one."""
+    return bool(list(db.execute(_LEFT, (n,))))
+
+
+class Chains:
+    """Reads what runs go on with."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+        self._ran: dict[str, Ran] = {}
+
+    def inherited(self, n: int) -> Inherited | None:
+        """Return what a run goes on with that comes after one; None: there is nothing any more."""
+        for run_id, seq, sealed in list(self._db.execute(_LEFT, (n,))):
+            named = from_bytes(run_id)
+            return Inherited(run_id=named, seq=seq, sealed=bytes(sealed), earlier=self._up_to(n, named))
+        return None
+
+    def _up_to(self, n: int, run_id: str) -> Ran:
+        """Return what ran up to a run, and it too; read back to the first run of which that is known."""
+        known = self._ran.pop(run_id, None)
+        found = list[tuple[str, int | None]]()
+        place: int | None = n
+        while known is None and place is not None:
+            ((source, status, ended, place, before),) = list(self._db.execute(_RAN, (place,)))
+            found.append((source, None if status == Status.FINISHED else journal.stopped_line(values.decode(ended))))
+            known = None if before is None else self._ran.pop(from_bytes(before), None)
+        ran = (*(known or ()), *reversed(found))
+        while len(self._ran) >= CHAINS_MAX:
+            del self._ran[next(iter(self._ran))]
+        self._ran[run_id] = ran
+        return ran
