@@ -36,6 +36,8 @@ LEFT_MAX = 256
 LEFT_BYTES_MAX = 64 << 10
 """Runs whose state stays in memory while a call of theirs is in flight, and how large it may be: the answer of a quick
 call need not read back what was written a moment ago."""
+LEFT_US_MAX = 1_000_000
+"""How long: an answer that took longer than `effects.BY_HAND_US_MAX` is read from the store anyway, and the state with it."""
 DRAIN_LOOK_S = 0.02
 STOP_S_MAX = 1.0
 STOP_LOOK_S = 0.001
@@ -82,7 +84,8 @@ class Worker:
         self._agents: dict[str, str] = {}
         """Agent of each run that is in a turn."""
         self._again: set[str] = set()
-        self._left: dict[str, Standing] = {}
+        self._left: dict[str, tuple[int, Standing]] = {}
+        """With the instant since when; the oldest first."""
         self._scope = anyio.CancelScope()
         self._alarm_us = 0
         self._rung = anyio.Event()
@@ -114,7 +117,7 @@ class Worker:
     async def revoked(self, agents: Collection[str]) -> Stopped:
         """Stop every run of agents that were revoked, and return when all have stopped."""
         # A function that swallows its cancellation still answers: its run must be looked up, and is then not found active.
-        self._left = {run_id: left for run_id, left in self._left.items() if left.run.agent not in agents}
+        self._left = {run_id: left for run_id, left in self._left.items() if left[1].run.agent not in agents}
         turns = [run_id for run_id, agent in self._agents.items() if agent in agents]
         return await self._stop(turns, lambda attempt: attempt.agent in agents)
 
@@ -180,6 +183,7 @@ class Worker:
         """Take up what is ready and what is to be performed; return when to look again."""
         leases = tuple(self._leases.values())
         now_us = self._clock.now_us()
+        self._forget(now_us)
         if self._means.policy.fault:  # nothing can be decided: runs and calls wait as they are, and are found again
             return now_us + SAFETY_POLL_US
         room = QUEUE_MAX - len(self._queued)
@@ -260,7 +264,8 @@ class Worker:
         in_hand = self._effects.take(run_id)
         answered: frozenset[int] = frozenset()
         try:
-            standing = self._left.pop(run_id, None) or await self._load(run_id)
+            _, left = self._left.pop(run_id, (0, None))
+            standing = left or await self._load(run_id)
             if standing is not None and not self._means.policy.fault:
                 self._agents[run_id] = standing.run.agent
                 answered = await self._take_turn(standing, lease, in_hand)
@@ -334,9 +339,19 @@ class Worker:
 
     def _keep(self, left: Standing) -> None:
         if left.state is not None and len(left.state.body) <= LEFT_BYTES_MAX:
+            now_us = self._clock.now_us()
+            self._forget(now_us)
             if len(self._left) >= LEFT_MAX:
                 del self._left[next(iter(self._left))]
-            self._left[left.run.run_id] = left
+            self._left[left.run.run_id] = now_us, left
+
+    def _forget(self, now_us: int) -> None:
+        """Let go of the states whose calls are slow: a thousand runs may wait for their models at once."""
+        while self._left:
+            run_id, (since_us, _) = next(iter(self._left.items()))
+            if since_us + LEFT_US_MAX > now_us:
+                break
+            del self._left[run_id]
 
     async def _stumble(self, run: Loaded, lease: Lease, error: Exception, *, is_final: bool = False) -> None:
         failures = run.failures + 1

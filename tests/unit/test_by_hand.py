@@ -1,5 +1,6 @@
 """Answers that go from a call to its run by hand: when they do, and that none is lost or asked for twice."""
 
+import gc
 from dataclasses import replace
 
 import anyio
@@ -10,6 +11,7 @@ from kit import crashing, opened, sick
 from overwinter.app import Parts
 from overwinter.events import Status
 from overwinter.testing import CrashPoints, ManualClock, finish, idle
+from overwinter.turn import Standing
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +63,30 @@ async def test_an_answer_that_took_long_is_durable_before_the_program_sees_it(pr
     async with opened(project, clock=clock, wrap=slow) as app:
         await finish(app, await app.start(CHARGE), clock)
     assert "finish.after" in points.passed
+
+
+async def test_a_run_whose_call_is_slow_is_not_held_in_memory(project):
+    clock, called, go_on = ManualClock(), anyio.Event(), anyio.Event()
+
+    async def hang():
+        called.set()
+        await go_on.wait()
+
+    def slow(parts: Parts) -> Parts:
+        return replace(parts, tools=Wrapped(parts.tools, hang))
+
+    def held(run_id):
+        return [each for each in gc.get_objects() if isinstance(each, Standing) and each.run.run_id == run_id]
+
+    async with opened(project, clock=clock, wrap=slow) as app:
+        run_id = await app.start(CHARGE)
+        await called.wait()
+        assert len(held(run_id)) == 1, "a quick answer would find it there"
+        clock.advance(2)
+        await anyio.wait_all_tasks_blocked()
+        assert not held(run_id)
+        go_on.set()
+        assert (await finish(app, run_id, clock)).result == "charged 7"
 
 
 @pytest.mark.claim("D6.quarantine")
