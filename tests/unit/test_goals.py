@@ -276,3 +276,19 @@ async def test_runs_that_begin_themselves_come_to_an_end(project):
         run = await finish(app, await app.start(source, inputs={"tools_source": source}))
         assert len(await app.runs(Page())) == 8
     assert "generations" in run.result["message"]
+
+
+async def test_what_agents_are_told_alike_is_held_once_for_all_that_wait(project, monkeypatch):
+    asked: list[Any] = []
+    async with home(project, lambda heard: "done") as app:
+        answer = app.models.gateway.answer
+
+        async def remembered(request: Any, *rest: Any, **more: Any) -> Any:
+            asked.append(request)
+            return await answer(request, *rest, **more)
+
+        monkeypatch.setattr(app.models.gateway, "answer", remembered)
+        await reached(app, goal="one")
+        await reached(app, goal="another")
+    first, second = (request.top["system"] for request in asked)
+    assert first is second

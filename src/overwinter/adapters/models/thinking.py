@@ -5,7 +5,8 @@ A call of a program is a named call: asked again after a crash, it gets the answ
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 from overwinter.events import Call, Raised, Returned
@@ -21,6 +22,10 @@ __all__ = ["ANSWER_TOOL", "Ask", "Conversation", "Said", "Thinker"]
 ANSWER_TOOL = "answer"
 OUTPUT_TOKENS_MAX = 4_096
 """Unless the program says another limit."""
+TOLD_ALIKE = ("system", "instructions")
+"""Keys of what agents are told before their goals, in the dialects where it stands alone."""
+TOLD_REMEMBERED = 64
+TOLD_BYTES_MAX = 64 << 10
 CUT = ("length", "max_tokens", "MAX_TOKENS", "incomplete")
 """How dialects say that an answer came to its limit."""
 PREFERRED: tuple[DialectName, ...] = ("messages", "chat", "responses", "gemini")
@@ -57,6 +62,8 @@ class Thinker:
 
     def __init__(self, routes: Routes, dialects: Mapping[DialectName, Dialect], ask: Ask, *, default: str) -> None:
         self._routes, self._dialects, self._ask, self._default = routes, dialects, ask, default
+        self._shared = lru_cache(TOLD_REMEMBERED)(bytes)
+        """One object for what many agents are told alike, see `_alike`."""
 
     async def perform(self, call: Call) -> Returned | Raised:
         """Ask a model, and return what it says."""
@@ -96,11 +103,21 @@ class Thinker:
             path, body = _BODIES[name](question)
             headers = {"content-type": "application/json"}
             asked = self._dialects[name].read("POST", path, headers, json.dumps(body, ensure_ascii=False).encode())
+            asked = self._alike(asked)
             del body  # a thousand agents may wait for their models at once
         except ModelRefused as error:
             return _raised(error.refusal)
         sink = Collected()
         return name, sink, await self._ask(asked, call, sink)
+
+    def _alike(self, asked: Asked) -> Asked:
+        """Return a request that holds what agents are told before their goals once for all of them that wait."""
+        alike = {
+            key: self._shared(asked.top[key])
+            for key in TOLD_ALIKE
+            if 0 < len(asked.top.get(key, b"")) <= TOLD_BYTES_MAX
+        }
+        return replace(asked, top={**asked.top, **alike})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
