@@ -292,3 +292,24 @@ async def test_what_agents_are_told_alike_is_held_once_for_all_that_wait(project
         await reached(app, goal="another")
     first, second = (request.top["system"] for request in asked)
     assert first is second
+
+
+async def test_what_a_program_asks_a_model_counts_to_its_goal_and_older_calls_of_the_home_are_not_looked_at(
+    project, monkeypatch
+):
+    looked_at: list[Any] = []
+    model = ScriptedModel([says("await tools.think('how many?')"), "three", "It is three."])
+    async with home(project, model) as app:
+        lines = app.models.file.lines
+
+        def remembered(**wanted: Any) -> Any:
+            looked_at.append(wanted)
+            return lines(**wanted)
+
+        monkeypatch.setattr(app.models.file, "lines", remembered)
+        result = await reached(app)
+        spent = [line.cost_nusd or 0 for line in lines(before_us=None, limit=10, wanted={})]
+        (child,) = [each for each in await app.runs(Page(limit=10)) if each.parent is not None]
+    assert len(spent) == 3
+    assert round(result["cost_usd"] * 1_000_000_000) == sum(spent)
+    assert [each["since_us"] for each in looked_at] == [child.created_us]

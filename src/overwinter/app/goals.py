@@ -191,10 +191,12 @@ class Goals:
     async def _cost(self, call: Call) -> int:
         """Return what the model calls of the program before cost, which the loop counts with this one."""
         run_id = _table(call.arguments.get("attempted")).get("run")
-        lines = (
-            self._models.lines(limit=1_000, wanted={"run": run_id, "agent": call.agent})
-            if isinstance(run_id, str)
-            else ()
+        run = await self._store.run(run_id) if isinstance(run_id, str) else None
+        if run is None or run.agent != call.agent:
+            return 0
+        # From its beginning on: the ledger has all calls of the home, and no index by run.
+        lines = self._models.lines(
+            limit=1_000, wanted={"run": run.run_id, "agent": call.agent}, since_us=run.created_us
         )
         return sum(line.cost_nusd or 0 for line in lines)
 

@@ -277,10 +277,15 @@ class Models:
         return self.file.line(call)
 
     def lines(
-        self, *, before_us: int | None = None, limit: int = 50, wanted: Mapping[str, str] | None = None
+        self,
+        *,
+        before_us: int | None = None,
+        limit: int = 50,
+        wanted: Mapping[str, str] | None = None,
+        since_us: int = 0,
     ) -> Sequence[Line]:
         """Return calls, the newest first."""
-        return self.file.lines(before_us=before_us, limit=limit, wanted=wanted or {})
+        return self.file.lines(before_us=before_us, limit=limit, wanted=wanted or {}, since_us=since_us)
 
     def totals(self, by: Sequence[str], *, since_us: int, until_us: int | None = None) -> Sequence[Total]:
         """Return what was used, grouped by agent, run, model, upstream, key or day."""

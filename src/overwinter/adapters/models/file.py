@@ -315,18 +315,21 @@ class ModelsFile:
                 None,
             )
 
-    def lines(self, *, before_us: int | None, limit: int, wanted: Mapping[str, str]) -> Sequence[Line]:
+    def lines(
+        self, *, before_us: int | None, limit: int, wanted: Mapping[str, str], since_us: int = 0
+    ) -> Sequence[Line]:
         """Return lines, the newest first.
 
         Args:
             before_us: those that began before; None: from the newest on.
             limit: how many at most.
             wanted: column to value: agent, run, model, key, state, status.
+            since_us: only those that began then or later: no others are looked at.
         """
         names = [each for each in ("agent", "run", "model", "key", "state", "status") if each in wanted]
-        where = " and ".join(["began < ?", *(f"{each} = ?" for each in names)])
+        where = " and ".join(["began < ?", "began >= ?", *(f"{each} = ?" for each in names)])
         sql = f"select {_LINE} from line where {where} order by began desc limit ?"
-        values = (before_us or 1 << 62, *(wanted[each] for each in names), min(limit, LINES_MAX))
+        values = (before_us or 1 << 62, since_us, *(wanted[each] for each in names), min(limit, LINES_MAX))
         with guarded(self._path):
             return [_line(row) for row in self._db.execute(sql, values)]
 
