@@ -12,7 +12,18 @@ from typing import Any
 from overwinter.events import Answer, Event, Raised, Returned, Status
 from overwinter.values import Value
 
-__all__ = ["ATTEMPT", "CHILDREN_MAX", "DEPTH_MAX", "SPAWN", "SPAWNS", "Origin", "answer", "cut_off", "given_up"]
+__all__ = [
+    "ATTEMPT",
+    "CHILDREN_MAX",
+    "DEPTH_MAX",
+    "FAMILY_MAX",
+    "SPAWN",
+    "SPAWNS",
+    "Origin",
+    "answer",
+    "cut_off",
+    "given_up",
+]
 
 SPAWN, ATTEMPT = "tools.spawn", "tools.attempt"
 SPAWNS = frozenset({SPAWN, ATTEMPT})
@@ -21,6 +32,8 @@ DEPTH_MAX = 8
 """Generations of runs, the first included: a run that begins itself anew for ever ends here."""
 CHILDREN_MAX = 1_000
 """Runs of one parent that may be live at a time."""
+FAMILY_MAX = 10_000
+"""Live runs that go back to one that no run began: a thousand children with a thousand each would fill any disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

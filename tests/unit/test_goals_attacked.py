@@ -13,6 +13,7 @@ from overwinter.config import Agent
 from overwinter.errors import Conflict, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.ids import to_bytes
+from overwinter.lineage import FAMILY_MAX
 from overwinter.store import Page
 from overwinter.testing import OWNER, ManualClock, ScriptedModel, finish, idle
 
@@ -155,3 +156,33 @@ async def test_what_is_no_goal_is_not_gone_on_from(project, last):
         first = await finish(app, await app.start(f"{{'last': {last}}}"))
         with pytest.raises((UsageError, NotFound)):
             await app.start(goal="on", after=first.run_id)
+
+
+# --- How many ---------------------------------------------------------------------------------------------------------
+
+_MANY = """
+with recursive number (i) as (select 1 union all select i + 1 from number where i < ?)
+insert into run (id, agent, name, program, inputs, seq, events, created, changed, agent_epoch, parent, parent_position)
+select randomblob(16), agent, 'many', program, inputs, 1, 0, created, changed, agent_epoch, parent, 1000 + i
+from number, run where id = ?"""
+
+
+@pytest.mark.claim("L1.family")
+@pytest.mark.parametrize(("many", "status"), [(FAMILY_MAX - 2, Status.FINISHED), (FAMILY_MAX, Status.FAILED)])
+async def test_a_family_of_runs_does_not_grow_without_end(project, many, status):
+    source = "await tools.receive()\nawait tools.spawn('1')"
+    async with opened(project) as app:
+        run_id = await app.start("await tools.attempt(source)", inputs={"source": source})
+        await idle(app)
+        (child,) = [each for each in await app.runs(Page()) if each.parent == run_id]
+    db = connect(project / ".overwinter" / "store.db", is_writer=True)
+    db.execute(_MANY, (many, to_bytes(child.run_id)))
+    db.close()
+    async with opened(project) as app:
+        await app.send(child.run_id, "go")
+        await finish(app, run_id)
+        child = await app.run(child.run_id)
+        counts = await app.counts()
+    assert child.status is status
+    assert status is Status.FINISHED or "10,000 runs" in child.result["message"]
+    assert counts[Status.CANCELLED] == many, "nothing waits for them"

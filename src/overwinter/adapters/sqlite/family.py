@@ -12,7 +12,7 @@ from overwinter.adapters.sqlite.writer import Wrote
 from overwinter.audit import Entry
 from overwinter.events import Event, Status
 from overwinter.ids import Ids, from_bytes, to_bytes
-from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, Origin
+from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, FAMILY_MAX, Origin
 from overwinter.store import NewRun
 
 __all__ = ["Concerned", "child", "cut", "descendants", "ended", "given_up", "put", "refused", "told"]
@@ -28,6 +28,15 @@ with recursive above (n, depth) as (
     select n, 1 from run where id = ?
     union all select run.parent, depth + 1 from above join run using (n) where run.parent is not null and depth < 64)
 select max(depth) from above"""
+# Those that have ended have none that have not.
+_FAMILY = f"""
+with recursive above (n, depth) as (
+    select n, 1 from run where id = ?
+    union all select run.parent, depth + 1 from above join run using (n) where run.parent is not null and depth < 64),
+below (n) as (
+    select * from (select n from above order by depth desc limit 1)
+    union all select run.n from below join run on run.parent = below.n where run.status in {_OPEN} limit {FAMILY_MAX + 1})
+select count(*) from below"""
 _DESCENDANTS = f"""
 with recursive below (n) as (
     select run.n from run join run upper on run.parent = upper.n where upper.id = ?
@@ -91,7 +100,11 @@ def _refused(db: apsw.Connection, origin: Origin) -> str:
     ((live,),) = db.execute(f"select count(*) from run where parent = ? and status in {_OPEN}", (row.n,))
     if live >= CHILDREN_MAX:
         return f"a run has at most {CHILDREN_MAX} children at a time: wait for some of them"
-    return ""
+    if depth == 1:
+        return ""  # `CHILDREN_MAX` bounds it, and the whole family is counted at what they begin
+    ((family,),) = db.execute(_FAMILY, (to_bytes(origin.run_id),))
+    is_full = family > FAMILY_MAX
+    return f"there are at most {FAMILY_MAX:,} runs in a family at a time: wait for some of them" if is_full else ""
 
 
 def descendants(db: apsw.Connection, run_id: str) -> list[str]:
