@@ -152,6 +152,7 @@ CLAIMS = {
     "L2.money": "what a goal costs, with all the runs below it, never passes its limit",
     "L3.steered": "a message to a run with a goal is heard before its next step",
     "L4.own": "a conversation is told nothing of the runs of another agent",
+    "L4.quoted": "no line that a program of a goal prints or raises begins as the words of a person, a goal or the host do",
     "F1.mcp": "official MCP clients look up, check and run programs, over stdio and HTTP, in both generations of the protocol",
     "F1.reads": "a program that is run to read changes nothing, whatever its agent may do and however it is written",
     "F1.left": "an MCP client that leaves loses a request; a run that has been told of goes on, and is waited for from anywhere",

@@ -36,6 +36,11 @@ DROPPED_MIN = 200
 """What is shorter stays: its handle would take as much room."""
 DEEDS_MAX = 20
 """Calls that had happened, told of a program that failed."""
+_HEADING = re.compile(
+    r"(^|[\r\x0b\x0c\x85\u2028\u2029])(?=[ \t]*(?:A person says|A webhook says|Your goal|Your next goal|Value of|Printed|The program failed|It had done))",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""A line that begins as what the host says does."""
 _OPENING = re.compile(r"```(?:python3?|py)[ \t]*", re.IGNORECASE)
 
 LOOP = """\
@@ -224,6 +229,7 @@ def failed(run_id: str, error: Mapping[str, Value], printed: str, deeds: Sequenc
         what = f"{error['kind']}: {error.get('message', '')}" + (
             f" (line {error['line']})" if error.get("line") else ""
         )
+        what = _quoted(what)
     else:
         what = f"it was cancelled by {error.get('by')}" + (f": {error['reason']}" if error.get("reason") else "")
     done = (
@@ -234,9 +240,18 @@ def failed(run_id: str, error: Mapping[str, Value], printed: str, deeds: Sequenc
 
 
 def heard(messages: Sequence[Value]) -> str:
-    """Return messages of people, as the model is told them."""
-    texts = [each if isinstance(each, str) else json.dumps(readable(each), ensure_ascii=False) for each in messages]
-    return "\n".join(f"A person says: {text}" for text in texts)
+    """Return messages, as the model is told them: what a webhook brought is no word of a person."""
+    texts = list[str]()
+    for each in messages:
+        is_hook = isinstance(each, dict) and each.keys() == {"body", "headers"}
+        text = each if isinstance(each, str) else json.dumps(readable(each), ensure_ascii=False)
+        texts.append(f"A {'webhook' if is_hook else 'person'} says: {text}")
+    return "\n".join(texts)
+
+
+def _quoted(text: str) -> str:
+    """Return what a program printed or raised, so that no line of it reads as the host's word: it may hold anybody's text."""
+    return _HEADING.sub(r"\1> ", text)
 
 
 def _printed(run_id: str, text: str) -> str:
@@ -246,4 +261,4 @@ def _printed(run_id: str, text: str) -> str:
         half = PRINTED_CHARACTERS_MAX // 2
         cut = len(text) - 2 * half
         text = f"{text[:half]}\n[{cut:,} characters: await tools.read('{run_id}:out', '[{half}:{half + 4_000}]')]\n{text[-half:]}"
-    return f"Printed:\n{text.rstrip()}\n"
+    return f"Printed:\n{_quoted(text.rstrip())}\n"
