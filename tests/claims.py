@@ -151,7 +151,7 @@ CLAIMS = {
     "L2.limits": "a model that loops, says nothing or writes only broken programs comes to a typed end",
     "L2.money": "what a goal costs, with all the runs below it, never passes its limit",
     "L3.steered": "a message to a run with a goal is heard before its next step",
-    "L4.own": "a conversation is told nothing of the runs of another agent",
+    "L4.own": "neither a conversation nor a key under which a run begins gives an agent anything of another one's runs",
     "L4.quoted": "no line that a program of a goal prints or raises begins as the words of a person, a goal or the host do",
     "F1.mcp": "official MCP clients look up, check and run programs, over stdio and HTTP, in both generations of the protocol",
     "F1.reads": "a program that is run to read changes nothing, whatever its agent may do and however it is written",

@@ -63,6 +63,17 @@ async def test_a_conversation_does_not_go_on_from_another_agents(project):
     assert "1234" not in str(model.heard[1].body)
 
 
+@pytest.mark.claim("L4.own")
+async def test_a_key_that_began_a_run_of_one_agent_gives_it_to_no_other(project):
+    async with two(project, ["ok"]) as app:
+        first = await app.start("1", dedup="key")
+        assert await app.start("1", dedup="key") == first
+        with pytest.raises(Conflict, match="another key"):
+            await app.start("1", dedup="key", agent="thief")
+        with pytest.raises(Conflict, match="another key"):
+            await app.start(goal="1", dedup="key", agent="thief")
+
+
 # --- What becomes of a parent -----------------------------------------------------------------------------------------
 
 

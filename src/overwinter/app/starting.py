@@ -59,6 +59,7 @@ class Starting:
         Raises:
             CheckFailed: the program is wrong; nothing ran, and no run was made.
             UsageError: an input has no name that a program can use.
+            Conflict: its key has begun a run of another agent.
         """
         for given in inputs:
             if not given.isidentifier() or keyword.iskeyword(given):
@@ -70,7 +71,12 @@ class Starting:
             checked=self._checks.types(source), by=by, origin=origin,
             only_reads=only_reads, after=after, keeps=keeps or after is not None,
         )  # fmt: skip
-        return (await self._parts.store.create(new, dedup=dedup)).run_id
+        created = await self._parts.store.create(new, dedup=dedup)
+        if not created.is_new:
+            earlier = await self._parts.store.run(created.run_id)
+            if earlier is not None and earlier.agent != agent:
+                raise Conflict(f"the key {dedup!r} has begun a run of another agent: take another key")
+        return created.run_id
 
     async def _refuse(
         self,
