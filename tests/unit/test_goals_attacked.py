@@ -101,6 +101,17 @@ async def test_a_child_that_would_be_quarantined_fails_and_its_parent_is_told(pr
             await app.release(child.run_id, by="somebody")
 
 
+@pytest.mark.claim("L2.money")
+async def test_a_goal_that_began_under_an_earlier_version_of_the_loop_keeps_its_limit(project):
+    earlier = brain.LOOP + "\n# which a later version has no more\n"
+    inputs: dict[str, Any] = {
+        "goal": "spend", "model": MODEL, "steps": 5, "seconds": None, "refusals": 8, "last": None, "after": None, "usd": 0.000_001,
+    }  # fmt: skip
+    async with home(project, lambda _: says("1")) as app:
+        run = await finish(app, await app.start(earlier, inputs=inputs))
+    assert (run.result["end"], run.result["cost_usd"]) == ("money", 0)
+
+
 # --- What a model may say --------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 See `brain`. Nothing of it is kept here but what saves reading a journal again.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -27,7 +26,8 @@ from overwinter.values import Value
 __all__ = ["Goals"]
 
 REPLY = "tools.reply"
-_LOOP_DIGEST = hashlib.sha256(brain.LOOP.encode()).hexdigest()
+_LOOP_BEGINS = brain.LOOP.partition("\n")[0]
+"""The first line of every version of the loop: a goal that began under an earlier one keeps its limit."""
 TALKS_MAX = 256
 """Conversations whose beginning is remembered."""
 PURSES_MAX = 10_000
@@ -96,7 +96,8 @@ class Goals:
         if known is None:
             run = await self._store.run(run_id)
             inputs = (await self._talk(run_id)).inputs
-            is_goal = run is not None and run.program_digest == _LOOP_DIGEST
+            source = None if run is None else await self._store.program(run.program_digest)
+            is_goal = source is not None and source.startswith(_LOOP_BEGINS)
             limit = inputs.get("usd") if is_goal else None
             above = () if run is None or run.parent is None else await self.purses(run.parent)
             known = above
