@@ -209,7 +209,18 @@ async def test_inputs_that_look_like_a_goal_open_no_purse_and_cost_nothing(proje
     assert run.result == "yes"
 
 
-@pytest.mark.parametrize("limits", [{"steps": 0}, {"steps": True}, {"usd": 0.0}, {"seconds": -1.0}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"steps": 0},
+        {"steps": True},
+        {"usd": 0.0},
+        {"seconds": -1.0},
+        {"usd": float("inf")},
+        {"usd": 1e12},
+        {"seconds": 1e300},
+    ],
+)
 async def test_a_limit_that_is_none_is_refused(project, limits):
     async with home(project, []) as app:
         with pytest.raises(UsageError):

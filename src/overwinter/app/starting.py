@@ -22,6 +22,8 @@ __all__ = ["Limited", "Starting"]
 GOAL_CHARACTERS_MAX = 100_000
 STEPS_LIMIT = 10_000
 NAME_CHARACTERS = 60
+LIMIT_MAX = 1_000_000_000
+"""Of dollars, which are counted in billionths in 64 bits, and of seconds, of which a call waits for a century's at most."""
 
 
 class Limited(TypedDict, total=False):
@@ -262,8 +264,8 @@ class Starting:
         if type(steps) is not int or not 1 <= steps <= STEPS_LIMIT:
             raise UsageError(f"steps is a whole number from 1 to {STEPS_LIMIT:,}, not {steps!r}")
         for key, value in (("usd", usd), ("seconds", seconds)):
-            if value is not None and (type(value) not in (int, float) or not value > 0):
-                raise UsageError(f"{key} is a number above 0, not {value!r}")
+            if value is not None and (type(value) not in (int, float) or not 0 < value <= LIMIT_MAX):
+                raise UsageError(f"{key} is a number above 0, at most {LIMIT_MAX:,}, not {value!r}")
         named = model or self._config.gateway.model
         if not named:
             raise UsageError("no model is named: pass one of overwinter.toml, or set `[gateway] model`")
