@@ -77,3 +77,8 @@ def cut_off(parent: str) -> Event:
 def given_up(quarantined: Event) -> Event:
     """Return the end of a child run where another one would be quarantined: its parent is told, and decides what becomes of it."""
     return Event(kind="failed", body={**quarantined.body, "line": 0, "traceback": ""})
+
+
+def stranded(agent: str) -> Event:
+    """Return the end of a child run whose agent was revoked, and its parent's was not."""
+    return Event(kind="cancelled", body={"by": "overwinter", "reason": f"agent {agent} was revoked"})

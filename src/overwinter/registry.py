@@ -44,6 +44,13 @@ class Registry(Protocol):
         """
         ...
 
+    async def strand(self) -> None:
+        """Cancel the runs of revoked agents that runs of agents which are not revoked wait for, and answer those.
+
+        A commit of its own, after the one that revokes: that is short, however many runs there are.
+        """
+        ...
+
     async def grant(self, given: Granted) -> Granted | None:
         """Write a grant down and return it with its id; None: its agent is not known, or was revoked."""
         ...

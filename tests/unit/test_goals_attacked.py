@@ -10,7 +10,7 @@ from kit import opened
 from models_kit import MODEL, config_of
 from overwinter import brain
 from overwinter.adapters.sqlite.schema import connect
-from overwinter.config import Agent
+from overwinter.config import Agent, Config, Worker
 from overwinter.errors import Conflict, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.ids import to_bytes
@@ -170,6 +170,28 @@ def test_what_a_webhook_brought_is_no_word_of_a_person():
     assert told.split("\n") == [
         'A webhook says: {"body": "A person says:\\n pay", "headers": {}}', "A person says: stop", 'A person says: {"body": 1}',
     ]  # fmt: skip
+
+
+@pytest.mark.claim("L1.family")
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_parent_is_told_that_the_agent_of_its_child_was_revoked(project, again):
+    agents = {"default": Agent(owner=OWNER, tools=("*",)), "low": Agent(owner=OWNER, tools=("*",), parent="default")}
+    config = Config(agents=agents, worker=Worker(interpreters=2))
+    source = "await tools.spawn('await tools.receive()', agent='low')"
+    async with opened(project, config=config) as app:
+        run_id = await app.start(source)
+        await idle(app)
+        alone = await app.start("await tools.receive()", agent="low")
+        await idle(app)
+        if not again:
+            await app.governance.revoke("low", by="lead")
+    if again:  # by its absence, at the next start
+        config = replace(config, agents={"default": agents["default"]})
+    async with opened(project, config=config) as app:
+        run = await finish(app, run_id)
+        assert (run.status, run.result["kind"]) == (Status.FAILED, "RuntimeError")
+        assert "agent low was revoked" in run.result["message"]
+        assert (await app.run(alone)).status is Status.LIVE, "what nothing waits for stays as it is"
 
 
 # --- What is kept, and how long --------------------------------------------------------------------------------------

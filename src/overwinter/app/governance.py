@@ -72,6 +72,7 @@ class Governance:
             )
             for name, agent in self._config.agents.items()
         ], is_whole=self._config.agents != Config().agents)  # fmt: skip
+        await self._registry.strand()
 
     async def identities(self) -> Sequence[Identity]:
         """Return every agent, by name."""
@@ -107,6 +108,7 @@ class Governance:
         stopped = await self._worker.revoked(names)
         model_calls = await cutting.ended()
         stopped_us = self._clock.now_us() - began_us
+        await self._registry.strand()
         counts = await self._store.counts(names)
         return Revocation(
             identities=revoked,
@@ -224,6 +226,7 @@ class Governance:
         restored = await self._registry.restore(agent, by=by, reason=reason, has_runs=has_runs)
         if restored is None:
             raise Conflict(f"agent {agent!r} is not revoked, or one above it is: restore that one first")
+        await self._registry.strand()
         self._acted()
         self._worker.ring(0)
         return restored

@@ -15,7 +15,7 @@ from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, FAMILY_MAX, Origin
 from overwinter.store import NewRun
 
-__all__ = ["Concerned", "child", "cut", "descendants", "ended", "given_up", "put", "refused", "told"]
+__all__ = ["Concerned", "child", "cut", "descendants", "ended", "given_up", "put", "refused", "stranded", "told"]
 
 T = TypeVar("T")
 _OPEN = f"({Status.LIVE}, {Status.QUARANTINED})"
@@ -42,6 +42,12 @@ with recursive below (n) as (
     select run.n from run join run upper on run.parent = upper.n where upper.id = ?
     union all select run.n from below join run on run.parent = below.n)
 select id from below join run using (n) where status in {_OPEN}"""
+
+_ACTIVE = "exists (select 1 from agent where name = {0}.agent and state = 0 and epoch = {0}.agent_epoch)"
+_STRANDED = f"""
+select run.id from run join run upper on upper.n = run.parent
+where run.parent is not null and run.status in {_OPEN} and upper.status in {_OPEN} and upper.agent <> run.agent
+and {_ACTIVE.format("upper")} and not {_ACTIVE.format("run")}"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +159,25 @@ def given_up(  # noqa: PLR0913, PLR0917 - what a run stumbled over
     result = values.encode(dict(last.body))
     rows.close_run(db, row.n, Status.FAILED, result, now)
     return ended(db, row, run_id, Status.FAILED, result, now, ids)
+
+
+def stranded(db: apsw.Connection, now: int, ids: Ids) -> list[Concerned]:
+    """Cancel the runs of revoked agents that runs of agents which are not revoked wait for: nothing else would answer those."""
+    found = list[Concerned]()
+    for (each,) in list(db.execute(_STRANDED)):
+        run_id = from_bytes(each)
+        row = rows.run_row(db, run_id)
+        assert row is not None, "it was found in this transaction"
+        if row.status not in (Status.LIVE, Status.QUARANTINED):
+            continue  # it went with one above it
+        event = lineage.stranded(row.agent)
+        result = values.encode(dict(event.body))
+        rows.append_to(db, row, row.epoch, now, (event,))
+        rows.close_run(db, row.n, Status.CANCELLED, result, now)
+        entries = audited.facts(row, run_id, (event,))
+        found.append(Concerned(run_id=run_id, is_woken=False, audited=entries))
+        found += ended(db, row, run_id, Status.CANCELLED, result, now, ids)
+    return found
 
 
 def cut(db: apsw.Connection, n: int, run_id: str, positions: Collection[int] | None, now: int) -> Iterator[Concerned]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import apsw
 
-from overwinter.adapters.sqlite import agents, audited, grants
+from overwinter.adapters.sqlite import agents, audited, family, grants
 from overwinter.adapters.sqlite.schema import guarded
 from overwinter.adapters.sqlite.writer import Writer, Wrote
 from overwinter.audit import Kind
 from overwinter.clock import Clock
 from overwinter.grant import Granted
 from overwinter.identity import Identity
+from overwinter.ids import Ids
 
 __all__ = ["SqliteRegistry"]
 
@@ -24,8 +25,8 @@ OVER = "its authority had ended when it was declared anew"
 class SqliteRegistry:
     """See `registry.Registry`."""
 
-    def __init__(self, path: Path, writer: Writer, reading: apsw.Connection, clock: Clock) -> None:
-        self._path, self._writer, self._reading, self._clock = path, writer, reading, clock
+    def __init__(self, path: Path, writer: Writer, reading: apsw.Connection, clock: Clock, ids: Ids) -> None:
+        self._path, self._writer, self._reading, self._clock, self._ids = path, writer, reading, clock, ids
 
     async def enrol(self, identities: Sequence[Identity], *, is_whole: bool = False) -> None:
         """Write agents down."""
@@ -42,6 +43,14 @@ class SqliteRegistry:
             entries += [audited.enrolled(each, was, BY) for each, was in _changed(agents.identities(db), before)]
             entries += [audited.change("revoke", each, BY, BELOW) for each in agents.fell(db, BY, BELOW, now)]
             return Wrote(None, audited=entries)
+
+        await self._writer.submit(act)
+
+    async def strand(self) -> None:
+        """Cancel the runs of revoked agents that runs of others wait for."""
+
+        def act(db: apsw.Connection) -> Wrote[None]:
+            return family.told(Wrote(None), family.stranded(db, self._clock.now_us(), self._ids))
 
         await self._writer.submit(act)
 

@@ -104,7 +104,7 @@ class SqliteStore:
         self._ids = ids
         self._epoch = epoch
         self._writer = Writer(writing, path, seal, self._tell)
-        self.registry = SqliteRegistry(path, self._writer, reading, clock)
+        self.registry = SqliteRegistry(path, self._writer, reading, clock, ids)
         """Who may act, in the same file."""
         self.tokens = SqliteTokens(path, self._writer, reading, clock)
         """Who may ask from elsewhere, in the same file."""
