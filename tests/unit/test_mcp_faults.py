@@ -7,10 +7,11 @@ import pytest
 from kit import opened
 from mcp_kit import able, earlier, nothing, present, put
 from overwinter.app import App
+from overwinter.config import Agent, Config, Worker
 from overwinter.errors import HomeError
 from overwinter.faces.mcp import McpDoor
 from overwinter.faces.mcp.tasks import EXTENSION
-from overwinter.testing import idle
+from overwinter.testing import OWNER, idle
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +64,19 @@ async def test_a_home_in_trouble_is_no_crash_of_the_door(project):
         status, answer = await put(app, message, headers={**headers, "mcp-name": run_id}, door=broken)
     assert (status, answer["error"]["code"]) == (500, -32603)
     assert "disk" in answer["error"]["message"]
+
+
+async def test_of_another_agents_run_it_is_not_told_that_there_is_one(project):
+    agents = {name: Agent(owner=OWNER, tools=("*",)) for name in ("default", "other")}
+    async with opened(project, config=Config(agents=agents, worker=Worker(interpreters=2))) as app:
+        run_id = await app.start("1", agent="other", keeps=True)
+        await idle(app)
+        texts = (run_id, run_id[-6:], "0" * 26, "ZZZZZZ")
+        for tool, arguments in (("wait", {}), ("execute", {"code": "2"})):
+            told: set[str] = set()
+            for text in texts:
+                named = {"run": text} if tool == "wait" else {"after": text}
+                _, answer = await put(app, earlier("tools/call", name=tool, arguments={**arguments, **named}))
+                assert answer["result"]["isError"]
+                told.add(answer["result"]["structuredContent"]["error"].replace(text, "ID"))
+            assert len(told) == 1, told

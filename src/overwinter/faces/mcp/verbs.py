@@ -164,18 +164,30 @@ async def _run(asked: Call, *, only_reads: bool) -> Told:
     run_id = await asked.app.start(
         asked.arguments["code"], agent=asked.agent, name="mcp", by=asked.by, only_reads=only_reads,
         dedup=asked.dedup,
-        after=None if after is None else await asked.app.resolve(after), keeps=True,
+        after=None if after is None else (await _own(asked, after)).run_id, keeps=True,
     )  # fmt: skip
     asked.begun(run_id)
     return await stands(asked.app, await _rested(asked, run_id))
 
 
 async def _wait(asked: Call) -> Told:
-    run_id = await asked.app.resolve(asked.arguments["run"])
-    run = await asked.app.run(run_id)
+    run = await _own(asked, asked.arguments["run"])
+    return await stands(asked.app, await _rested(asked, run.run_id))
+
+
+async def _own(asked: Call, text: str) -> RunRecord:
+    """Return a run of the agent that asks; of another agent's it is not even told that there is one.
+
+    Raises:
+        NotFound: it has none of that name, or several.
+    """
+    try:
+        run = await asked.app.run(await asked.app.resolve(text))
+    except OverwinterError as error:
+        raise NotFound(f"there is no run {text[:100]!r} of agent {asked.agent!r}: give its whole id") from error
     if run.agent != asked.agent:
-        raise NotFound(f"there is no run {asked.arguments['run']!r} of agent {asked.agent!r}")
-    return await stands(asked.app, await _rested(asked, run_id))
+        raise NotFound(f"there is no run {text[:100]!r} of agent {asked.agent!r}: give its whole id")
+    return run
 
 
 async def _rested(asked: Call, run_id: str) -> RunRecord:
