@@ -1,5 +1,8 @@
 """What a client is told when the home behind the MCP face fails: an answer of its protocol, each time."""
 
+import io
+import json
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from mcp_kit import able, earlier, nothing, present, put
 from overwinter.app import App
 from overwinter.config import Agent, Config, Worker
 from overwinter.errors import HomeError
+from overwinter.faces.cli.bridge import hand_on
 from overwinter.faces.mcp import McpDoor
 from overwinter.faces.mcp.tasks import EXTENSION
 from overwinter.testing import OWNER, idle
@@ -80,3 +84,19 @@ async def test_of_another_agents_run_it_is_not_told_that_there_is_one(project):
                 assert answer["result"]["isError"]
                 told.add(answer["result"]["structuredContent"]["error"].replace(text, "ID"))
             assert len(told) == 1, told
+
+
+@pytest.mark.parametrize(
+    ("line", "id_"), [(b'{"jsonrpc":"2.0","id":7,"method":"ping"}', 7), (b'{"jsonrpc":"2.0","method":"x"}', None), (b"[" * 100_000, None)]
+)  # fmt: skip
+def test_over_stdio_a_bug_is_an_answer_to_whoever_waits_for_one(line, id_):
+    class Broken:
+        def relay(self, *_: Any) -> Any:
+            raise RuntimeError("why")
+
+    client: Any = Broken()
+    target = io.BytesIO()
+    hand_on(client, "default", line, target, threading.Lock())
+    told = [json.loads(each) for each in target.getvalue().splitlines()]
+    assert [(each["id"], each["error"]["code"]) for each in told] == ([] if id_ is None else [(id_, -32603)])
+    assert b"why" not in target.getvalue()

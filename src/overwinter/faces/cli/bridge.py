@@ -15,7 +15,7 @@ from overwinter.errors import OverwinterError
 from overwinter.faces.cli.door import open_door
 from overwinter.faces.client import Client
 
-__all__ = ["bridge"]
+__all__ = ["bridge", "hand_on"]
 
 AT_ONCE = 32
 """Messages under way."""
@@ -28,10 +28,12 @@ def bridge(home: Path, agent: str, source: IO[bytes], target: IO[bytes]) -> None
     with open_door(home, is_worker=True, is_json=True) as client, ThreadPoolExecutor(AT_ONCE) as threads:
         for line in source:
             if line.strip():
-                threads.submit(_hand_on, client, agent, line, target, lock)
+                threads.submit(hand_on, client, agent, line, target, lock)
 
 
-def _hand_on(client: Client, agent: str, line: bytes, target: IO[bytes], lock: threading.Lock) -> None:
+def hand_on(client: Client, agent: str, line: bytes, target: IO[bytes], lock: threading.Lock) -> None:
+    """Hand one message on, and its answer back; each that wants one gets one, whatever goes wrong."""
+
     def write(message: bytes) -> None:
         with lock:
             target.write(message + b"\n")
@@ -42,6 +44,8 @@ def _hand_on(client: Client, agent: str, line: bytes, target: IO[bytes], lock: t
         _, answer = client.relay("/mcp", line, headers, write)
     except OverwinterError as error:
         answer = _failed(line, str(error))
+    except Exception as error:  # noqa: BLE001 - its thread is asked by nobody, and its client waits for an answer
+        answer = _failed(line, f"{type(error).__name__}: this is a bug of `overwinter mcp`")
     if answer:
         write(answer)
 
@@ -51,7 +55,7 @@ def _failed(line: bytes, message: str) -> bytes:
     try:
         asked: Any = json.loads(line)
         id_ = cast("dict[str, Any]", asked).get("id") if isinstance(asked, dict) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         id_ = None
     if id_ is None:
         return b""
