@@ -29,9 +29,8 @@ SAFETY_POLL_US = 1 * SECOND_US
 """How late a wake-up may be whose hint was lost."""
 QUEUE_MAX = 10_000
 """Ready runs held in memory; the rest stays in the store until there is room."""
-CROWD = 32
-"""Runs at it or in line from which on commits wait for each other, see `adapters/sqlite/writer.py`: twice as many as are held
-back there, so that while they are others have turns to take, and 0.4 ms each makes longer than they are held."""
+CROWD = 64
+"""Runs at it or in line from which on commits wait for each other, see `adapters/sqlite/writer.py`."""
 LEFT_MAX = 256
 LEFT_BYTES_MAX = 64 << 10
 """Runs whose state stays in memory while a call of theirs is in flight, and how large it may be: the answer of a quick

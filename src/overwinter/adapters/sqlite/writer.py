@@ -37,7 +37,7 @@ __all__ = ["GROUP_MAX", "QUEUE_MAX", "Job", "Seal", "Writer", "Wrote"]
 
 GROUP_MAX = 64
 """Jobs in one commit: beyond it the gain is small and the first of them waits longer."""
-HELD_MAX = 16
+HELD_MAX = 32
 HELD_S_MAX = 0.010
 """How many jobs are held back, and how long."""
 QUEUE_MAX = 100_000
