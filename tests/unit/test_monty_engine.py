@@ -264,7 +264,7 @@ async def test_the_engine_names_the_format_that_it_writes(interpreter: MontyInte
     ("source", "kind", "setting"),
     [
         ("while True: pass", "CpuLimit", "limits.turn_cpu_s"),
-        ("rows = []\nwhile True: rows.append('x' * 1_000)", "MemoryLimit", "limits.memory_mb"),
+        ("rows = []\nwhile True: rows.append('x' * 100_000)", "MemoryLimit", "limits.memory_mb"),
         ("import time\nwhile True: time.time()", "SuspensionLimit", "asyncio.sleep"),
         ("def f(): return f()\nf()", "RecursionError", "recursion"),
         ("'x' * (2 << 20)", "ValueLimit", "limits.value_kb"),
