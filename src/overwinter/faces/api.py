@@ -368,8 +368,11 @@ class _Tools:
         return JSONResponse({"functions": [wire.hit(each) for each in found]})
 
     async def describe(self, request: Request) -> Response:
-        names = request.query_params.getlist("name")
-        return JSONResponse({"text": self._app.describe(names, agent=_agent(request))})
+        try:
+            text = self._app.describe(request.query_params.getlist("name"), agent=_agent(request))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return JSONResponse({"text": text})
 
     async def brief(self, request: Request) -> Response:
         return JSONResponse({"text": self._app.brief(agent=_agent(request))})
