@@ -26,7 +26,7 @@ from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
 from overwinter.frozen import light
 from overwinter.policy import Allow
-from overwinter.store import Lease, Store
+from overwinter.store import NEVER_US, Lease, Store
 from overwinter.turn import Means, permitted
 
 __all__ = ["BACKOFF_S_MAX", "BY_HAND_US_MAX", "Attempt", "Cut", "Effects", "InHand", "backoff_s"]
@@ -39,8 +39,6 @@ BY_HAND_MAX = 256
 """Answers that may be nowhere but in memory."""
 POLL_S_MIN = 0.2
 """Shortest pause before a service that works on is asked again."""
-NEVER_US = 1 << 62
-"""Until when a call stands that no instant sets free: a person, or the run that it waits for."""
 POLL = "is_poll"
 """Key in what is left of a call: see `_is_poll`."""
 RETRY_AFTER_S_MAX = 86_400.0

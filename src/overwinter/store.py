@@ -50,10 +50,12 @@ from overwinter.lineage import Origin
 from overwinter.values import Value
 
 __all__ = [
-    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Inherited", "Lease", "Loaded", "Mail", "NewCall",
+    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "NEVER_US", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Inherited", "Lease", "Loaded", "Mail", "NewCall",
     "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict", "Voted",
 ]  # fmt: skip
 
+NEVER_US = 1 << 62
+"""`not_before` of a call that time alone does not open: it is for a person, or waits for another run."""
 MAIL_PENDING_MAX = 10_000
 """Messages a run may have pending: a loop of sends fails, it does not fill the disk."""
 PART_BYTES_MAX = 1 << 20

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from overwinter.approval import left, phrase
 from overwinter.check import Finding, report
 from overwinter.clock import SECOND_US
-from overwinter.effects import NEVER_US
 from overwinter.errors import (
     CheckFailed,
     ConfigInvalid,
@@ -31,7 +30,7 @@ from overwinter.events import CallState, Event
 from overwinter.grant import Granted
 from overwinter.identity import Identity, name_of
 from overwinter.readable import readable
-from overwinter.store import CallRecord, RunRecord
+from overwinter.store import NEVER_US, CallRecord, RunRecord
 from overwinter.tokens import Token
 from overwinter.values import Value
 

@@ -7,13 +7,13 @@ from typing import TypeVar
 import apsw
 
 from overwinter import journal, lineage, values
-from overwinter.adapters.sqlite import audited, chains, gates, rows
+from overwinter.adapters.sqlite import audited, chains, rows
 from overwinter.adapters.sqlite.writer import Wrote
 from overwinter.audit import Entry
 from overwinter.events import Event, Status
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, FAMILY_MAX, Origin
-from overwinter.store import NewRun
+from overwinter.store import NEVER_US, NewRun
 
 __all__ = ["Concerned", "child", "cut", "descendants", "ended", "given_up", "put", "refused", "stranded", "told"]
 
@@ -74,7 +74,7 @@ def put(db: apsw.Connection, n: int, run_id: str, origin: Origin, now: int) -> N
     assert parent is not None, "`refused` has found it"
     db.execute("update run set parent = ?, parent_position = ? where n = ?", (parent.n, origin.index, n))
     sql = "update call set not_before = ?, more = ? where n = ? and position = ? returning function"
-    ((function,),) = list(db.execute(sql, (gates.NEVER_US, values.encode({"run": run_id}), parent.n, origin.index)))
+    ((function,),) = list(db.execute(sql, (NEVER_US, values.encode({"run": run_id}), parent.n, origin.index)))
     event = Event(kind="began", body={"index": origin.index, "function": function, "run": run_id})
     rows.append_to(db, parent, parent.epoch, now, (event,))
 

@@ -7,12 +7,10 @@ from typing import Any
 import apsw
 
 from overwinter.approval import Gate, Need, Vote, left, named
-from overwinter.store import Voted
+from overwinter.store import NEVER_US, Voted
 
-__all__ = ["IS_CLOSED", "NEVER_US", "clear", "close", "gate_of", "put", "spend", "vote"]
+__all__ = ["IS_CLOSED", "clear", "close", "gate_of", "put", "spend", "vote"]
 
-NEVER_US = 1 << 62
-"""`call.not_before` of a gated call: time alone does not open it."""
 IS_CLOSED = """exists (
     select 1 from gate where gate.n = call.n and gate.position = call.position and gate.used is null)"""
 

@@ -13,7 +13,19 @@ from overwinter.adapters.sqlite import gates
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
 from overwinter.frozen import light
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
-from overwinter.store import After, CallRecord, Collected, Inherited, Loaded, Mail, NewCall, Page, RunRecord, Turn
+from overwinter.store import (
+    NEVER_US,
+    After,
+    CallRecord,
+    Collected,
+    Inherited,
+    Loaded,
+    Mail,
+    NewCall,
+    Page,
+    RunRecord,
+    Turn,
+)
 
 __all__ = [
 "ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
@@ -227,7 +239,7 @@ def apply(  # noqa: PLR0913, PLR0917 - one statement list, called once
             "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.n, call.index, EFFECTS.index(call.effect), call.function, arguments, call.line, new.due_us, new.person,
-                now, gates.NEVER_US if new.gate else 0,
+                now, NEVER_US if new.gate else 0,
             ),
         )  # fmt: skip
         if new.gate is not None:
