@@ -147,6 +147,13 @@ async def test_whatever_leads_to_no_run_is_answered_alike_and_looked_up_nowhere(
         assert deleted == answers[0]
 
 
+async def test_two_deliveries_whose_long_names_begin_alike_are_two(project):
+    async with opened(project, is_worker=False) as app:
+        path = app.hook(await app.start("await tools.receive()"))
+        sent = [await told(app, path, b"x", {"webhook-id": "m" * 300 + each}) for each in "aba"]
+    assert [said["is_new"] for _, said in sent] == [True, True, False]
+
+
 @pytest.mark.claim("W1.inbound.closed")
 async def test_an_address_is_limited_in_rate_by_itself_and_says_when_to_come_again(project):
     async with opened(project, is_worker=False) as app:

@@ -3,6 +3,7 @@
 It is the run's id and a code that only this home can make, so nothing of it is stored. It ends with the run; cancelling that closes it.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,8 @@ PREFIX = "/in/"
 HEADERS_MAX = 50
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 """Its JSON, with headers, must fit a message."""
+NAME_CHARACTERS = 200
+"""Of a delivery; what is longer is known by its digest."""
 FULL_S = 59.0
 """After which the sender to a full mailbox may try again."""
 OURS = frozenset({"signed-by", "authorization", "cookie", "host", "connection", "content-length", "accept-encoding"})
@@ -79,7 +82,7 @@ class InboundDoor:
         message: dict[str, Value] = {"body": _value(body, headers), "headers": headers}
         try:
             is_new = await self._app.send(
-                run_id, message, dedup=None if name is None else f"hook {name[:200]}", by="a webhook"
+                run_id, message, dedup=None if name is None else f"hook {_short(name)}", by="a webhook"
             )
         except NotFound:  # it was deleted since
             return _unknown()
@@ -90,6 +93,11 @@ class InboundDoor:
         except OverwinterError as error:
             return _refused(503, type(error).__name__, str(error))
         return JSONResponse({"is_new": is_new}, status_code=202)
+
+
+def _short(name: str) -> str:
+    """Return a delivery's name, as it is or by its digest: cut, two that begin alike would be one."""
+    return name if len(name) <= NAME_CHARACTERS else hashlib.sha256(name.encode()).hexdigest()
 
 
 def _unknown() -> Response:
