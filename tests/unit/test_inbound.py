@@ -147,6 +147,14 @@ async def test_whatever_leads_to_no_run_is_answered_alike_and_looked_up_nowhere(
         assert deleted == answers[0]
 
 
+async def test_what_no_mailbox_can_take_is_refused_for_good(project):
+    async with opened(project, is_worker=False) as app:
+        path = app.hook(await app.start("await tools.receive()"))
+        deep = b"[" * 200 + b"]" * 200
+        status, headers, _ = await answered(app, path, deep, {"content-type": "application/json"})
+    assert (status, "retry-after" in headers) == (400, False)
+
+
 async def test_two_deliveries_whose_long_names_begin_alike_are_two(project):
     async with opened(project, is_worker=False) as app:
         path = app.hook(await app.start("await tools.receive()"))

@@ -17,7 +17,7 @@ from overwinter.clock import SECOND_US
 from overwinter.errors import Conflict, NotFound, OverwinterError, UsageError
 from overwinter.faces.problems import problem
 from overwinter.store import MESSAGE_BYTES_MAX
-from overwinter.values import Value
+from overwinter.values import Uncrossable, Value
 from overwinter.webhook import is_signed
 
 __all__ = ["InboundDoor"]
@@ -88,6 +88,8 @@ class InboundDoor:
             return _unknown()
         except Conflict as error:
             return _refused(410, type(error).__name__, str(error))
+        except Uncrossable as error:  # sent again it would be no better
+            return _refused(400, type(error).__name__, str(error))
         except UsageError as error:  # its mailbox is full
             return _later(str(error), FULL_S)
         except OverwinterError as error:
