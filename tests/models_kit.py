@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget, DeclaredModel, DeclaredProvider, GatewaySettings
 from overwinter.gateway.budget import Line
 from overwinter.gateway.dialect import DialectName
+from overwinter.testing import ScriptedModel
 
 PATHS = {
     "chat": "/v1/chat/completions",
@@ -26,6 +27,7 @@ PATHS = {
 }
 MODEL = "claude-sonnet-5"
 """Priced by the table: 2 USD a million tokens of input, 10 of output."""
+NOWHERE = "http://127.0.0.1:9"
 DIALECTS = ("chat", "responses", "messages", "gemini", "embeddings")
 
 
@@ -130,3 +132,14 @@ async def ask(
     wanted = Wish(call=f"test:{next(_number)}")
     line = await app.models.answer(asked, agent, replace(wanted, **wish), client)
     return client, line
+
+
+def says(program: str) -> str:
+    """Return a reply of a model with a program in it."""
+    return f"I look.\n```python\n{program}\n```\n"
+
+
+def home(project: Path, script: Any, **settings: Any) -> "AbstractAsyncContextManager[App]":
+    """Open a home whose model says what is written down."""
+    model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
+    return opened(project, config=config_of(NOWHERE, **settings), models=model)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kit import opened
-from models_kit import MODEL, config_of
+from models_kit import MODEL, NOWHERE, config_of, home, says
 from overwinter.app import App
 from overwinter.declared import DeclaredBudget, DeclaredModel
 from overwinter.errors import NotFound, UsageError
@@ -17,16 +17,6 @@ from overwinter.store import Page
 from overwinter.testing import ScriptedModel, finish, idle
 
 pytestmark = pytest.mark.anyio
-NOWHERE = "http://127.0.0.1:9"
-
-
-def says(program: str) -> str:
-    return f"I look.\n```python\n{program}\n```\n"
-
-
-def home(project, script, **settings: Any):
-    model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
-    return opened(project, config=config_of(NOWHERE, **settings), models=model)
 
 
 async def reached(app: App, goal: str = "Double 21", **limits: Any) -> Any:

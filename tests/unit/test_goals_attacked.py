@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kit import opened
-from models_kit import MODEL, config_of
+from models_kit import MODEL, NOWHERE, config_of, home, says
 from overwinter import brain
 from overwinter.adapters.sqlite.schema import connect
 from overwinter.config import Agent, Config, Worker
@@ -19,16 +19,6 @@ from overwinter.store import Page
 from overwinter.testing import OWNER, ManualClock, ScriptedModel, finish, idle
 
 pytestmark = pytest.mark.anyio
-NOWHERE = "http://127.0.0.1:9"
-
-
-def says(program: str) -> str:
-    return f"I look.\n```python\n{program}\n```\n"
-
-
-def home(project, script, **settings: Any):
-    model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
-    return opened(project, config=config_of(NOWHERE, **settings), models=model)
 
 
 def two(project, script):
