@@ -57,9 +57,10 @@ test: setup $(VENV)/.counterparts  ## the whole suite but the long runs
 bench: setup  ## every figure of the README, measured here and now
 	$(BIN)/python -m bench all
 
-soak: setup  ## the long chaos runs; SEEDS=n simulations
+soak: setup $(VENV)/.counterparts  ## the long chaos runs; SEEDS=n simulations
 	$(BIN)/python -m pytest tests/simulation --override-ini=timeout=0 --seeds=$(SEEDS)
 	$(BIN)/python -m pytest tests/simulation --override-ini=timeout=0 --seeds=$(SEEDS) --hibernate
+	for seed in 1 2 3 4 5 6 7 8; do SCHEMA_SEED=$$seed $(BIN)/python -m pytest -q tests/e2e/test_api_schema.py || exit 1; done
 	$(BIN)/python -m bench crash
 	$(BIN)/python -m bench truth
 

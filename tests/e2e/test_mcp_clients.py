@@ -51,7 +51,12 @@ def test_the_inspector_lists_the_tools_finds_no_fault_and_runs_a_program(shell: 
         words = [
             "--cwd",
             str(shell.place),
-            *(word for pair in shell.environment.items() for word in ("-e", "=".join(pair))),
+            *(
+                word
+                for name in ("PYTHONPATH", "TEST_LEDGER")
+                if (value := shell.environment.get(name))
+                for word in ("-e", f"{name}={value}")
+            ),
         ]
     else:
         url, bearer = over_http(shell)

@@ -1,6 +1,7 @@
 """What people are asked, and their answers. An answer under a key counts once, however often it is sent."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from overwinter import journal
@@ -91,7 +92,7 @@ class Inbox:
 
     async def _place(self, question: str) -> tuple[str, int]:
         tail, _, number = question.rpartition(":")
-        if not tail or not number.isdecimal():
+        if not tail or not re.fullmatch("[0-9]{1,9}", number):
             raise UsageError(
                 f"{question!r} names no question: it is written RUN:INDEX, as `overwinter questions` shows"
             )

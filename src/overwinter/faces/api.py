@@ -21,6 +21,7 @@ from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, CHARACTERS_MIN
 from overwinter.faces import wire
 from overwinter.faces.audit_api import routes as audit_routes
+from overwinter.faces.bodies import NUMBER_MAX, number_of
 from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
 from overwinter.faces.bodies import key_of as _key
@@ -231,8 +232,8 @@ class _Api:
     async def events(self, request: Request) -> Response:
         run_id = await self._run_id(request)
         after = request.query_params.get("after", "-1")
-        since = _number(request.headers.get("last-event-id", after), 1 << 62, least=-1) + 1
-        since = _number(request.query_params.get("since", str(since)), 1 << 62)
+        since = number_of("after", request.headers.get("last-event-id", after), least=-1, most=NUMBER_MAX - 1) + 1
+        since = number_of("since", request.query_params.get("since", str(since)))
         if request.query_params.get("follow") in ("1", "true"):
             run = await self._app.run(run_id)
             if run.status is not Status.LIVE and since >= run.events:
@@ -240,7 +241,7 @@ class _Api:
             return StreamingResponse(
                 self._stream(run_id, since), media_type="text/event-stream", headers=STREAM_HEADERS
             )
-        limit = _number(request.query_params.get("limit", str(PAGE_MAX)), PAGE_MAX)
+        limit = number_of("limit", request.query_params.get("limit", str(PAGE_MAX)), most=PAGE_MAX)
         events: list[dict[str, Any]] = []
         async for event in self._app.events(run_id, since=since):
             events.append(wire.event(event))
@@ -305,7 +306,9 @@ class _Api:
         query, handle = request.query_params, request.path_params["handle"]
         path = query.get("path", "")
         if query.get("whole") != "1":
-            most = _number(query.get("characters", str(CHARACTERS_MAX)), CHARACTERS_LIMIT, least=CHARACTERS_MIN)
+            most = number_of(
+                "characters", query.get("characters", str(CHARACTERS_MAX)), least=CHARACTERS_MIN, most=CHARACTERS_LIMIT
+            )
             return JSONResponse({"value": await self._app.read(handle, path, characters_max=most)})
         value = await self._app.read(handle, path, characters_max=None)
         body = value if isinstance(value, bytes) else json.dumps(wire.readable(value)).encode()
@@ -353,15 +356,15 @@ class _Tools:
 
     async def listed(self, request: Request) -> Response:
         prefix = request.query_params.get("prefix")
+        limit = number_of("limit", request.query_params.get("limit", "100"), most=FUNCTIONS_MAX)
         if prefix:
-            limit = _number(request.query_params.get("limit", "100"), FUNCTIONS_MAX)
             found = self._app.browse(prefix, agent=_agent(request), limit=limit)
             return JSONResponse({"functions": [wire.hit(each) for each in found]})
         return JSONResponse({"services": [wire.source(each) for each in self._app.sources()]})
 
     async def search(self, request: Request) -> Response:
         query = request.query_params
-        limit = _number(query.get("limit", "8"), FUNCTIONS_MAX)
+        limit = number_of("limit", query.get("limit", "8"), most=FUNCTIONS_MAX)
         found = self._app.search(
             query.get("query", ""), agent=_agent(request), service=query.get("service"), limit=limit
         )
@@ -469,16 +472,6 @@ class _Agents:
 
 def _agent(request: Request) -> str:
     return request.query_params.get("agent", "default")
-
-
-def _number(text: str, most: int, *, least: int = 0) -> int:
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not a whole number") from error
-    if not least <= number <= most:
-        raise UsageError(f"{number} is not between {least} and {most}")
-    return number
 
 
 def _seconds(given: object) -> float:

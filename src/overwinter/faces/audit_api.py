@@ -13,12 +13,11 @@ from overwinter.app.auditing import Wanted
 from overwinter.audit import Kind, Plain
 from overwinter.errors import UsageError
 from overwinter.faces import wire
-from overwinter.faces.bodies import body_of, field
+from overwinter.faces.bodies import body_of, field, number_of
 
 __all__ = ["routes"]
 
 PAGE_MAX = 1_000
-NUMBER_MAX = 2**53
 ORDERS = ("newest", "oldest")
 
 
@@ -30,8 +29,8 @@ def routes(app: App) -> list[Route]:
         Route("/v1/audit/key", face.key),
         Route("/v1/audit/key/rotate", face.rotate, methods=["POST"]),
         Route("/v1/audit/witness", face.witness, methods=["POST"]),
-        Route("/v1/audit/{seq:int}", face.show),
-        Route("/v1/audit/{seq:int}/proof", face.prove),
+        Route("/v1/audit/{seq}", face.show),
+        Route("/v1/audit/{seq}/proof", face.prove),
     ]
 
 
@@ -60,18 +59,18 @@ class _Audit:
             until_ms=_number(query, "until_ms"),
             is_oldest_first=order == "oldest",
             begin=_number(query, "begin"),
-            limit=_number(query, "limit", 50, most=PAGE_MAX, least=1),
+            limit=number_of("limit", query.get("limit", "50"), least=1, most=PAGE_MAX),
         )
         rows = [_entry(fields) for _, fields in found.entries]
         return JSONResponse({"entries": rows, "following": found.following})
 
     async def show(self, request: Request) -> Response:
-        fields, bodies = await self._auditing.entry(request.path_params["seq"])
+        fields, bodies = await self._auditing.entry(_seq(request))
         shown = {part: {"is_kept": body.is_kept, "value": wire.readable(body.value)} for part, body in bodies.items()}
         return JSONResponse({**_entry(fields), "bodies": shown})
 
     async def prove(self, request: Request) -> Response:
-        return PlainTextResponse(await self._auditing.prove(request.path_params["seq"]))
+        return PlainTextResponse(await self._auditing.prove(_seq(request)))
 
     async def key(self, request: Request) -> Response:
         """Return whose tree heads are this log's, and what became of the witness of the configuration."""
@@ -110,19 +109,14 @@ async def _asked(request: Request) -> tuple[str, str]:
             raise UsageError("the body is a JSON object with `url` and `key` of a witness")
 
 
+def _seq(request: Request) -> int:
+    return number_of("seq", request.path_params["seq"])
+
+
 def _entry(fields: Mapping[str, Plain]) -> dict[str, Any]:
     ts_ms = fields.get("ts")
     return {**fields, "at": wire.instant(ts_ms * 1_000) if isinstance(ts_ms, int) else None}
 
 
-def _number(query: Mapping[str, str], name: str, default: Any = None, *, most: int = NUMBER_MAX, least: int = 0) -> Any:  # noqa: ANN401 - an int, or the default
-    text = query.get(name)
-    if text is None:
-        return default
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise UsageError(f"{name}={text!r} is not a whole number") from error
-    if not least <= number <= most:
-        raise UsageError(f"{name}={number} is not between {least} and {most}")
-    return number
+def _number(query: Mapping[str, str], name: str) -> int | None:
+    return number_of(name, query[name]) if name in query else None

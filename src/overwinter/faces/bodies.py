@@ -1,6 +1,7 @@
-"""Bodies of requests: a JSON object of at most 4 MB, and its fields by their kinds."""
+"""What a request says: a body, which is a JSON object of at most 4 MB, its fields by their kinds, and whole numbers."""
 
 import json
+import re
 from types import UnionType
 from typing import Any, cast
 
@@ -10,11 +11,13 @@ from starlette.requests import Request
 from overwinter.errors import UsageError
 from overwinter.schedule import KEYS
 
-__all__ = ["BODY_BYTES_MAX", "KEY_LENGTH_MAX", "READ", "body_of", "field", "key_of"]
+__all__ = ["BODY_BYTES_MAX", "KEY_LENGTH_MAX", "NUMBER_MAX", "READ", "body_of", "field", "key_of", "number_of"]
 
 BODY_BYTES_MAX = 4 << 20
 JSON = "application/json"
 KEY_LENGTH_MAX = 1_024
+NUMBER_MAX = 2**62
+"""Largest whole number that is taken: a store holds 63 bits, and one more than this, is still within."""
 READ = "overwinter.body"
 """Key of the ASGI scope under which a door leaves the body that it has read, and changed."""
 REQUIRED = object()
@@ -66,4 +69,19 @@ def field(body: dict[str, Any], name: str, kind: type | UnionType, default: Any 
         raise UsageError(f"{name!r} is missing")
     if value is not default and not isinstance(value, kind):
         raise UsageError(f"{name!r} is a {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
+    if isinstance(value, int) and abs(value) > NUMBER_MAX:
+        raise UsageError(f"{name!r} is between -{NUMBER_MAX} and {NUMBER_MAX}")
     return value
+
+
+def number_of(name: str, text: str, *, least: int = 0, most: int = NUMBER_MAX) -> int:
+    """Return a whole number of an address or a header.
+
+    Raises:
+        UsageError: it is none, or out of its bounds.
+    """
+    if not re.fullmatch(r"-?[0-9]{1,19}", text):
+        raise UsageError(f"{name} is a whole number, not {text[:40]!r}")
+    if not least <= (number := int(text)) <= most:
+        raise UsageError(f"{name} is from {least} to {most}, not {number}")
+    return number

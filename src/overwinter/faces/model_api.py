@@ -10,7 +10,7 @@ from overwinter.app import App
 from overwinter.clock import DAY_US
 from overwinter.errors import NotFound, UsageError
 from overwinter.faces import wire
-from overwinter.faces.bodies import body_of, field
+from overwinter.faces.bodies import body_of, field, number_of
 from overwinter.gateway.budget import Line
 from overwinter.values import Value
 
@@ -68,11 +68,9 @@ class _Models:
         query = request.query_params
         names = ("agent", "run", "model", "key", "state", "status")
         wanted = {name: query[name] for name in names if name in query}
-        limit, before = _whole("limit", query.get("limit", "50")), query.get("before")
-        if not 1 <= limit <= LINES_MAX:
-            raise UsageError(f"limit is from 1 to {LINES_MAX}, not {limit}")
+        limit, before = number_of("limit", query.get("limit", "50"), least=1, most=LINES_MAX), query.get("before")
         found = self.app.models.lines(
-            before_us=None if before is None else _whole("before", before), limit=limit, wanted=wanted
+            before_us=None if before is None else number_of("before", before), limit=limit, wanted=wanted
         )
         return JSONResponse(
             {"calls": [_line(each) for each in found], "before": found[-1].began_us if len(found) == limit else None}
@@ -125,9 +123,3 @@ def _days(text: str) -> float:
     if not 0 < days <= DAYS_MAX:
         raise UsageError(f"days is above 0 and at most {DAYS_MAX}, not {text!r}")
     return days
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{name} is a whole number, not {text!r}")
-    return int(text)

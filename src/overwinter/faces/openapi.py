@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 OBJECT: Schema = {"type": "object"}
 KINDS: Mapping[str, Schema] = {
     "text": {"type": "string"},
-    "whole": {"type": "integer"},
+    "whole": {"type": "integer", "format": "int64"},
     "number": {"type": "number"},
     "flag": {"type": "boolean"},
     "instant": {"type": "string", "format": "date-time"},
@@ -35,7 +35,7 @@ KEY_HEADER: Schema = {
 CURSOR_HEADER: Schema = {
     "name": "Last-Event-ID",
     "in": "header",
-    "schema": {"type": "integer"},
+    "schema": KINDS["whole"],
     "description": "As `after`.",
 }
 PROBLEM_SCHEMA: Schema = {
@@ -96,7 +96,7 @@ def document() -> Mapping[str, Any]:
     paths: dict[str, Schema] = {}
     for key, operation in OPERATIONS.items():
         method, _, path = key.partition(" ")
-        paths.setdefault(_plain(path), {})[method.lower()] = _operation(key, operation, NEEDS[key])
+        paths.setdefault(path, {})[method.lower()] = _operation(key, operation, NEEDS[key])
     return {
         "openapi": "3.1.0",
         "info": {"title": "overwinter", "version": "v1", "description": "See docs/api.md."},
@@ -112,8 +112,8 @@ def document() -> Mapping[str, Any]:
 def _operation(key: str, operation: Operation, need: Need) -> Schema:
     path = key.partition(" ")[2]
     parameters: list[Schema] = [
-        {"name": name, "in": "path", "required": True, "schema": KINDS["whole" if kind else "text"]}
-        for name, kind in re.findall(r"\{(\w+)(:int)?\}", path)
+        {"name": name, "in": "path", "required": True, "schema": KINDS["whole" if name == "seq" else "text"]}
+        for name in re.findall(r"\{(\w+)\}", path)
     ]
     for name, kind, is_needed in _fields(operation.query):
         parameters.append({"name": name, "in": "query", "required": is_needed, "schema": _kind(kind)})
@@ -154,10 +154,6 @@ def _responses(key: str, operation: Operation) -> Schema:
         "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     return found
-
-
-def _plain(path: str) -> str:
-    return path.replace(":int}", "}")
 
 
 def _fields(shape: str) -> list[tuple[str, str, bool]]:

@@ -189,8 +189,8 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         answer="entries [Entry], following whole?",
     ),
-    "GET /v1/audit/{seq:int}": Operation(summary="Show an entry with its bodies", answer="at instant?, bodies object"),
-    "GET /v1/audit/{seq:int}/proof": Operation(summary="Return a proof of an entry", answer="text/plain"),
+    "GET /v1/audit/{seq}": Operation(summary="Show an entry with its bodies", answer="at instant?, bodies object"),
+    "GET /v1/audit/{seq}/proof": Operation(summary="Return a proof of an entry", answer="text/plain"),
     "GET /v1/audit/key": Operation(
         summary="Return the log's key and head", answer="key text, entries whole, head any, witness text?, witness_fault text?"
     ),

@@ -7,6 +7,7 @@ the last page. What comes or goes meanwhile moves nothing: a page is never skipp
 from collections.abc import Mapping
 
 from overwinter.errors import UsageError
+from overwinter.faces.bodies import number_of
 from overwinter.ids import ID_LENGTH, from_bytes, to_bytes
 from overwinter.store import After
 
@@ -22,10 +23,7 @@ def limit_of(query: Mapping[str, str], default: int = PAGE) -> int:
     Raises:
         UsageError: it is no number, or not between 1 and `PAGE_MAX`.
     """
-    text = query.get("limit", str(default))
-    if not text.isdecimal() or not 1 <= int(text[:10]) <= PAGE_MAX:
-        raise UsageError(f"limit={text!r:.40} is no whole number between 1 and {PAGE_MAX}")
-    return int(text)
+    return number_of("limit", query.get("limit", str(default)), least=1, most=PAGE_MAX)
 
 
 def place_of(after: After | None) -> str | None:

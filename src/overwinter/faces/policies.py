@@ -12,9 +12,8 @@ from overwinter.adapters.cedar.explain import Explanation, text_of
 from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.app import App
 from overwinter.clock import SECOND_US
-from overwinter.errors import UsageError
 from overwinter.faces import wire
-from overwinter.faces.bodies import body_of, field
+from overwinter.faces.bodies import body_of, field, number_of
 from overwinter.grant import Granted
 from overwinter.policy import Decision
 from overwinter.values import Value
@@ -78,9 +77,8 @@ class _Policies:
     async def explain_call(self, request: Request) -> Response:
         """Say of a call of a run, `RUN:INDEX`, how it was decided and would be now."""
         run, _, index = request.path_params["handle"].partition(":")
-        if not index.isdecimal():
-            raise UsageError(f"{request.path_params['handle']!r} names no call: it is RUN:INDEX")
-        found = await self.app.rulebook.explain_call(await self.app.resolve(run), int(index))
+        at = number_of("INDEX of RUN:INDEX", index)
+        found = await self.app.rulebook.explain_call(await self.app.resolve(run), at)
         shown = {
             "function": found.act.resource.name,
             "agent": found.act.principal.agent,
@@ -91,7 +89,7 @@ class _Policies:
 
     async def suggest(self, request: Request) -> Response:
         query = request.query_params
-        since_us = _instant(query.get("since_us", "0"))
+        since_us = number_of("since_us", query.get("since_us", "0"))
         agent, is_whole = query.get("agent", "default"), query.get("whole") in ("1", "true")
         return JSONResponse({"text": await self.app.rulebook.suggest(agent, since_us=since_us, is_whole=is_whole)})
 
@@ -193,9 +191,3 @@ def _explanation(found: Explanation) -> dict[str, Any]:
         for side in found.sides
     ]
     return {**_decision(found.decision), "sides": sides}
-
-
-def _instant(text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{text!r} is no instant: it is microseconds since 1970")
-    return int(text)
