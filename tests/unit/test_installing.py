@@ -248,6 +248,14 @@ def test_a_client_without_a_file_gets_one_that_its_owner_alone_reads(bare, clien
     assert bare.bytes() == {}
 
 
+def test_a_client_asks_whom_the_default_agent_asks(bare):
+    bare.path("HOME/.gemini").mkdir()
+    bare.write("overwinter.toml", '[agents.default]\nowner = "O\'Neil \\"x\\" <o@example.com>"\n')
+    install("--client", "gemini")
+    agents = load(bare.path("overwinter.toml")).agents
+    assert agents["gemini"].owner == agents["default"].owner == 'O\'Neil "x" <o@example.com>'
+
+
 def test_modes_are_kept_and_links_are_followed(machine):
     real = machine.path("HOME/.gemini/settings.json")
     kept = machine.user / "dotfiles.json"

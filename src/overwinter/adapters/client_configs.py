@@ -28,7 +28,7 @@ from typing import Any, cast
 from overwinter.config import is_secret
 from overwinter.errors import ConfigInvalid
 
-__all__ = ["CLIENTS", "Imported", "files_of", "found_in", "is_ours", "is_that", "named", "table_of"]
+__all__ = ["CLIENTS", "Imported", "files_of", "found_in", "is_ours", "is_that", "named", "quoted", "table_of"]
 
 FILE_BYTES_MAX = 64 << 20
 """Claude Code keeps its history beside its servers."""
@@ -152,10 +152,10 @@ def table_of(name: str, entry: Imported, secret_path: Callable[[str], str]) -> t
 
     def text(value: str) -> str:
         if value in written:
-            return _quoted(f"file:{written[value]}")
+            return quoted(f"file:{written[value]}")
         for placeholder, path in written.items():
             value = value.replace(placeholder, f"${{file:{path}}}")
-        return _quoted(value)
+        return quoted(value)
 
     lines = [f"[services.{name}]  # from {entry.client}", f"mcp = {text(_in_words(entry.mcp, written))}"]
     for group, table in (("env", entry.env), ("headers", entry.headers)):
@@ -427,13 +427,13 @@ def _variable(name: str) -> str:
     return re.sub(r"\W+", "_", name).upper()
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a basic string of TOML 1.0: JSON's are, but for DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else quoted(name)
 
 
 CLIENTS = ("claude-code", "claude-desktop", "cursor", "vscode", "codex", "opencode", "gemini", "copilot")

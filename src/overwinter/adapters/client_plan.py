@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from overwinter.adapters.client_backups import Change
-from overwinter.adapters.client_configs import Imported, files_of, found_in, is_ours, is_that, named, table_of
+from overwinter.adapters.client_configs import Imported, files_of, found_in, is_ours, is_that, named, quoted, table_of
 from overwinter.adapters.client_edits import NAME, at, entry_of, home_of, maps_of, parsed, with_entry, without_server
 from overwinter.errors import ConfigInvalid
 
@@ -211,7 +211,8 @@ class _Services:
         """Return the file with the new services, and an agent for each client."""
         known: Mapping[str, Any] = self._document.get("agents") or {}
         wanted = [*([] if known else ["default"]), *agents] if agents else []
-        texts = [*self._texts, *(_agent(name) for name in wanted if name not in known)]
+        owner = known.get("default", {}).get("owner")
+        texts = [*self._texts, *(_agent(name, owner) for name in wanted if name not in known)]
         before = self._before or ""
         after = before.rstrip("\n") + ("\n\n" if before.strip() else "") + "\n".join(texts) if texts else before
         parent = self._machine.configured.parent
@@ -232,6 +233,10 @@ class _Services:
             return None
 
 
-def _agent(name: str) -> str:
-    """Return the table of an agent that may do what the one of a home without a configuration may: read, and ask for all else."""
-    return f'[agents.{name}]\nreads = ["*"]\nasks = ["*"]\nmodels = ["*"]\n'
+def _agent(name: str, owner: str | None) -> str:
+    """Return the table of an agent that may do what the one of a home without a configuration may: read, and ask for all else.
+
+    It asks whom the default agent asks: the people of a home are asked under their names, not under a word for them.
+    """
+    asked = "" if owner is None else f"owner = {quoted(owner)}\n"
+    return f'[agents.{name}]\n{asked}reads = ["*"]\nasks = ["*"]\nmodels = ["*"]\n'
