@@ -36,8 +36,9 @@ class Shell:
         )  # fmt: skip
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
+        # A job in the background of a script inherits that Ctrl-C is ignored: here it is heard, as in a terminal.
         return subprocess.Popen(
-            [sys.executable, "-m", "overwinter", *words],
+            ["env", "--default-signal=INT", sys.executable, "-m", "overwinter", *words],
             cwd=self.place, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

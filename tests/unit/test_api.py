@@ -35,7 +35,7 @@ BAD = [
     ("GET", "/v1/audit", b"", b"kind=odd", 400, "no kind of entry"),
     ("GET", "/v1/audit", b"", b"order=up", 400, "neither newest nor oldest"),
     ("GET", "/v1/audit", b"", b"since_ms=soon", 400, "whole number"),
-    ("GET", "/v1/audit", b"", b"limit=0", 400, "not between 1"),
+    ("GET", "/v1/audit", b"", b"limit=0", 400, "from 1 to 1000"),
     ("GET", "/v1/audit/7", b"", b"", 404, "no audit entry 7"),
     ("GET", "/v1/audit/7/proof", b"", b"", 404, "no audit entry 7"),
     ("POST", "/v1/audit/witness", b"[", b"", 400, "not JSON"),

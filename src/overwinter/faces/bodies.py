@@ -80,8 +80,7 @@ def number_of(name: str, text: str, *, least: int = 0, most: int = NUMBER_MAX) -
     Raises:
         UsageError: it is none, or out of its bounds.
     """
-    if not re.fullmatch(r"-?[0-9]{1,19}", text):
-        raise UsageError(f"{name} is a whole number, not {text[:40]!r}")
-    if not least <= (number := int(text)) <= most:
-        raise UsageError(f"{name} is from {least} to {most}, not {number}")
+    number = int(text) if re.fullmatch(r"-?[0-9]{1,19}", text) else None
+    if number is None or not least <= number <= most:
+        raise UsageError(f"{name} is a whole number from {least} to {most}, not {text[:40]!r}")
     return number
