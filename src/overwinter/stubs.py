@@ -38,7 +38,7 @@ async def ask(person: str, question: str, *, options: list[str] | None = ..., ti
 async def services() -> list[str]:
     \"\"\"Every module that can be called, a line each.\"\"\"
 async def search(query: str | list[str], *, service: str | None = ..., limit: int = ...) -> list[str]:
-    \"\"\"Functions that fit, best first: name(required) -> type - summary [read|write].\"\"\"
+    \"\"\"Functions that fit, best first: name(required) -> type - summary [effect].\"\"\"
 async def browse(prefix: str, *, limit: int = ...) -> list[str]:
     \"\"\"Functions whose full name begins so.\"\"\"
 async def describe(name: str, *, names: list[str] = ...) -> str:

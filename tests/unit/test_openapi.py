@@ -424,7 +424,7 @@ order = await tools.call("api.get_order", {"order_id": "1"})
     assert "class Order" not in text  # it has a key that is a keyword
     assert "Order = TypedDict('Order'" in text
     assert (state, services) == ("paid", ["api (6 functions)", "shop (8 functions)"])
-    assert siblings == ["api.create_order(amount) -> Order  [write]"]
+    assert siblings == ["api.create_order(amount) -> Order  [idempotent]"]
     assert [event.body["function"] for event in events if event.kind == "called"][2] == "api.get_order"
 
 

@@ -122,7 +122,7 @@ class Hit:
     def line(self) -> str:
         """Return the hit as a model reads it."""
         summary = f" - {self.summary}" if self.summary else ""
-        return f"{self.name}({', '.join(self.required)}) -> {self.result}{summary}  [{'read' if self.effect == 'read' else 'write'}]"
+        return f"{self.name}({', '.join(self.required)}) -> {self.result}{summary}  [{self.effect}]"
 
 
 @contextmanager
