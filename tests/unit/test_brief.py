@@ -30,12 +30,12 @@ def test_the_text_is_bounded_whatever_there_is(count):
 
 
 @pytest.mark.claim("P4.bounded")
-def test_with_the_tools_outside_it_has_at_most_700_tokens_of_o200k():
+def test_with_the_tools_outside_it_has_at_most_560_tokens_of_o200k():
     odd = {f"{'xq_zk_wv_' * 3}{number}": 98_765 + number for number in range(40)}
     long = {f"service_with_a_long_name_{number}": 12_345 for number in range(200)}
     short = {f"s{number}": 1 for number in range(200)}
     *texts, outside = tokens([*map(brief, (odd, long, short)), OUTSIDE])
-    assert max(texts) + outside <= 700
+    assert max(texts) + outside <= 560
 
 
 @pytest.mark.claim("P4.bounded")

@@ -136,7 +136,7 @@ ODD = {f"{'xq_zk_wv_' * 3}{number}": 98_765 + number for number in range(40)}
 
 
 @pytest.mark.claim("P4.bounded")
-@pytest.mark.parametrize(("services", "said_max", "sent_max"), [(REAL, 640, 785), (ODD, 730, 880)], ids=["real", "odd"])
+@pytest.mark.parametrize(("services", "said_max", "sent_max"), [(REAL, 550, 700), (ODD, 570, 700)], ids=["real", "odd"])
 def test_what_a_client_puts_before_every_conversation_is_bounded(services, said_max, sent_max):
     """Instructions and a sentence for each tool, and as a client sends them to its provider, with JSON schemas."""
     sent = [

@@ -57,7 +57,7 @@ def written(project: Path, invoice: int, say: Say, live: str | None) -> dict[str
     """
     client = Client(served_socket(project / ".overwinter"))
     brief = client.get("tools", "brief")["text"]
-    (functions,) = re.findall(r"\(imported already; ([\d,]+) functions", brief)
+    (functions,) = re.findall(r"\(imported; ([\d,]+) functions", brief)
     say(f"{functions} typed functions in scope; a model is told {len(brief):,} characters, and none of them")
     goal = (
         f"Collect invoice {invoice}: note in the CRM that collection has begun, sleep until it is due, ask owner@example.com above "

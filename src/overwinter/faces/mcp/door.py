@@ -36,7 +36,9 @@ BODY_BYTES_MAX = 4 << 20
 KEY = "idempotency-key"
 PROGRESS_S = 2.0
 SCOPE = "act"
-INTRODUCTION = "search finds functions, describe shows their types; execute runs a program, query one that only reads, wait goes on with a run.\n\n"
+INTRODUCTION = (
+    "search and describe look functions up, execute runs a program, query one that only reads, wait waits on.\n\n"
+)
 """With the first lines of the brief it stands alone where a client keeps no more than 512 characters."""
 
 

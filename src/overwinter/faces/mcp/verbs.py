@@ -59,7 +59,7 @@ LISTED = [
         needs=("code",),
         is_read=False,
     ),
-    _tool("wait", "Wait on for a run.", {"run": _TEXT}, needs=("run",), is_read=True),
+    _tool("wait", "Wait for a run.", {"run": _TEXT}, needs=("run",), is_read=True),
 ]
 """In this order for ever: providers keep what stands before a conversation."""
 
