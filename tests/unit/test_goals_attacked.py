@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from kit import opened
@@ -89,6 +90,26 @@ async def test_a_child_that_would_be_quarantined_fails_and_its_parent_is_told(pr
         )
         with pytest.raises(Conflict):
             await app.release(child.run_id, by="somebody")
+
+
+@pytest.mark.claim("L2.money")
+async def test_a_limit_that_is_raised_twice_at_once_is_two_limits_and_neither_is_passed(project):
+    """Two people go on from one goal that met its limit: each run has the conversation, and the money that it was given."""
+    script = ScriptedModel(lambda heard: says("1 + 1") if len(heard.body["messages"]) < 7 else "done")
+    async with home(project, script) as app:
+        first = await finish(app, await app.start(goal="spend", steps=2))
+        begun = dict[float, str]()
+
+        async def raised(usd: float) -> None:
+            begun[usd] = await app.start(goal="Go on.", after=first.run_id, usd=usd)
+
+        async with anyio.create_task_group() as group:
+            for usd in (0.000_001, 1.0):
+                group.start_soon(raised, usd)
+        ends = {usd: await finish(app, run_id) for usd, run_id in begun.items()}
+    assert first.result["end"] == "steps"
+    assert (ends[0.000_001].result["end"], ends[0.000_001].result["cost_usd"]) == ("money", 0)
+    assert (ends[1.0].result["end"], ends[1.0].result["cost_usd"] > 0) == ("done", True)
 
 
 @pytest.mark.claim("L2.money")
