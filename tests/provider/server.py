@@ -156,14 +156,15 @@ class Connection(asyncio.Protocol):
     def embed(self, request: Json, body: bytes) -> None:
         given, rule = request.get("input", ""), self.provider.take_rule("/v1/embeddings", body)
         line = self.provider.charge("/v1/embeddings", body, request, self.headers)
-        if rule.fault == "status":
-            return self.refuse(CHAT, rule, line)
+        id_line = f"x-request-id: {line.id}"
+        if self.refuses(CHAT, rule, line, id_line):
+            return
         is_many = isinstance(given, list) and not all(isinstance(each, int) for each in cast("list[object]", given))
         texts = cast("list[object]", given if is_many else [given])
         count = sum(
             len(text) if isinstance(text, list) else -(-len(str(text).encode()) // TOKEN_BYTES) for text in texts
         )
-        line.prompt, line.is_usage_sent, line.end = Tokens(fresh=count), True, "complete"
+        line.prompt = Tokens(fresh=count)
         is_packed = request.get("encoding_format") == "base64"
         listed = [
             {"object": "embedding", "index": i, "embedding": packed(words) if is_packed else words}
@@ -171,7 +172,12 @@ class Connection(asyncio.Protocol):
         ]
         usage = {"prompt_tokens": count, "total_tokens": count}
         answer = {"object": "list", "model": line.model, "data": listed, "usage": usage}
-        return self.send(200, answer, f"x-request-id: {line.id}")
+        if rule.fault != "none":
+            whole = self.send_whole(CHAT, json.dumps(answer).encode(), rule, line, id_line)
+            self.task = asyncio.get_running_loop().create_task(self.play(whole, line, rule))
+            return
+        line.end, line.is_usage_sent = "complete", True
+        self.send(200, answer, id_line)
 
     def background(self, method: str, answer_id: str, *, is_cancel: bool, query: str) -> None:
         asked = parse_qs(query)
@@ -193,25 +199,13 @@ class Connection(asyncio.Protocol):
 
     # --- Answers -----------------------------------------------------------------------------------------------------
 
-    def answer(self, dialect: Dialect, path: str, request: Json, body: bytes) -> None:  # noqa: PLR0911 - a table
+    def answer(self, dialect: Dialect, path: str, request: Json, body: bytes) -> None:
         """Answer a model call: at once if no rule needs time or harm, else in a task."""
         rule = self.provider.take_rule(path, body)
         line = self.provider.charge(path, body, request, self.headers)
         id_line = f"{dialect.id_header}: {line.id}"
-        match rule.fault:
-            case "status":
-                return self.refuse(dialect, rule, line)
-            case "html":
-                line.end = "refused"
-                return self.send(200, HTML, media="text/html")
-            case "error_body":
-                line.end = "refused"
-                return self.send(200, dialect.error(rule.status, line.id, rule.kind), id_line)
-            case "gzip_bomb":
-                line.end = "junk"
-                return self.send(200, bomb(), "content-encoding: gzip")
-            case _:
-                pass
+        if self.refuses(dialect, rule, line, id_line):
+            return None
         plan = self.provider.plan(dialect, line, request, body, rule)
         if request.get("background"):
             begun = self.provider.begin_background(plan, line, rule)
@@ -230,6 +224,24 @@ class Connection(asyncio.Protocol):
         if not line.is_stream:
             return self.send(200, render_whole(dialect.name, plan), id_line)
         return self.write_chunks((each.wire for each in render_events(dialect.name, plan)), id_line)
+
+    def refuses(self, dialect: Dialect, rule: Rule, line: Charge, id_line: str) -> bool:
+        """Send what is there in place of an answer, if the rule says so; return whether it did."""
+        match rule.fault:
+            case "status":
+                self.refuse(dialect, rule, line)
+            case "html":
+                line.end = "refused"
+                self.send(200, HTML, media="text/html")
+            case "error_body":
+                line.end = "refused"
+                self.send(200, dialect.error(rule.status, line.id, rule.kind), id_line)
+            case "gzip_bomb":
+                line.end = "junk"
+                self.send(200, bomb(), "content-encoding: gzip")
+            case _:
+                return False
+        return True
 
     def refuse(self, dialect: Dialect, rule: Rule, line: Charge) -> None:
         line.status, line.end = rule.status, "refused"
@@ -263,8 +275,13 @@ class Connection(asyncio.Protocol):
             return
 
     async def play_whole(self, dialect: Dialect, plan: Plan, rule: Rule, line: Charge, id_line: str) -> None:
-        body = render_whole(dialect.name, plan)
         self.provider.settle(line, plan, plan.tokens.output)
+        await self.send_whole(dialect, render_whole(dialect.name, plan), rule, line, id_line)
+        if line.end == "complete":
+            line.is_usage_sent = plan.says == "truth"
+
+    async def send_whole(self, dialect: Dialect, body: bytes, rule: Rule, line: Charge, id_line: str) -> None:
+        """Send an answer in one piece, with the harm that a rule does to it."""
         line.end, line.is_usage_sent = "open", False
         match rule.fault:
             case "stall":
@@ -288,7 +305,7 @@ class Connection(asyncio.Protocol):
                     await self.write_piece(b" " * 65_536)
             case _:
                 pass
-        line.end, line.is_usage_sent = "complete", plan.says == "truth"
+        line.end, line.is_usage_sent = "complete", True
         return self.send(200, body, id_line)
 
     async def play_stream(self, dialect: Dialect, plan: Plan, rule: Rule, line: Charge, id_line: str) -> None:

@@ -55,6 +55,8 @@ def request(
             config = {"maxOutputTokens": tokens, "temperature": 0}
             body = {"contents": [{"role": "user", "parts": [{"text": text}]}], "generationConfig": config}
             return f"/v1beta/models/cheap:{verb}", body
+        case "embeddings":
+            return "/v1/embeddings", {"model": "cheap", "input": text}
         case "responses":
             body = {"model": "cheap", "input": text, "max_output_tokens": tokens}
         case "messages":
@@ -206,6 +208,20 @@ async def test_a_fault_after_the_first_content_ends_the_stream_with_an_error_and
             assert told.line.usage.source == "estimated", fault
             await home.check_books(told)
             home.forget()
+
+
+async def test_vectors_meet_the_same_faults_as_texts(project, provider: Mock):
+    async with asking(project, provider) as home:
+        for rule in BEFORE:
+            for times in (1, 10):
+                case = (rule.fault, rule.status, times)
+                provider.script(replace(rule, times=times))
+                told = await home.ask("embeddings", is_stream=False, is_named=times > 1)
+                assert told.is_whole == (times == 1), case
+                assert told.has_failed == ("error" in told.client.json) == (times == 10), case
+                assert (told.tries, home.kept()) == ((2, 1) if times == 1 else (3, 0)), case
+                await home.check_books(told)
+                home.forget()
 
 
 @every_dialect
