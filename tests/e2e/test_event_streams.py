@@ -5,11 +5,12 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from bench.report import rss_kb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,10 +40,7 @@ class Reader:
     def read(self, *, bytes_max: int | None = None, events_max: int | None = None) -> None:
         """Connect, and read until so much has come or the stream ends; what is not whole by then is lost."""
         raw, before = b"", len(self.got)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(TOGETHER_S)
-            connection.connect(str(socket_path(self.shell.place / ".overwinter")))
-            connection.sendall(self._asked())
+        with self.opened() as connection:
             while bytes_max is None or len(raw) < bytes_max:
                 try:
                     chunk = connection.recv(1 << 16 if bytes_max is None else bytes_max - len(raw))
@@ -57,6 +55,14 @@ class Reader:
             del self.got[before + events_max :]
             self.is_ended = False
         self.last = str(self.got[-1]["position"]) if self.got else None
+
+    def opened(self) -> socket.socket:
+        """Connect, and ask."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(TOGETHER_S)
+        connection.connect(str(socket_path(self.shell.place / ".overwinter")))
+        connection.sendall(self._asked())
+        return connection
 
     def _asked(self) -> bytes:
         place, header = f"/v1/runs/{self.run}/events?follow=1", ""
@@ -162,6 +168,32 @@ def test_two_clients_that_are_cut_while_a_run_goes_on_both_get_all_of_it(shell: 
         thread.join(TOGETHER_S)
     whole = events_of(client, run)
     assert [reader.got for reader in readers] == [whole, whole]
+
+
+@pytest.mark.claim("U3.stream")
+def test_clients_that_do_not_read_hold_up_nobody_and_fill_no_memory(shell: Shell, client: Client):
+    messages, each_bytes, slow = 100, 100_000, 10
+    run = client.post("runs", source=f"for _ in range({messages}):\n    await tools.receive()")["id"]
+    for number in range(messages):
+        client.post("runs", run, "messages", message=f"{number:0{each_bytes}}", dedup=str(number))
+    assert client.get("runs", run, "result", wait_s=30)["status"] == "finished"
+    reader, server = Reader(shell, run), shell.servers[-1]
+    assert received(reader.opened()) == messages
+    held_kb = rss_kb(server.pid)
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(reader.opened()) for _ in range(slow)]
+        assert [each.recv(1) for each in waiting] == [b"H"] * slow
+        assert received(reader.opened()) == messages
+        assert rss_kb(server.pid) - held_kb < slow * messages * each_bytes / 1_000 / 3
+        assert received(waiting[0]) == messages
+
+
+def received(connection: socket.socket) -> int:
+    """Return how many messages come on a stream until its end."""
+    with connection:
+        raw = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+    assert raw.endswith(b"event: end\ndata: {}\n\n\r\n0\r\n\r\n")
+    return raw.count(b"\nevent: message\n")
 
 
 @pytest.mark.claim("U3.stream")

@@ -50,6 +50,8 @@ DRAIN_S = 10.0
 TURNS_PER_INTERPRETER = 32
 """Turns under way for each interpreter worker: while one computes, the others are loaded or wait for the disk, and
 their commits share a sync."""
+EVENTS_AT_ONCE = 16
+"""Of a journal: so many are held in memory for each reader that is slow, and each may be as large as a value."""
 COLLECT_MAX = 500
 """Runs deleted in one commit: others wait for it."""
 COLLECT_PAUSE_US = 3_600 * SECOND_US
@@ -309,7 +311,7 @@ class App:
         """Yield a run's journal from position `since` on; following, until the run has ended or is quarantined."""
         while True:
             run = await self.run(run_id)
-            page = await self._store.journal(run_id, since)
+            page = await self._store.journal(run_id, since, EVENTS_AT_ONCE)
             for event in page:
                 since = event.position + 1
                 yield event
