@@ -18,7 +18,7 @@ from overwinter.faces.mcp.door import INTRODUCTION
 from overwinter.faces.mcp.protocol import EARLIER, PRESENT
 from overwinter.faces.mcp.verbs import LISTED
 from overwinter.store import Page
-from overwinter.testing import idle
+from overwinter.testing import ManualClock, idle
 
 pytestmark = pytest.mark.anyio
 
@@ -268,3 +268,33 @@ async def test_who_cannot_be_told_gets_one_object(project, token, headers):
         body = earlier("tools/call", name="execute", arguments=arguments, _meta={"progressToken": token})
         _, answer = await put(app, body, headers=headers, door=door)
         assert answer["result"]["structuredContent"]["value"] == 8
+
+
+@pytest.mark.claim("F1.left")
+async def test_a_thousand_open_requests_are_answered_when_their_runs_end_and_hold_no_interpreter(project):
+    clock, door_waits = ManualClock(), 9
+    sleeps = "import asyncio\nawait asyncio.sleep(15)\n{number}"
+    told: dict[str, list[Any]] = {}
+    async with opened(project, clock=clock) as app, anyio.create_task_group() as group:
+        door = McpDoor(nothing, app, is_remote=False)
+
+        async def ask(name: str, **arguments: str) -> None:
+            _, answer = await put(app, earlier("tools/call", name=name, arguments=arguments), door=door)
+            body = answer["result"]["structuredContent"]
+            told.setdefault(body["run"], []).append(body.get("value"))
+
+        for number in range(100):
+            group.start_soon(lambda number=number: ask("execute", code=sleeps.format(number=number)))
+        while len(await app.runs(Page(limit=1_000))) < 100:  # noqa: ASYNC110 - runs that are not begun have no journal to watch
+            await anyio.sleep(0.01)
+        runs = [each.run_id for each in await app.runs(Page(limit=1_000))]
+        for run_id in runs * door_waits:
+            group.start_soon(lambda run_id=run_id: ask("wait", run=run_id))
+        await idle(app)
+        await anyio.wait_all_tasks_blocked()
+        assert (told, app.pulse().busy) == ({}, 0)
+        assert (await put(app, earlier("ping"), door=door))[1]["result"] == {}, "others are answered meanwhile"
+        clock.advance(15)
+    assert {len(values) for values in told.values()} == {1 + door_waits}
+    assert sorted(values[0] for values in told.values()) == list(range(100))
+    assert all(len(set(values)) == 1 for values in told.values())
