@@ -35,6 +35,21 @@ def test_every_command_of_a_page_does_what_the_page_says(name: str, tmp_path: Pa
         reader.close()
 
 
+@pytest.mark.claim("U1.first_steps")
+def test_the_first_program_of_the_readme_is_run_as_it_stands_there(tmp_path: Path):
+    """Up to the commands that name a run of the reader's own; those of the quickstart are run with its names."""
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8").partition("\n## A first program\n")[2]
+    first = text.partition("wakes it. Then:\n")[0]
+    reader = Reader(tmp_path)
+    try:
+        reader.follow(first)
+        printed, _ = reader.typed("ls; overwinter ps; overwinter doctor")
+    finally:
+        reader.close()
+    for word in ("invoices.py", "overwinter.toml", "remind.py", "1 finished"):
+        assert word in printed
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_no_tutorial_is_marked_away(name: str):
     shown = [lines for block in blocks(page(name)) if "file" not in block.options for _, lines in block.commands()]
