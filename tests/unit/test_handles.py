@@ -20,6 +20,8 @@ from overwinter.testing import ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
 ROWS = [{"id": n, "name": f"row {n}"} for n in range(5_000)]
+HUGE = bytes(range(256)) * 40_960
+"""10 MB."""
 BINARY = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}}
 SPEC = {
     "openapi": "3.1.0",
@@ -55,6 +57,8 @@ async def served() -> AsyncGenerator[tuple[list[Any], str]]:
         match request.method, request.path:
             case "GET", "/rows":
                 return web.json_response(ROWS)
+            case "GET", "/files/huge":
+                return web.Response(body=HUGE, content_type="application/pdf")
             case "GET", "/files/large":
                 return web.Response(body=bytes(range(256)) * 12_000, content_type="application/pdf")
             case "GET", _:
@@ -146,6 +150,17 @@ async def test_an_answer_that_is_too_large_to_cross_is_kept_and_read_in_parts(pr
         shown = await app.read(f"{run.run_id}:0")
         assert (shown["type"], shown["n"], shown["first"][0]) == ("list", 5_000, ROWS[0])
         assert await app.read(f"{run.run_id}:0", "[17].name") == "row 17"
+
+
+@pytest.mark.claim("P5.kept")
+async def test_ten_megabytes_go_from_one_service_through_a_program_to_another(project):
+    source = "f = await api.download(name='huge')\nawait api.put_raw(body=f)\nf"
+    clock = ManualClock()
+    async with served() as (seen, url), opened(project, clock=clock, config=configured(project, url)) as app:
+        run = await finish(app, await app.start(source), clock)
+        assert run.status is Status.FINISHED, run.result
+        assert (seen, run.result["size_bytes"]) == ([HUGE], len(HUGE))
+        assert len(str(run.result)) < 1_000, "of it the program had a handle"
 
 
 async def test_what_is_larger_than_is_kept_is_refused_with_the_limit(project):
