@@ -23,7 +23,7 @@ def demo(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("model", ["scripted", "claude-haiku-4-5"])
 def test_the_demo_loses_nothing_doubles_nothing_and_stops_at_once(model: str):
     if model == "scripted":
-        ran = demo()
+        ran = demo("--headless")
     else:  # what would be asked of Anthropic is asked of the address that its SDKs take from the same name
         served = subprocess.Popen([sys.executable, EXAMPLES / "scripted_model.py"], stdout=subprocess.PIPE, text=True)
         try:

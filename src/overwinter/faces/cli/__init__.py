@@ -378,9 +378,15 @@ def demo(
             help="Ask this model of Anthropic instead of the recording; needs ANTHROPIC_API_KEY",
         ),
     ] = None,
+    headless: Annotated[
+        bool,
+        typer.Option("--headless", help="Open no browser and ask nobody: as it always is, for scripts that say so"),
+    ] = False,
     is_json: Json = False,
 ) -> None:
     """Charge overdue invoices with a real billing service, kill -9 the server in the middle, and count."""
     from overwinter.faces.cli.demo import run_demo  # noqa: PLC0415 - not needed by other commands
+
+    del headless
 
     raise typer.Exit(run_demo(is_small=is_small, is_kept=is_kept, is_json=is_json, live=live))
