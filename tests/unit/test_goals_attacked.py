@@ -65,6 +65,47 @@ async def test_a_key_that_began_a_run_of_one_agent_gives_it_to_no_other(project)
             await app.start(goal="1", dedup="key", agent="thief")
 
 
+# --- What no rule lets it do ------------------------------------------------------------------------------------------
+
+
+def bound(project, program, **may):
+    """Return a home whose model says one program for ever, and whose agent may do less than all."""
+    config = replace(config_of(NOWHERE), agents={"default": Agent(owner=OWNER, models=("*",), **may)})
+    return opened(project, config=config, models=ScriptedModel(lambda _: says(program)))
+
+
+@pytest.mark.claim("L2.limits")
+@pytest.mark.parametrize(
+    ("program", "end"),
+    [
+        ("await shop.pay(cents=1)", "refused"),
+        ("await tools.call('shop.pay', {'cents': 1})", "steps"),
+        ("try:\n    await tools.call('shop.pay', {'cents': 1})\nexcept PermissionError:\n    pass", "steps"),
+    ],
+)
+async def test_a_model_that_wants_what_no_rule_allows_ends_with_nothing_done(project, ledger, program, end):
+    async with bound(project, program, tools=("shop.double",)) as app:
+        run = await finish(app, await app.start(goal="pay", steps=9, usd=1.0))
+    assert (run.status, run.result["end"], ledger.read_text()) == (Status.FINISHED, end, "")
+    assert 0 < run.result["cost_usd"] < 1
+
+
+@pytest.mark.claim("L2.limits")
+@pytest.mark.parametrize("act", ["approve", "answer", "send"])
+async def test_a_model_cannot_approve_what_it_asked_for(project, ledger, act):
+    """Its call waits for its owner while it tries; there is no word in a program that approves."""
+    given = {"question": "0", "answer": "yes", "by": OWNER}
+    program = f"await tools.settle(shop.pay(cents=1), tools.call('tools.{act}', {given}))"
+    async with bound(project, program, asks=("shop.pay",)) as app:
+        run_id = await app.start(goal="pay", steps=9, usd=1.0)
+        await idle(app)
+        (question,) = await app.questions()
+        assert (question.call.function, question.person, ledger.read_text()) == ("shop.pay", OWNER, "")
+        await app.cancel(run_id, by=OWNER)
+        assert not await app.questions()
+    assert not ledger.read_text()
+
+
 # --- What becomes of a parent -----------------------------------------------------------------------------------------
 
 
