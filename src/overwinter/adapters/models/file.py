@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -157,7 +158,7 @@ class ModelsFile:
                 self._db.execute(_BEGIN, (*_row(line), "[]", self._holder))
                 return (Reserved.HELD if self._db.changes() else Reserved.REPEATED), None
         with self._transaction() as db:
-            db.execute(_BEGIN, (*_row(line), json.dumps(places), self._holder))
+            db.execute(_BEGIN, (*_row(line), _told(places), self._holder))
             if not db.changes():
                 return Reserved.REPEATED, None
             for each, place in zip(hold.budgets, places, strict=True):
@@ -174,7 +175,7 @@ class ModelsFile:
         limits = {(each.scope.kind, each.scope.name, each.window): each.limit_nusd for each in budgets}
         with self._transaction() as db:
             found = list(db.execute("select budgets from line where call = ? and state = 'held'", (call,)))
-            for place in json.loads(found[0][0]) if found else ():
+            for place in _read(found[0][0]) if found else ():
                 db.execute(_EXTEND, (*place, more_nusd, limits.get((place[0], place[1], place[2]))))
                 if not db.changes():
                     db.execute("rollback")
@@ -282,7 +283,7 @@ class ModelsFile:
         corrected = replace(line, state="settled", status=f"corrected by {by}", cost_nusd=cost_nusd)
         with self._transaction() as db:
             ((places,),) = db.execute("select budgets from line where call = ?", (line.call,))
-            for place in json.loads(places):
+            for place in _read(places):
                 db.execute(_SETTLE, (*place, 0, cost_nusd - (line.cost_nusd or 0)))
             db.execute(
                 "update line set state = 'settled', status = ?, cost = ? where call = ?",
@@ -472,7 +473,7 @@ def _settle(db: apsw.Connection, line: Line) -> bool:
     if not found:
         return False
     held, places = found[0]
-    for place in json.loads(places) if places != "[]" else ():
+    for place in _read(places) if places != "[]" else ():
         db.execute(_SETTLE, (*place, held, line.cost_nusd or 0))
     _tell(db, call)
     return True
@@ -505,8 +506,8 @@ def _row(line: Line) -> tuple[Any, ...]:
     return (
         line.call, line.began_us, line.ended_us, line.agent, line.run_id, line.key, line.dialect, line.upstream, line.model,
         line.priced_model, line.state, line.status, line.held_nusd, line.cost_nusd, line.saved_nusd, _usage_text(line.usage),
-        line.answer_id, json.dumps(dict(line.found), separators=(",", ":")) if line.found else "", line.digest, line.rules,
-        json.dumps(line.policies),
+        line.answer_id, _told(dict(line.found)) if line.found else "", line.digest, line.rules,
+        _told(line.policies),
     )  # fmt: skip
 
 
@@ -537,19 +538,28 @@ def _line(row: tuple[Any, ...]) -> Line:
     return Line(
         call=call, began_us=began, ended_us=ended, agent=agent, run_id=run, key=key, dialect=dialect, upstream=upstream,
         model=model, priced_model=priced, state=state, status=status, held_nusd=held, cost_nusd=cost, saved_nusd=saved,
-        usage=_usage(usage), answer_id=answer, found=json.loads(found) if found else {}, digest=digest, rules=rules,
-        policies=tuple(json.loads(policies)),
+        usage=_usage(usage), answer_id=answer, found=_read(found) if found else {}, digest=digest, rules=rules,
+        policies=tuple(_read(policies)),
     )  # fmt: skip
 
 
 _COUNTS = tuple(each.name for each in fields(Usage) if each.name != "also")
 
 
+def _told(value: Any) -> str:
+    """Return JSON, in a fifth of what `json.dumps` takes: three values for each call, twice."""
+    return msgspec.json.encode(value).decode()
+
+
+def _read(text: str) -> Any:
+    return msgspec.json.decode(text)
+
+
 def _usage_text(usage: Usage | None) -> str:
     """Return counts as JSON; those that are nothing are left out."""
     if usage is None:
         return ""
-    return json.dumps(_counts(usage), separators=(",", ":"))
+    return _told(_counts(usage))
 
 
 def _counts(usage: Usage) -> dict[str, Any]:
@@ -558,7 +568,7 @@ def _counts(usage: Usage) -> dict[str, Any]:
 
 
 def _usage(text: str) -> Usage | None:
-    return _counted(json.loads(text)) if text else None
+    return _counted(_read(text)) if text else None
 
 
 def _counted(told: Mapping[str, Any]) -> Usage:
