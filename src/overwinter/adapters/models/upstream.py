@@ -115,6 +115,8 @@ async def _read_out(response: "aiohttp.ClientResponse") -> None:
     import aiohttp  # noqa: PLC0415 - loaded by now
 
     left_bytes, content = LEFT_BYTES_MAX, response.content
+    if content.at_eof():
+        return  # as after every answer that is no stream: no timer is wound up for it
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(LEFT_S_MAX):
             while left_bytes > 0 and not content.at_eof():
