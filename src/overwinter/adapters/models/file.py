@@ -547,7 +547,7 @@ _COUNTS = tuple(each.name for each in fields(Usage) if each.name != "also")
 
 
 def _told(value: Any) -> str:
-    """Return JSON, in a fifth of what `json.dumps` takes: three values for each call, twice."""
+    """Return JSON, in a tenth of what `json.dumps` takes: values of each call, twice."""
     return msgspec.json.encode(value).decode()
 
 
