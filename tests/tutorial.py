@@ -94,6 +94,8 @@ class Reader:
             ["bash", "--noprofile", "--norc"], cwd=place, env={**os.environ, **home},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        self.rest = b""
+        """What one in the background said when the command before it had ended."""
 
     def follow(self, text: str) -> None:
         """Do all that a page says."""
@@ -128,12 +130,13 @@ class Reader:
         self.shell.stdin.write(f"{{ {command}\n}} </dev/null; printf '\\n{END} %s\\n' $?\n".encode())
         self.shell.stdin.flush()
         assert self.shell.stdout is not None
-        deadline, seen = time.monotonic() + COMMAND_S_MAX, b""
-        while not (found := re.fullmatch(rb"(?s)(.*)\n" + END.encode() + rb" (\d+)\n.*", seen)):
+        deadline, seen = time.monotonic() + COMMAND_S_MAX, self.rest
+        while not (found := re.fullmatch(rb"(?s)(.*?)\n" + END.encode() + rb" (\d+)\n(.*)", seen)):
             ready, _, _ = select.select([self.shell.stdout], [], [], max(0.0, deadline - time.monotonic()))
             more = os.read(self.shell.stdout.fileno(), 65_536) if ready else b""
             assert more, f"$ {command}\ndoes not end, and printed so far\n{seen.decode()}"
             seen += more
+        self.rest = found[3]
         return found[1].decode(), int(found[2])
 
     def close(self) -> None:
