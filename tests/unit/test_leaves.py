@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overwinter.gateway.leaves import SOUGHT_MAX, read, replaced
+from overwinter.gateway.leaves import HEAD_CHARS, HEADS_MAX, SOUGHT_MAX, read, replaced
 
 OPAQUE = frozenset({"id", "abc"})
 SCANSTRING: Callable[[str, int, bool], tuple[str, int]] = vars(decoder)["scanstring"]
@@ -87,6 +87,13 @@ def test_what_only_looks_like_a_leaf_stays(text: str, changed: str):
     document = read(text, "top", OPAQUE)
     leaf = next(each for each in reversed(document.leaves) if each.text in ("abcd", ", ", " , ", "text"))
     assert replaced(document, [(leaf, "NEW")]) == changed
+
+
+@pytest.mark.parametrize("others", [1, HEADS_MAX - 1, HEADS_MAX, HEADS_MAX + 1])
+def test_a_leaf_is_told_from_others_that_begin_like_it(others: int):
+    texts = ["x" * HEAD_CHARS + f" {number}" for number in range(others + 1)]
+    document = read(json.dumps(texts), "top", OPAQUE)
+    assert json.loads(replaced(document, [(document.leaves[-1], '"NEW"')])) == [*texts[:-1], "NEW"]
 
 
 def test_objects_in_each_other_use_a_frame_each():

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
+from typing import TypeAlias
 
 __all__ = ["Document", "Leaf", "Opaque", "inside", "literal", "read", "replaced", "shown"]
 
@@ -41,6 +41,10 @@ _BEHIND = frozenset(",:]}")
 """What may follow a text, and spaces."""
 SOUGHT_MAX = 8
 """Leaves of a document that are sought one by one; to find more, all tokens are gone through."""
+HEAD_CHARS = 64
+"""Of a leaf, by which it is sought: to prepare the search for a whole page takes longer than to find it."""
+HEADS_MAX = 8
+"""Places with the same beginning that are compared."""
 _FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "properties", "response"})
 """Objects below these belong to the caller: an `id` or a `data` in them is no field of a dialect, so nothing there is opaque."""
 
@@ -82,11 +86,17 @@ def _long(number: str) -> _Number | None:
     return _Number(number) if len(number.removeprefix("-")) >= NUMBER_CHARS_MIN else None
 
 
-_SCAN: Callable[[str, int], tuple[object, int]] = vars(
+_Value: TypeAlias = "str | bool | float | list[_Value] | tuple[tuple[str, _Value], ...] | None"
+"""Of JSON; an object is a tuple of pairs, a short number is None."""
+_Table = tuple[tuple[str, _Value], ...]
+_SCAN: Callable[[str, int], tuple[_Value, int]] = vars(
     json.JSONDecoder(object_pairs_hook=tuple, parse_int=_long, parse_float=_long, strict=False)
 )["scan_once"]
 """Objects become tuples of pairs, so that a key which is there twice is seen twice: a provider may read the one we do not."""
 _SPACE = " \t\n\r"
+_PLAIN: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
+"""Made once: `json.dumps` makes one for each text."""
+_ASCII: Callable[[str], str] = json.JSONEncoder().encode
 
 
 def read(document: str, path: str, opaque: Opaque) -> Document:
@@ -142,10 +152,17 @@ def _sought(document: str, leaf: Leaf, at: int) -> tuple[int, int]:
     It may be written in a way of its own. What is found then, if anything, has to be no token either: it would have that text.
     A quote without a backslash before it begins or ends a text, and ends none if what follows cannot follow one.
     """
-    sought = json.dumps(leaf.text, ensure_ascii=document.isascii())
-    start = (
-        -1 if leaf.is_number or leaf.text in _KNOWN or sought[1:].lstrip()[0] in _BEHIND else document.find(sought, at)
-    )
+    sought = _ASCII(leaf.text) if document.isascii() else _PLAIN(leaf.text)
+    if leaf.is_number or leaf.text in _KNOWN or leaf.text.lstrip()[:1] in _BEHIND:
+        return -1, at
+    head = sought[:HEAD_CHARS]
+    start = document.find(head, at)
+    for _ in range(HEADS_MAX):
+        if start < 0 or document.startswith(sought, start):
+            break
+        start = document.find(head, start + 1)
+    else:
+        return -1, at
     is_plain = start >= 0 and document[start - 1 : start] != "\\"
     return (start, start + len(sought)) if is_plain else (-1, at)
 
@@ -177,11 +194,12 @@ def shown(path: Sequence[str | int]) -> str:
 
 def literal(text: str) -> str:
     """Return a text as JSON writes it; what UTF-8 cannot hold is escaped."""
-    written = json.dumps(text, ensure_ascii=False)
-    return written if written.isascii() or not _SURROGATE.search(written) else json.dumps(text)
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+    written = _PLAIN(text)
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        return _ASCII(text)
+    return written
 
 
 def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int) -> Document:
@@ -196,10 +214,6 @@ def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return Document(document, walk.leaves, walk.passed)
-
-
-_Table = tuple[tuple[str, object], ...]
-"""An object."""
 
 
 def _is_tool(key: str, table: _Table, name: str) -> bool:
@@ -219,22 +233,27 @@ class _Walk:
         self.passed: list[str] = []
         self.depth = depth
 
-    def over(self, value: object, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+    def over(self, value: _Value, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
         """Take in a value; `opaque` is None below an opaque key: its tokens are counted and not looked at."""
         if isinstance(value, tuple):
-            self._table(cast("_Table", value), path, key, opaque)
+            self._table(value, path, key, opaque)
         elif isinstance(value, list):
-            for at, each in enumerate(cast("list[object]", value)):
-                # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.
-                under = key if isinstance(each, str) or key in _TOOLS else ""
-                if isinstance(each, tuple):  # not by way of this: half the stack
-                    self._table(cast("_Table", each), (*path, at), under, opaque)
-                else:
-                    self.over(each, (*path, at), under, opaque)
+            self._list(value, path, key, opaque)
         elif isinstance(value, str):
             self._text(value, path, key, opaque)
 
-    def _table(self, table: "_Table", path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+    def _list(self, values: list[_Value], path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+        # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.
+        under = key if key in _TOOLS else ""
+        for at, each in enumerate(values):
+            if isinstance(each, tuple):  # not by way of `over`: half the stack
+                self._table(each, (*path, at), under, opaque)
+            elif isinstance(each, str):
+                self._text(each, (*path, at), key, opaque)
+            elif isinstance(each, list):
+                self._list(each, (*path, at), under, opaque)
+
+    def _table(self, table: _Table, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
         below = frozenset[str]() if key in _FREE and opaque is not None else opaque
         for name, value in table:
             if name in _KNOWN:
@@ -243,6 +262,8 @@ class _Walk:
                 self._pass(name)
             else:
                 self._leaf(name, path, "")
+            if value is None:
+                continue
             seen = None if below is None or name in below else below
             if isinstance(value, str):
                 if name == "name" and below and type(value) is str and _is_tool(key, table, value):
@@ -250,9 +271,9 @@ class _Walk:
                 else:
                     self._text(value, (*path, name), name, seen)
             elif isinstance(value, tuple):
-                self._table(cast("_Table", value), (*path, name), name, seen)
-            elif value is not None:
-                self.over(value, (*path, name), name, seen)
+                self._table(value, (*path, name), name, seen)
+            elif isinstance(value, list):
+                self._list(value, (*path, name), name, seen)
 
     def _text(self, text: str, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
         if type(text) is _Number:
