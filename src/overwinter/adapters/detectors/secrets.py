@@ -103,6 +103,8 @@ _PLACEHOLDERS = Regex(
 )
 """What stands where a secret would."""
 _WORDS = Regex(r"^[A-Za-z_. :/()-]+$")
+_WEIGHTS = (0.0, *(n * math.log2(n) for n in range(1, 256)))
+"""n log n: of how often a letter is in a text of usual length."""
 
 
 def patterns() -> Sequence[Pattern]:
@@ -142,7 +144,8 @@ class _Allowed:
         lists = [everywhere, *rule.get("allowlists", [])]
         # A list that must also match a path never does here.
         lists = [each for each in lists if each.get("condition") != "AND" or "paths" not in each]
-        self._keywords: Sequence[str] = rule.get("keywords", [])
+        # A rule that is sought by its own keywords is asked about no text without one of them.
+        self._keywords: Sequence[str] = rule["keywords"] if rule["id"] in _NEEDLES else ()
         self._secret = _any(lists, "secret")
         self._match = _any(lists, "match")
         self._line = _any(lists, "line")
@@ -205,5 +208,9 @@ def _own(name: str, regex: str, sought: str) -> Pattern:
 def entropy_bits(text: str) -> float:
     """Return Shannon's entropy of a text's letters, in bits a letter."""
     size = len(text)
-    # The sum of -p log p, with the size taken out of it: a letter that is there once adds nothing, and most are.
-    return math.log2(size) - sum([n * math.log2(n) for n in Counter(text).values() if n > 1]) / size if size else 0.0
+    if not size:
+        return 0.0
+    # The sum of -p log p, with the size taken out of it.
+    counts = Counter(text).values()
+    summed = sum([_WEIGHTS[n] for n in counts]) if size < len(_WEIGHTS) else sum([n * math.log2(n) for n in counts])
+    return math.log2(size) - summed / size
