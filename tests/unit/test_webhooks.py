@@ -91,11 +91,11 @@ async def until(condition):
             await anyio.sleep(0.01)
 
 
-async def settled(app):
-    """Wait until nothing is on its way: what is left waits for its time or was set aside."""
+async def settled(app, *webhooks):
+    """Wait until nothing is on its way, to these webhooks or to all: what is left waits for its time or was set aside."""
     with anyio.fail_after(20):
         while any(  # noqa: ASYNC110 - the same
-            app.webhooks._deliveries.due(name, app._clock.now_us(), 1) for name in app.config.webhooks
+            app.webhooks._deliveries.due(name, app._clock.now_us(), 1) for name in webhooks or app.config.webhooks
         ):
             await anyio.sleep(0.01)
 
@@ -298,6 +298,9 @@ async def test_waiting_for_the_next_attempt_costs_nothing(project, ledger, monke
             slow.gate = anyio.Event()
             await app.result(await app.start("2"))
             await until(lambda: len(failing.got) == 2)
+            await settled(
+                app, "failing"
+            )  # it is down when its next attempt is due, so the clock that goes on reaches it
             clock.advance(30)
             await until(lambda: len(failing.got) == 4)
             looks, due = list[str](), app.webhooks._deliveries.due
