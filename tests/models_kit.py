@@ -78,8 +78,9 @@ class Client:
         assert self.status, "it begins before it goes on"
         self.parts.append(body)
 
-    async def end(self) -> None:
-        """Nobody waits for it."""
+    async def end(self, last: bytes = b"") -> None:
+        if last:
+            await self.write(last)
 
 
 def chat(text: str = "hello", **fields: Any) -> dict[str, Any]:

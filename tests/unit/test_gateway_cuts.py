@@ -8,12 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models_kit import Client, config_of, home_of
+from models_kit import Client, config_of, home_of, until
 from overwinter.app import App
 from overwinter.app.models import Wish
 from overwinter.gateway.budget import Line
@@ -59,6 +60,36 @@ class Cut:
             yield each
 
 
+@dataclass(slots=True)
+class Stalled(Cut):
+    """An upstream that falls silent after its pieces, and notes when it is let go."""
+
+    heard: list[str] = field(default_factory=list[str])
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator["Cut"]:
+        try:
+            yield self
+        finally:
+            self.heard.append("upstream")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for each in self.pieces:
+            yield each
+        await anyio.sleep_forever()
+
+
+@dataclass(slots=True)
+class Listener(Client):
+    """A client that notes when it hears the end."""
+
+    heard: list[str] = field(default_factory=list[str])
+
+    async def end(self, last: bytes = b"") -> None:
+        await Client.end(self, last)
+        self.heard.append("client")
+
+
 def pieces_of(wire: bytes, cuts: Sequence[int]) -> list[bytes]:
     places = [0, *sorted({min(each, len(wire)) for each in cuts}), len(wire)]
     return [wire[start:end] for start, end in pairwise(places) if end > start]
@@ -69,10 +100,10 @@ def noisy(wire: bytes) -> bytes:
     return b": here\n\n" + wire.replace(b"\n\n", b"\n: note\n\n").replace(b"\n", b"\r\n")
 
 
-async def asked(app: App, name: DialectName) -> tuple[Client, Line]:
+async def asked(app: App, name: DialectName, client: Client | None = None) -> tuple[Client, Line]:
     path, body = REQUESTS[name]
     read = app.models.dialects[name].read("POST", path, {}, json.dumps(body).encode())
-    client = Client()
+    client = client or Client()
     return client, await app.models.answer(read, "default", Wish(call=f"cut:{next(_number)}"), client)
 
 
@@ -103,3 +134,21 @@ def test_every_split_of_a_stream_gives_the_client_the_same_bytes_and_the_ledger_
                 assert (line.usage.input, line.usage.output) == (12, 5)
 
             check()
+
+
+@pytest.mark.parametrize("name", list(REQUESTS))
+async def test_every_client_of_a_revocation_is_told_before_the_first_connection_to_a_provider_is_let_go(
+    project: Path, name: DialectName
+):
+    heard = list[str]()
+    begun = [each.wire for each in render_events(name, PLAN)][:-2]
+    clients = [Listener(heard=heard) for _ in range(3)]
+    async with home_of(project, config_of("http://127.0.0.1:9"), is_worker=False) as app:
+        app.models.gateway._attempts._upstream = Stalled(pieces=begun, heard=heard)
+        async with anyio.create_task_group() as group:
+            for each in clients:
+                group.start_soon(asked, app, name, each)
+            await until(lambda: all(each.parts for each in clients))
+            assert await app.models.cut(["default"], "it was revoked").ended() == len(clients)
+    assert heard == ["client"] * 3 + ["upstream"] * 3
+    assert all(b"it was revoked" in each.parts[-1] for each in clients)

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import apsw
 import msgspec
 import pytest
@@ -171,7 +172,7 @@ def answered(cleaned: Cleaned, upstream: Pieces) -> bytes:
     async def run() -> None:
         job = Job(
             asked=asked, method="POST", targets=[TARGET], dialect=dialects()[asked.dialect], sink=client,
-            restore=cleaned.restore,
+            restore=cleaned.restore, stopped=anyio.lowlevel.checkpoint,
         )  # fmt: skip
         assert await Attempts(upstream, Breaker(), ManualClock(), Random(0)).run(job) is not None
 

@@ -109,7 +109,7 @@ class Waiting(Client):
     app: App | None = None
     booked: list[int] = field(default_factory=list[int])
 
-    async def end(self) -> None:
+    async def end(self, last: bytes = b"") -> None:
         assert self.app is not None
         self.booked.append(len(self.app.models.lines(wanted={"state": "settled"})))
 

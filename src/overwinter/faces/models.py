@@ -247,15 +247,15 @@ class _Sink:
         elif body and not self.is_gone:
             await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def end(self) -> None:
-        """Say that there is no more."""
+    async def end(self, last: bytes = b"") -> None:
+        """Say that there is no more, together with the last part: one packet."""
         if self.is_ended:
             return
         self.is_ended = True
         if self.whole is not None:
-            await _sent(self.send, *self.head, b"".join(self.whole))
+            await _sent(self.send, *self.head, b"".join((*self.whole, last)))
         elif self.has_begun:
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self.send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 import anyio
@@ -74,6 +75,8 @@ class _UnderWay:
     why: str = ""
     """Why it was cut; "": its client left, or it took too long."""
     has_left: bool = False
+    is_told: bool = False
+    """Whether its client knows that it was stopped."""
     ended: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -100,6 +103,7 @@ class _Call:
     method: str
     sink: Sink
     line: Line
+    under_way: _UnderWay
     found: Counter[str] = field(default_factory=Counter[str])
     """How often each confidential class was found."""
     is_held: bool = False
@@ -174,6 +178,8 @@ class Gateway:
 
     async def answer(self, asked: Asked, caller: Caller, sink: Sink, *, method: str = "POST") -> Line:
         """Answer a call, and return its line in the ledger. Whatever goes wrong is said to the sink, in the client's dialect."""
+        scope = anyio.CancelScope(deadline=anyio.current_time() + CALL_S_MAX)
+        under_way = _UnderWay(caller, scope)
         call = _Call(
             asked=asked,
             caller=caller,
@@ -181,9 +187,8 @@ class Gateway:
             method=method,
             sink=sink,
             line=self._line(asked, caller),
+            under_way=under_way,
         )
-        scope = anyio.CancelScope(deadline=anyio.current_time() + CALL_S_MAX)
-        under_way = _UnderWay(caller, scope)
         self._under_way.add(under_way)
         with scope:
             try:
@@ -197,12 +202,7 @@ class Gateway:
                 message = "the gateway cannot keep its books at the moment: ask again later"
                 await self._say(call, Refusal(why="overloaded", message=message, retry_after_s=BOOKS_RETRY_S))
             except anyio.get_cancelled_exc_class():
-                if scope.cancel_called and under_way.refusal is not None:
-                    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SAY_S_MAX):
-                        await self._say(call, under_way.refusal)
-                        await call.sink.end()
-                        # Every client of a revocation hears of it before the first call is booked.
-                        await anyio.lowlevel.checkpoint()
+                await self._stopped(call)
                 raise
             finally:
                 if scope.cancel_called and not call.line.status:
@@ -324,7 +324,7 @@ class Gateway:
         call.about = line
         call.job = Job(
             asked=cleaned.asked, method=call.method, targets=targets[:1], dialect=call.dialect, sink=call.sink,
-            restore=cleaned.restore,
+            restore=cleaned.restore, stopped=partial(self._stopped, call),
         )  # fmt: skip
         await self._attempts.run(call.job)
 
@@ -443,6 +443,7 @@ class Gateway:
             asked=asked, method=call.method, targets=targets, dialect=call.dialect, sink=call.sink,
             output_tokens_max=bound.output_tokens_max, restore=cleaned.restore,
             limit=Allowance(self._accounts, asked, caller.budgets, call.line, bound.output_tokens_max), is_recorded=key is not None or is_named,
+            stopped=partial(self._stopped, call),
         )  # fmt: skip
         done = await self._attempts.run(job)
         call.line = self._accounts.told(call.line, job.seen, status="refused" if done is None else "answered")
@@ -515,14 +516,28 @@ class Gateway:
             dialect=asked.dialect, upstream="", model=asked.model,
         )  # fmt: skip
 
-    async def _say(self, call: _Call, refusal: Refusal) -> None:
+    async def _stopped(self, call: _Call) -> None:
+        """Tell the client of a call that was stopped, and let those of all others hear of it before this one goes on to its end."""
+        under_way = call.under_way
+        if under_way.is_told or not under_way.scope.cancel_called or under_way.refusal is None:
+            return
+        under_way.is_told = True
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SAY_S_MAX):
+            await self._say(call, under_way.refusal, is_last=True)
+            await anyio.lowlevel.checkpoint()
+
+    async def _say(self, call: _Call, refusal: Refusal, *, is_last: bool = False) -> None:
         """Tell the client; in its stream if it has got the beginning of an answer."""
         job = call.job
         if refusal.why == "partial" or (job is not None and job.is_handed_on):
-            return  # it was told where it happened
-        if call.has_begun or (job is not None and job.has_begun):
-            await call.sink.write(call.dialect.broken(refusal, job.sent if job is not None else ()))
-            return
-        wire = call.dialect.refused(refusal)
-        await call.sink.begin(wire.status, wire.headers)
-        await call.sink.write(wire.body)
+            body = b""  # it was told where it happened
+        elif call.has_begun or (job is not None and job.has_begun):
+            body = call.dialect.broken(refusal, job.sent if job is not None else ())
+        else:
+            wire = call.dialect.refused(refusal)
+            await call.sink.begin(wire.status, wire.headers)
+            body = wire.body
+        if is_last:
+            await call.sink.end(body)
+        elif body:
+            await call.sink.write(body)

@@ -4,9 +4,11 @@ Before the first content a try can be given up and nobody has seen anything of i
 provider's own, or an error that the client's dialect has a form for. Clients do not notice when a stream just stops.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+
+import anyio
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.gateway.caller import Sink
@@ -88,6 +90,8 @@ class Job:
     restore: Restore = field(default_factory=Restore)
     limit: Limit = field(default_factory=Limit)
     is_recorded: bool = False
+    stopped: Callable[[], Awaitable[None]]
+    """Called where a stream is stopped, before the connection to its provider is closed: its client hears of it first."""
     has_begun: bool = False
     """The client has got something."""
     is_handed_on: bool = False
@@ -304,19 +308,13 @@ class Attempts:
     async def _pour(self, job: Job, target: Target, tap: Tap, reply: Reply, reader: AnswerReader) -> Done | _Missed:
         """Hand on a stream as it comes, from its first content on."""
         flow = _Flow(job, tap, reply, job.restore.restorer())
-        size_bytes = 0
         try:
-            async for chunk in reply.chunks():
-                size_bytes += len(chunk)
-                if size_bytes > ANSWER_BYTES_MAX:
-                    raise _too_large(ANSWER_BYTES_MAX)
-                await flow.take(reader.feed(chunk))
-                if flow.is_over:
-                    break
-            if not flow.is_over:
-                await flow.take(reader.close())
+            await flow.run(reader)
         except UpstreamFailed:
             await flow.end()
+            raise
+        except anyio.get_cancelled_exc_class():
+            await job.stopped()
             raise
         await flow.end()
         if not job.has_begun:
@@ -352,6 +350,19 @@ class _Flow:
     def is_over(self) -> bool:
         """Whether its end has come."""
         return self.tap.is_whole or self.tap.error is not None
+
+    async def run(self, reader: AnswerReader) -> None:
+        """Pass on all that comes."""
+        size_bytes = 0
+        async for chunk in self.reply.chunks():
+            size_bytes += len(chunk)
+            if size_bytes > ANSWER_BYTES_MAX:
+                raise _too_large(ANSWER_BYTES_MAX)
+            await self.take(reader.feed(chunk))
+            if self.is_over:
+                break
+        else:
+            await self.take(reader.close())
 
     async def begin(self) -> None:
         """Pass on what was held, whatever it is."""

@@ -54,8 +54,8 @@ class Sink(Protocol):
         """Send a part of it. Nothing is raised if nobody listens."""
         ...
 
-    async def end(self) -> None:
-        """Say that there is no more. Whoever wants an answer says so too, after its call is booked; the second time counts for nothing."""
+    async def end(self, last: bytes = b"") -> None:
+        """Send a last part, and say that there is no more. Whoever wants an answer says so too, after its call is booked; the second time counts for nothing."""
         ...
 
 
@@ -76,5 +76,7 @@ class Collected:
         """Keep a part."""
         self.parts.append(body)
 
-    async def end(self) -> None:
-        """Keep nothing."""
+    async def end(self, last: bytes = b"") -> None:
+        """Keep the last part."""
+        if last:
+            self.parts.append(last)
