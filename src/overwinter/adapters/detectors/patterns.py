@@ -118,9 +118,8 @@ class _Keywords:
     """The words of all patterns in one regular expression, which says where they are; a set says only that they are."""
 
     def __init__(self, words: Sequence[Sequence[str]]) -> None:
-        # The first that fits counts, so longer ones come before what they begin with. RE2's `longest_match` needs a third more time.
-        every = sorted({word for each in words for word in each}, reverse=True)
-        self._any = Regex(f"(?i){'|'.join(map(escaped, every))}", is_bytes=True) if every else None
+        every = sorted({word for each in words for word in each})
+        self._any = Regex(f"(?i){'|'.join(map(escaped, every))}", is_bytes=True, is_longest=True) if every else None
         # Where a word begins, shorter ones may begin as well; those that begin later are found by themselves.
         self._patterns = {
             word.encode(): [number for number, each in enumerate(words) if word.startswith(tuple(each))]

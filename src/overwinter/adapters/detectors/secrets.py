@@ -103,8 +103,6 @@ _PLACEHOLDERS = Regex(
 )
 """What stands where a secret would."""
 _WORDS = Regex(r"^[A-Za-z_. :/()-]+$")
-_WEIGHTS = (0.0, *(n * math.log2(n) for n in range(1, 256)))
-"""n log n: of how often a letter is in a text of usual length."""
 
 
 def patterns() -> Sequence[Pattern]:
@@ -208,9 +206,5 @@ def _own(name: str, regex: str, sought: str) -> Pattern:
 def entropy_bits(text: str) -> float:
     """Return Shannon's entropy of a text's letters, in bits a letter."""
     size = len(text)
-    if not size:
-        return 0.0
-    # The sum of -p log p, with the size taken out of it.
-    counts = Counter(text).values()
-    summed = sum([_WEIGHTS[n] for n in counts]) if size < len(_WEIGHTS) else sum([n * math.log2(n) for n in counts])
-    return math.log2(size) - summed / size
+    # The sum of -p log p, with the size taken out of it: a letter that is there once adds nothing, and most are.
+    return math.log2(size) - sum([n * math.log2(n) for n in Counter(text).values() if n > 1]) / size if size else 0.0
