@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
 
 from overwinter.gateway.dialect import DialectName
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -16,8 +15,6 @@ FAILURES_MAX = 5
 OPEN_S = 15.0
 """How long; then one call tries it."""
 NAMES_SHOWN = 3
-NAMES_MAX = 1_024
-"""Names that were asked for and are remembered, with where they go: what is declared stays as long as a process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +76,6 @@ class Routes:
     def __init__(self, models: Sequence[Model], providers: Mapping[str, Provider]) -> None:
         self._models, self._providers = models, providers
         self._plain = {each.name: each for each in models}
-        self._found = lru_cache(NAMES_MAX)(self._found_of)
 
     @property
     def models(self) -> Sequence[Model]:
@@ -96,18 +92,12 @@ class Routes:
         Raises:
             ModelRefused: there is none.
         """
-        found = self._found(asked)
-        if found is None:
+        declared = self._declared(asked)
+        if declared is None:
             near = difflib.get_close_matches(asked, list(self._plain), NAMES_SHOWN)
             known = f"did you mean {' or '.join(near)}?" if near else "`overwinter models list` shows those that are"
             message = f"no model {asked[:200]!r} is declared: {known}"
             raise ModelRefused(Refusal(why="unknown-model", message=message))
-        return found
-
-    def _found_of(self, asked: str) -> Route | None:
-        declared = self._declared(asked)
-        if declared is None:
-            return None
         others = [found for name in declared.fallbacks if (found := self._declared(name)) is not None]
         targets = [self._target(declared, asked), *(self._target(each, each.name) for each in others)]
         return Route(asked=asked, targets=tuple(targets))
