@@ -298,9 +298,7 @@ async def test_waiting_for_the_next_attempt_costs_nothing(project, ledger, monke
             slow.gate = anyio.Event()
             await app.result(await app.start("2"))
             await until(lambda: len(failing.got) == 2)
-            await settled(
-                app, "failing"
-            )  # it is down when its next attempt is due, so the clock that goes on reaches it
+            await settled(app, "failing")  # its next attempt has its time, which the clock then reaches
             clock.advance(30)
             await until(lambda: len(failing.got) == 4)
             looks, due = list[str](), app.webhooks._deliveries.due

@@ -17,7 +17,7 @@ BODY_BYTES_MAX = 4 << 20
 JSON = "application/json"
 KEY_LENGTH_MAX = 1_024
 NUMBER_MAX = 2**62
-"""Largest whole number that is taken: a store holds 63 bits, and one more than this, is still within."""
+"""Largest whole number that is taken: a store holds 63 bits, so what is reckoned from this still fits."""
 READ = "overwinter.body"
 """Key of the ASGI scope under which a door leaves the body that it has read, and changed."""
 REQUIRED = object()

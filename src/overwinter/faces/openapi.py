@@ -28,6 +28,8 @@ KINDS: Mapping[str, Schema] = {
     "object": OBJECT,
     "any": {},
 }
+NUMBERED = frozenset({"seq"})
+"""Parts of paths that are whole numbers."""
 KEY_HEADER: Schema = {
     "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 1_024},
     "description": "A request that comes again under its key is told what the first one was told, and changes nothing.",
@@ -112,7 +114,7 @@ def document() -> Mapping[str, Any]:
 def _operation(key: str, operation: Operation, need: Need) -> Schema:
     path = key.partition(" ")[2]
     parameters: list[Schema] = [
-        {"name": name, "in": "path", "required": True, "schema": KINDS["whole" if name == "seq" else "text"]}
+        {"name": name, "in": "path", "required": True, "schema": KINDS["whole" if name in NUMBERED else "text"]}
         for name in re.findall(r"\{(\w+)\}", path)
     ]
     for name, kind, is_needed in _fields(operation.query):
