@@ -3,16 +3,18 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from overwinter.adapters.sqlite.schema import connect
 from overwinter.app import App, Parts
 from overwinter.errors import WorkerCrashed
 from overwinter.faces.api import api
+from overwinter.ids import to_bytes
 from overwinter.testing import CrashPoints, FaultyTools, faulty_store, hibernate_always, open_test_app
 
 
@@ -75,3 +77,11 @@ async def asked(app: App, method: str, path: str, body: bytes = b"", query: byte
     await api(app)(scope, receive, send)
     raw = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], json.loads(raw)
+
+
+def spoil(project: Path, run_id: str) -> None:
+    """Damage the snapshot of a run, so that nothing can go on from it."""
+    with closing(connect(project / ".overwinter" / "store.db", is_writer=True)) as db:
+        db.execute(
+            "update snapshot set body = ? where n = (select n from run where id = ?)", (b"x" * 200, to_bytes(run_id))
+        )

@@ -7,12 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
-from kit import crashing, opened
-from overwinter.adapters.sqlite.schema import connect
+from kit import crashing, opened, spoil
 from overwinter.app import App, Parts
 from overwinter.config import Agent, Config, Worker
 from overwinter.events import Status
-from overwinter.ids import to_bytes
 from overwinter.registry import Registry
 from overwinter.store import Page
 from overwinter.testing import OWNER, CrashPoints, finish, idle
@@ -33,12 +31,7 @@ async def damaged(home: Path) -> str:
     """Return a run that has ended and that nothing can go on from."""
     async with opened(home) as app:
         first = await finish(app, await app.start("a = 1", keeps=True))
-    db = connect(home / ".overwinter" / "store.db", is_writer=True)
-    db.execute(
-        "update snapshot set body = ? where n = (select n from run where id = ?)",
-        (b"x" * 200, to_bytes(first.run_id)),
-    )
-    db.close()
+    spoil(home, first.run_id)
     return first.run_id
 
 

@@ -4,13 +4,11 @@ from typing import Any
 
 import pytest
 
-from kit import crashing, opened
-from overwinter.adapters.sqlite.schema import connect
+from kit import crashing, opened, spoil
 from overwinter.app import App
 from overwinter.config import Agent, Config, Worker
 from overwinter.errors import CheckFailed, Conflict, NotFound
 from overwinter.events import Status
-from overwinter.ids import to_bytes
 from overwinter.store import Page
 from overwinter.testing import OWNER, CrashPoints, ManualClock, finish, idle
 
@@ -102,11 +100,7 @@ async def test_what_left_nothing_is_not_gone_on_from(project):
 async def test_a_state_that_was_altered_is_refused(project):
     async with opened(project) as app:
         first = await ended(app, "a = 1", keeps=True)
-    db = connect(project / ".overwinter" / "store.db", is_writer=True)
-    db.execute(
-        "update snapshot set body = ? where n = (select n from run where id = ?)", (b"x" * 200, to_bytes(first.run_id))
-    )
-    db.close()
+    spoil(project, first.run_id)
     async with opened(project) as app:
         run_id = await app.start("a", after=first.run_id)
         await idle(app)

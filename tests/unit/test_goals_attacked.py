@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kit import opened
+from kit import opened, spoil
 from models_kit import MODEL, NOWHERE, config_of, home, says
 from overwinter import brain
 from overwinter.adapters.sqlite.schema import connect
@@ -113,12 +113,7 @@ async def test_a_model_cannot_approve_what_it_asked_for(project, ledger, act):
 async def test_a_child_that_would_be_quarantined_fails_and_its_parent_is_told(project):
     async with opened(project) as app:
         first = await finish(app, await app.start("a = 1", keeps=True))
-        db = connect(project / ".overwinter" / "store.db", is_writer=True)
-        db.execute(
-            "update snapshot set body = ? where n = (select n from run where id = ?)",
-            (b"x" * 200, to_bytes(first.run_id)),
-        )
-        db.close()
+        spoil(project, first.run_id)
         source = "await tools.attempt('a', after=first)"
         parent = await finish(app, await app.start(source, inputs={"first": first.run_id}))
         (child,) = [each for each in await app.runs(Page()) if each.parent == parent.run_id]
