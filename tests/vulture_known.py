@@ -1,7 +1,7 @@
 """Names that only users, frameworks or Python itself call."""
 
 import overwinter
-from overwinter.adapters.monty.lane import _Channel
+from overwinter.adapters.monty.channel import Channel
 from overwinter.config import Agent
 from overwinter.faces import cli
 from overwinter.faces.cli import identities, log_keys, models, policies, schedules, secrets, tokens, tools, webhooks
@@ -10,9 +10,9 @@ from overwinter.faces.server import _Server
 
 _ = (
     Agent.purpose,
-    _Channel.connection_lost,
-    _Channel.connection_made,
-    _Channel.data_received,
+    Channel.connection_lost,
+    Channel.connection_made,
+    Channel.data_received,
     _Server.capture_signals,
     _Server.should_exit,  # pyright: ignore[reportAttributeAccessIssue] - set by uvicorn in its constructor
     Commands.get_command,

@@ -3,8 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -17,7 +17,7 @@ from overwinter.adapters.monty import JailSettings, MontyInterpreter, open_inter
 from overwinter.adapters.monty.lane import Lane, open_lane
 from overwinter.adapters.monty.launcher import monty_binary
 from overwinter.adapters.monty.outcomes import unpacked
-from overwinter.adapters.monty.quick import resumed
+from overwinter.adapters.monty.quick import Quick, resumed
 from overwinter.adapters.monty.turn import Fed, Turn
 from overwinter.events import Answer, Raised, Returned
 from overwinter.interpreter import Blocked, Finished, Limits, Outcome, Program
@@ -71,8 +71,12 @@ async def by_lane(
 ) -> Outcome | None:
     pending, body = unpacked(at.snapshot)
     fed = Fed(source=source, prelude="")
-    turn = Turn(program=program(source), fed=fed, limits=LIMITS, now_us=0, before=pending.difference(answers))
-    return await lane.run(resumed(turn, body, answers), turn.print, s_max)
+
+    def steps() -> tuple[Quick, Callable[[str, str], None]]:
+        turn = Turn(program=program(source), fed=fed, limits=LIMITS, now_us=0, before=pending.difference(answers))
+        return resumed(turn, body, answers), turn.print
+
+    return await lane.run(source, steps, s_max)
 
 
 async def begun(client: MontyInterpreter, source: str) -> Blocked:
@@ -205,6 +209,8 @@ async def test_a_program_gets_the_value_that_was_sent(client: MontyInterpreter, 
 # --- Workers ---------------------------------------------------------------------------------------------------------
 
 STUCK = "import svc\nx = await svc.f()\nwhile x < 0: pass\nx"
+BUSY = "import svc\nx = await svc.f()\nfor n in range(1_000_000): pass\nawait svc.g(n)"
+"""It computes for some 30 ms."""
 
 
 def lane_worker(lane_launched_after: set[int]) -> int:
@@ -269,19 +275,19 @@ async def test_cancelling_a_turn_kills_its_worker_and_no_other(client: MontyInte
 
 
 async def test_a_turn_cancelled_while_it_waits_costs_nobody_anything(client: MontyInterpreter, lane: Lane) -> None:
-    first = await begun(client, LOOP)
+    first = await begun(client, BUSY)
     answers = {min(first.pending): Returned(value=1)}
     alive = workers_alive()
     ended: list[Outcome | None] = []
 
     async def work() -> None:
-        ended.append(await by_lane(lane, LOOP, first, answers))
+        ended.append(await by_lane(lane, BUSY, first, answers))
 
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         await anyio.lowlevel.checkpoint()
         with anyio.move_on_after(0):
-            await by_lane(lane, LOOP, first, answers)
+            await by_lane(lane, BUSY, first, answers)
     assert isinstance(ended[0], Blocked)
     assert workers_alive() == alive
 
@@ -375,6 +381,109 @@ async def test_an_error_leaves_the_block_as_it_is(client: MontyInterpreter) -> N
 
     with pytest.raises(LookupError, match="ours"):
         await fail()
+
+
+# --- Several turns with one worker --------------------------------------------------------------------------------------
+
+TWO = "import svc, asyncio\nx = await svc.f()\nprint(x)\ny = await asyncio.gather(svc.f(x), svc.g(x))\ny"
+"""Its second turn makes two calls: more than the one exchange that is guessed."""
+
+
+@asynccontextmanager
+async def lane_of(client: MontyInterpreter, count: int) -> AsyncGenerator[Lane]:
+    async with open_lane(client.launcher, jail_here(), count) as lane:
+        lane.open()
+        await until(lambda: lane.size == count)
+        yield lane
+
+
+async def all_by_lane(lane: Lane, turns: Sequence[tuple[str, Blocked, Mapping[int, Answer]]]) -> list[Outcome | None]:
+    outcomes: list[Outcome | None] = [None] * len(turns)
+
+    async def take(place: int) -> None:
+        outcomes[place] = await by_lane(lane, *turns[place])
+
+    async with anyio.create_task_group() as group:
+        for place in range(len(turns)):
+            group.start_soon(take, place)
+    return outcomes
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_turns_that_are_with_a_worker_at_once_get_each_its_own_outcome(
+    client: MontyInterpreter, count: int
+) -> None:
+    firsts = {source: await begun(client, source) for source in (LOOP, TWO, VALUES, GATHER)}
+    turns = [
+        (source, first, {min(first.pending): Returned(value=number)})
+        for number in range(12)
+        for source, first in firsts.items()
+    ]
+    expected = [told(await by_client(client, *turn)) for turn in turns]
+    async with lane_of(client, count) as lane:
+        for _ in range(2):  # in the second round it is known which of them are alone
+            outcomes = await all_by_lane(lane, turns)
+            assert [told(outcome) for outcome in outcomes] == expected
+        assert lane.busy == 0
+
+
+async def test_no_turn_waits_behind_one_that_computes(client: MontyInterpreter) -> None:
+    stuck, quick = await begun(client, STUCK), await begun(client, LOOP)
+    async with lane_of(client, 2) as lane, anyio.create_task_group() as group:
+        group.start_soon(by_lane, lane, STUCK, stuck, {min(stuck.pending): Returned(value=-1)})
+        await anyio.lowlevel.checkpoint()
+        pids = workers_alive()
+        turns = [(LOOP, quick, {min(quick.pending): Returned(value=number)}) for number in range(12)]
+        outcomes = await all_by_lane(lane, turns)
+        assert all(isinstance(outcome, Blocked) for outcome in outcomes)
+        assert lane.busy == 1, "the one that computes goes on"
+        assert workers_alive() == pids
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.claim("D6.worker.crash")
+async def test_turns_behind_one_whose_worker_is_killed_are_taken_by_another(client: MontyInterpreter) -> None:
+    stuck, quick = await begun(client, STUCK), await begun(client, LOOP)
+    turns = [(LOOP, quick, {min(quick.pending): Returned(value=number)}) for number in range(6)]
+    scope, outcomes = anyio.CancelScope(), list[Outcome | None]()
+    async with lane_of(client, 2) as lane, anyio.create_task_group() as group:
+
+        async def take() -> None:
+            with scope:
+                await by_lane(lane, STUCK, stuck, {min(stuck.pending): Returned(value=-1)})
+
+        async def take_others() -> None:
+            outcomes.extend(await all_by_lane(lane, turns))
+            assert all(isinstance(outcome, Blocked) for outcome in outcomes)
+
+        group.start_soon(take)
+        group.start_soon(take_others)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()  # its worker is killed with it, and some of the others are behind
+    assert len(outcomes) == len(turns)
+
+
+@pytest.mark.claim("G5.cancel.kills")
+async def test_a_turn_cancelled_behind_another_disturbs_nobody_and_computes_for_nobody(
+    client: MontyInterpreter, lane: Lane
+) -> None:
+    stuck, busy = await begun(client, STUCK), await begun(client, BUSY)
+    before = workers_alive()
+    outcomes: list[Outcome | None] = []
+
+    async def take() -> None:
+        outcomes.append(await by_lane(lane, BUSY, busy, {min(busy.pending): Returned(value=1)}))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take)
+        await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(0):
+            await by_lane(lane, STUCK, stuck, {min(stuck.pending): Returned(value=-1)})
+        await until(lambda: len(outcomes) == 1)
+        assert isinstance(outcomes[0], Blocked)
+        await until(lambda: workers_alive() != before)  # it would compute for 30 s
+    await until(lambda: lane.size == 1)
 
 
 async def test_turns_that_line_up_open_the_lane_and_end_as_they_should() -> None:

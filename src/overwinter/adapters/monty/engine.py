@@ -20,7 +20,7 @@ from overwinter.adapters.monty.launcher import monty_binary, open_launcher
 from overwinter.adapters.monty.outcomes import LIMITS, blocked, failed, finished, refused, unpacked
 from overwinter.adapters.monty.posture import JailSettings
 from overwinter.adapters.monty.prelude import rewrite
-from overwinter.adapters.monty.quick import resumed
+from overwinter.adapters.monty.quick import Quick, resumed
 from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
 from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
 from overwinter.events import Answer
@@ -108,10 +108,12 @@ class MontyInterpreter:
             )
         if not self._lane.size and self._workers.are_taken:
             self._lane.open()
-        turn = self._turn(program, now_us, before)
-        outcome = await self._lane.run(
-            resumed(turn, body, answers), turn.print, self._limits.turn_cpu_s + LIMIT_GRACE_S
-        )
+
+        def steps() -> tuple[Quick, Callable[[str, str], None]]:
+            turn = self._turn(program, now_us, before)
+            return resumed(turn, body, answers), turn.print
+
+        outcome = await self._lane.run(program.source, steps, self._limits.turn_cpu_s + LIMIT_GRACE_S)
         if outcome is not None:
             return outcome
         return await self._workers.run(lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers))
