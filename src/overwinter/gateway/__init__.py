@@ -209,6 +209,7 @@ class Gateway:
                     call.line = replace(call.line, status=under_way.status)
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_S_MAX):
                     await self._settle(call)
+                call.job = None  # it knows the call: a ring of the two would keep a megabyte until the next collection
                 self._under_way.discard(under_way)
                 under_way.ended.set()
         return call.line
