@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from overwinter.approval import Need, phrase
 from overwinter.events import Effect
+from overwinter.frozen import light
 from overwinter.principal import Principal
 from overwinter.values import Value
 
@@ -62,6 +63,7 @@ LOOKUPS = frozenset({
 run that another one begins is an agent's like any other."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
     """What is acted on, and what a rule may know about it. The caller says it; a policy looks nothing up."""

@@ -19,6 +19,7 @@ from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
 from overwinter.events import Call, Raised
+from overwinter.frozen import light
 from overwinter.gateway import Caller, Cutting, Sink
 from overwinter.gateway.background import WAITING, unknown
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
@@ -58,6 +59,7 @@ class Listed:
     """Whether its provider has failed too often a moment ago."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What a caller asks for besides an answer."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal, Protocol
 
+from overwinter.frozen import light
 from overwinter.gateway.usage import Usage
 
 __all__ = ["Budget", "Hold", "Ledger", "Line", "Reserved", "Scope", "Spent", "State", "Window"]
@@ -76,6 +77,7 @@ class Spent:
     """When its window ends; None: never."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One model call in the ledger: from its hold on, for ever."""

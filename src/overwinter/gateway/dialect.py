@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from overwinter.frozen import light
 from overwinter.gateway.refusal import Refusal
 from overwinter.gateway.usage import Usage
 
@@ -22,6 +23,7 @@ Operation = Literal["generate", "count", "embed", "retrieve", "cancel"]
 """An answer; the number of tokens of a request; vectors; a background answer asked for again; its end."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A request, read as far as the gateway needs."""
@@ -67,6 +69,7 @@ class Text:
     """Whether it is a fragment of JSON text: the arguments of a tool call."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One server-sent event of an answer, or the whole of an answer that is none."""
@@ -115,6 +118,7 @@ class Means:
     """Top-level values after redaction."""
 
 
+@light
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
     """A message of HTTP."""
