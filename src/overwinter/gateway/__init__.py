@@ -9,6 +9,7 @@ budget, so what is spent and held never passes a limit. Bytes go through as they
 them to learn what was used and how the answer ended.
 """
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -219,7 +220,8 @@ class Gateway:
         found = [each for each in self._under_way if concerns(each.caller)]
         for each in found:
             each.why = why
-            each.scope.cancel()
+        # Not by this task: a scope that a task cancels notes that task at length, 10 us for each of some hundred calls.
+        asyncio.get_running_loop().call_soon(_cancel, found)
         return Cutting(len(found), [each.ended for each in found])
 
     def leave(self, call: str) -> None:
@@ -542,3 +544,8 @@ class Gateway:
             await call.sink.end(body)
         elif body:
             await call.sink.write(body)
+
+
+def _cancel(calls: Sequence[_UnderWay]) -> None:
+    for each in calls:
+        each.scope.cancel()
