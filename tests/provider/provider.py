@@ -107,6 +107,8 @@ class Provider:
         self.calls: deque[Charge] = deque(maxlen=CALLS_KEPT_MAX)
         self.bodies: deque[bytes] = deque(maxlen=BODIES_KEPT_MAX)
         """As received, of the last calls."""
+        self.asides: list[str] = []
+        """Paths of what was asked beside calls, and is on no bill."""
         self.background: dict[str, Background] = {}
         self.prefixes: set[bytes] = set()
         self.calls_count = 0
@@ -126,6 +128,17 @@ class Provider:
                 self.rules[position : position + 1] = [(rule, left - 1)] if left > 1 else []
                 return rule
         return Rule()
+
+    def aside(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[Charge, Rule]:
+        """Return a line that is on no bill, and the first rule that names the path."""
+        self.asides.append(path)
+        line = Charge(
+            id=f"aside_{len(self.asides)}", path=path, model="", is_stream=False, body_sha256=hashlib.sha256(body).hexdigest(),
+            headers=headers,
+        )  # fmt: skip
+        if any(rule.when and rule.when in path for rule, _ in self.rules):
+            return line, self.take_rule(path, b"")
+        return line, Rule()
 
     def charge(self, path: str, body: bytes, request: Json, headers: dict[str, str]) -> Charge:
         self.calls_count += 1
