@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from bench.report import NAMES, machine
+from bench.report import NAMES, machine, python_ms
 
 
 def main() -> int:
@@ -18,8 +18,10 @@ def main() -> int:
     if chosen.name == "all":
         return all_of_them(is_small=chosen.small)
     bench = importlib.import_module(f"bench.{NAMES[chosen.name]}")
+    before_ms = python_ms()
     figures = bench.measure(is_small=chosen.small)
-    print(json.dumps({"bench": chosen.name, **figures, "is_small": chosen.small, "machine": machine()}))
+    about = {"is_small": chosen.small, "machine": machine(), "python_ms": [before_ms, python_ms()]}
+    print(json.dumps({"bench": chosen.name, **figures, **about}))
     return 0
 
 
