@@ -1,5 +1,6 @@
 """Turns over the lane are the client's turns, or none; its workers die, are killed and are replaced like the client's."""
 
+import gc
 import os
 import signal
 import sys
@@ -338,6 +339,7 @@ async def test_a_worker_outside_the_jail_takes_no_turn() -> None:
 
 
 LIAR = """#!{python}
+import gc
 import os
 os.read(0, 1000)
 os.write(1, bytes.fromhex("020000005200"))
@@ -506,3 +508,26 @@ async def test_turns_that_line_up_open_the_lane_and_end_as_they_should() -> None
         assert sorted(ended[-12:]) == [5 * base for base in range(12)]
         assert interpreter.busy == 0
     assert not workers_alive()
+
+
+async def test_turns_that_come_often_open_the_lane_though_none_waits_for_another() -> None:
+    async with open_interpreter(limits=LIMITS, workers=1, jail=jail_here()) as interpreter:
+        before = workers_alive()
+        with anyio.fail_after(30):
+            while not workers_alive() - before:
+                outcome = await interpreter.start(program(LOOP), now_us=0)
+                while isinstance(outcome, Blocked):
+                    answers = {ticket: Returned(value=1) for ticket in outcome.pending}
+                    outcome = await interpreter.resume(program(LOOP), outcome.snapshot, answers, now_us=0)
+                assert outcome == Finished(value=5, output="5\n")
+
+
+async def test_nothing_is_left_of_a_worker_that_was_starting_when_the_block_ends(client: MontyInterpreter) -> None:
+    before = workers_alive()
+    for rounds in range(8):  # cancelled before the process is begun, while it connects, while it shows what it is
+        async with open_lane(client.launcher, jail_here(), 2) as lane:
+            lane.open()
+            for _ in range(rounds):
+                await anyio.lowlevel.checkpoint()
+        assert workers_alive() == before
+    gc.collect()  # a socket that was left open is an error here

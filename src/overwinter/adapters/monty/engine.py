@@ -28,6 +28,8 @@ from overwinter.interpreter import Failed, Finished, Limits, Outcome, Program
 
 __all__ = ["MontyInterpreter", "open_interpreter"]
 
+OFTEN = 25
+"""Turns in a second that are worth workers of the lane, though none waits for another: there each takes two thirds of the time."""
 DUMP_FORMAT = 14
 """What bytes 6 and 7 of a snapshot say; the format changes with the interpreter's version."""
 CHAINS_REMEMBERED = 64
@@ -70,6 +72,8 @@ class MontyInterpreter:
         self._workers = workers
         self._lane = lane
         self._limits = limits
+        self._since_s, self._came = 0.0, 0
+        """A second, and the turns that came in it."""
         self.engine = engine
         """Version, dump format and build: a snapshot is bound to all three."""
         self.launcher = launcher
@@ -106,7 +110,7 @@ class MontyInterpreter:
             return await self._workers.run(
                 lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers)
             )
-        if not self._lane.size and self._workers.are_taken:
+        if not self._lane.size and (self._workers.are_taken or self._come_often()):
             self._lane.open()
 
         def steps() -> tuple[Quick, Callable[[str, str], None]]:
@@ -117,6 +121,14 @@ class MontyInterpreter:
         if outcome is not None:
             return outcome
         return await self._workers.run(lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers))
+
+    def _come_often(self) -> bool:
+        """Count a turn; return whether so many came within a second that each should come sooner."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._since_s >= 1:
+            self._since_s, self._came = now_s, 0
+        self._came += 1
+        return self._came >= OFTEN
 
     def _turn(self, program: Program, now_us: int, before: frozenset[int] = frozenset()) -> Turn:
         fed = self._fed(program.source, tuple(program.modules))

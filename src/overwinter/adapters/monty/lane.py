@@ -5,7 +5,7 @@ and not the work, bounds a busy home. Here most turns are one write and one read
 `channel.py`. What this way does not know, and whatever goes wrong, it gives back: the turn is taken again by the client, see
 `quick.py`, and what goes wrong there too is an error.
 
-It is opened when turns line up: a home with little to do never has these workers.
+It is opened when turns line up, or come often: a home with little to do never has these workers.
 """
 
 import asyncio
@@ -176,8 +176,13 @@ class Lane:
         """Return a new process that has said nothing yet."""
         process, ours = _begun(self._launcher)
         channel = Channel(process, self)
-        await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=ours)
         self._channels.add(channel)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=ours)
+        except BaseException:  # the lane is closed before the worker is there
+            ours.close()
+            channel.connection_lost(None)
+            raise
         return channel
 
 
