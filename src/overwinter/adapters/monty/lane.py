@@ -96,7 +96,7 @@ class Lane:
         try:
             result = await job.future
         except asyncio.CancelledError:
-            for channel in self._ready:
+            for channel in tuple(self._ready):  # a worker that is killed is taken off it
                 channel.drop(job)
             raise
         if job.is_alone and key not in self._alone:
