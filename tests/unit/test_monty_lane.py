@@ -4,12 +4,14 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -531,3 +533,26 @@ async def test_nothing_is_left_of_a_worker_that_was_starting_when_the_block_ends
                 await anyio.lowlevel.checkpoint()
         assert workers_alive() == before
     gc.collect()  # a socket that was left open is an error here
+
+
+def test_an_alarm_that_is_late_already_rings_at_once_on_the_servers_own_event_loop() -> None:
+    async def work() -> None:
+        async with open_interpreter(limits=LIMITS, workers=1, jail=jail_here()) as client, lane_of(client, 2) as lane:
+            busy = await begun(client, BUSY)
+            turns = [(BUSY, busy, {min(busy.pending): Returned(value=number)}) for number in range(8)]
+            outcomes: list[Outcome | None] = []
+
+            async def take() -> None:
+                outcomes.extend(await all_by_lane(lane, turns))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(take)
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+                busy_until = time.monotonic() + 0.05
+                while time.monotonic() < busy_until:  # the event loop is held up, as by a large commit
+                    pass
+                outcomes.extend(await all_by_lane(lane, turns))
+            assert all(isinstance(outcome, Blocked) for outcome in outcomes)
+
+    anyio.run(work, backend_options={"loop_factory": uvloop.new_event_loop})

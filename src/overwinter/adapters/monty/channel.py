@@ -26,6 +26,10 @@ AT_ONCE_MAX = 4
 """Turns with a worker at once: 16 gain no more."""
 BEHIND_S_MAX = 0.02
 """How long a turn stays behind one that computes; then it lines up anew, for whichever worker is free first."""
+SURE_S = 0.002
+"""After a job was found to take long, until it is looked at again."""
+DROPPED_S_MAX = 0.2
+"""How long a turn may compute that nobody waits for; then its worker is killed. Most end before, and a new worker costs more."""
 BURY_LOOK_S = 0.002
 BYTES_MAX = 1 << 20
 """What a worker may send in one turn. One that sends more (a flood of output, a state that has grown) is killed."""
@@ -39,13 +43,13 @@ Steps = Callable[[], tuple[Generator[Exchange, list[bytes], Any], Printed]]
 class Job:
     """A turn that somebody waits for."""
 
+    key: int
+    """Hash of its program, by which is remembered how its turns go."""
     steps: Steps
     future: asyncio.Future[Any]
     """What the steps return; None: they cannot be taken here."""
     s_max: float
     """From when it is the first with its worker."""
-    is_alone: bool = False
-    """It takes more than one exchange, as is known or has turned out: nothing can be sent behind it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -67,6 +71,10 @@ class Owner(Protocol):
         """Be told that a worker has room, or is over."""
         ...
 
+    def keep_alone(self, key: int) -> None:
+        """Be told of a program whose turns take more than one exchange, or compute: nothing is to be put behind them."""
+        ...
+
     def again(self, jobs: Iterable[Job]) -> None:
         """Have jobs taken anew, before all that wait."""
         ...
@@ -85,13 +93,17 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._since = 0.0
         """When the first job became the first, by the event loop's clock."""
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
         """Rings when the first job is to be looked at, or before: one for each job would cost more than most other steps."""
+        self._alarm_at = 0.0
+        """When; the handle itself does not say it on every event loop, once it is late."""
+        self._late: _Taken | None = None
+        """The first job, once it was found to take long."""
         self._replies: list[bytes] = []
         self._rest = b""
         self._bytes_taken = 0
         self._is_held_up = False
-        """The first job computes; nothing more is put behind it."""
+        """Nothing is put behind the first job: it takes more than one exchange, or computes."""
         self.is_over = False
         """It takes no further job."""
         self.has_ended = False
@@ -109,8 +121,8 @@ class Channel(asyncio.Protocol):
             return AT_ONCE_MAX
         return len(self._taken)
 
-    def begin(self, job: Job) -> None:
-        """Take a job, behind those that it has."""
+    def begin(self, job: Job, *, is_alone: bool = False) -> None:
+        """Take a job, behind those that it has; one that is alone, if it has none, and none behind it."""
         try:
             steps, printed = job.steps()
             requests, replies = steps.send(None)  # pyright: ignore[reportArgumentType] - None begins
@@ -123,7 +135,7 @@ class Channel(asyncio.Protocol):
             return
         self._taken.append(_Taken(job=job, steps=steps, print=printed, replies_wanted=replies, s_max=job.s_max))
         if len(self._taken) == 1:
-            self._is_held_up = job.is_alone
+            self._is_held_up = is_alone
             self._head()
             self._write(requests)
             return
@@ -218,7 +230,7 @@ class Channel(asyncio.Protocol):
             self._done(first, None)
         else:
             if first.job is not None:
-                first.job.is_alone = True
+                self._owner.keep_alone(first.job.key)
             if len(self._taken) == 1 and first.job is not None:
                 self._is_held_up = True
                 self._write(requests)
@@ -227,7 +239,7 @@ class Channel(asyncio.Protocol):
 
     def _done(self, first: _Taken, result: Any, *, is_again: bool = False) -> None:
         self._taken.popleft()
-        self._is_held_up = False
+        self._is_held_up, self._late = False, None
         if self._taken:
             self._head()
         if first.job is not None and not is_again:
@@ -245,14 +257,16 @@ class Channel(asyncio.Protocol):
     @property
     def _patience_s(self) -> float:
         """How long the first job is left alone."""
-        is_awaited = len(self._taken) == 1 and self._taken[0].job is not None
-        return self._taken[0].s_max if is_awaited else BEHIND_S_MAX
+        first = self._taken[0]
+        if first.job is None:
+            return min(first.s_max, DROPPED_S_MAX)
+        return first.s_max if len(self._taken) == 1 else BEHIND_S_MAX
 
     def _look_by(self, at: float) -> None:
-        if self._alarm is None or self._alarm.when() > at:
+        if self._alarm is None or self._alarm_at > at:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = self._loop.call_at(at, self._ring)
+            self._alarm, self._alarm_at = self._loop.call_at(at, self._ring), at
 
     def _ring(self) -> None:
         self._alarm = None
@@ -261,11 +275,15 @@ class Channel(asyncio.Protocol):
         first, taken_s = self._taken[0], self._loop.time() - self._since
         if taken_s < self._patience_s:
             self._look_by(self._since + self._patience_s)
+        elif self._late is not first:  # the event loop may be what is late, and a reply waits to be read
+            self._late = first
+            self._look_by(self._loop.time() + SURE_S)
         elif taken_s >= first.s_max or first.job is None:
             self.kill()
         else:
             self._is_held_up = True
             self._look_by(self._since + first.s_max)
+            self._owner.keep_alone(first.job.key)
             self._owner.again(self._left_behind())
 
     def _left_behind(self) -> list[Job]:

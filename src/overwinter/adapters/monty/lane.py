@@ -37,7 +37,7 @@ has others to stop, and is in a hurry."""
 END_S_MAX = 5.0
 """How long processes that were killed may take to end."""
 ALONE_MAX = 1_000
-"""Programs remembered whose turns take more than one exchange."""
+"""Programs remembered whose turns take more than one exchange, or compute."""
 
 
 class Lane:
@@ -87,23 +87,15 @@ class Lane:
         """
         if not self._ready:
             return None
-        key = hash(source)
-        job = Job(
-            steps=steps, future=asyncio.get_running_loop().create_future(), s_max=s_max, is_alone=key in self._alone
-        )
+        job = Job(key=hash(source), steps=steps, future=asyncio.get_running_loop().create_future(), s_max=s_max)
         self._waiting.append(job)
         self._hand_out()
         try:
-            result = await job.future
+            return await job.future
         except asyncio.CancelledError:
             for channel in tuple(self._ready):  # a worker that is killed is taken off it
                 channel.drop(job)
             raise
-        if job.is_alone and key not in self._alone:
-            self._alone[key] = None
-            if len(self._alone) > ALONE_MAX:
-                del self._alone[next(iter(self._alone))]
-        return result
 
     async def close(self) -> None:
         """End the workers."""
@@ -122,6 +114,12 @@ class Lane:
             self._let_go(channel)
         self._hand_out()
 
+    def keep_alone(self, key: int) -> None:
+        """Remember a program behind whose turns nothing is put."""
+        self._alone[key] = None
+        if len(self._alone) > ALONE_MAX:
+            del self._alone[next(iter(self._alone))]
+
     def again(self, jobs: Iterable[Job]) -> None:
         """Put jobs before all that wait."""
         self._waiting.extendleft(reversed(tuple(jobs)))
@@ -134,10 +132,11 @@ class Lane:
                 self._waiting.popleft()
                 continue
             channel = min(self._ready, key=_load, default=None)
-            if channel is None or channel.load >= (1 if job.is_alone else AT_ONCE_MAX):
+            is_alone = job.key in self._alone
+            if channel is None or channel.load >= (1 if is_alone else AT_ONCE_MAX):
                 break
             self._waiting.popleft()
-            channel.begin(job)
+            channel.begin(job, is_alone=is_alone)
         while self._waiting and not self._ready:
             job = self._waiting.popleft()
             if not job.future.done():
@@ -159,7 +158,7 @@ class Lane:
             channel = await self._connected()
             proof = asyncio.get_running_loop().create_future()
             steps = _proof(channel, self._jail)
-            channel.begin(Job(steps=lambda: (steps, _unprinted), future=proof, s_max=START_S_MAX))
+            channel.begin(Job(key=0, steps=lambda: (steps, _unprinted), future=proof, s_max=START_S_MAX))
             if await proof:
                 self._faults = 0
                 self._ready.append(channel)
