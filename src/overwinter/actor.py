@@ -8,9 +8,9 @@
 """
 
 import re
-from dataclasses import dataclass
 
 from overwinter.errors import UsageError
+from overwinter.frozen import frozen
 
 __all__ = ["NAME_LENGTH_MAX", "Actor", "called"]
 
@@ -18,7 +18,7 @@ NAME_LENGTH_MAX = 200
 _MARKED = re.compile(r"\((claimed by .*|uid \d+)\)$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Actor:
     """A person at work."""
 

@@ -5,10 +5,10 @@ A person says yes to a digest. A changed argument, definition, rule or epoch has
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from overwinter import values
 from overwinter.events import Call
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = ["Gate", "Need", "Vote", "approvers", "digest", "left", "merged", "named", "phrase"]
@@ -16,7 +16,7 @@ __all__ = ["Gate", "Need", "Vote", "approvers", "digest", "left", "merged", "nam
 VERSION = "overwinter approval 2"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Need:
     """Some people, of whom so many must say yes."""
 
@@ -26,7 +26,7 @@ class Need:
     """Different ones of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Vote:
     """What one person said of one call."""
 
@@ -43,7 +43,7 @@ class Vote:
         return self.known or self.person
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Gate:
     """A call that waits for people, or has been let through by them."""
 

@@ -11,13 +11,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Literal, TypeAlias, cast
 
 from overwinter.errors import UsageError
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 
 __all__ = [
     "BODY_KEY_BYTES", "ENTRY_BYTES_MAX", "VERSION", "Atom", "Body", "Decided", "Entry", "EntryRefused", "Kind", "Part", "Plain", "Site",
@@ -69,7 +68,7 @@ class EntryRefused(UsageError):
     """An entry cannot be written as it is, so what it is about must not happen. Never retry: name plain, short values."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Body:
     """Arguments or a result, as bytes, with the key that ties it to its entry."""
 
@@ -91,7 +90,7 @@ def hidden(content: bytes, random: Callable[[int], bytes] = os.urandom) -> Body:
     return Body(key=random(BODY_KEY_BYTES), content=content)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Site:
     """The expression of a program that made a call."""
 
@@ -102,8 +101,7 @@ class Site:
     """Exclusive."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entry:
     """One governed act. Where it stands and when is added as it is appended. What is None or empty is left out."""
 

@@ -13,10 +13,10 @@ Here is what is pure about it: the text of the loop, what a model is told, what 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from overwinter.excerpt import excerpt
+from overwinter.frozen import frozen
 from overwinter.readable import readable
 from overwinter.values import Value
 
@@ -120,7 +120,7 @@ Turn = tuple[Literal["user", "assistant"], str]
 """Who says something, and what."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Exchange:
     """One step of a conversation: what the model was told, and what it said."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from overwinter.frozen import frozen
 from overwinter.syntax import parse
 from overwinter.values import Value
 
@@ -55,7 +56,7 @@ class Finding:
     """The signature of `at`, parameters that do not matter left out of a long one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cell:
     """One program that a run was fed, as far as it ran. One that was refused ran nowhere and is none."""
 
@@ -70,7 +71,7 @@ class Cell:
         )  # known to the text itself: hundreds of cells are looked up with each program of a goal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Transcript:
     """The programs that ran in a run before this one, in order: their variables and functions are there."""
 

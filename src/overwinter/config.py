@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,6 +25,7 @@ from overwinter.declared import (
 )
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Effect
+from overwinter.frozen import frozen
 from overwinter.webhook import TOPICS
 
 __all__ = [
@@ -50,7 +51,7 @@ MOST: Mapping[str, float] = {
 """Largest value of each number: what is above is a mistake in a unit, not a wish."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """`[limits]`: what one run may use. Units are in the names."""
 
@@ -66,7 +67,7 @@ class Limits:
     """Largest file, or answer of a service, that is kept beside the journal under a handle."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Worker:
     """`[worker]`: how much happens at once."""
 
@@ -77,7 +78,7 @@ class Worker:
     calls_in_flight: int = 20_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Jail:
     """`[jail]`: gaps in the workers' jail that the operator accepts. `overwinter doctor` shows them."""
 
@@ -85,7 +86,7 @@ class Jail:
     allow_missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Retention:
     """`[retention]`: how long what has ended is kept."""
 
@@ -94,7 +95,7 @@ class Retention:
     """Arguments and results beside the audit log; its entries stay."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Audit:
     """`[audit]`: who else signs the tree heads of the audit log."""
 
@@ -104,7 +105,7 @@ class Audit:
     """The key that it printed as it started: `name+id+base64`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Approvals:
     """`[approvals]`: whose word counts."""
 
@@ -112,7 +113,7 @@ class Approvals:
     """Whether somebody at the home's own socket may act in another name (`--as`). It is recorded as a claim; false refuses it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Agent:
     """`[agents.NAME]`: an identity under which programs run."""
 
@@ -144,7 +145,7 @@ class Agent:
         return None if instant is None else round(instant.timestamp() * SECOND_US)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Service:
     """`[services.NAME]`: where a module of tools comes from."""
 
@@ -183,7 +184,7 @@ class Service:
     """Function name to `read`, `idempotent` or `write`, where the description is wrong."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Webhook:
     """`[webhooks.NAME]`: whom the home tells of what happens in it; docs/webhooks.md."""
 
@@ -203,7 +204,7 @@ class Webhook:
     """The longest that one attempt may take."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Config:
     """The whole file. Without agents in it there is one, `default`: it may read, and asks its owner for all else."""
 

@@ -3,7 +3,9 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from overwinter.frozen import frozen
 
 __all__ = [
     "CLASSES",
@@ -30,7 +32,7 @@ OTHERWISE = "otherwise"
 Place = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeclaredProvider:
     """`[providers.NAME]`: who answers model calls."""
 
@@ -53,7 +55,7 @@ class DeclaredProvider:
     """The longest silence before an answer, and inside one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeclaredModel:
     """`[models.NAME]`: a name that clients ask for. A pattern, `[models."claude-*"]`, stands for all that fit."""
 
@@ -71,7 +73,7 @@ class DeclaredModel:
     """Its context window, if the table of prices does not know it; 0: it does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeclaredBudget:
     """`[budgets.NAME]`: a hard limit."""
 
@@ -85,7 +87,7 @@ class DeclaredBudget:
     """How many calls may begin; 0: no limit of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GatewaySettings:
     """`[gateway]`: what holds for every model call."""
 
@@ -117,7 +119,7 @@ class GatewaySettings:
     """File with words of your own, one a line, that are redacted as class `word`; beside overwinter.toml, if it is no whole path."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Declared:
     """All of it."""
 

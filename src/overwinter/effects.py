@@ -24,7 +24,7 @@ from overwinter.catalog import Asks, Began, Later, Performed, Tools, Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.policy import Allow
 from overwinter.store import NEVER_US, Lease, Store
 from overwinter.turn import Means, permitted
@@ -49,8 +49,7 @@ STORE_RETRY_S = 1.0
 """Pause before an answer is offered again to a store that could not take it (a full disk)."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempt:
     """One attempt at a call, as the store has it."""
 
@@ -68,7 +67,7 @@ class Attempt:
     """What it waited behind."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class InHand:
     """An answer that is not written down yet."""
 
@@ -76,7 +75,7 @@ class InHand:
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Cut:
     """A call in flight that was cancelled."""
 

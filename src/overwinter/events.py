@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Literal
 
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
@@ -43,8 +43,7 @@ class CallState(IntEnum):
     """Perhaps carried out, perhaps not: a person says which."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Call:
     """A request of a program to the world."""
 
@@ -68,14 +67,14 @@ class Call:
         return f"{self.run_id}:{self.index}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Returned:
     """A call's result."""
 
     value: Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Raised:
     """A call's error, as the program will see it: a built-in exception with one string."""
 
@@ -140,8 +139,7 @@ EventKind = Literal[
 ]  # fmt: skip
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Event:
     """A fact about a run. Its journal, in order of `position`, is the truth; the snapshot is a cache of it."""
 

@@ -14,8 +14,9 @@ A public function without a mark is a `write`: the safest thing to think of it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NewType, Protocol, TypeVar, overload
+
+from overwinter.frozen import frozen
 
 __all__ = ["CallError", "Key", "Mark", "Offers", "OutcomeUnknown", "idempotent", "mark_of", "read", "write"]
 
@@ -27,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ATTRIBUTE = "__overwinter__"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mark:
     """What is known of a function beyond its signature."""
 

@@ -1,6 +1,6 @@
 """What a person lets an agent do beyond its declaration: a row, until it expires or is revoked."""
 
-from dataclasses import dataclass
+from overwinter.frozen import frozen
 
 __all__ = ["PREFIX", "Granted"]
 
@@ -8,7 +8,7 @@ PREFIX = "grant:"
 """What the id of every grant begins with, and of no rule that is written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Granted:
     """A grant as the store has it."""
 

@@ -13,13 +13,13 @@ and a program gets its handle. A handle lives as long as its run (`[retention]`)
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio.to_thread
 
 from overwinter import values
 from overwinter.excerpt import at
+from overwinter.frozen import frozen
 from overwinter.store import FILE_PARTS, PART_BYTES_MAX, Store
 from overwinter.values import Value
 
@@ -32,7 +32,7 @@ HASH = "sha256"
 _HANDLE = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?::(?:(out)|(\d{1,9})(?::(\d{1,4}))?))?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class File:
     """A file as a service sends or takes it."""
 

@@ -1,7 +1,8 @@
 """Who an agent is: a governed identity with a person who answers for it, and whether it still may act."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from overwinter.frozen import frozen
 
 __all__ = ["Identity", "chain", "name_of"]
 
@@ -9,7 +10,7 @@ CHAIN_MAX = 16
 """Identities above one another; more is a mistake, not an organisation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Identity:
     """An agent as the store has it."""
 

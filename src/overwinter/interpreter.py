@@ -5,17 +5,16 @@ Suspension is a return value. Between two calls of this protocol an interpreter 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from overwinter.events import Answer
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = ["Blocked", "Failed", "Finished", "Interpreter", "Limits", "Outcome", "Program", "Request"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """What one run may use. Each is enforced; none can be switched off."""
 
@@ -35,8 +34,7 @@ class Limits:
     """The state at the end of a turn."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Program:
     """Source and what surrounds it."""
 
@@ -54,8 +52,7 @@ class Program:
     """Whether its end is to leave a state for another."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Request:
     """A call as the interpreter reports it, before it has an index."""
 
@@ -69,8 +66,7 @@ class Request:
     """In the program, from 1; 0 if unknown."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Blocked:
     """Every task of the program waits for a call."""
 
@@ -84,7 +80,7 @@ class Blocked:
     output: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Finished:
     """The program ended; `value` is that of its last expression."""
 
@@ -96,7 +92,7 @@ class Finished:
     """What another program goes on with, if this one keeps it and it is not too large."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Failed:
     """The program ended with an error that it did not catch, or broke a limit."""
 

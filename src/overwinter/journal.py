@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Literal
 
 from overwinter.approval import Gate, Vote, left, phrase
 from overwinter.clock import SECOND_US
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.interpreter import Failed, Finished, Request
 from overwinter.lineage import SPAWNS
 from overwinter.store import CallRecord, RunRecord
@@ -43,8 +43,7 @@ SLEEPS = frozenset({"asyncio.sleep", "time.sleep"})
 """A passed timer answers these; to any other call, one of a service that people must approve in time too, it is a time-out."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Given:
     """One answer that a turn gave to the program."""
 
@@ -55,7 +54,7 @@ class Given:
     mail_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PastTurn:
     """A committed turn, as a rebuild repeats it."""
 

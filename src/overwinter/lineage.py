@@ -6,10 +6,10 @@ would be, it fails, and its parent is told.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from overwinter.events import Answer, Event, Raised, Returned, Status
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
@@ -36,7 +36,7 @@ FAMILY_MAX = 10_000
 """Live runs that go back to one that no run began: a thousand children with a thousand each would fill any disk."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Origin:
     """The call that begins a run."""
 

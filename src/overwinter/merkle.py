@@ -7,7 +7,8 @@ hash. A proof reads at most two nodes for each level, whatever the size of the l
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+from overwinter.frozen import frozen
 
 __all__ = [
     "EMPTY_ROOT", "HASH_BYTES", "Frontier", "Node", "consistency_proof", "frontier", "inclusion_proof", "is_consistent",
@@ -30,7 +31,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Frontier:
     """The right edge of a tree: all that a writer needs to append and to know the root."""
 

@@ -1,12 +1,11 @@
 """Whether a principal may do a thing. No rule means no; an error while deciding means no."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from overwinter.approval import Need, phrase
 from overwinter.events import Effect
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.principal import Principal
 from overwinter.values import Value
 
@@ -16,7 +15,7 @@ Action = Literal["call", "see", "wake", "approve", "think"]
 """Call a function; find it in a search; go on with a run; say yes to a call; call a model."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Allow:
     """It may be done."""
 
@@ -24,7 +23,7 @@ class Allow:
     """Ids of the rules that say so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Deny:
     """It may not; `reason` is shown to the program and to people."""
 
@@ -35,7 +34,7 @@ class Deny:
     """What went wrong while deciding. One is enough for a no, whatever the rules say."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Ask:
     """It may be done once enough people have said yes to exactly this; until then it may not."""
 
@@ -63,8 +62,7 @@ LOOKUPS = frozenset({
 run that another one begins is an agent's like any other."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Resource:
     """What is acted on, and what a rule may know about it. The caller says it; a policy looks nothing up."""
 

@@ -1,14 +1,11 @@
 """Who acts: the principal of every decision, as in Cedar."""
 
-from dataclasses import dataclass
-
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 
 __all__ = ["Principal"]
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Principal:
     """A governed identity at work: one agent, in one of its runs, or a person."""
 

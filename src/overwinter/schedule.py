@@ -5,10 +5,10 @@ counted: never a storm after downtime.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from overwinter.clock import SECOND_US
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
@@ -43,7 +43,7 @@ SCHEDULES_MAX = 100
 """Of one agent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Schedule:
     """One schedule, and how it stands."""
 
@@ -75,7 +75,7 @@ class Schedule:
     """The instant of that run."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Passed:
     """What an instant that has passed comes to."""
 

@@ -15,12 +15,11 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 from overwinter.errors import SnapshotRefused
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 
 __all__ = ["KEY_BYTES", "Snapshot", "key_id", "seal", "unseal"]
 
@@ -38,8 +37,7 @@ HEADERS_REMEMBERED = 256
 _COMPRESSION = 1  # 15 KB -> 3 KB; level 6 gains 3 % for three times the work
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Snapshot:
     """The interpreter's state at the end of a turn, with the names under which its calls are known outside."""
 

@@ -39,13 +39,12 @@ No method holds a transaction across an await that leaves the process. Times are
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
 from overwinter.approval import Gate, Vote
 from overwinter.events import Answer, Call, CallState, Event, Status
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.lineage import Origin
 from overwinter.values import Value
 
@@ -111,7 +110,7 @@ class Voted(Enum):
     """It was let through, rejected or ended before, or its agent was revoked; nothing was counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Lease:
     """A holder's right to advance the runs of one shard and to start their effects."""
 
@@ -119,7 +118,7 @@ class Lease:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NewRun:
     """What a run begins with."""
 
@@ -144,7 +143,7 @@ class NewRun:
     """The call of another run that begins it, and that its end answers; None: it is nobody's child."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Created:
     """The run that `create` made, or the one that an earlier `create` with the same `dedup` made."""
 
@@ -152,7 +151,7 @@ class Created:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mail:
     """Something that waits for a run: an answer to one of its calls, or a message."""
 
@@ -163,7 +162,7 @@ class Mail:
     """For a message: `Returned` with its value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Inherited:
     """What a run goes on with of one that has ended."""
 
@@ -175,8 +174,7 @@ class Inherited:
     """Sources that ran before, in order, each with the line outside of any function at which it failed; None: it ran to its end."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Loaded:
     """A run as a turn begins: all that the turn needs, read at one instant."""
 
@@ -212,8 +210,7 @@ class Loaded:
     """See `NewRun`."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NewCall:
     """An intent: it is performed only after the commit that holds it."""
 
@@ -228,8 +225,7 @@ class NewCall:
     """Ids of the rules that allow it."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Turn:
     """One turn's commit."""
 
@@ -260,7 +256,7 @@ class Turn:
     events: Sequence[Event] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RunRecord:
     """A run as people see it."""
 
@@ -293,7 +289,7 @@ class RunRecord:
     """Whether it has ended and another one may go on with its variables."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CallRecord:
     """An open call."""
 
@@ -314,7 +310,7 @@ class CallRecord:
     """The approval that it waits for, or had."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ready:
     """Work that waits."""
 
@@ -324,7 +320,7 @@ class Ready:
     """When the next run or call becomes ready by time alone; None: never."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Page:
     """Which runs to list, newest first."""
 
@@ -337,7 +333,7 @@ class Page:
     limit: int = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class After:
     """A place in the list of questions: behind this one, whether or not it is still open."""
 
@@ -346,7 +342,7 @@ class After:
     index: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Collected:
     """What `gc` removed."""
 

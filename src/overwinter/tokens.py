@@ -11,9 +11,10 @@ import hmac
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol, get_args
+
+from overwinter.frozen import frozen
 
 __all__ = ["FORM", "PREFIX", "SCOPES", "Scope", "Token", "Tokens", "digest_of", "id_of", "is_spelt", "spelt"]
 
@@ -31,7 +32,7 @@ FORM = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{SECRET_LETTERS}}})([0-9A-Za-z]{{{CHE
 ID_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Token:
     """An API token as the store has it: everything but the token."""
 

@@ -16,7 +16,7 @@ intents are found in the store. So a crash can only repeat a call under the key 
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from overwinter import journal
@@ -26,7 +26,7 @@ from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Effect, Event, Raised, Status
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.handles import unbound
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given
@@ -49,7 +49,7 @@ NAME_LENGTH_MAX = 200
 NAMES_REMEMBERED = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Means:
     """What turns are made with; the same for every run of a home."""
 
@@ -72,7 +72,7 @@ class Means:
     """What is wrong with a run's program, by those types; remembered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Standing:
     """Where a run stands between two turns."""
 
@@ -81,8 +81,7 @@ class Standing:
     """Its state, if this process has just written it; None: it is in the store, sealed, or there is none yet."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Turned:
     """What became of a turn."""
 
@@ -98,8 +97,7 @@ class Turned:
     """What the commit left, without what came meanwhile; None if the run has ended."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Began:
     """A turn as it begins."""
 

@@ -6,11 +6,12 @@ other function: named, bound, decided, journaled.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from overwinter.catalog import Function, Parameter
 from overwinter.clock import DAY_US, SECOND_US
+from overwinter.frozen import frozen
 from overwinter.interpreter import Blocked, Request
 from overwinter.journal import SLEEPS
 from overwinter.lineage import SPAWNS
@@ -39,7 +40,7 @@ WAITS: Mapping[str, Function] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Wait:
     """What a call waits for."""
 

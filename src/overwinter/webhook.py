@@ -8,11 +8,11 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
 
 from overwinter.events import EventKind
+from overwinter.frozen import frozen
 
 __all__ = [
     "ATTEMPTS_MAX", "SCHEMES", "SECRET_BYTES_MIN", "TEST", "TOPICS", "Delivery", "Scheme", "Tally", "is_signed", "key_of", "pause_s",
@@ -44,7 +44,7 @@ SKEW_S_MAX = 300
 TIMESTAMP_DIGITS_MAX = 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Delivery:
     """One fact that one webhook is to be told."""
 
@@ -68,7 +68,7 @@ class Delivery:
         return f"evt_{self.run_id or self.schedule}_{self.position}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tally:
     """How many deliveries of a webhook are open."""
 

@@ -6,7 +6,6 @@ interpreter workers take turns. A run is in the hands of at most one of them.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 
 import anyio
@@ -16,6 +15,7 @@ from overwinter.clock import SECOND_US, Clock
 from overwinter.effects import Attempt, Cut, Effects, InHand
 from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutdated, SnapshotRefused, WakeDenied
 from overwinter.events import Event
+from overwinter.frozen import frozen
 from overwinter.store import Lease, Loaded, Store, Verdict
 from overwinter.turn import Means, Standing, Turned, turn
 from overwinter.values import Value
@@ -44,7 +44,7 @@ STORE_PAUSE_S = 1.0
 """How long to leave a store alone that could not be read or written (a full disk)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pulse:
     """What a worker has done and holds."""
 
@@ -55,7 +55,7 @@ class Pulse:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Stopped:
     """What was stopped in mid-task."""
 

@@ -23,6 +23,7 @@ from overwinter.catalog.modules import Built
 from overwinter.catalog.operations import Fault
 from overwinter.catalog.seen import Sighting, parse, stored
 from overwinter.errors import HomeDamaged, HomeTooNew
+from overwinter.frozen import frozen
 
 __all__ = ["CatalogFile", "Hit", "Pin", "Refreshed", "Source", "StoredModule", "open_catalog_file"]
 
@@ -73,7 +74,7 @@ create virtual table stem using fts5vocab(text, 'instance');
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Source:
     """One service as it was imported."""
 
@@ -88,7 +89,7 @@ class Source:
     """Over the source's own bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Refreshed:
     """What came of importing services anew."""
 
@@ -97,7 +98,7 @@ class Refreshed:
     """Services that go on as they were, and why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pin:
     """A name that was given to an operation, with the definition that was accepted under it."""
 
@@ -109,7 +110,7 @@ class Pin:
     accepted_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hit:
     """One function that a search found."""
 
@@ -424,7 +425,7 @@ class CatalogFile:
         return changed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class StoredModule:
     """A module that is read from the file when it is needed."""
 

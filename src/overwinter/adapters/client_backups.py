@@ -11,12 +11,13 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
 from overwinter.adapters.client_edits import with_server, without_server
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 __all__ = ["Change", "Undone", "apply", "undo"]
 
@@ -25,7 +26,7 @@ RECORD = "record.json"
 INSTALLS_MAX = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Change:
     """One file, before and after."""
 
@@ -42,7 +43,7 @@ class Change:
     """What it refers to: path to text, each readable by its owner alone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Undone:
     """What became of one file."""
 

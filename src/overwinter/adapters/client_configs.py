@@ -21,12 +21,13 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from overwinter.config import is_secret
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 __all__ = ["CLIENTS", "Imported", "files_of", "found_in", "is_ours", "is_that", "named", "quoted", "table_of"]
 
@@ -40,7 +41,7 @@ _INPUT = re.compile(r"\$\{input:([^}]+)\}")
 _IN_URL = re.compile(r"(?i)(?<=://)[^/\s@]+:[^/\s@]+(?=@)|(?<=[?&])(?:\w*(?:key|token|secret)\w*)=([^&\s#]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Imported:
     """One server, as the table of a service would have it."""
 

@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +12,14 @@ from overwinter.adapters.client_backups import Change
 from overwinter.adapters.client_configs import Imported, files_of, found_in, is_ours, is_that, named, quoted, table_of
 from overwinter.adapters.client_edits import NAME, at, entry_of, home_of, maps_of, parsed, with_entry, without_server
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 __all__ = ["Machine", "Plan", "planned"]
 
 SECRETS = "secrets"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Machine:
     """Where things are."""
 
@@ -35,7 +36,7 @@ class Machine:
     """What starts overwinter, without its arguments."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Plan:
     """All of it, before any is done."""
 
@@ -58,7 +59,7 @@ class Plan:
     """What stands in these files and is shown to nobody."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _File:
     """One file of a client."""
 

@@ -18,9 +18,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from urllib.parse import unquote, urljoin, urlsplit
+
+from overwinter.frozen import frozen
 
 if TYPE_CHECKING:
     import aiohttp
@@ -98,7 +99,7 @@ class Forbidden(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoint:
     """Where requests go: an origin, and a path below which they stay."""
 

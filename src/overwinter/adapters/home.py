@@ -4,11 +4,11 @@ import fcntl
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from overwinter.adapters.key_files import key_in, make_key
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld
+from overwinter.frozen import frozen
 
 __all__ = ["CONFIG_NAME", "Home", "config_path", "holder", "open_home", "socket_path"]
 
@@ -18,7 +18,7 @@ SOCKET_BYTES_MAX = 107
 """Longest path of a unix socket (unix(7): sun_path has 108 bytes with its end)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Home:
     """An open home, held by this process alone."""
 

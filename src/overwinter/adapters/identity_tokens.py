@@ -18,7 +18,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +28,7 @@ from overwinter.adapters.key_files import key_in, make_key, write_private
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeDamaged, NotFound, OverwinterError, Revoked
 from overwinter.events import Call
+from overwinter.frozen import frozen
 from overwinter.identity import Identity, chain, name_of
 from overwinter.registry import Registry
 
@@ -73,7 +74,7 @@ class IdentityRefused(OverwinterError):
     """An identity is not what it says, or counts no more. Never retry with the same. The message holds nothing of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Retired:
     """A key that signs no more; what it signed counts until an instant."""
 
@@ -83,7 +84,7 @@ class Retired:
     """Seconds since 1970-01-01 UTC, exclusive."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Issuer:
     """Who signs for a home. Its `repr` holds nothing secret."""
 

@@ -7,7 +7,8 @@ keys, single quotes, a key twice) is refused with its line, never guessed.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from overwinter.frozen import frozen
 
 __all__ = ["put", "take"]
 
@@ -19,7 +20,7 @@ _REST_OF_LINE = re.compile(r"(?:[ \t]*/\*[^\n]*?\*/)*(?:[ \t]*//[^\n]*)?")
 INDENT = "  "
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Member:
     key: str
     start: int
@@ -31,7 +32,7 @@ class _Member:
     """Of the comma behind it; -1 if there is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Object:
     start: int
     close: int

@@ -13,12 +13,13 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 from overwinter.catalog import Unknown
 from overwinter.events import Answer, Raised, Returned
+from overwinter.frozen import frozen
 from overwinter.handles import File
 
 __all__ = ["MARKER", "Mask", "mask_of"]
@@ -33,7 +34,7 @@ _TOKEN = re.compile(r"(?P<scheme>[A-Za-z]+)\s+(?P<token>\S+)")
 """A value of `Authorization` (RFC 9110, 11.4): a service repeats the token without its scheme, too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mask:
     """The secrets of one connection, in every form in which they are looked for."""
 

@@ -15,7 +15,6 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from overwinter.adapters.key_files import key_in, make_key
 from overwinter.errors import HomeDamaged, OverwinterError, UsageError
+from overwinter.frozen import frozen
 from overwinter.merkle import HASH_BYTES
 
 __all__ = [
@@ -47,7 +47,7 @@ class NoteRefused(OverwinterError):
     """A tree head is not signed by whom it should be, or is misspelt. Never retry: ask whoever sent it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TreeHead:
     """What a log says of itself at one moment."""
 
@@ -61,7 +61,7 @@ class TreeHead:
         return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PublicKey:
     """Whose signatures count."""
 
@@ -78,7 +78,7 @@ class PublicKey:
         return f"{self.name}+{self.key_id().hex()}+{base64_text(bytes([self.kind]) + self.raw)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Signer:
     """A private key with its name. Its `repr` holds nothing secret."""
 
@@ -100,7 +100,7 @@ class Signer:
         return cls(public=PublicKey(name=name, kind=kind, raw=private.public_key().public_bytes_raw()), private=private)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cosignature:
     """A witness's word for a tree head."""
 

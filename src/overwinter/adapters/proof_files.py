@@ -10,7 +10,6 @@ the signed tree head with its cosignatures
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from overwinter.adapters.notes import (
     NOTE_BYTES_MAX,
@@ -23,6 +22,7 @@ from overwinter.adapters.notes import (
     from_base64,
     open_note,
 )
+from overwinter.frozen import frozen
 from overwinter.merkle import is_included, leaf_hash
 
 __all__ = ["Proved", "check", "check_file", "file_of", "text"]
@@ -32,7 +32,7 @@ _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 PROOF_LINES_MAX = 63
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Proved:
     """What a proof shows: an entry stands at `seq` under this tree head."""
 

@@ -8,7 +8,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from overwinter.catalog.modules import BuiltFunction, built
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.frozen import frozen
 from overwinter.functions import Key, Offers
 
 __all__ = ["PythonOffers", "load_python_offers"]
@@ -26,7 +27,7 @@ __all__ = ["PythonOffers", "load_python_offers"]
 LIST_S_MAX = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Bound:
     offers: Offers
     tool: str

@@ -31,6 +31,7 @@ import anyio.to_thread
 from overwinter.catalog import Catalog, Function, Module, Parameter, PlainModule, Unknown
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.frozen import frozen
 from overwinter.functions import CallError, Key, OutcomeUnknown, mark_of
 from overwinter.stubs import Stubs
 
@@ -41,7 +42,7 @@ KINDS_BY_STATUS = {401: "PermissionError", 403: "PermissionError", 404: "LookupE
                    408: "TimeoutError"}  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Bound:
     function: Callable[..., Any]
     declared: Function

@@ -14,7 +14,8 @@ import heapq
 import math
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from overwinter.frozen import frozen
 
 __all__ = ["Ranking", "ranking"]
 
@@ -28,7 +29,7 @@ CANDIDATES_MAX = 200
 """Functions that gain from their service: one further down would not be shown anyway."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Ranking:
     """Word to the functions that have it, and what it gives each of them."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
 from overwinter.config import Webhook
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 from overwinter.webhook import key_of, signature
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ AGENT = "overwinter"
 OK, MULTIPLE_CHOICES, GONE = 200, 300, 410
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Sent:
     """What an attempt came to."""
 

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -40,6 +39,7 @@ from overwinter.adapters.notes import (
 )
 from overwinter.adapters.proof_files import check_file
 from overwinter.errors import HomeDamaged, OverwinterError, UsageError
+from overwinter.frozen import frozen
 from overwinter.merkle import EMPTY_ROOT, HASH_BYTES, is_consistent
 
 __all__ = [
@@ -78,7 +78,7 @@ class WitnessUnreachable(OverwinterError):
     """A witness did not answer, or not as the protocol has it. A retry may help; no entry waits for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """What a witness says, as HTTP has it."""
 
@@ -87,7 +87,7 @@ class Answer:
     media_type: str = "text/plain"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Witness:
     """A witness with its memory in one file. Several processes may share the file."""
 

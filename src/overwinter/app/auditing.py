@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import anyio
@@ -27,6 +27,7 @@ from overwinter.audit import Plain
 from overwinter.clock import DAY_US
 from overwinter.config import Audit
 from overwinter.errors import HomeError, NotFound, UsageError
+from overwinter.frozen import frozen
 from overwinter.values import Value
 from overwinter.verify_export import Report, verify
 
@@ -47,7 +48,7 @@ EXPORT_HEADS_APART = 64
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Wanted:
     """Which entries are looked for; what is None is not asked."""
 
@@ -72,7 +73,7 @@ class Wanted:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Body:
     """Arguments or a result of an entry, as far as they are there."""
 
@@ -81,7 +82,7 @@ class Body:
     value: Value = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Witnessed:
     """A tree head and a witness's word for it."""
 

@@ -4,7 +4,7 @@ See `brain`. Nothing of it is kept here but what saves reading a journal again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from overwinter.brief import brief
 from overwinter.catalog import Performed
 from overwinter.config import Config
 from overwinter.events import Call, Event, Raised, Returned, Status
+from overwinter.frozen import frozen
 from overwinter.gateway.budget import Budget, Scope
 from overwinter.store import RunRecord
 from overwinter.values import Value
@@ -39,7 +40,7 @@ CHARACTERS_PER_TOKEN = 2
 """At least: so a conversation fits a window of tokens, whatever it is about."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Talk:
     """A conversation up to a place in its run's journal."""
 

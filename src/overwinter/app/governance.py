@@ -1,7 +1,6 @@
 """Who may act in a home, and what stops them: agents, approvals, revocation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from overwinter import journal
 from overwinter.actor import Actor
@@ -12,6 +11,7 @@ from overwinter.clock import Clock
 from overwinter.config import Config
 from overwinter.errors import Conflict, Denied, NotFound
 from overwinter.events import Call, Event, Raised, Status
+from overwinter.frozen import frozen
 from overwinter.identity import Identity
 from overwinter.policy import Allow
 from overwinter.registry import Registry
@@ -22,7 +22,7 @@ from overwinter.worker import Worker
 __all__ = ["Governance", "Revocation"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Revocation:
     """What a revocation stopped."""
 

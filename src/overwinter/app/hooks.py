@@ -5,11 +5,11 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import anyio.to_thread
 
 from overwinter.errors import UsageError
+from overwinter.frozen import frozen
 from overwinter.webhook import SCHEMES, Scheme, key_of
 
 __all__ = ["BURST_MAX", "PACE_S", "Address", "Hooks"]
@@ -29,7 +29,7 @@ _SCHEMES: Mapping[str, Scheme] = {each: each for each in SCHEMES}
 _SECRET = re.compile(r"vault:(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,99})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Address:
     """Where an address leads, and who alone may use it."""
 

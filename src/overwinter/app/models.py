@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from typing import cast
@@ -19,7 +19,7 @@ from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
 from overwinter.events import Call, Raised
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.gateway import Caller, Cutting, Sink
 from overwinter.gateway.background import WAITING, unknown
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
@@ -39,7 +39,7 @@ NUSD = 1_000_000_000
 """Nano-dollars in a dollar."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Listed:
     """A declared model, for people."""
 
@@ -59,8 +59,7 @@ class Listed:
     """Whether its provider has failed too often a moment ago."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Wish:
     """What a caller asks for besides an answer."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from overwinter.adapters.cedar import CedarPolicy, Grant, Rules, grants_of_agents, read_policies, rules_of, unread
@@ -21,6 +20,7 @@ from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 from overwinter.gateway.upstream import Upstream
 from overwinter.handles import Handles
 from overwinter.identity import Identity, chain
@@ -41,7 +41,7 @@ POLICIES = "policies"
 """Directory of `*.cedar` files beside `overwinter.toml`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Parts:
     """What an App is made of; a test puts its own in."""
 

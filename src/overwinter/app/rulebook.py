@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -23,6 +23,7 @@ from overwinter.clock import SECOND_US
 from overwinter.config import Config
 from overwinter.errors import ConfigInvalid, Denied, HomeDamaged, NotFound, UsageError
 from overwinter.events import Event
+from overwinter.frozen import frozen
 from overwinter.grant import Granted
 from overwinter.policy import Resource
 from overwinter.principal import Principal
@@ -39,7 +40,7 @@ DECIDED = ("called", "denied", "gated", "approved", "rejected")
 """Facts about a call: that it was made or refused; and what else was decided about it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reloaded:
     """What became of the rules."""
 
@@ -49,7 +50,7 @@ class Reloaded:
     removed: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reach:
     """What a program may run into."""
 
@@ -58,7 +59,7 @@ class Reach:
     """Whether it may call any function: it calls one by a name that is not written in it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Explained:
     """A call of a run, and what became of it."""
 

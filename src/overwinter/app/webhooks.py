@@ -6,7 +6,6 @@ Facts may arrive in another order than they happened; `position` orders those of
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -20,6 +19,7 @@ from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Webhook
 from overwinter.errors import HomeError, NotFound
 from overwinter.events import Event
+from overwinter.frozen import frozen
 from overwinter.readable import readable
 from overwinter.schedule import Schedules
 from overwinter.store import RunRecord, Store
@@ -35,7 +35,7 @@ ARGUMENTS_BYTES_MAX = 256 << 10
 """Of JSON. Larger arguments are left out, and said to be: whoever is asked looks them up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Standing:
     """A webhook and what is open for it."""
 

@@ -1,10 +1,11 @@
 """Which functions there are: names, effects, parameters and stubs. Pure values; sources that perform calls are adapters."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeAlias
 
 from overwinter.events import Answer, Call, Effect
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
@@ -12,7 +13,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Parameter:
     """One parameter of a function, as a program may pass it."""
 
@@ -20,7 +21,7 @@ class Parameter:
     is_required: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Function:
     """One tool."""
 
@@ -66,7 +67,7 @@ class Module(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PlainModule:
     """A module that is held in memory."""
 
@@ -75,7 +76,7 @@ class PlainModule:
     functions: Mapping[str, Function]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Catalog:
     """All functions of a home."""
 
@@ -88,14 +89,14 @@ class Catalog:
         return module.functions.get(function) if module is not None else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Unknown:
     """A write left and no answer came: it may or may not have been carried out."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Later:
     """The service took the call and works on it: it is asked again, with what it said in `Call.more`."""
 
@@ -107,7 +108,7 @@ class Later:
     """Whether the next attempt is the act itself and no question after it: for a write it may not be lost."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Asks:
     """The service took the call and wants a person's word: with it in `Call.more["answer"]` it is asked again."""
 
@@ -116,7 +117,7 @@ class Asks:
     options: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Began:
     """A run was begun: its end answers the call."""
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from overwinter.catalog import Function, Parameter
@@ -13,6 +13,7 @@ from overwinter.catalog.operations import Argument, Fault, Operation
 from overwinter.catalog.schemas import arguments_schema
 from overwinter.catalog.shapes import BINARY, FILE_HANDLE, Shapes, optional
 from overwinter.events import Effect
+from overwinter.frozen import frozen
 from overwinter.stubs import HEADER, doc
 
 __all__ = ["Built", "BuiltFunction", "built"]
@@ -26,7 +27,7 @@ RESERVED = frozenset({
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BuiltFunction:
     """One function and how it is carried out."""
 
@@ -42,7 +43,7 @@ class BuiltFunction:
     """Over all that a caller relies on: words, text, types, effect, plan. Hex."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Built:
     """The module of one service."""
 

@@ -1,10 +1,11 @@
 """Operations as their source describes them, before they have names in Python."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from overwinter.events import Effect
+from overwinter.frozen import frozen
 
 __all__ = ["Argument", "Fault", "Operation", "Place"]
 
@@ -12,7 +13,7 @@ Place = Literal["path", "query", "header", "cookie", "field", "body"]
 """Where an argument goes. `field`: a key of an object body; `body`: the whole body."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Argument:
     """One argument of an operation."""
 
@@ -28,7 +29,7 @@ class Argument:
     """None: the style's default."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Operation:
     """One thing that a source can do."""
 
@@ -47,7 +48,7 @@ class Operation:
     """What its adapter needs to carry it out: plain JSON."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fault:
     """What is wrong in one place of a source. The rest of it stays usable."""
 

@@ -13,6 +13,7 @@ from functools import reduce
 from itertools import islice
 from typing import TypeAlias, TypeVar, cast
 
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
@@ -56,7 +57,7 @@ Stored: TypeAlias = Mapping[str, "Sequence[str] | Stored | None"]
 """A shape as JSON."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Shape:
     """What some values have in common."""
 
@@ -70,7 +71,7 @@ class Shape:
     """Of lists."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Sighting:
     """What the answers of one function looked like."""
 

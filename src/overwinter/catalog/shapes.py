@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from overwinter.catalog.naming import class_name
+from overwinter.frozen import frozen
 
 __all__ = ["BINARY", "FILE_HANDLE", "Schema", "Shapes", "optional"]
 
@@ -39,7 +40,7 @@ SIMPLE: Mapping[str, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Record:
     """An object with known keys, parts of `allOf` merged."""
 

@@ -7,13 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from overwinter.errors import OverwinterError, ServerUnreachable, UsageError
 from overwinter.faces import wire
+from overwinter.frozen import frozen
 from overwinter.tokens import is_spelt
 
 __all__ = ["Client", "Remote", "remote"]
@@ -45,7 +46,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Remote:
     """A home that answers over TCP."""
 

@@ -1,7 +1,5 @@
 """Routes about what agents show of themselves elsewhere: documents, and the keys with which anybody verifies them."""
 
-from dataclasses import dataclass
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -10,6 +8,7 @@ from overwinter.adapters.identity_tokens import DOCUMENT
 from overwinter.app import App
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of, field
+from overwinter.frozen import frozen
 
 __all__ = ["identity_routes"]
 
@@ -28,7 +27,7 @@ def identity_routes(app: App) -> list[Route]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Identities:
     app: App
 

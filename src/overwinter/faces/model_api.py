@@ -1,6 +1,6 @@
 """Routes about model calls: what may be called, what it cost, how the budgets stand, and figures for Prometheus."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,6 +11,7 @@ from overwinter.clock import DAY_US
 from overwinter.errors import NotFound, UsageError
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of, field, number_of
+from overwinter.frozen import frozen
 from overwinter.gateway.budget import Line
 from overwinter.values import Value
 
@@ -37,7 +38,7 @@ def model_routes(app: App) -> list[Route]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Models:
     app: App
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,6 +13,7 @@ from overwinter.app import App
 from overwinter.faces.operations import OPERATIONS, SHAPES, Operation
 from overwinter.faces.problems import PROBLEM
 from overwinter.faces.scopes import NEEDS, Need
+from overwinter.frozen import frozen
 
 __all__ = ["document", "openapi_routes"]
 
@@ -70,7 +70,7 @@ def openapi_routes(app: App) -> list[Route]:
     return [Route("/openapi.json", _document), Route("/healthz", face.up), Route("/readyz", face.ready)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Watched:
     app: App
 

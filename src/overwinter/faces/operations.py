@@ -5,14 +5,14 @@ A kind is a word of `openapi.KINDS` or a shape of `SHAPES`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from overwinter.app.repeats import Again
+from overwinter.frozen import frozen
 
 __all__ = ["OPERATIONS", "SHAPES", "Operation"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Operation:
     """One method of one path."""
 

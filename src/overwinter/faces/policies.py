@@ -1,6 +1,5 @@
 """Routes about rules: grants, and what policies come to."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from overwinter.app import App
 from overwinter.clock import SECOND_US
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of, field, number_of
+from overwinter.frozen import frozen
 from overwinter.grant import Granted
 from overwinter.policy import Decision
 from overwinter.values import Value
@@ -37,7 +37,7 @@ def policy_routes(app: App) -> list[Route]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Policies:
     app: App
 

@@ -1,6 +1,5 @@
 """Routes of schedules: what begins by the calendar."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +10,7 @@ from overwinter.app import App
 from overwinter.errors import NotFound
 from overwinter.faces.bodies import body_of, field
 from overwinter.faces.wire import instant
+from overwinter.frozen import frozen
 from overwinter.readable import readable
 from overwinter.schedule import Schedule
 from overwinter.values import Value
@@ -31,7 +31,7 @@ def schedule_routes(app: App) -> list[Route]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Schedules:
     app: App
 

@@ -5,7 +5,6 @@ into the body, over whatever stood there, so no route can forget it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from overwinter.approval import approvers, named
 from overwinter.errors import Denied, NotFound, UsageError
 from overwinter.faces.bodies import READ
 from overwinter.faces.problems import problem
+from overwinter.frozen import frozen
 from overwinter.grant import PREFIX
 from overwinter.ids import ID_LENGTH
 from overwinter.tokens import Scope, Token
@@ -29,7 +29,7 @@ Of = Literal["home", "agent", "named", "listed", "run", "runs", "question", "ask
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Need:
     """What one route asks."""
 

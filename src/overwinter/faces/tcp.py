@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -19,6 +18,7 @@ from overwinter.faces.inbound import InboundDoor
 from overwinter.faces.joined import Joined
 from overwinter.faces.mcp import McpDoor
 from overwinter.faces.models import InDialect, ModelsDoor
+from overwinter.frozen import frozen
 
 __all__ = ["LOOPBACK", "Port", "certified", "listen"]
 
@@ -28,7 +28,7 @@ REQUESTS_MAX = 512
 BACKLOG = 1_024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Port:
     """Where to listen, before anybody does."""
 

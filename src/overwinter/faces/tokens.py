@@ -1,7 +1,5 @@
 """Routes about API tokens: made on the home's own socket alone."""
 
-from dataclasses import dataclass
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -10,6 +8,7 @@ from overwinter.app import App
 from overwinter.app.tokens import DAYS_DEFAULT
 from overwinter.faces import wire
 from overwinter.faces.bodies import body_of, field
+from overwinter.frozen import frozen
 from overwinter.tokens import Token
 from overwinter.values import Value
 
@@ -38,7 +37,7 @@ def shown(token: Token, now_us: int) -> dict[str, Value]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Tokens:
     app: App
 

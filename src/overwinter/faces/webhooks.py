@@ -1,6 +1,5 @@
 """Routes about webhooks: whom the home tells what, what is open for each, one more try, a trial."""
 
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -9,6 +8,7 @@ from starlette.routing import Route
 
 from overwinter.app import App
 from overwinter.app.webhooks import Standing
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = ["webhook_routes"]
@@ -24,7 +24,7 @@ def webhook_routes(app: App) -> list[Route]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Webhooks:
     app: App
 

@@ -22,6 +22,7 @@ import anyio.to_thread
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import OverwinterError
+from overwinter.frozen import frozen
 from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on
@@ -53,7 +54,7 @@ CALL_S_MAX = 3_600.0
 BOOKS_RETRY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Settings:
     """`[gateway]`: what holds for every call."""
 
@@ -115,7 +116,7 @@ class _Call:
     """The client has got the beginning of an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Cutting:
     """Calls that are being stopped."""
 
@@ -130,7 +131,7 @@ class Cutting:
         return self.count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Like:
     """A question, and the answer to one like it."""
 

@@ -1,14 +1,14 @@
 """Answers that are kept: for the same request again, and for the same call after a crash."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from overwinter.frozen import frozen
 from overwinter.gateway.usage import Usage
 
 __all__ = ["Answers", "Kept"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Kept:
     """A whole answer, as its provider gave it."""
 

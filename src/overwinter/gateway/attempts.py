@@ -11,6 +11,7 @@ from random import Random
 import anyio
 
 from overwinter.clock import SECOND_US, Clock
+from overwinter.frozen import frozen
 from overwinter.gateway.caller import Sink
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event, Means, Text
 from overwinter.gateway.refusal import ModelRefused, Refusal, Why
@@ -69,7 +70,7 @@ class Limit:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Seen:
     """One try that a provider may bill."""
 
@@ -121,7 +122,7 @@ class Job:
             self.record.append(event.wire)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Done:
     """A whole answer."""
 
@@ -130,7 +131,7 @@ class Done:
     is_stream: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Missed:
     """A try that brought nothing that a client has seen."""
 

@@ -6,11 +6,11 @@ any number of processes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import Literal, Protocol
 
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.gateway.usage import Usage
 
 __all__ = ["Budget", "Hold", "Ledger", "Line", "Reserved", "Scope", "Spent", "State", "Window"]
@@ -25,7 +25,7 @@ State = Literal["held", "settled", "unknown", "refused"]
 begun."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Scope:
     """Whose money."""
 
@@ -33,7 +33,7 @@ class Scope:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Budget:
     """A limit for a scope in each of its windows; for money, calls, or both."""
 
@@ -44,7 +44,7 @@ class Budget:
     """A rate: how many calls may begin in a window."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hold:
     """What a call may cost at most, before it is made."""
 
@@ -65,7 +65,7 @@ class Reserved(Enum):
     """The call has a hold, or a line, already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Spent:
     """How a budget stands in its window."""
 
@@ -77,8 +77,7 @@ class Spent:
     """When its window ends; None: never."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Line:
     """One model call in the ledger: from its hold on, for ever."""
 

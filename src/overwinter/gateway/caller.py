@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.gateway.budget import Budget
 from overwinter.principal import Principal
 
 __all__ = ["Caller", "Collected", "Sink"]
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Caller:
     """Who asks, and under which limits."""
 

@@ -13,6 +13,7 @@ from functools import partial
 
 import anyio.to_thread
 
+from overwinter.frozen import frozen
 from overwinter.gateway.attempts import Restore
 from overwinter.gateway.caller import Caller
 from overwinter.gateway.dialect import Asked, Dialect
@@ -48,7 +49,7 @@ Side = str
 """`request` or `answer`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cleaned:
     """A request as it may leave."""
 

@@ -8,10 +8,10 @@ at an event to learn what it means, and hands the bytes on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.gateway.refusal import Refusal
 from overwinter.gateway.usage import Usage
 
@@ -23,8 +23,7 @@ Operation = Literal["generate", "count", "embed", "retrieve", "cancel"]
 """An answer; the number of tokens of a request; vectors; a background answer asked for again; its end."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Asked:
     """A request, read as far as the gateway needs."""
 
@@ -58,7 +57,7 @@ class Asked:
     """For `retrieve` and `cancel`: of which answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Text:
     """A piece of text in an event that people or programs read."""
 
@@ -69,8 +68,7 @@ class Text:
     """Whether it is a fragment of JSON text: the arguments of a tool call."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Event:
     """One server-sent event of an answer, or the whole of an answer that is none."""
 
@@ -106,7 +104,7 @@ class AnswerReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Means:
     """What the gateway changes in a request before it goes on."""
 
@@ -118,8 +116,7 @@ class Means:
     """Top-level values after redaction."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Wire:
     """A message of HTTP."""
 

@@ -1,8 +1,9 @@
 """What models cost: the table that budgets and bills go by."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
+from overwinter.frozen import frozen
 from overwinter.gateway.usage import Rates, Usage, cost_nusd
 
 __all__ = ["Bound", "Prices", "Unpriced", "bill", "bill_at_default", "bound_nusd"]
@@ -53,7 +54,7 @@ def bill_at_default(prices: Prices, provider: str, model: str, usage: Usage) -> 
         return 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bound:
     """The most that a call can cost."""
 

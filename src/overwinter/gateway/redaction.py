@@ -8,11 +8,12 @@ Whatever fails refuses the call. No error, log or path here ever has a value in 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from typing import Literal, Protocol
 
 from overwinter.errors import UsageError
+from overwinter.frozen import frozen
 from overwinter.gateway.leaves import Document, Leaf, Opaque, inside, literal, read, replaced, shown
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -55,7 +56,7 @@ _STRUCTURE = frozenset(
 """Keys that say nothing of their values."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Found:
     """A confidential value in a text."""
 
@@ -78,7 +79,7 @@ class Detector(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rules:
     """What is done about each class, `"word:NAME"` before `"word"` before `otherwise`."""
 

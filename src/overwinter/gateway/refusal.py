@@ -1,7 +1,8 @@
 """Why a model call was not answered, in one word of ours; each dialect says it in its own."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from overwinter.frozen import frozen
 
 __all__ = ["ModelRefused", "Refusal", "Why"]
 
@@ -28,7 +29,7 @@ Why = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Refusal:
     """A call that ended without an answer, or in the middle of one."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from overwinter.frozen import frozen
 from overwinter.gateway.dialect import DialectName
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
@@ -17,7 +18,7 @@ OPEN_S = 15.0
 NAMES_SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Provider:
     """Who answers: an address, the formats that it speaks, and what a rule may know about it."""
 
@@ -34,7 +35,7 @@ class Provider:
     """The longest silence inside an answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Model:
     """A name that clients ask for, or a pattern of names."""
 
@@ -52,7 +53,7 @@ class Model:
     """Its context window: bounds what a call can cost where its text is not in the request. None: as the prices say."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Target:
     """One way to answer a call."""
 
@@ -62,7 +63,7 @@ class Target:
     declared: Model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Route:
     """Every way to answer a call, the first choice first."""
 

@@ -8,10 +8,11 @@ the gateway like any other, on the caller's budget.
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import sqrt
 from typing import Any, Protocol, cast
 
+from overwinter.frozen import frozen
 from overwinter.gateway.dialect import Asked
 
 __all__ = ["KNOWN_MAX", "Known", "Question", "Similars", "nearest", "question", "unit", "vector_in"]
@@ -24,7 +25,7 @@ FIELDS: Mapping[str, str] = {"chat": "messages", "messages": "messages", "respon
 BLANK = "\0question"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Question:
     """A request, cut into what is asked and all around it."""
 
@@ -33,7 +34,7 @@ class Question:
     """The same request with nothing in the place of the text."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Known:
     """A question that was asked before."""
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import lcm
 from typing import Literal
 
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 
 __all__ = ["Rates", "Source", "Usage", "cost_nusd"]
 
@@ -14,8 +14,7 @@ Source = Literal["provider", "estimated", "unknown"]
 """Who says what a call used: its provider; we, from what we saw; nobody."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Usage:
     """The tokens of one call. No token is in two counts, whatever its provider's own fields include."""
 

@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 
 from overwinter.catalog.naming import snake
 from overwinter.errors import OverwinterError, ServerUnreachable
+from overwinter.frozen import frozen
 from overwinter.functions import CallError, Key
 from overwinter.pydantic_ai.home import Home
 
@@ -115,7 +116,7 @@ class Durable(WrapperToolset[Any]):
                 return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Value:
     value: Any
 
@@ -131,7 +132,7 @@ def _outcome(run: Mapping[str, Any]) -> _Value | ToolFailed | ModelRetry | None:
     return ModelRetry(message) if result.get("kind") in ("ValueError", "TypeError") else ToolFailed(message)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Pending:
     """A call that waits, and the run that it waits for."""
 

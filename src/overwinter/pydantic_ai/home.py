@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ from overwinter.errors import ServerUnreachable
 from overwinter.faces import wire
 from overwinter.faces.api import api
 from overwinter.faces.models import ModelsDoor
+from overwinter.frozen import frozen
 
 __all__ = ["Home"]
 
@@ -32,7 +32,7 @@ HERE = "http://overwinter"
 """Address of a home that needs none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Home:
     """A home as one of its agents sees it. It may be used by many at once, in one event loop; `async with` closes its connections."""
 

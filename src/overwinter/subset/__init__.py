@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from overwinter.frozen import frozen
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 from overwinter.subset.waiting import unwaited
 from overwinter.syntax import parse
@@ -261,7 +262,7 @@ def _standard_modules(tree: ast.AST) -> dict[str, str]:
 Found = Iterator[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Judge:
     bound: frozenset[str]
     standard: Mapping[str, str]

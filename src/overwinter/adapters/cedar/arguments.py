@@ -7,11 +7,11 @@ that a rule mentions is told exactly, or the call is denied. What no rule mentio
 import ast
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from overwinter.frozen import frozen
 from overwinter.syntax import parse
 from overwinter.values import Value
 
@@ -33,21 +33,21 @@ PLAIN: Mapping[str, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Plain:
     """One value of a type of Cedar."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Many:
     """A list or a set; to a rule both are a set."""
 
     of: "Kind"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Record:
     """A `TypedDict`."""
 
@@ -55,7 +55,7 @@ class Record:
     """Name to its kind, and whether it must be there."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Opaque:
     """A type that Cedar has no word for."""
 

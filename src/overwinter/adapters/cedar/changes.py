@@ -1,16 +1,16 @@
 """What other rules would have decided: past acts replayed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from overwinter.adapters.cedar.deciding import Act, Version, answer_of, decided
 from overwinter.adapters.cedar.rules import Rules
+from overwinter.frozen import frozen
 from overwinter.policy import Decision
 
 __all__ = ["Change", "Past", "simulate"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Past:
     """An act as it happened."""
 
@@ -20,7 +20,7 @@ class Past:
     approved: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Change:
     """An act that other rules decide differently."""
 

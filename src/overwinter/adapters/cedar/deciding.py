@@ -7,7 +7,7 @@ of the chain is asked for by itself, and all must be allowed.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from overwinter.adapters.cedar.rules import Entity, Rule, Rules
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS, context_of, entities, schema
 from overwinter.adapters.cedar.slices import Slice, Slices
 from overwinter.approval import merged, phrase
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.policy import Action, Allow, Ask, Decision, Deny, Resource
 from overwinter.principal import Principal
 from overwinter.values import Value
@@ -32,8 +32,7 @@ NAME_LENGTH_MAX = 512
 CHAIN_MAX = 64
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Act:
     """What somebody is about to do."""
 
@@ -43,7 +42,7 @@ class Act:
     arguments: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Verdict:
     """What Cedar says of one principal."""
 
@@ -53,7 +52,7 @@ class Verdict:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Question:
     """One principal, action and resource, ready to be asked about with or without approval."""
 
@@ -77,7 +76,7 @@ class Question:
         return Verdict(allowed=decision is cedarpy.Decision.Allow and not errors, rules=rules, errors=errors)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Prepared:
     """What does not change from one act to the next, for one principal, action and resource."""
 

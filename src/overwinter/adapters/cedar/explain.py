@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,6 +11,7 @@ import cedarpy
 from overwinter.adapters.cedar.deciding import Act, Question, Verdict, Version, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rule, fits
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, parents_of
+from overwinter.frozen import frozen
 from overwinter.policy import Decision
 
 __all__ = ["Explanation", "Nearest", "Side", "explain", "text_of"]
@@ -20,7 +20,7 @@ PERMITS_MAX = 1_000
 """Permits of one agent that are compared."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Nearest:
     """The permit that came nearest."""
 
@@ -31,7 +31,7 @@ class Nearest:
     """The error with which it failed, or what it is about instead."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Side:
     """One principal of the chain."""
 
@@ -42,7 +42,7 @@ class Side:
     """If no rule decided: what would have to hold. None: no permit is about this principal at all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Explanation:
     """A decision with its reasons."""
 

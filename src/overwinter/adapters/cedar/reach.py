@@ -1,19 +1,20 @@
 """What the rules come to before a call's arguments are known: whether it will be asked about, or denied."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from overwinter.adapters.cedar.asking import need
 from overwinter.adapters.cedar.deciding import Act, Version, asked_for, decided
 from overwinter.adapters.cedar.rules import Rule
 from overwinter.approval import Need, merged, phrase
+from overwinter.frozen import frozen
 from overwinter.policy import Allow, Ask, Deny
 
 __all__ = ["Gated", "gated"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Gated:
     """A function that a program cannot simply call."""
 

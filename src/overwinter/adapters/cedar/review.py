@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import cedarpy
@@ -11,6 +10,7 @@ from overwinter.adapters.cedar.arguments import cedar_type, required, signature
 from overwinter.adapters.cedar.explain import text_of
 from overwinter.adapters.cedar.rules import Rule, Rules, fits
 from overwinter.adapters.cedar.schema import entities, parents_of, schema_text
+from overwinter.frozen import frozen
 from overwinter.policy import Resource
 
 __all__ = ["RuleFinding", "check"]
@@ -22,7 +22,7 @@ PAIRS_MAX = 2_000
 """Agents times functions for which it is tried whether a rule can hold."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RuleFinding:
     """Something wrong with a rule."""
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import cedarpy
 from overwinter.adapters.cedar.asking import misasked
 from overwinter.config import Agent
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 from overwinter.policy import LOOKUPS, Action
 
 __all__ = [
@@ -62,7 +63,7 @@ permit(principal is Person, action == Action::"approve", resource) when { contex
 may answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Grant:
     """A row that permits: generated into a rule of its own."""
 
@@ -83,7 +84,7 @@ class Grant:
     """Where it was made, for people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rule:
     """One policy of Cedar."""
 
@@ -113,7 +114,7 @@ class Rule:
     """Whether it is only tried."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rules:
     """All rules of a home at one moment."""
 
@@ -130,7 +131,7 @@ class Rules:
     """Why they cannot be read; nothing is allowed then."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Statement:
     """One policy as it is written."""
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from overwinter.adapters.cedar.deciding import Act, Version, answer_of, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rules
+from overwinter.frozen import frozen
 from overwinter.policy import Ask, Decision
 from overwinter.values import Value
 
@@ -22,7 +23,7 @@ NUMBER_BITS_MAX = 64
 POLICIES_MAX = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Example:
     """One decision that would have been another."""
 

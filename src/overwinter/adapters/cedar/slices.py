@@ -7,7 +7,7 @@ its scope cannot hold for exactly these three, so a slice decides as the whole s
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import cedarpy
 
 from overwinter.adapters.cedar.rules import Entity, Rule, fits
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, parents_of
+from overwinter.frozen import frozen
 
 __all__ = ["Slice", "Slices"]
 
@@ -27,7 +28,7 @@ Row: TypeAlias = tuple[int, Rule]
 """A rule with its place among all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Slice:
     """What can concern one principal, action and resource."""
 

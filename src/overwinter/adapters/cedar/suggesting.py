@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +10,7 @@ from overwinter.adapters.cedar.changes import Past
 from overwinter.adapters.cedar.deciding import Verdict, Version, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rules, bare, with_policies
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS
+from overwinter.frozen import frozen
 from overwinter.policy import Decision, Deny
 
 __all__ = ["suggest"]
@@ -25,7 +25,7 @@ RESERVED = frozenset({"has", "in", "is", "like", "if", "then", "else", "true", "
 """Words of Cedar that a Python parameter may be named."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Wanted:
     """What one principal lacks a permit for."""
 

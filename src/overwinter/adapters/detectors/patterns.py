@@ -10,10 +10,10 @@ the joined text only says which text to look at again by itself, so that what is
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from overwinter.adapters.detectors.automata import Automaton, Regex, Span, escaped
+from overwinter.frozen import frozen
 from overwinter.gateway.redaction import Found
 
 __all__ = ["Look", "Pattern", "Patterns"]
@@ -31,7 +31,7 @@ CONTINUED = range(0x80, 0xC0)
 """Bytes of a character but its first (RFC 3629, 3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pattern:
     """A shape, and what decides whether something of that shape is a finding."""
 

@@ -4,11 +4,11 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from overwinter.adapters.detectors.automata import Regex, escaped
 from overwinter.errors import UsageError
+from overwinter.frozen import frozen
 from overwinter.gateway.redaction import Found
 
 __all__ = ["WordList", "Words"]
@@ -22,7 +22,7 @@ SEPARATOR = "\0"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WordList:
     """Words under a name that may be seen: the class of a word is `word:NAME`."""
 

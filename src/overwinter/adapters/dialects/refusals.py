@@ -6,19 +6,19 @@ stops on 429 `insufficient_quota`, so it is that in Responses. `x-should-retry: 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
 import msgspec
 
+from overwinter.frozen import frozen
 from overwinter.gateway.dialect import Wire
 from overwinter.gateway.refusal import Refusal, Why
 
 __all__ = ["anthropic_error", "error_wire", "google_error", "openai_error", "status_of", "status_of_word"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Words:
     status: int
     openai: str

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from overwinter.adapters.references import References
 from overwinter.adapters.vault import Vault
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 __all__ = ["Count", "counted"]
 
@@ -21,7 +21,7 @@ TOLD = ("name", "description", "inputSchema")
 """What a client tells its model of a tool."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Count:
     """One server's tools."""
 

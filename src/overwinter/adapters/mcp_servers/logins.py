@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid, HomeError, NotFound
+from overwinter.frozen import frozen
 
 __all__ = ["Access", "Denied", "LoginNeeded", "Untaken", "access_of", "begin_login", "finish_login", "forget_login"]
 
@@ -62,7 +63,7 @@ class Denied(ConfigInvalid):
     """The authorization server refuses this client, or the server its tokens. A retry helps when an operator has mended it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Untaken:
     """A request that a server refused for its credential; nothing was carried out."""
 
@@ -72,7 +73,7 @@ class Untaken:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Login:
     """What a login gave."""
 

@@ -21,13 +21,13 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from overwinter.adapters.egress import Endpoint, Forbidden, endpoint, transport
 from overwinter.adapters.masks import mask_of
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 if TYPE_CHECKING:
     import httpx2
@@ -67,7 +67,7 @@ class Unsent(ConfigInvalid):
     """The authorization server gave nothing: no connection, or it said that it is busy or broken. A retry can help."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Authority:
     """An authorization server, and the resource that its tokens are asked for."""
 
@@ -88,7 +88,7 @@ class Authority:
     """Its redirects name it (RFC 9207)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Client:
     """Who we are to an authorization server."""
 
@@ -98,7 +98,7 @@ class Client:
     """As RFC 7591 names it: `none`, `client_secret_basic`, `client_secret_post`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempt:
     """A login that a person has been sent to."""
 

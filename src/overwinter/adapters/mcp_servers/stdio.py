@@ -9,13 +9,14 @@ import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
 
 from overwinter.adapters.mcp_servers.flow import HEARSAY, Flow
+from overwinter.frozen import frozen
 
 __all__ = ["Child", "Words", "over_stdio"]
 
@@ -29,7 +30,7 @@ WORDS_REST_S = 0.004
 """Pause after each full read of standard error: 16 MB a second at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Child:
     """How a server is started."""
 

@@ -7,13 +7,14 @@ is told apart from what went wrong on its way: a write that it refused was not c
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from overwinter.adapters.egress import Endpoint, endpoint, transport
 from overwinter.adapters.mcp_servers.flow import Flow
 from overwinter.adapters.mcp_servers.logins import Access, LoginNeeded, Untaken
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 if TYPE_CHECKING:
     import httpx2
@@ -28,7 +29,7 @@ SILENCE_S_MAX = 3_600.0
 """The longest that nothing comes while an answer is waited for; each request has a shorter time of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bearer:
     """What puts the token of the moment on each request."""
 

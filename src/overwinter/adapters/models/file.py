@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from overwinter.adapters.sqlite.schema import guarded
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeTooNew
+from overwinter.frozen import frozen
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, Window
 from overwinter.gateway.similar import KNOWN_MAX, Known
@@ -82,7 +83,7 @@ _HELD_AT = _LINE.split(", ").index("held") - 1
 _SETTLE = "update budget set held = held - ?5, spent = spent + ?6 where (kind, name, window, start) = (?1, ?2, ?3, ?4)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Total:
     """What one agent, run, model or day comes to."""
 

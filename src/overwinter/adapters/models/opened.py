@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from overwinter.adapters.translations import translations
 from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
+from overwinter.frozen import frozen
 from overwinter.gateway import Gateway, Settings
 from overwinter.gateway.budget import Line
 from overwinter.gateway.dialect import Dialect, DialectName
@@ -33,7 +33,7 @@ CREDENTIAL_US = 60 * SECOND_US
 """How long a credential is used before it is read again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ModelParts:
     """What model calls are made with."""
 

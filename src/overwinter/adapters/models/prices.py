@@ -15,7 +15,6 @@ without prices at nothing.
 import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -24,6 +23,7 @@ from typing import Any, cast
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 from overwinter.gateway.prices import Unpriced
 from overwinter.gateway.usage import Rates
 
@@ -40,7 +40,7 @@ OWN = ("input", "output", "cache_read", "cache_write", "cache_write_long", "audi
 HOUR_US = 3_600 * SECOND_US
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Steps:
     """The rates of one model at one tier: prompts of more tokens than `starts[i]` are billed whole by `rates[i + 1]`."""
 

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from anyio import lowlevel
 
 from overwinter.adapters.dialects import dialects
+from overwinter.frozen import frozen
 from overwinter.gateway.dialect import DialectName, Wire
 from overwinter.gateway.routes import Provider
 from overwinter.gateway.upstream import Reply, UpstreamFailed
@@ -24,7 +25,7 @@ VECTOR_LENGTH = 8
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ToolCall:
     """A scripted answer that calls a tool."""
 
@@ -36,7 +37,7 @@ Line = str | ToolCall | Sequence[str | ToolCall] | UpstreamFailed
 """What is said: a text, a call of a tool, several of them in one answer; or how the provider fails."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Heard:
     """A request, as the function of a scripted model gets it."""
 
@@ -103,7 +104,7 @@ class ScriptedModel:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Said:
     """See `gateway.upstream.Reply`."""
 

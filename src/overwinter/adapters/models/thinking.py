@@ -5,11 +5,12 @@ A call of a program is a named call: asked again after a crash, it gets the answ
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
 from overwinter.events import Call, Raised, Returned
+from overwinter.frozen import frozen
 from overwinter.gateway.budget import Line
 from overwinter.gateway.caller import Collected, Sink
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
@@ -35,7 +36,7 @@ Ask = Callable[[Asked, Call, Sink], Awaitable[Line]]
 """Answers a request for a call of a program, into a sink."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Conversation:
     """What a model is to go on with."""
 
@@ -47,7 +48,7 @@ class Conversation:
     max_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Said:
     """What it went on with."""
 
@@ -120,7 +121,7 @@ class Thinker:
         return replace(asked, top={**asked.top, **alike})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Question:
     prompt: str
     model: str

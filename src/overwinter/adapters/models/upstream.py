@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Self
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from overwinter.adapters.egress import Forbidden, Resolve, endpoint, resolved_by_system, session
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 from overwinter.gateway.dialect import DialectName, Wire
 from overwinter.gateway.routes import Provider
 from overwinter.gateway.upstream import Reply, UpstreamFailed
@@ -33,7 +33,7 @@ CREDENTIAL_HEADERS: Mapping[DialectName, str] = {"messages": "x-api-key", "gemin
 """Where a dialect's providers look for the key; the others: a bearer token."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Place:
     """Where a provider is, and how it knows us."""
 

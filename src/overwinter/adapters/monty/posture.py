@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from overwinter.errors import JailUnavailable
+from overwinter.frozen import frozen
 
 __all__ = ["JailSettings", "Layer", "diagnose", "escapes", "posture_faults", "refusal"]
 
@@ -23,7 +23,7 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class JailSettings:
     """How workers are jailed. `doctor` shows every gap that is accepted here."""
 
@@ -33,7 +33,7 @@ class JailSettings:
     """Layers (`namespaces`, `landlock`, `seccomp`) that may be missing; namespaces and seccomp not both."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Layer:
     """One layer of the jail on this machine."""
 

@@ -7,8 +7,8 @@ them, `tools.settle` to `tools_settle`, and their definitions are fed before it.
 import ast
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from overwinter.frozen import frozen
 from overwinter.syntax import parse
 
 __all__ = ["Rewritten", "rewrite"]
@@ -47,7 +47,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rewritten:
     """A program as it is fed."""
 

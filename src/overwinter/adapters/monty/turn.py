@@ -12,6 +12,7 @@ import pydantic_monty as monty
 
 from overwinter import values
 from overwinter.errors import WorkerCrashed
+from overwinter.frozen import frozen
 from overwinter.interpreter import Limits, Program, Request
 
 __all__ = ["GRACE_S", "PROGRAMS_REMEMBERED", "SUSPENSIONS_MAX", "Fed", "Place", "Step", "Turn", "crossing"]
@@ -79,7 +80,7 @@ class Step(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fed:
     """A program as the interpreter got it."""
 

@@ -9,11 +9,10 @@ Source: crates/monty-proto/proto/monty/v1/monty.proto of pydantic/monty 1.4.0.
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
@@ -219,7 +218,7 @@ def resume(answers: Sequence[tuple[int, int | tuple[str, str]]], arena: "Arena")
 # --- Events ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Place:
     """Where in the source a call stands."""
 
@@ -228,8 +227,7 @@ class Place:
     """In bytes."""
 
 
-@light
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Call:
     """A call that the program makes, in the words of the interpreter's client."""
 

@@ -12,7 +12,6 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
@@ -21,6 +20,7 @@ import pydantic_monty as monty
 from overwinter.adapters.monty.jail import EXIT_REFUSED
 from overwinter.adapters.monty.posture import JailSettings, posture_faults, refusal
 from overwinter.errors import JailUnavailable, WorkerCrashed
+from overwinter.frozen import frozen
 
 __all__ = ["LIMIT_GRACE_S", "Desk", "JailSettings", "Workers", "open_workers"]
 
@@ -119,7 +119,7 @@ class Desk:
         self.forget()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Job:
     act: Callable[[Desk], object]
     future: asyncio.Future[object]

@@ -10,7 +10,6 @@ import textwrap
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -24,6 +23,7 @@ from overwinter.adapters.monty_checker.text import Checked, Report, called_as_se
 from overwinter.adapters.monty_checker.words import explained
 from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
+from overwinter.frozen import frozen
 from overwinter.stubs import TOOLS
 from overwinter.subset import SOURCE_BYTES_MAX, lacks
 from overwinter.values import Value
@@ -155,7 +155,7 @@ def _lacking(source: str, modules: Mapping[str, str], earlier: str) -> list[Find
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Program:
     source: str
     inputs: Mapping[str, Value]

@@ -7,12 +7,13 @@ another function is what it is now, as for the interpreter.
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 
 from overwinter.adapters.monty_checker.scopes import FUNCTIONS, binds, own, root
 from overwinter.adapters.monty_checker.text import CHANGING, parsed
 from overwinter.check import Cell, Transcript
+from overwinter.frozen import frozen
 from overwinter.prefixes import Prefixes
 
 __all__ = ["NOTHING", "Earlier", "earlier"]
@@ -29,7 +30,7 @@ WHOLE = (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef,
 """Statements that bind all their names or none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Earlier:
     """What comes before a program in the text to check."""
 
@@ -53,7 +54,7 @@ def earlier(transcript: Transcript, program: str) -> Earlier:
     return Earlier(text=_kept(ran.statements, needed), loose=DECLARED + loose)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Statement:
     """One statement at the top of a program."""
 
@@ -119,7 +120,7 @@ def _later_reads(by_name: Mapping[str, Sequence[_Statement]], needed: set[str]) 
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Ran:
     """The programs that ran, in statements."""
 

@@ -9,9 +9,9 @@ import ast
 import io
 import tokenize
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from overwinter.adapters.monty_checker.scopes import root
+from overwinter.frozen import frozen
 from overwinter.syntax import parse
 
 __all__ = ["Checked", "Report", "called_as_seen", "checked_text", "parsed", "tool_names"]
@@ -24,7 +24,7 @@ CHANGING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Report:
     """One line of the checker."""
 
@@ -34,7 +34,7 @@ class Report:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Checked:
     """The text to check and what was done to it."""
 

@@ -5,10 +5,10 @@ import difflib
 import heapq
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from overwinter.adapters.monty_checker.text import Report
+from overwinter.frozen import frozen
 
 __all__ = ["Words", "explained"]
 
@@ -20,7 +20,7 @@ NEAR = 0.6
 """Similarity from which a name is offered instead of another."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Words:
     """What is said of a report; see `check.Finding`."""
 

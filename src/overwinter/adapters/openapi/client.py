@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +25,7 @@ from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.frozen import frozen
 from overwinter.handles import File
 from overwinter.values import Value
 
@@ -46,7 +47,7 @@ ERROR_CHARACTERS_MAX = 500
 KINDS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError", 408: "TimeoutError"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Connection:
     """How one service is reached. Nothing of it is ever seen by a program."""
 
@@ -309,7 +310,7 @@ class HttpClient:
         return self._sessions[is_named]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Got:
     value: Value
     next_url: str | None = None

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import unquote
 
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 
 __all__ = ["BYTES_MAX", "Document", "parse"]
 
@@ -18,7 +19,7 @@ ALIASED_MAX = 100_000
 """Values that the aliases of a YAML text may add beyond four times what it has: nine short lines can stand for a billion."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Document:
     """One description."""
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
+from overwinter.frozen import frozen
 from overwinter.handles import File
 
 __all__ = ["Prepared", "prepared"]
@@ -14,7 +15,7 @@ Pairs = list[tuple[str, str]]
 SEPARATORS = {"spaceDelimited": " ", "pipeDelimited": "|", "tabDelimited": "\t"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Prepared:
     """A request, less what the connection adds: base address and credentials."""
 

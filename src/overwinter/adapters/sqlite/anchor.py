@@ -13,7 +13,7 @@ run beside it: an anchor that a crash leaves ahead of its log could not be told 
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from overwinter.adapters.key_files import write_private
 from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import log_rows
 from overwinter.errors import HomeDamaged, NotFound, UsageError
+from overwinter.frozen import frozen
 
 __all__ = ["ANCHORED", "SLOT_BYTES", "Accepted", "Anchor", "AnchorFile", "accept", "anchor_fault", "now", "read"]
 
@@ -35,7 +36,7 @@ SLOTS = 2
 DIGEST_DIGITS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Accepted:
     """A person's word that the log may be an older one."""
 
@@ -43,7 +44,7 @@ class Accepted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Anchor:
     """What is known of a log outside of it."""
 

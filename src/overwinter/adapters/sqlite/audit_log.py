@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -19,6 +18,7 @@ from overwinter.adapters.sqlite.schema import connect, guarded, migrate
 from overwinter.audit import Entry, Plain, hidden
 from overwinter.clock import Clock
 from overwinter.errors import Conflict, HomeDamaged, NotFound
+from overwinter.frozen import frozen
 from overwinter.ids import from_bytes
 from overwinter.snapshot import key_id
 
@@ -42,7 +42,7 @@ LOG_FORMAT = 3
 """Of the store's file: the first with a log."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Found:
     """Entries that were looked for."""
 
@@ -335,7 +335,7 @@ def _hold_against_anchor(
             file.keep(present)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AuditLog:
     """Reads the log. Each method takes a connection of its own in a thread: a log may have millions of entries."""
 

@@ -1,7 +1,6 @@
 """Runs and the runs that they began, as rows. Each function is part of one commit, see rule 11 of the store."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import apsw
@@ -11,6 +10,7 @@ from overwinter.adapters.sqlite import audited, chains, rows
 from overwinter.adapters.sqlite.writer import Wrote
 from overwinter.audit import Entry
 from overwinter.events import Event, Status
+from overwinter.frozen import frozen
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, FAMILY_MAX, Origin
 from overwinter.store import NEVER_US, NewRun
@@ -50,7 +50,7 @@ where run.parent is not null and run.status in {_OPEN} and upper.status in {_OPE
 and {_ACTIVE.format("upper")} and not {_ACTIVE.format("run")}"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Concerned:
     """A run that the end of another one concerns."""
 

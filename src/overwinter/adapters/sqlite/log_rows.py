@@ -10,7 +10,6 @@ import base64
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import apsw
 
@@ -18,6 +17,7 @@ from overwinter.adapters import proof_files
 from overwinter.adapters.notes import NoteRefused, PublicKey, Signer, TreeHead, head_of, open_note, sign
 from overwinter.audit import Body, Entry, Part, decode, encode
 from overwinter.errors import HomeDamaged, NotFound
+from overwinter.frozen import frozen
 from overwinter.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
@@ -48,7 +48,7 @@ UNSIGNED = frozenset({"revoke"})
 PARTS: tuple[Part, ...] = ("args", "result")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tail:
     """Where a log ends: what its next entry is appended to. Keep it only once its transaction is committed."""
 

@@ -6,7 +6,6 @@ none, and who has the home needs the key of the request too.
 
 import hmac
 import os
-from dataclasses import dataclass
 
 import apsw
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from overwinter.adapters.sqlite.writer import Writer, Wrote
 from overwinter.clock import DAY_US, Clock
 from overwinter.errors import UsageError
+from overwinter.frozen import frozen
 
 __all__ = ["Answered", "SqliteRequests"]
 
@@ -22,7 +22,7 @@ KEYS_MAX = 10_000
 NONCE_BYTES = 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answered:
     """What came under a key before."""
 

@@ -1,7 +1,6 @@
 """Rows to values and back: every statement on the tables that is more than a line."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -11,7 +10,7 @@ from overwinter import journal as facts
 from overwinter import values
 from overwinter.adapters.sqlite import gates
 from overwinter.events import Answer, Call, CallState, Effect, Event, Status
-from overwinter.frozen import light
+from overwinter.frozen import frozen
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import (
     NEVER_US,
@@ -92,8 +91,7 @@ union all select * from ({CALLS} where call.state = 1 and call.epoch < ?2 and ru
 limit ?3"""
 
 
-@light
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class RunRow:
     """What a write must know of a run."""
 
@@ -119,8 +117,7 @@ class RunRow:
         return self.epoch == epoch
 
 
-@light
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Prepared:
     """A turn's values as bytes, made before it is written: encoding is most of the work."""
 

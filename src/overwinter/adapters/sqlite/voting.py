@@ -1,7 +1,5 @@
 """What a person says of a gated call, counted in one commit."""
 
-from dataclasses import dataclass
-
 import apsw
 
 from overwinter import journal as facts
@@ -9,6 +7,7 @@ from overwinter.adapters.sqlite import audited, gates, rows
 from overwinter.adapters.sqlite.writer import Wrote
 from overwinter.approval import Vote
 from overwinter.events import Answer, Call, Status
+from overwinter.frozen import frozen
 from overwinter.store import Voted
 
 __all__ = ["Ballot", "count"]
@@ -16,7 +15,7 @@ __all__ = ["Ballot", "count"]
 REMEMBERED = (Voted.LET_THROUGH, Voted.COUNTED, Voted.REJECTED)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Ballot:
     """A vote on its way into the file; see `Store.vote`."""
 

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from overwinter.actor import Actor
@@ -23,6 +23,7 @@ from overwinter.events import CallState
 from overwinter.faces.callers import actor_of
 from overwinter.faces.mcp.protocol import Asked, Fault
 from overwinter.faces.scopes import CALLER
+from overwinter.frozen import frozen
 from overwinter.store import CallRecord
 from overwinter.tokens import Token
 
@@ -35,7 +36,7 @@ _MAC_BYTES = 32
 _NONE = "requestState is none that this home gave for this call, or it is too old: wait(run) asks anew"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class State:
     """What a call that comes again goes on from."""
 

@@ -11,10 +11,11 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, cast
 
 from overwinter import __version__
+from overwinter.frozen import frozen
 
 __all__ = ["EARLIER", "LATEST", "PRESENT", "Asked", "Fault", "fault", "initialized", "read", "result"]
 
@@ -41,7 +42,7 @@ class Fault(Exception):
         self.code, self.message, self.status, self.data, self.id = code, message, status, data, of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Asked:
     """A request, or a notification."""
 

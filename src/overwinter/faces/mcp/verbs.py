@@ -5,7 +5,6 @@ A program that has not ended within `WAIT_S`, or that waits for a person, goes o
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
@@ -17,6 +16,7 @@ from overwinter.errors import CheckFailed, NotFound, OverwinterError, UsageError
 from overwinter.events import Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.faces import wire
+from overwinter.frozen import frozen
 from overwinter.readable import readable
 from overwinter.store import CallRecord, RunRecord
 from overwinter.values import Value
@@ -64,7 +64,7 @@ LISTED = [
 """In this order for ever: providers keep what stands before a conversation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Told:
     """What a call of a tool is answered."""
 
@@ -87,7 +87,7 @@ class Told:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Call:
     """A call of a tool."""
 
