@@ -113,7 +113,7 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         ConfigInvalid: a service cannot be loaded. Policies that cannot be read do not keep a home shut: nothing is allowed.
         JailUnavailable: the interpreter's workers cannot be jailed.
     """
-    ids, limits, jail = Ids(clock.now_us), limits_of(config), _jail(config)
+    ids, limits, jail, count = Ids(clock.now_us), limits_of(config), _jail(config), config.worker.interpreters
     async with (
         open_store(place.database_path, clock, ids, key=place.key) as store,
         nullcontext(_policy(config, directory, clock, store.audit.fault)) as policy,
@@ -121,6 +121,8 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
         open_senders(config.webhooks, directory, Vault(place.path)) as senders,
         nullcontext(Handles(store, kept_bytes_max=config.limits.kept_mb << 20)) as handles,
         _models(place, config, clock, policy, store, around=around_models) as models,
+        open_interpreter(limits=limits, workers=count, jail=jail, is_eager=is_eager, is_proven=False) as interpreter,
+        open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_eager, is_proven=False) as checker,
         open_sources(
             config.services,
             place.catalog_path,
@@ -135,11 +137,9 @@ async def open_parts(  # noqa: PLR0913 - what a home is opened with
             think=models.thinker.perform,
             config=config,
         ) as sources,  # fmt: skip
-        open_interpreter(
-            limits=limits, workers=config.worker.interpreters, jail=jail, is_eager=is_eager
-        ) as interpreter,
-        open_checker(launcher=interpreter.launcher, jail=jail, is_eager=is_eager) as checker,
     ):
+        await interpreter.proven()  # they started while services were imported, which takes as long
+        await checker.proven()
         yield Parts(
             store=store, registry=store.registry, tokens=store.tokens, audit=store.audit, audit_keeping=store.audit_keeping,
             interpreter=interpreter, checker=checker,

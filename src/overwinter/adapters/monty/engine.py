@@ -40,7 +40,7 @@ CLOCK_CALLS = frozenset({"datetime.now", "date.today", "time.time"})
 
 @asynccontextmanager
 async def open_interpreter(
-    *, limits: Limits, workers: int, jail: JailSettings | None = None, is_eager: bool = True
+    *, limits: Limits, workers: int, jail: JailSettings | None = None, is_eager: bool = True, is_proven: bool = True
 ) -> "AsyncGenerator[MontyInterpreter]":
     """Start interpreter workers, jailed, until the block is left.
 
@@ -49,6 +49,7 @@ async def open_interpreter(
         workers: turns that can be taken at a time; each is a thread and a process.
         jail: gaps that the operator accepts; None: no gap.
         is_eager: False: start each worker at its first turn.
+        is_proven: False: the caller does something else while they start, and awaits `proven` before the first turn.
 
     Raises:
         JailUnavailable: the jail cannot be had on this machine, or the interpreter is not installed.
@@ -58,28 +59,47 @@ async def open_interpreter(
     with open_launcher(jail) as launcher:
         hashed = asyncio.get_running_loop().run_in_executor(None, _digest, monty_binary())  # while the workers start
         async with (
-            open_workers(launcher, jail, workers, limits.run_cpu_s + GRACE_S, is_eager=is_eager) as pool,
+            open_workers(
+                launcher, jail, workers, limits.run_cpu_s + GRACE_S, is_eager=is_eager, is_proven=False
+            ) as pool,
             open_lane(launcher, jail, workers) as lane,
         ):
-            engine = f"monty-{monty.__version__}/{DUMP_FORMAT}/{await hashed}"
-            yield MontyInterpreter(pool, lane, limits, engine=engine, launcher=launcher)
+            interpreter = MontyInterpreter(pool, lane, limits, hashed=hashed, launcher=launcher)
+            if is_proven:
+                await interpreter.proven()
+            yield interpreter
 
 
 class MontyInterpreter:
     """See `interpreter.Interpreter`."""
 
-    def __init__(self, workers: Workers, lane: Lane, limits: Limits, *, engine: str, launcher: str) -> None:
+    def __init__(
+        self, workers: Workers, lane: Lane, limits: Limits, *, hashed: asyncio.Future[str], launcher: str
+    ) -> None:
         self._workers = workers
         self._lane = lane
         self._limits = limits
         self._since_s, self._came = 0.0, 0
         """A second, and the turns that came in it."""
-        self.engine = engine
-        """Version, dump format and build: a snapshot is bound to all three."""
+        self._hashed = hashed
         self.launcher = launcher
         """The program that starts a worker."""
         self._fed: Callable[[str, tuple[str, ...]], Fed] = lru_cache(PROGRAMS_REMEMBERED)(_fed)
         self._feeds: Callable[[tuple[str, ...], tuple[str, ...]], int] = lru_cache(CHAINS_REMEMBERED)(self._feeds_of)
+
+    async def proven(self) -> None:
+        """Wait until the workers have answered, and the interpreter's build is known.
+
+        Raises:
+            JailUnavailable: the jail cannot be had on this machine.
+        """
+        await self._workers.proven()
+        await self._hashed
+
+    @property
+    def engine(self) -> str:
+        """Return version, dump format and build, known once they are `proven`: a snapshot is bound to all three."""
+        return f"monty-{monty.__version__}/{DUMP_FORMAT}/{self._hashed.result()}"
 
     @property
     def busy(self) -> int:

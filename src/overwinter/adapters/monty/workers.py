@@ -10,7 +10,7 @@ import queue
 import select
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -233,8 +233,9 @@ def _crash(crash: monty.MontyCrashedError, jail: JailSettings) -> JailUnavailabl
 class Workers:
     """A fixed set of workers; a job takes a free one, or waits for it."""
 
-    def __init__(self, workers: list[_Worker]) -> None:
+    def __init__(self, workers: list[_Worker], proofs: Sequence[asyncio.Future[None]] = ()) -> None:
         self._workers = workers
+        self._proofs = proofs
         self._idle = list(workers)
         self._free = asyncio.Semaphore(len(workers))
 
@@ -247,6 +248,20 @@ class Workers:
     def are_taken(self) -> bool:
         """Return whether the next job has to wait."""
         return self._free.locked()
+
+    async def proven(self) -> None:
+        """Wait until every worker that was started at once has answered.
+
+        Raises:
+            JailUnavailable: the jail cannot be had, or a worker was found outside it.
+            WorkerCrashed: a worker died as it started.
+        """
+        if self._proofs:
+            await asyncio.wait(self._proofs)
+        for proof in self._proofs:
+            proof.exception()  # marks each as looked at; the first is raised below
+        for proof in self._proofs:
+            proof.result()
 
     async def run(self, act: Callable[[Desk], T]) -> T:
         """Do something with a worker, in its thread. Cancelling kills the worker.
@@ -264,8 +279,14 @@ class Workers:
 
 
 @asynccontextmanager
-async def open_workers(
-    binary: str, jail: JailSettings, count: int, request_timeout_s: float, *, is_eager: bool = True
+async def open_workers(  # noqa: PLR0913 - what workers are started with
+    binary: str,
+    jail: JailSettings,
+    count: int,
+    request_timeout_s: float,
+    *,
+    is_eager: bool = True,
+    is_proven: bool = True,
 ) -> AsyncGenerator[Workers]:
     """Start workers, all at once, and prove that they answer; end them with the block.
 
@@ -274,6 +295,7 @@ async def open_workers(
         jail: what the jail must look like from outside.
         count: workers, each with a thread and a process.
         is_eager: False: start each at its first job, for a home that may have none.
+        is_proven: False: whoever opens them does something else while they start, and then waits for `proven`.
         request_timeout_s: after this a worker that does not answer is killed; above every limit of the programs.
 
     Raises:
@@ -283,13 +305,10 @@ async def open_workers(
     workers = [_Worker(binary, jail, request_timeout_s) for _ in range(count)]
     try:
         proofs = [worker.submit(_prove) for worker in workers] if is_eager else []
-        if proofs:
-            await asyncio.wait(proofs)
-        for proof in proofs:
-            proof.exception()  # marks each as looked at; the first is raised below
-        for proof in proofs:
-            proof.result()
-        yield Workers(workers)
+        started = Workers(workers, proofs)
+        if is_proven:
+            await started.proven()
+        yield started
     finally:
         for worker in workers:
             worker.close()

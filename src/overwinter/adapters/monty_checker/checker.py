@@ -71,9 +71,11 @@ INPUT_TYPES: Mapping[type, str] = {
 
 
 @asynccontextmanager
-async def open_checker(*, launcher: str, jail: JailSettings, is_eager: bool = True) -> "AsyncGenerator[MontyChecker]":
-    """Start the checker's worker, jailed like any other, until the block is left; not eager: with the first check."""
-    async with open_workers(launcher, jail, 1, REQUEST_TIMEOUT_S, is_eager=is_eager) as workers:
+async def open_checker(
+    *, launcher: str, jail: JailSettings, is_eager: bool = True, is_proven: bool = True
+) -> "AsyncGenerator[MontyChecker]":
+    """Start the checker's worker, jailed like any other, until the block is left; see `open_workers`."""
+    async with open_workers(launcher, jail, 1, REQUEST_TIMEOUT_S, is_eager=is_eager, is_proven=is_proven) as workers:
         checker = MontyChecker(workers)
         try:
             yield checker
@@ -90,6 +92,14 @@ class MontyChecker:
         self._stubs: Mapping[str, str] = {}
         self._stubs_digest = _stubs_digest({})
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+
+    async def proven(self) -> None:
+        """Wait until the worker has answered.
+
+        Raises:
+            JailUnavailable: the jail cannot be had, or the worker was found outside it.
+        """
+        await self._workers.proven()
 
     async def check(
         self,
