@@ -40,6 +40,7 @@ class Counters:
             kinds = {
                 "input": usage.input,
                 "cache_read": usage.cache_read,
+                "cache_write": usage.cache_write + usage.cache_write_long,
                 "output": usage.output,
                 "reasoning": usage.reasoning,
             }
@@ -65,7 +66,7 @@ class Counters:
             _figure(
                 "overwinter_model_tokens_total",
                 "counter",
-                "Tokens as providers count them; input includes cache.",
+                "Tokens as providers count them; input includes cache, output reasoning.",
                 self._tokens,
             ),
             _figure("overwinter_model_cost_usd_total", "counter", "What model calls cost.", _usd(self._cost)),
@@ -111,7 +112,7 @@ def _of(spent: Spent) -> Labels:
 
 
 def _figure(name: str, kind: str, words: str, values: Mapping[Labels, float]) -> str:
-    rows: Iterable[str] = (f"{name}{_labels(labels)} {value:.10g}" for labels, value in sorted(values.items()))
+    rows: Iterable[str] = (f"{name}{_labels(labels)} {value!r}" for labels, value in sorted(values.items()))
     return "\n".join([f"# HELP {name} {words}", f"# TYPE {name} {kind}", *rows, ""])
 
 
