@@ -1,5 +1,6 @@
 """The command line. Every command takes `--json`; exit codes are listed in docs/errors.md."""
 
+import gc as collector
 import io
 import json
 import os
@@ -302,6 +303,7 @@ def serve(  # noqa: PLR0913 - a command's options
     is_json: Json = False,
 ) -> None:
     """Run the home: its programs, its calls, and its API on the home's socket, until SIGTERM or Ctrl-C."""
+    collector.disable()  # 400,000 values of modules, none of them lost, until the home is open: see spare_collections
     from overwinter.faces.cli.serving import serve_home  # noqa: PLC0415 - it loads the event loop and the interpreter
     from overwinter.faces.tcp import Port  # noqa: PLC0415 - the same
 
