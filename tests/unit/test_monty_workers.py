@@ -1,5 +1,6 @@
 """Workers die, are killed and are replaced; the pool and the next turn do not notice."""
 
+import gc
 import os
 import shutil
 import signal
@@ -217,6 +218,23 @@ async def test_a_worker_that_is_not_jailed_is_killed_before_it_runs_anything() -
         async with open_workers(str(monty_binary()), JailSettings(), 1, 5.0):
             pass
     assert not workers_alive()
+
+
+async def test_workers_that_start_while_something_else_is_done_are_killed_just_so() -> None:
+    async with open_workers(str(monty_binary()), JailSettings(), 2, 5.0, is_proven=False) as workers:
+        for _ in range(2):
+            with pytest.raises(JailUnavailable, match="was not jailed and was killed"):
+                await workers.proven()
+    assert not workers_alive()
+
+
+async def test_what_workers_failed_of_is_no_noise_if_nobody_waited_for_them(tmp_path: Path, caplog) -> None:
+    async with open_workers(str(tmp_path / "absent"), JailSettings(), 1, 5.0, is_proven=False) as workers:
+        with pytest.raises(JailUnavailable):
+            await workers.run(lambda _: None)  # after the proof, which failed too
+        del workers
+    gc.collect()
+    assert not caplog.records
 
 
 async def test_a_jail_that_refuses_says_which_layer_and_what_to_do(tmp_path: Path) -> None:

@@ -303,13 +303,15 @@ async def open_workers(  # noqa: PLR0913 - what workers are started with
         WorkerCrashed: a worker died as it started.
     """
     workers = [_Worker(binary, jail, request_timeout_s) for _ in range(count)]
+    proofs = [worker.submit(_prove) for worker in workers] if is_eager else []
+    started = Workers(workers, proofs)
     try:
-        proofs = [worker.submit(_prove) for worker in workers] if is_eager else []
-        started = Workers(workers, proofs)
         if is_proven:
             await started.proven()
         yield started
     finally:
+        for proof in proofs:
+            proof.cancel()  # nobody asks for it any more: not what it failed of either
         for worker in workers:
             worker.close()
         with anyio.CancelScope(shield=True):

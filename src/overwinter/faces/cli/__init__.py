@@ -303,18 +303,26 @@ def serve(  # noqa: PLR0913 - a command's options
     is_json: Json = False,
 ) -> None:
     """Run the home: its programs, its calls, and its API on the home's socket, until SIGTERM or Ctrl-C."""
-    collector.disable()  # 400,000 values of modules, none of them lost, until the home is open: see spare_collections
-    from overwinter.faces.cli.serving import serve_home  # noqa: PLC0415 - it loads the event loop and the interpreter
-    from overwinter.faces.tcp import Port  # noqa: PLC0415 - the same
-
     if port is None and (host != "127.0.0.1" or names or certificate or key or is_insecure):
         raise UsageError("--host, --name, --tls-cert, --tls-key and --insecure are about a port: give --port too")
-    tcp = Port(
-        number=port or 0, host=host, names=tuple(names or ()), certificate=certificate, key=key, is_insecure=is_insecure
-    )
     if log not in (None, "json"):
         raise UsageError(f"--log is json, not {log!r}")
-    serve_home(home_path(home), None if port is None else tcp, is_json=is_json, has_log=log is not None)
+    collector.disable()  # 400,000 values of modules, none of them lost, until the home is open: see spare_collections
+    try:
+        from overwinter.faces.cli.serving import serve_home  # noqa: PLC0415 - it loads the event loop and the interpreter
+        from overwinter.faces.tcp import Port  # noqa: PLC0415 - the same
+
+        tcp = Port(
+            number=port or 0,
+            host=host,
+            names=tuple(names or ()),
+            certificate=certificate,
+            key=key,
+            is_insecure=is_insecure,
+        )
+        serve_home(home_path(home), None if port is None else tcp, is_json=is_json, has_log=log is not None)
+    finally:
+        collector.enable()  # also for a process that goes on after a home that did not open
 
 
 @command
