@@ -18,7 +18,8 @@ setup: $(VENV)/.ready  ## build .venv with every dependency locked
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 >= 3.11 is needed; set PYTHON="; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { \
+	@# One that works is kept: two Pythons in one environment work as neither. For another Python: make clean.
+	@$(BIN)/python -c 'import pip, ssl' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { \
 	  echo "python3 has no venv: installing Debian's python3-venv"; \
 	  rm -rf $(VENV); apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock

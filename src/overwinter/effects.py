@@ -11,7 +11,7 @@ writes it down. A crash before that repeats the call, as it would have a moment 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -104,6 +104,7 @@ class Effects:
         calls_max: int,
         random: Random,
         has_answer: Callable[[str], bool],
+        ring: Callable[[int], None],
     ) -> None:
         self._store = store
         self._tools = tools
@@ -114,6 +115,8 @@ class Effects:
         self._random = random
         self._has_answer = has_answer
         """Told the run that can go on with an answer in hand; False: no turn will take it."""
+        self._ring = ring
+        """Told when a call is to be tried again."""
         self._flying: dict[tuple[str, int], _Flight | None] = {}
         self._in_hand: dict[str, dict[int, InHand]] = {}
         self._in_hand_count = 0
@@ -134,6 +137,11 @@ class Effects:
     def in_flight(self) -> int:
         """Return how many calls are under way."""
         return len(self._flying)
+
+    @property
+    def places(self) -> Collection[tuple[str, int]]:
+        """Return run and index of each call that is under way."""
+        return self._flying.keys()
 
     @property
     def room(self) -> int:
@@ -270,6 +278,7 @@ class Effects:
                 event = Event(kind="continued", body=body)
                 left = {**more, POLL: not answer.is_repeat}
                 await self._store.postpone(call, attempt.lease, not_before_us=at_us, event=event, more=left)
+                self._ring(at_us)
             case Asks(question=question):
                 owner = self._owners.get(attempt.agent, "owner")
                 body = {"index": call.index, "function": call.function, "person": owner, "question": question}
@@ -296,6 +305,7 @@ class Effects:
                 }
                 event = Event(kind="retried", body=body)
                 await self._store.postpone(call, attempt.lease, not_before_us=at_us, event=event)
+                self._ring(at_us)
             case Raised(is_retryable=True) if call.effect == "write" and _is_poll(call):
                 await self._park(call, f"it was taken, and what came of it cannot be learnt: {answer.message}")
             case Returned() | Raised():

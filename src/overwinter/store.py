@@ -38,7 +38,7 @@ Rules that every store keeps:
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
@@ -392,8 +392,11 @@ class Store(Protocol):
         """
         ...
 
-    async def ready(self, leases: Sequence[Lease], limit: int) -> Ready:
-        """Return ready runs of these leases, at most `limit`, and the next instant at which time makes one ready."""
+    async def ready(self, leases: Sequence[Lease], limit: int, *, since_us: int = 0) -> Ready:
+        """Return ready runs of these leases, at most `limit`, and the next instant at which time makes one ready.
+
+        After `since_us`, only those that time has made ready since: a timer or `not_before_us` that came after it.
+        """
         ...
 
     async def load(self, run_id: str) -> Loaded | None:
@@ -421,11 +424,14 @@ class Store(Protocol):
         """
         ...
 
-    async def performable(self, leases: Sequence[Lease], limit: int) -> Sequence[CallRecord]:
-        """Return calls that are to be performed now.
+    async def performable(
+        self, leases: Sequence[Lease], limit: int, *, since_us: int = 0, besides: Container[tuple[str, int]] = ()
+    ) -> Sequence[CallRecord]:
+        """Return calls that are to be performed now, but those of `besides` (run and index), which are under way.
 
         They are the reads, idempotents and writes that are INTENDED and past their `not_before_us`, and the writes that
-        are STARTED under an epoch below the lease's, whose outcome is therefore unknown.
+        are STARTED under an epoch below the lease's, whose outcome is therefore unknown. After `since_us`, of the
+        INTENDED only those whose `not_before_us` came after it.
         """
         ...
 

@@ -4,7 +4,6 @@ One task listens for wake-ups, one keeps the alarm for timers and looks for what
 interpreter workers take turns. A run is in the hands of at most one of them.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 
@@ -16,7 +15,8 @@ from overwinter.effects import Attempt, Cut, Effects, InHand
 from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutdated, SnapshotRefused, WakeDenied
 from overwinter.events import Event
 from overwinter.frozen import frozen
-from overwinter.store import Lease, Loaded, Store, Verdict
+from overwinter.line import Line
+from overwinter.store import NEVER_US, Lease, Loaded, Store, Verdict
 from overwinter.turn import Means, Standing, Turned, turn
 from overwinter.values import Value
 
@@ -75,10 +75,11 @@ class Worker:
         self._means = means
         self._clock = clock
         self._slots = slots
-        self._effects = Effects(store, tools, clock, means, calls_max=calls_max, random=random, has_answer=self._go_on)
+        self._effects = Effects(
+            store, tools, clock, means, calls_max=calls_max, random=random, has_answer=self._go_on, ring=self.ring
+        )
         self._leases: Mapping[int, Lease] = {}
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._line = Line()
         self._busy: dict[str, anyio.CancelScope] = {}
         self._agents: dict[str, str] = {}
         """Agent of each run that is in a turn."""
@@ -88,6 +89,12 @@ class Worker:
         self._scope = anyio.CancelScope()
         self._alarm_us = 0
         self._rung = anyio.Event()
+        self._looked_us = 0
+        """The instant up to which what time makes ready was found."""
+        self._whole_us = 0
+        """When everything in the store was looked through last; 0: it is to be looked through at once."""
+        self._is_full = False
+        """Whether calls may wait for which there was no room."""
         self._turns = 0
         self._is_draining = False
 
@@ -96,7 +103,7 @@ class Worker:
         epoch = max((lease.epoch for lease in self._leases.values()), default=0)
         return Pulse(
             turns=self._turns,
-            queued=len(self._queued),
+            queued=len(self._line),
             busy=len(self._busy),
             in_flight=self._effects.in_flight,
             epoch=epoch,
@@ -105,7 +112,7 @@ class Worker:
     @property
     def _is_crowded(self) -> bool:
         """Whether so many runs are at it that a turn waits longer for an interpreter than for its commit."""
-        return len(self._busy) + len(self._queued) >= CROWD
+        return len(self._busy) + len(self._line) >= CROWD
 
     async def interrupt(self, run_id: str) -> Stopped:
         """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
@@ -131,7 +138,12 @@ class Worker:
         return Stopped(turns=turns, cut=cut)
 
     def ring(self, at_us: int) -> None:
-        """Have the worker look for work at `at_us`, if it would not have before."""
+        """Have the worker look at `at_us` for what becomes ready at that instant, if it would not have looked before.
+
+        At 0 it looks through everything at once: for what became ready by something else than time.
+        """
+        if not at_us:
+            self._whole_us = 0
         if at_us < self._alarm_us:
             self._alarm_us = at_us
             self._rung.set()
@@ -169,66 +181,77 @@ class Worker:
 
     async def _watch(self) -> None:
         while True:
+            self._alarm_us = NEVER_US  # whatever rings during the look is heard after it
             try:
                 next_us = await self._look()
             except HomeError:
+                self._whole_us = 0
                 await anyio.sleep(STORE_PAUSE_S)
                 continue
-            self._alarm_us = min(next_us, self._clock.now_us() + SAFETY_POLL_US)
-            self._rung = anyio.Event()
+            self.ring(min(next_us, self._clock.now_us() + SAFETY_POLL_US))
             await self._until_alarm()
 
     async def _look(self) -> int:
-        """Take up what is ready and what is to be performed; return when to look again."""
+        """Take up what is ready and what is to be performed; return when to look again.
+
+        Most looks are for a timer, and find what time has made ready since the last one. All that waits is looked
+        through once a second, and when somebody asks for it: while thousands wait, that takes as long as many turns.
+        """
         leases = tuple(self._leases.values())
         now_us = self._clock.now_us()
         self._forget(now_us)
         if self._means.policy.fault:  # nothing can be decided: runs and calls wait as they are, and are found again
+            self._whole_us = 0
             return now_us + SAFETY_POLL_US
-        room = QUEUE_MAX - len(self._queued)
-        ready = await self._store.ready(leases, room)
+        is_whole = not 0 <= now_us - self._whole_us < SAFETY_POLL_US
+        since_us = 0 if is_whole else self._looked_us
+        if is_whole:
+            self._whole_us = now_us
+        self._looked_us = now_us
+        ready = await self._store.ready(leases, QUEUE_MAX - len(self._line), since_us=since_us)
         for run_id in ready.run_ids:
             self._enqueue(run_id)
-        if self._effects.room and not self._is_draining:
-            for record in await self._store.performable(leases, self._effects.room):
-                attempt = Attempt(
-                    call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state,
-                    agent_epoch=record.agent_epoch, gate=record.gate,
-                )  # fmt: skip
-                self._effects.begin(attempt)
-        is_full = len(ready.run_ids) >= room or not self._effects.room
-        next_us = ready.next_due_us or now_us + SAFETY_POLL_US
-        return now_us + SAFETY_POLL_US // 10 if is_full else next_us
+        if self._is_draining:
+            return ready.next_due_us or NEVER_US
+        since_us = 0 if self._is_full else since_us
+        room = self._effects.room
+        found = await self._store.performable(leases, room, since_us=since_us, besides=self._effects.places)
+        for record in found:
+            attempt = Attempt(
+                call=record.call, agent=record.agent, lease=leases[0], number=record.attempt, state=record.state,
+                agent_epoch=record.agent_epoch, gate=record.gate,
+            )  # fmt: skip
+            self._effects.begin(attempt)
+        self._is_full = len(found) >= room
+        next_us = ready.next_due_us or NEVER_US
+        return min(next_us, now_us + SAFETY_POLL_US // 10) if self._is_full else next_us
 
     async def _until_alarm(self) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._sleep_and_ring)
-            await self._rung.wait()
-            group.cancel_scope.cancel()
+        while (at_us := self._alarm_us) > self._clock.now_us():
+            self._rung = anyio.Event()
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._sleep_and_ring, at_us)
+                await self._rung.wait()
+                group.cancel_scope.cancel()
 
-    async def _sleep_and_ring(self) -> None:
-        await self._clock.sleep_until(self._alarm_us)
+    async def _sleep_and_ring(self, at_us: int) -> None:
+        await self._clock.sleep_until(at_us)
         self._rung.set()
 
     def _enqueue(self, run_id: str) -> None:
         self._left.pop(run_id, None)  # something waits for it in the store
         if run_id in self._busy:
             self._again.add(run_id)
-        elif len(self._queued) < QUEUE_MAX:
-            self._line_up(run_id)
+        elif len(self._line) < QUEUE_MAX:
+            self._line.add(run_id, is_answered=False)
 
     def _go_on(self, run_id: str) -> bool:
         """Have the run take a turn with the answers in hand. False: it will take none."""
         if self._is_draining:
             return False
         if run_id not in self._busy:
-            self._line_up(run_id)
+            self._line.add(run_id, is_answered=True)
         return True
-
-    def _line_up(self, run_id: str) -> None:
-        if run_id not in self._queued:
-            self._queued.add(run_id)
-            self._queue.put_nowait(run_id)
 
     # --- Taking turns ------------------------------------------------------------------------------------------------
 
@@ -237,8 +260,7 @@ class Worker:
             # One for many turns, for it costs a fiftieth of a turn; behind a turn that was cancelled a new one is opened.
             with anyio.CancelScope() as scope:
                 while not scope.cancel_called:
-                    run_id = await self._queue.get()
-                    self._queued.discard(run_id)
+                    run_id = await self._line.next()
                     if self._is_draining:
                         self._effects.settle(self._effects.take(run_id), answered=frozenset())
                         continue
@@ -256,7 +278,7 @@ class Worker:
             self._again.discard(run_id)
             self._enqueue(run_id)
         elif self._effects.has_in_hand(run_id):
-            self._line_up(run_id)
+            self._line.add(run_id, is_answered=True)
 
     async def _advance(self, run_id: str) -> None:
         lease = next(iter(self._leases.values()))

@@ -400,11 +400,15 @@ async def test_the_look_for_ready_runs_reads_no_body_of_mail_and_walks_no_sleepi
         return "\n".join(row[3] for row in store._reading.execute(f"explain query plan {sql}", bound))
 
     ready, next_due = plan(rows.READY, 1, 1, 10), plan(rows.NEXT_DUE, 1)
-    for text in (ready, next_due):
+    since = plan(rows.READY_SINCE, 1, 1, 10, 1)
+    for text in (ready, since, next_due):
         scans = [line for line in text.split("\n") if line.startswith("SCAN") and "(subquery" not in line]
         assert all("COVERING INDEX" in line or "CONSTANT ROW" in line for line in scans), text
         assert "SEARCH run\n" not in f"{text}\n", text
     assert "SCAN mail USING COVERING INDEX mail_waiting" in ready
+    assert "SEARCH call USING COVERING INDEX call_due (due>? AND due<?)" in since
+    assert "SEARCH run USING COVERING INDEX run_late (not_before>? AND not_before<?)" in since
+    assert "SEARCH call USING INDEX call_todo (not_before>? AND not_before<?)" in plan(rows.PERFORMABLE, 1, 0, 1)
 
 
 async def test_a_statement_is_planned_once_whatever_is_bound_to_it(store: SqliteStore):

@@ -1,6 +1,6 @@
 """Rows to values and back: every statement on the tables that is more than a line."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -27,7 +27,7 @@ from overwinter.store import (
 )
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "post", "program_number", "run_record", "run_row", "see", "sweep",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "sweep",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -49,6 +49,14 @@ select id from (
     select n, 0 as since from run where status = 0 and seq = 0
     union all select n, min(sent) from mail group by n
     union all select n, due from call where due <= ?1) cross join run using (n)
+where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE}
+group by n order by min(since), n limit ?3"""
+# What time made ready after ?4; all else is told of when it happens.
+READY_SINCE = f"""
+select id from (
+    select n, due as since from call where due > ?4 and due <= ?1
+    union all select n, not_before from run where status = 0 and not_before > 0 and not_before > ?4 and not_before <= ?1)
+    cross join run using (n)
 where status = 0 and not_before <= ?2 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE}
 group by n order by min(since), n limit ?3"""
 # A scalar subquery each: only so is a minimum one step into its index. `not_before > 0` is the condition of the partial
@@ -83,12 +91,14 @@ STATE, ARGUMENTS = 2, 6
 """Columns of `CALLS`."""
 LISTED_BYTES_MAX = 16 << 20
 """Arguments listed at once: a thousand calls with a megabyte each, as JSON for people, took the server gigabytes."""
+_CALL = f"{CALLS} where call.n = ? and call.position = ?"
 PERFORMABLE = f"""
-select * from (
-    {CALLS} where call.state = 0 and call.effect < 3 and call.not_before <= ?1 and run.status = 0 and {_IS_ACTIVE}
-    order by call.not_before)
-union all select * from ({CALLS} where call.state = 1 and call.epoch < ?2 and run.status = 0)
-limit ?3"""
+select id, n, position from (
+    select run.id, n, call.position from call join run using (n)
+    where call.state = 0 and call.effect < 3 and call.not_before <= ?1 and call.not_before > ?2
+    and run.status = 0 and {_IS_ACTIVE} order by call.not_before)
+union all select run.id, n, call.position from call join run using (n)
+where call.state = 1 and call.epoch < ?3 and run.status = 0"""
 
 
 @frozen(kw_only=False)
@@ -415,6 +425,27 @@ def call_record(row: tuple[Any, ...]) -> CallRecord:
         agent_epoch=row[15],
         gate=None if row[16] is None else gates.gate_of(row[16:]),
     )
+
+
+def performable(
+    db: apsw.Connection, bound: tuple[int, int, int], limit: int, besides: Container[tuple[str, int]]
+) -> list[CallRecord]:
+    """Return calls of `PERFORMABLE`, reading of those `besides` no more than the key.
+
+    Args:
+        db: where from.
+        bound: the instant, the one after which, and the epoch.
+        limit: how many at most.
+        besides: run and index of those that are under way.
+    """
+    records = list[CallRecord]()
+    for id_, n, position in db.execute(PERFORMABLE, bound):
+        if (from_bytes(id_), position) in besides:
+            continue
+        records += [call_record(row) for row in db.execute(_CALL, (n, position))]
+        if len(records) >= limit:
+            break
+    return records
 
 
 def call_records(found: Iterable[tuple[Any, ...]]) -> list[CallRecord]:

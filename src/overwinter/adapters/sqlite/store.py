@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Container, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import lru_cache
@@ -203,13 +203,15 @@ class SqliteStore:
         with guarded(self._path):
             return family.descendants(self._reading, run_id)
 
-    async def ready(self, leases: Sequence[Lease], limit: int) -> Ready:
+    async def ready(self, leases: Sequence[Lease], limit: int, *, since_us: int = 0) -> Ready:
         """Return ready runs and the next instant at which time makes one ready."""
         if not leases:
             return Ready(run_ids=(), next_due_us=None)
         now = self._clock.now_us()
         with guarded(self._path):
-            found = [from_bytes(each) for (each,) in self._reading.execute(rows.READY, (now, now, max(0, limit)))]
+            sql, bound = (rows.READY_SINCE, (since_us,)) if since_us else (rows.READY, ())
+            rows_found = self._reading.execute(sql, (now, now, max(0, limit), *bound))
+            found = [from_bytes(each) for (each,) in rows_found]
             (next_due,) = next(self._reading.execute(rows.NEXT_DUE, (now,)))
         return Ready(run_ids=found, next_due_us=next_due)
 
@@ -336,13 +338,15 @@ class SqliteStore:
 
         return await self._writer.submit(act)
 
-    async def performable(self, leases: Sequence[Lease], limit: int) -> Sequence[CallRecord]:
+    async def performable(
+        self, leases: Sequence[Lease], limit: int, *, since_us: int = 0, besides: Container[tuple[str, int]] = ()
+    ) -> Sequence[CallRecord]:
         """Return calls that are to be performed now, and writes whose start an earlier epoch left behind."""
-        if not leases:
+        if not leases or limit <= 0:
             return ()
         with guarded(self._path):
-            found = self._reading.execute(rows.PERFORMABLE, (self._clock.now_us(), leases[0].epoch, limit))
-            return [rows.call_record(each) for each in found]
+            bound = self._clock.now_us(), since_us or -1, leases[0].epoch
+            return rows.performable(self._reading, bound, limit, besides)
 
     async def start(self, call: Call, lease: Lease) -> bool:
         """Mark a write as about to leave."""
