@@ -180,7 +180,7 @@ class App:
             is_worker: whether to take turns and perform calls at all.
             drain_s: how long to wait for turns and calls under way; what is left is found again at the next start.
         """
-        failure: Exception | None = None
+        failure: BaseException | None = None
         is_worker = is_worker and not self.auditing.log.fault
         if not self.auditing.log.fault:  # what is declared otherwise by now would be an entry
             await self.governance.enrol()
@@ -210,9 +210,9 @@ class App:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s), suppress(HomeError):
                         await self._outbox.empty()
         except* OverwinterError as errors:
-            raise _first(errors) from None
-        if failure is not None:
-            raise failure
+            failure = _first(errors)
+        if failure is not None:  # raised here: before Python 3.11.4, what is raised in `except*` is wrapped anew
+            raise failure from None
 
     @property
     def catalog(self) -> Catalog:

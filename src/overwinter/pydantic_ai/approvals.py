@@ -207,12 +207,14 @@ class Approvals:
 
 async def _together(acts: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Do all of it at once; raise the first error as itself."""
+    first: BaseException | None = None
     try:
         async with anyio.create_task_group() as group:
             for act in acts:
                 group.start_soon(act)
     except* OverwinterError as errors:
-        first: BaseException = errors
+        first = errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
+    if first is not None:  # raised here: before Python 3.11.4, what is raised in `except*` is wrapped anew
         raise first from None
