@@ -1,7 +1,5 @@
 """What every store must do: the contract in `store.py`, rule by rule. A new store is one more line in STORES."""
 
-from contextlib import AsyncExitStack, asynccontextmanager
-
 import anyio
 import apsw
 import pytest
@@ -9,72 +7,14 @@ import pytest
 from overwinter.adapters.sqlite import open_store
 from overwinter.approval import Gate, Need, Vote
 from overwinter.errors import HomeDamaged, HomeFull, HomeTooNew, Revoked, UsageError
-from overwinter.events import Call, CallState, Effect, Event, Raised, Returned, Status
+from overwinter.events import Call, CallState, Event, Raised, Returned, Status
 from overwinter.identity import Identity
 from overwinter.ids import Ids
-from overwinter.store import MESSAGE_BYTES_MAX, Lease, NewCall, NewRun, Page, Sent, Turn, Verdict, Voted
+from overwinter.store import MESSAGE_BYTES_MAX, Lease, NewCall, NewRun, Page, Sent, Verdict, Voted
 from overwinter.testing import ManualClock
+from storing import World, done, sqlite
 
 pytestmark = pytest.mark.anyio
-KEY = bytes(32)
-
-
-@asynccontextmanager
-async def sqlite(path, clock):
-    async with open_store(path / "store.db", clock, Ids(clock.now_us), key=KEY) as store:
-        yield store
-
-
-STORES = [sqlite]
-
-
-class World:
-    """A store, its clock and shorthands."""
-
-    def __init__(self, store, clock):
-        self.store, self.clock, self.ids = store, clock, Ids(clock.now_us)
-
-    async def lease(self):
-        return (await self.store.claim())[0]
-
-    async def run(self, program="1", **options):
-        new = NewRun(run_id=self.ids.new(), agent="a", name="n", program=program, inputs={"x": 1})
-        return (await self.store.create(new, **options)).run_id
-
-    async def turn(self, run_id, seq, *, lease=None, status=Status.LIVE, calls=(), events=(), calls_next=0, **rest):
-        return await self.store.commit(
-            Turn(
-                run_id=run_id, lease=lease or await self.lease(), seq=seq, status=status,
-                snapshot=b"s" * 100 if status is Status.LIVE else None, calls=calls, calls_next=calls_next,
-                events=[Event(kind="turn", body={"now_us": 1, "given": []}), *events], **rest,
-            )
-        )  # fmt: skip
-
-    async def parked(self, *, effect: Effect = "write", due_us=None, person=None, function="shop.pay", **rest):
-        run_id = await self.run()
-        call = Call(run_id=run_id, index=0, function=function, arguments={"a": 1}, effect=effect, agent="a")
-        new = NewCall(call=call, due_us=due_us, person=person)
-        assert await self.turn(run_id, 0, calls=[new], calls_next=1, **rest) is Verdict.COMMITTED
-        return run_id, call
-
-    async def ready(self):
-        return list((await self.store.ready([await self.lease()], 100)).run_ids)
-
-
-def done(index=0):
-    return Event(kind="answered", body={"index": index, "value": 1})
-
-
-@pytest.fixture(params=STORES, ids=lambda store: store.__name__)
-def opening(request):
-    return request.param
-
-
-@pytest.fixture
-async def world(opening, tmp_path):
-    clock = ManualClock()
-    async with AsyncExitStack() as stack:
-        yield World(await stack.enter_async_context(opening(tmp_path, clock)), clock)
 
 
 async def test_a_new_run_is_ready_with_what_it_was_made_of(world):
@@ -250,45 +190,6 @@ async def test_a_postponed_call_is_performable_again_at_its_instant(world):
     world.clock.advance(5)
     (record,) = await world.store.performable([lease], 10)
     assert (record.attempt, record.call.run_id) == (1, run_id)
-
-
-async def test_after_an_instant_only_what_time_has_made_ready_since_is_found(world):
-    lease, began = await world.lease(), world.clock.now_us()
-    await world.run()  # ready, but not by time
-
-    async def since(instant_us):
-        return list((await world.store.ready([lease], 10, since_us=instant_us)).run_ids)
-
-    timer, _ = await world.parked(effect="wait", due_us=began + 1_000_000)
-    stumbled = await world.run()
-    fault = Event(kind="stumbled", body={})
-    assert await world.store.stumble(stumbled, lease, not_before_us=began + 2_000_000, is_final=False, event=fault)
-    assert await since(began) == []
-    world.clock.advance(1)
-    assert await since(began) == [timer]
-    world.clock.advance(1)
-    assert await since(began) == [timer, stumbled]
-    assert await since(began + 1_000_000) == [stumbled]
-    assert await since(began + 2_000_000) == []
-
-
-async def test_calls_under_way_are_passed_over_and_take_no_place_from_others(world):
-    lease, began = await world.lease(), world.clock.now_us()
-    first, _ = await world.parked(effect="read")
-    second, later = await world.parked(effect="read")
-    at = began + 1_000_000
-    assert await world.store.postpone(later, lease, not_before_us=at, event=done())
-    world.clock.advance(1)
-
-    async def found(limit=1, **which):
-        return [each.call.run_id for each in await world.store.performable([lease], limit, **which)]
-
-    assert await found() == [first]
-    assert await found(besides={(first, 0)}) == [second]
-    assert await found(besides={(first, 0), (second, 0)}) == []
-    assert await found(limit=10, since_us=began) == [second]
-    assert await found(since_us=at) == []
-    assert await found(limit=0) == []
 
 
 async def test_an_unknown_outcome_is_a_question_until_it_is_answered(world):

@@ -56,16 +56,16 @@ async def until(is_so):
 
 
 async def test_a_call_is_tried_again_however_many_slow_ones_are_in_flight(project):
-    (project / "slow_tools.py").write_text(SLOW)
+    (project / "patient_tools.py").write_text(SLOW)
     config = Config(
         agents={"default": Agent(owner="owner@example.com", tools=("*",))},
-        services={"slow": Service(python="slow_tools")},
+        services={"patient": Service(python="patient_tools")},
         worker=Worker(interpreters=2, calls_in_flight=IN_FLIGHT + 2),
     )
     clock = ManualClock()
     async with opened(project, config=config, clock=clock) as app:
         for _ in range(IN_FLIGHT):
-            await app.start("await slow.look()")
+            await app.start("await patient.look()")
         again = await app.start("await shop.flaky(name='a')")
 
         async def fly():

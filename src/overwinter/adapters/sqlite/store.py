@@ -209,9 +209,8 @@ class SqliteStore:
             return Ready(run_ids=(), next_due_us=None)
         now = self._clock.now_us()
         with guarded(self._path):
-            sql, bound = (rows.READY_SINCE, (since_us,)) if since_us else (rows.READY, ())
-            rows_found = self._reading.execute(sql, (now, now, max(0, limit), *bound))
-            found = [from_bytes(each) for (each,) in rows_found]
+            sql, since = (rows.READY_SINCE, (since_us,)) if since_us else (rows.READY, ())
+            found = [from_bytes(each) for (each,) in self._reading.execute(sql, (now, now, max(0, limit), *since))]
             (next_due,) = next(self._reading.execute(rows.NEXT_DUE, (now,)))
         return Ready(run_ids=found, next_due_us=next_due)
 
