@@ -20,7 +20,7 @@ from overwinter.adapters.monty import JailSettings, MontyInterpreter, open_inter
 from overwinter.adapters.monty.lane import Lane, open_lane
 from overwinter.adapters.monty.launcher import monty_binary
 from overwinter.adapters.monty.outcomes import unpacked
-from overwinter.adapters.monty.quick import Quick, resumed
+from overwinter.adapters.monty.quick import Paths, Quick, resumed
 from overwinter.adapters.monty.turn import Fed, Turn
 from overwinter.events import Answer, Raised, Returned
 from overwinter.interpreter import Blocked, Finished, Limits, Outcome, Program
@@ -77,7 +77,7 @@ async def by_lane(
 
     def steps() -> tuple[Quick, Callable[[str, str], None]]:
         turn = Turn(program=program(source), fed=fed, limits=LIMITS, now_us=0, before=pending.difference(answers))
-        return resumed(turn, body, answers), turn.print
+        return resumed(turn, body, answers, Paths()), turn.print
 
     return await lane.run(source, steps, s_max)
 

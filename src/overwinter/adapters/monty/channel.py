@@ -62,6 +62,8 @@ class _Taken:
     print: Printed
     replies_wanted: int
     s_max: float
+    has_more: bool = False
+    """It took more than one exchange."""
 
 
 class Owner(Protocol):
@@ -73,6 +75,10 @@ class Owner(Protocol):
 
     def keep_alone(self, key: int) -> None:
         """Be told of a program whose turns take more than one exchange, or compute: nothing is to be put behind them."""
+        ...
+
+    def keep_no_more(self, key: int) -> None:
+        """Be told of one of these that took one exchange, and did not compute."""
         ...
 
     def again(self, jobs: Iterable[Job]) -> None:
@@ -229,6 +235,7 @@ class Channel(asyncio.Protocol):
         except Unusual:
             self._done(first, None)
         else:
+            first.has_more = True
             if first.job is not None:
                 self._owner.keep_alone(first.job.key)
             if len(self._taken) == 1 and first.job is not None:
@@ -239,6 +246,9 @@ class Channel(asyncio.Protocol):
 
     def _done(self, first: _Taken, result: Any, *, is_again: bool = False) -> None:
         self._taken.popleft()
+        is_short = not first.has_more and self._loop.time() - self._since < BEHIND_S_MAX
+        if self._is_held_up and is_short and first.job is not None:
+            self._owner.keep_no_more(first.job.key)
         self._is_held_up, self._late = False, None
         if self._taken:
             self._head()

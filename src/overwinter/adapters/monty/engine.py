@@ -20,7 +20,7 @@ from overwinter.adapters.monty.launcher import monty_binary, open_launcher
 from overwinter.adapters.monty.outcomes import LIMITS, blocked, failed, finished, refused, unpacked
 from overwinter.adapters.monty.posture import JailSettings
 from overwinter.adapters.monty.prelude import rewrite
-from overwinter.adapters.monty.quick import Quick, resumed
+from overwinter.adapters.monty.quick import Paths, Quick, resumed, started
 from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
 from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
 from overwinter.events import Answer
@@ -81,6 +81,7 @@ class MontyInterpreter:
         self._limits = limits
         self._since_s, self._came = 0.0, 0
         """A second, and the turns that came in it."""
+        self._paths = Paths()
         self._hashed = hashed
         self.launcher = launcher
         """The program that starts a worker."""
@@ -113,6 +114,10 @@ class MontyInterpreter:
             WorkerCrashed: the worker died or overran its deadline; the turn may be tried again.
             JailUnavailable: no worker can be started.
         """
+        if not (program.keeps or program.earlier or program.state):
+            outcome = await self._quickly(program, lambda turn: started(turn, self._paths), now_us)
+            if outcome is not None:
+                return outcome
         return await self._workers.run(lambda desk: _start(desk, self._turn(program, now_us)))
 
     async def resume(self, program: Program, snapshot: bytes, answers: Mapping[int, Answer], *, now_us: int) -> Outcome:
@@ -130,17 +135,23 @@ class MontyInterpreter:
             return await self._workers.run(
                 lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers)
             )
+        outcome = await self._quickly(program, lambda turn: resumed(turn, body, answers, self._paths), now_us, before)
+        if outcome is not None:
+            return outcome
+        return await self._workers.run(lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers))
+
+    async def _quickly(
+        self, program: Program, taken: Callable[[Turn], Quick], now_us: int, before: frozenset[int] = frozenset()
+    ) -> Outcome | None:
+        """Take a turn without a thread; None: it could not be taken this way."""
         if not self._lane.size and (self._workers.are_taken or self._come_often()):
             self._lane.open()
 
         def steps() -> tuple[Quick, Callable[[str, str], None]]:
             turn = self._turn(program, now_us, before)
-            return resumed(turn, body, answers), turn.print
+            return taken(turn), turn.print
 
-        outcome = await self._lane.run(program.source, steps, self._limits.turn_cpu_s + LIMIT_GRACE_S)
-        if outcome is not None:
-            return outcome
-        return await self._workers.run(lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers))
+        return await self._lane.run(program.source, steps, self._limits.turn_cpu_s + LIMIT_GRACE_S)
 
     def _come_often(self) -> bool:
         """Count a turn; return whether so many came within a second that each should come sooner."""

@@ -120,6 +120,10 @@ class Lane:
         if len(self._alone) > ALONE_MAX:
             del self._alone[next(iter(self._alone))]
 
+    def keep_no_more(self, key: int) -> None:
+        """Forget one of these: how its turns go is known by now."""
+        self._alone.pop(key, None)
+
     def again(self, jobs: Iterable[Job]) -> None:
         """Put jobs before all that wait."""
         self._waiting.extendleft(reversed(tuple(jobs)))

@@ -1,34 +1,92 @@
 """An ordinary turn, step by step: what is sent to the interpreter, and what becomes of its replies.
 
-Ordinary: the answers and arguments are small plain data, the program makes calls, waits or ends with a value. Whatever else
-happens is `Unusual`: nothing of it counts, and the turn is taken again through the interpreter's client, which words
-every error. That is no loss to anybody, for a turn has no effect.
+Ordinary: inputs, answers and arguments are small plain data, the program imports its services, reads the clock, makes calls,
+waits or ends with a value. Whatever else happens is `Unusual`: nothing of it counts, and the turn is taken again through the
+interpreter's client, which words every error. That is no loss to anybody, for a turn has no effect.
+
+Programs are run many times and go the same ways, so what a turn will ask is guessed by how it went before (`Paths`), and the
+answers go out with its first request: most turns are one exchange. An answer that does not fit is refused and changes nothing;
+one that was taken by another question than the guessed one is seen by that question, and the turn does not count.
 """
 
+import uuid
 from collections.abc import Generator, Mapping
+from datetime import UTC, datetime, timedelta
 
 from overwinter.adapters.monty import wire
 from overwinter.adapters.monty.calls import begun, settled
 from overwinter.adapters.monty.outcomes import finished, packed
-from overwinter.adapters.monty.turn import Turn
-from overwinter.adapters.monty.wire import Kind, Unusual
+from overwinter.adapters.monty.turn import SUSPENSIONS_MAX, Turn
+from overwinter.adapters.monty.wire import Kind, OsCall, Unusual
 from overwinter.events import Answer, Returned
 from overwinter.interpreter import Blocked, Limits, Outcome
 
-__all__ = ["STATE_BYTES_MAX", "Exchange", "Quick", "resumed"]
+__all__ = ["SOURCE_BYTES_MAX", "STATE_BYTES_MAX", "Exchange", "Paths", "Quick", "resumed", "started"]
 
 STATE_BYTES_MAX = 64 << 10
 """A larger state goes by the client: it would hold up the event loop."""
+SOURCE_BYTES_MAX = 32 << 10
+"""A larger program begins by the client: reading it takes a worker some milliseconds."""
 EVENT_BYTES_MAX = 32 << 10
 EXCHANGES_MAX = 50
 """After so many the turn is left to the client, which has a thread to spend on it."""
+PATHS_MAX = 4_000
+PATH_LENGTH_MAX = 12
+"""Turns whose ways are remembered, and how much of each."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CALL, FEED, PAUSE, WOKEN = "call", "feed", "time.sleep", "woken"
+"""Steps of a path besides `wire.CLOCKS` and `import NAME`: a call that begins, the source behind its prelude, a pause of the
+whole program, and the end of one."""
 
 Exchange = tuple[bytes, int]
 """Requests to send, and how many replies they get."""
 Quick = Generator[Exchange, list[bytes], Outcome]
+Path = tuple[str, ...]
+"""What the host has answered in a turn, in order."""
 
 
-def resumed(turn: Turn, body: bytes, answers: Mapping[int, Answer]) -> Quick:
+class Paths:
+    """How turns went, each by its program and the number of its first call as far as its tickets tell."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[int, Path]] = {}
+
+    def guessed(self, place: tuple[int, int]) -> tuple[int, Path]:
+        """Return the number of the first call, and how the turn will go; unknown, it makes a call and waits, as most do."""
+        return self._known.get(place) or (place[1], (CALL,) if place[1] else ())
+
+    def learn(self, place: tuple[int, int], first_id: int, path: Path) -> None:
+        """Note how a turn went. One that ended before the guess did teaches nothing: an answer too much is refused."""
+        path = path[:PATH_LENGTH_MAX]
+        guessed_id, guessed = self.guessed(place)
+        if guessed[: len(path)] == path and guessed_id == first_id:
+            return
+        self._known.pop(place, None)
+        self._known[place] = first_id, path
+        if len(self._known) > PATHS_MAX:
+            del self._known[next(iter(self._known))]
+
+
+def started(turn: Turn, paths: Paths) -> Quick:
+    """Take the first turn of a program.
+
+    Raises:
+        Unusual: the turn is none for this way.
+        Nonsense: the worker cannot be trusted any more.
+    """
+    source, prelude, limits = turn.fed.source, turn.fed.prelude, turn.limits
+    if len(source) > SOURCE_BYTES_MAX:
+        raise Unusual("a long program")
+    feed = wire.feed(source, turn.program.inputs, is_first=not prelude)
+    micros = round(limits.run_cpu_s * 1e6), round(limits.turn_cpu_s * 1e6)
+    session = wire.configure(
+        turn.program.run_id, (limits.memory_bytes, limits.recursion_depth, SUSPENSIONS_MAX, *micros)
+    )
+    begin = [wire.RESET, session, wire.feed(prelude, {}, is_first=True) if prelude else feed]
+    return _Taken(turn, paths, 0, feed if prelude else b"").steps(begin)
+
+
+def resumed(turn: Turn, body: bytes, answers: Mapping[int, Answer], paths: Paths) -> Quick:
     """Take one turn of a program that waits.
 
     Raises:
@@ -37,31 +95,165 @@ def resumed(turn: Turn, body: bytes, answers: Mapping[int, Answer]) -> Quick:
     """
     if len(body) > STATE_BYTES_MAX:
         raise Unusual("much state")
-    # Most turns answer one call and make one more: its number is guessed, so that the whole turn is one exchange.
-    guess = max([*turn.before, *answers]) + 1
-    requests = (wire.RESET, wire.load(body), _answered(answers, turn.limits), wire.begun(guess), wire.DUMP)
-    _, _, event, guessed, dumped = yield b"".join(requests), len(requests)
-    for _ in range(EXCHANGES_MAX):
-        kind, raw = wire.head(event)
-        if len(raw) > EVENT_BYTES_MAX:
-            raise Unusual("a large event")
-        if kind == Kind.RESOLVE_FUTURES:
-            if not dumped:
-                (dumped,) = yield wire.DUMP, 1
-            return _blocked(turn, wire.pending(raw), wire.state(dumped))
+    last = max([*turn.before, *answers])
+    # What holds the whole program is answered alone, and in words of its own.
+    woken = wire.returned(last, None) if answers == {last: Returned(value=None)} else b""
+    taken = _Taken(turn, paths, last + 1, woken=woken)
+    begin = [wire.RESET, wire.load(body)]
+    return taken.steps(begin if taken.was_paused else [*begin, _answered(answers, turn.limits)])
+
+
+class _Taken:
+    """A turn as it is taken."""
+
+    def __init__(self, turn: Turn, paths: Paths, next_id: int, feed: bytes = b"", *, woken: bytes = b"") -> None:
+        self._turn = turn
+        self._paths = paths
+        self._place = hash(turn.program.source), next_id
+        self._first_id, self._path = paths.guessed(self._place)
+        self._feed, self._woken = feed, woken
+        self._is_fed = not feed
+        self._now = EPOCH + timedelta(microseconds=turn.now_us)
+        self._identities: dict[str, bytes] = {}
+        """Of imported modules."""
+        self._went: list[str] = []
+        self._ids: list[int] = []
+        """Numbers of the guessed answers."""
+
+    @property
+    def was_paused(self) -> bool:
+        """Return whether the program is guessed to be in a `time.sleep`."""
+        return bool(self._woken) and self._path[:1] == (WOKEN,)
+
+    def steps(self, begin: list[bytes]) -> Quick:
+        """Take it, from these requests on; the reply to the last of them is what the program does first."""
+        guesses = self._guesses()
+        replies = yield b"".join((*begin, *guesses, wire.DUMP)), len(begin) + len(guesses) + 1
+        event, ahead, dumped = replies[len(begin) - 1], replies[len(begin) : -1], replies[-1]
+        is_paused = bool(self._woken) and wire.head(replies[1])[0] == Kind.OS_CALL
+        if self.was_paused and not is_paused:
+            self._learn()
+            raise Unusual("no pause, and nothing was answered")
+        if is_paused:
+            if self.was_paused:
+                event = ahead.pop(0)
+            else:  # its answer was refused, and all behind it
+                ahead.clear()
+                event, dumped = yield self._woken + wire.DUMP, 2
+            self._went.append(WOKEN)
+        for _ in range(EXCHANGES_MAX):
+            kind, raw = wire.head(event)
+            if len(raw) > EVENT_BYTES_MAX:
+                raise Unusual("a large event")
+            if kind == Kind.RESOLVE_FUTURES:
+                self._learn()
+                return self._blocked(wire.pending(raw), None, wire.state(dumped))
+            if kind == Kind.COMPLETE and self._is_fed:
+                self._learn()
+                return finished(wire.completed(raw), self._turn)
+            step, call_id = self._asked(kind, raw)
+            is_guessed = self._is_guessed(step, call_id, len(ahead))
+            if step == PAUSE:
+                pending = self._turn.before.union(request.ticket for request in self._turn.requests)
+                return self._blocked(pending, call_id, wire.state(dumped))
+            if is_guessed:
+                event = ahead.pop(0)
+            else:
+                ahead.clear()
+                event, dumped = yield self._answer(step, call_id) + wire.DUMP, 2
+        raise Unusual("many steps")
+
+    def _guesses(self) -> list[bytes]:
+        """Return the answers to what the program is guessed to ask."""
+        guesses: list[bytes] = []
+        next_id = self._first_id
+        for step in self._path:
+            if not {PAUSE: False, FEED: bool(self._feed), WOKEN: bool(self._woken) and not guesses}.get(step, True):
+                break
+            if step == WOKEN:
+                guesses.append(self._woken)
+                continue
+            self._ids.append(-1 if step == FEED else next_id)
+            guesses.append(self._answer(step, next_id))
+            next_id = 0 if step == FEED else next_id + 1
+        return guesses
+
+    def _is_guessed(self, step: str, call_id: int, ahead: int) -> bool:
+        """Note what a program asked; return whether that was guessed, and is answered.
+
+        Raises:
+            Unusual: a guess that was meant for another question answered this one.
+        """
+        self._went.append(step)
+        left = self._ids[len(self._ids) - ahead :]
+        if step not in (FEED, PAUSE) and len(self._went) == 1 + (WOKEN in self._went):
+            self._first_id = call_id
+        is_guessed = left[:1] == [call_id] and self._path[len(self._went) - 1] == step
+        if step == PAUSE or (call_id in left and not is_guessed):
+            self._learn()
+        if call_id in left and not is_guessed:
+            raise Unusual("another question than the guessed one")
+        return is_guessed
+
+    def _asked(self, kind: int, raw: bytes) -> tuple[str, int]:
+        """Return what the program asks, as a step of its path, and its number."""
         if kind == Kind.COMPLETE:
-            return finished(wire.completed(raw), turn)
-        if kind != Kind.FUNCTION_CALL:
+            self._is_fed = True
+            return FEED, -1
+        if kind == Kind.FUNCTION_CALL:
+            call = wire.call(raw)
+            if "." not in call.function_name:
+                raise Unusual("a call of nothing")
+            self._begin(call)
+            return CALL, call.call_id
+        if kind != Kind.OS_CALL:
             raise Unusual(f"event {kind}")
-        call = wire.call(raw)
-        if "." not in call.function_name or begun(call, turn) != {"future": ...}:
+        asked = wire.os_call(raw)
+        if asked.name == "asyncio.sleep":
+            self._begin(_as_call(asked))
+            return CALL, asked.call_id
+        if asked.name == PAUSE:
+            self._turn.requests.append(self._turn.request(_as_call(asked)))
+        return asked.name, asked.call_id
+
+    def _begin(self, call: wire.Call) -> None:
+        if begun(call, self._turn) != {"future": ...}:
             raise Unusual("a call that is refused")
-        if guessed and call.call_id == guess:
-            event, guessed = guessed, b""
-        else:
-            guessed = dumped = b""
-            (event,) = yield wire.begun(call.call_id), 1
-    raise Unusual("many steps")
+
+    def _answer(self, step: str, call_id: int) -> bytes:
+        if step == CALL:
+            return wire.begun(call_id)
+        if step == FEED:
+            return self._feed
+        if step in wire.CLOCKS:
+            return wire.told(call_id, step, self._now)
+        module = step.removeprefix("import ")
+        functions = self._turn.program.modules.get(module)
+        if functions is None:
+            raise Unusual("an import of nothing")
+        identity = self._identities.setdefault(module, uuid.uuid4().bytes)
+        return wire.imported(call_id, module, functions, identity)
+
+    def _learn(self) -> None:
+        self._paths.learn(self._place, self._first_id, tuple(self._went))
+
+    def _blocked(self, pending: frozenset[int], first: int | None, body: bytes) -> Blocked:
+        turn = self._turn
+        if len(body) > turn.limits.snapshot_bytes:
+            raise Unusual("too much state")
+        return Blocked(
+            requests=tuple(turn.requests),
+            pending=pending,
+            first=first,
+            snapshot=packed(pending, body),
+            output=turn.output,
+        )
+
+
+def _as_call(asked: OsCall) -> wire.Call:
+    return wire.Call(
+        call_id=asked.call_id, function_name=asked.name, args=asked.args, kwargs={}, position=asked.position
+    )
 
 
 def _answered(answers: Mapping[int, Answer], limits: Limits) -> bytes:
@@ -74,11 +266,3 @@ def _answered(answers: Mapping[int, Answer], limits: Limits) -> bytes:
         taken = settled(answer, limits)
         rows.append((ticket, place if "return_value" in taken else (taken["exc_type"], taken["message"])))
     return wire.resume(rows, arena)
-
-
-def _blocked(turn: Turn, pending: frozenset[int], body: bytes) -> Blocked:
-    if len(body) > turn.limits.snapshot_bytes:
-        raise Unusual("too much state")
-    return Blocked(
-        requests=tuple(turn.requests), pending=pending, first=None, snapshot=packed(pending, body), output=turn.output
-    )

@@ -8,16 +8,20 @@ Source: crates/monty-proto/proto/monty/v1/monty.proto of pydantic/monty 1.4.0.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
+
+import pydantic_monty as monty
 
 from overwinter.frozen import frozen
 from overwinter.values import Value
 
 __all__ = [
-    "CONFIGURE", "DUMP", "LENGTH_BYTES", "PRINT", "RESET", "Arena", "Call", "Kind", "Nonsense", "Place", "Unusual", "begun", "call",
-    "completed", "head", "length", "load", "pending", "printed", "resume", "state", "values",
+    "CLOCKS", "CONFIGURE", "DUMP", "LENGTH_BYTES", "PRINT", "RESET", "Arena", "Call", "Kind", "Nonsense", "OsCall", "Place", "Unusual",
+    "begun", "call", "completed", "configure", "feed", "head", "imported", "length", "load", "os_call", "pending", "printed",
+    "resume", "returned", "state", "told", "values",
 ]  # fmt: skip
 
 PROTOCOL_VERSION = 6
@@ -69,6 +73,7 @@ class Kind:
     """Events that are known here, by the number of their field in `ChildEvent`."""
 
     FUNCTION_CALL = 2
+    OS_CALL = 3
     RESOLVE_FUTURES = 5
     COMPLETE = 6
     DUMP_RESULT = 9
@@ -183,9 +188,43 @@ def _numbers(value: Any) -> Sequence[int]:
 
 PRINT = b"\x0a"
 """How a `Print` event begins."""
-CONFIGURE = _request(1, _part(1, b"main.py") + _number(9, PROTOCOL_VERSION))
+_SCRIPT = _part(1, b"main.py")
+CONFIGURE = _request(1, _SCRIPT + _number(9, PROTOCOL_VERSION))
+_OPTIONS = _part(5, monty.__version__.encode()) + _number(6, 120) + _number(7, 1) + _number(9, PROTOCOL_VERSION)
+_OS = _part(2, b"") + _part(4, _part(1, b"")) + _part(5, _part(2, b""))
+"""Clock and zone, and who sleeps: both the host."""
+_OS_AWAITS, _OS_PLACE = 51, 52
+CLOCKS = frozenset({"time.time", "datetime.now", "datetime.now utc", "date.today"})
+"""What a program asks of its machine that is answered at once."""
 DUMP = _request(7, b"")
 RESET = _request(9, b"")
+
+
+def configure(seed: str, limits: tuple[int, int, int, int, int]) -> bytes:
+    """Return the request for a session with the limits of a program, whose clock and sleep are the host's.
+
+    It says what the interpreter's client says, so that a snapshot is the same by either way.
+
+    Args:
+        seed: of its `random`.
+        limits: bytes of memory, depth of calls, suspensions, microseconds of computing in all and in one turn.
+    """
+    limited = b"".join(_number(field, value) for field, value in zip((2, 4, 5, 6, 7), limits, strict=True))
+    return _request(
+        1, _SCRIPT + _part(2, limited) + _OPTIONS + _part(11, _OS + _part(8, _part(3, seed.encode())) + _part(9, b""))
+    )
+
+
+def feed(source: str, inputs: Mapping[str, Value], *, is_first: bool) -> bytes:
+    """Return the request that runs a source; the reply is what it does first.
+
+    Raises:
+        Unusual: an input is other than plain and small data.
+    """
+    arena = Arena()
+    named = [_part(2, _part(1, name.encode()) + _number(2, arena.add(value))) for name, value in inputs.items()]
+    directory = _part(5, b"/") if is_first else b""
+    return _request(3, _part(1, source.encode()) + b"".join(named) + _part(3, arena.body()) + directory)
 
 
 def load(body: bytes) -> bytes:
@@ -200,6 +239,53 @@ def load(body: bytes) -> bytes:
 def begun(call_id: int) -> bytes:
     """Return the request that lets a program go on whose call has begun."""
     return _request(4, _number(1, call_id) + _part(2, _number(3, call_id)))
+
+
+def returned(call_id: int, value: Value) -> bytes:
+    """Return the request that answers a call at once."""
+    arena = Arena()
+    place = arena.add(value)
+    return _request(4, _number(1, call_id) + _part(2, _number(1, place)) + _part(3, arena.body()))
+
+
+def told(call_id: int, name: str, now: datetime) -> bytes:
+    """Return the request that answers a call of `CLOCKS`, by its name."""
+    if name == "time.time":
+        return returned(call_id, now.timestamp())
+    day = _number(1, now.year) + _number(2, now.month) + _number(3, now.day)
+    clock = _number(4, now.hour) + _number(5, now.minute) + _number(6, now.second) + _number(7, now.microsecond)
+    match name:
+        case "date.today":
+            node = _node_of(17, day)
+        case "datetime.now":
+            node = _node_of(19, day + clock)
+        case _:
+            node = _node_of(19, day + clock + _number(8, 0))
+    return _request(4, _number(1, call_id) + _part(2, _number(1, 0)) + _part(3, _number(1, 1) + _part(2, node)))
+
+
+def imported(call_id: int, module: str, functions: Sequence[str], identity: bytes) -> bytes:
+    """Return the request that answers an import of a module of the host.
+
+    Args:
+        call_id: of the import.
+        module: its name.
+        functions: what is in it.
+        identity: sixteen bytes, the same for each import of it in a session.
+    """
+    nodes: list[bytes] = []
+    pairs: list[bytes] = []
+    for name in functions:
+        nodes += (_part(8, name.encode()), _node_of(25, _part(1, f"{module}.{name}".encode())))
+        pairs.append(_part(1, _number(1, len(nodes) - 2) + _number(2, len(nodes) - 1)))
+    held = _part(1, module.encode()) + _part(2, _part(1, identity)) + _part(3, b"".join(pairs))
+    nodes.append(_node_of(32, held))
+    arena = _number(1, len(nodes)) + b"".join(_part(2, node) for node in nodes)
+    return _request(4, _number(1, call_id) + _part(2, _number(1, len(nodes) - 1)) + _part(3, arena))
+
+
+def _node_of(field: int, body: bytes) -> bytes:
+    return _varint(field << 3 | _BYTES) + _varint(len(body)) + body
 
 
 def resume(answers: Sequence[tuple[int, int | tuple[str, str]]], arena: "Arena") -> bytes:
@@ -274,6 +360,54 @@ def call(raw: bytes) -> Call:
         kwargs=dict(_pair(each, parts) for each in pairs),
         position=_place(place),
     )
+
+
+@frozen
+class OsCall:
+    """What a program asks of its machine."""
+
+    call_id: int
+    name: str
+    """One of `CLOCKS`, `asyncio.sleep`, `time.sleep`, `import MODULE`."""
+    args: tuple[Value, ...]
+    position: Place
+
+
+_OS_CALLS: Mapping[int, Callable[[dict[int, Any]], tuple[str, tuple[Value, ...]] | None]] = {
+    23: lambda said: None if said else ("date.today", ()),
+    24: lambda said: ("datetime.now utc" if said else "datetime.now", ()) if said in ({}, {1: b""}) else None,
+    26: lambda said: ("time.time", ()) if said == {1: b"time.time"} else None,
+    27: lambda said: ("time.sleep", _seconds(said)) if said.keys() <= {1} else None,
+    28: lambda said: ("asyncio.sleep", _seconds(said)) if said.keys() <= {1} else None,
+    31: lambda said: (f"import {said[1].decode()}", ()) if said.keys() == {1} else None,
+}
+"""By the number of the field that says what is asked; None: what is said with it is not known here."""
+
+
+def _seconds(said: dict[int, Any]) -> tuple[Value, ...]:
+    return (_DOUBLE.unpack(said[1])[0] if said else 0.0,)
+
+
+@_reads
+def os_call(raw: bytes) -> OsCall:
+    """Return what a program asks of its machine.
+
+    Raises:
+        Unusual: it is other than `OsCall` says.
+    """
+    call_id, place, asked = 0, b"", None
+    for field, value in _fields(raw):
+        if field == 1:
+            call_id = value
+        elif field == _OS_PLACE:
+            place = value
+        elif field in _OS_CALLS:
+            asked = _OS_CALLS[field](dict(_fields(value)))
+        elif field != _OS_AWAITS:
+            raise Unusual(f"a call of kind {field}")
+    if asked is None:
+        raise Unusual("a call of the machine with something more")
+    return OsCall(call_id=call_id, name=asked[0], args=asked[1], position=_place(place))
 
 
 @lru_cache(PLACES_REMEMBERED)

@@ -1,0 +1,213 @@
+"""Turns over the lane are the client's turns whatever was guessed of them, and soon one exchange each."""
+
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from itertools import cycle
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jails import jail_here
+from overwinter.adapters.monty import MontyInterpreter, open_interpreter, wire
+from overwinter.adapters.monty.engine import _fed
+from overwinter.adapters.monty.lane import Lane, open_lane
+from overwinter.adapters.monty.outcomes import unpacked
+from overwinter.adapters.monty.quick import CALL, FEED, PATHS_MAX, PAUSE, WOKEN, Paths, resumed, started
+from overwinter.adapters.monty.turn import Turn
+from overwinter.events import Answer, Raised, Returned
+from overwinter.interpreter import Blocked, Failed, Finished, Limits, Outcome, Program
+
+pytestmark = pytest.mark.anyio
+LIMITS = Limits(turn_cpu_s=30, run_cpu_s=30)
+NOW_US = 1_800_000_000_123_456
+MODULES = {"svc": ("f", "g"), "oth": ("h",)}
+Turning = Callable[[Blocked | None, Mapping[int, Answer]], Any]
+
+PROGRAMS = {
+    "loop": "import svc\ntotal = 0\nfor n in range(3):\n    total += await svc.f(n)\n    print(total)\ntotal",
+    "prelude": "[await svc.f(word), await oth.h(), flag]",
+    "gather": "import svc, oth\nimport asyncio\nrows = await asyncio.gather(*(svc.f(n) for n in range(4)))\n[rows, await oth.h(x=rows)]",
+    "from": "from svc import f, g\nfrom oth import h\na = await f()\n[a, await g(a), await h(None, True, 2.5)]",
+    "dates": "import datetime as d, svc\na = [str(d.datetime.now()), str(d.datetime.now(d.timezone.utc)), str(d.date.today())]\n"
+    "await svc.f(a)\nb = d.datetime.now(d.timezone.utc).isoformat()\n[a, b]",
+    "clock": "import time, asyncio, svc\nx = await svc.f()\nawait asyncio.sleep(x + 7 - time.time())\nawait asyncio.sleep(0)\ntime.time()",
+    "pause": "import time, svc\nfor n in range(3):\n    time.sleep(n)\nx = await svc.f()\ntime.sleep(x)\n[x, time.time()]",
+    "caught": "import svc\ntry:\n    await svc.f()\nexcept LookupError as error:\n    r = await svc.g(str(error))\nr",
+    "at once": "word * 2",
+    "random": "import random, svc\n[random.random(), await svc.f(random.randint(1, 9)), random.random()]",
+    "nested": "import svc, asyncio\nasync def both(n):\n    return await svc.f(n), await svc.g(n)\nawait asyncio.gather(both(1), both(2))",
+    "raises": "import svc\nawait svc.f()\n1 / 0",
+    "no module": "import nothing",
+    "no name": "await missing(1)",
+    "syntax": "await svc.f(",
+    "printed": "print('a'); print('b', word)\nimport svc\nprint('c')\nawait svc.f()\nprint('d')",
+}
+
+
+@pytest.fixture(scope="module")
+async def client() -> AsyncIterator[MontyInterpreter]:
+    async with open_interpreter(limits=LIMITS, workers=1, jail=jail_here()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def lane(client: MontyInterpreter) -> AsyncIterator[Lane]:
+    async with open_lane(client.launcher, jail_here(), 1) as opened:
+        opened.open()
+        while opened.size < 1:  # noqa: ASYNC110 - another process tells no event
+            await anyio.sleep(0.005)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def program(source: str) -> Program:
+    return Program(run_id="run-1", source=source, inputs={"word": "w", "flag": [True, {"x": 1}]}, modules=MODULES)
+
+
+def by_client(client: MontyInterpreter, source: str) -> Turning:
+    async def turn(at: Blocked | None, answers: Mapping[int, Answer]) -> Outcome:
+        if at is None:
+            return await client.start(program(source), now_us=NOW_US)
+        return await client.resume(program(source), at.snapshot, answers, now_us=NOW_US)
+
+    return turn
+
+
+def by_lane(lane: Lane, source: str, paths: Paths, exchanges: list[int] | None = None) -> Turning:
+    counts = list[int]() if exchanges is None else exchanges
+
+    def counted(steps: Generator[Any, Any, Outcome]) -> Generator[Any, Any, Outcome]:
+        replies = None
+        counts.append(0)
+        while True:
+            try:
+                request = steps.send(replies)
+            except StopIteration as end:
+                return end.value
+            counts[-1] += 1
+            replies = yield request
+
+    async def turn(at: Blocked | None, answers: Mapping[int, Answer]) -> Outcome | None:
+        pending, body = unpacked(at.snapshot) if at else (frozenset[int](), b"")
+
+        def steps() -> Any:
+            before = pending.difference(answers)
+            made = Turn(
+                program=program(source), fed=_fed(source, tuple(MODULES)), limits=LIMITS, now_us=NOW_US, before=before
+            )
+            return counted(resumed(made, body, answers, paths) if at else started(made, paths)), made.print
+
+        return await lane.run(source, steps, 20.0)
+
+    return turn
+
+
+def answer(name: str, ticket: int) -> Answer:
+    if name == "caught" and ticket <= 1:
+        return Raised(kind="KeyError", message="gone: 'x'")
+    return Returned(value=None if name == "pause" and ticket < 3 else 2)
+
+
+def answers_to(name: str, at: Blocked, order: int) -> Mapping[int, Answer]:
+    """Return answers to some of the calls that wait, as the order has it; a pause has none but its end."""
+    tickets = sorted(at.pending)
+    if at.first is not None:
+        return {at.first: Returned(value=None)}
+    chosen = tickets if order % 3 == 0 else [tickets[order % len(tickets)]]
+    return {ticket: answer(name, ticket) for ticket in chosen}
+
+
+def told(outcome: Outcome | None) -> object:
+    if isinstance(outcome, Blocked):
+        return (outcome.requests, outcome.pending, outcome.first, outcome.output)
+    return outcome
+
+
+async def taken(
+    turning: Turning, other: Turning, name: str, order: int, *, is_checked: bool = True
+) -> tuple[Outcome, int]:
+    """Take a program to its end; return what came of it, and how many turns `turning` left to the other."""
+    at: Blocked | None = None
+    left = 0
+    for _ in range(30):
+        answers = {} if at is None else answers_to(name, at, order)
+        here = await turning(at, answers)
+        if here is None or is_checked:
+            there = await other(at, answers)
+            assert here is None or told(here) == told(there)
+            left += here is None
+            here = here or there
+        assert isinstance(here, Blocked | Finished | Failed)
+        if not isinstance(here, Blocked):
+            return here, left
+        at = here
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("order", [0, 1, 2])
+async def test_each_turn_of_a_program_is_the_clients_turn(
+    client: MontyInterpreter, lane: Lane, name: str, order: int
+) -> None:
+    source, paths = PROGRAMS[name], Paths()
+    ends = [await taken(by_lane(lane, source, paths), by_client(client, source), name, order) for _ in range(3)]
+    assert told(ends[0][0]) == told(ends[1][0]) == told(ends[2][0])
+    if name not in ("raises", "no module", "no name", "syntax"):
+        assert ends[2][1] == 0, "the client took a turn of a program whose way is known"
+
+
+@pytest.mark.parametrize(
+    "name", ["loop", "prelude", "gather", "from", "dates", "clock", "pause", "caught", "at once", "random"]
+)
+async def test_a_way_that_is_known_is_one_exchange_a_turn(client: MontyInterpreter, lane: Lane, name: str) -> None:
+    source, paths = PROGRAMS[name], Paths()
+    for _ in range(3):
+        await taken(by_lane(lane, source, paths), by_client(client, source), name, 0)
+    exchanges = list[int]()
+    await taken(by_lane(lane, source, paths, exchanges), by_client(client, source), name, 0)
+    assert set(exchanges) == {1}
+
+
+STEPS = st.sampled_from([CALL, FEED, PAUSE, WOKEN, *sorted(wire.CLOCKS), "import svc", "import oth", "import nothing"])
+
+
+class Wrong(Paths):
+    """Guesses that were drawn, one after the other and from the first again."""
+
+    def __init__(self, drawn: list[tuple[int, tuple[str, ...]]]) -> None:
+        super().__init__()
+        self._drawn = cycle(drawn)
+
+    def guessed(self, place: tuple[int, int]) -> tuple[int, tuple[str, ...]]:
+        off_by, path = next(self._drawn)
+        return max(0, place[1] + off_by), path
+
+
+GUESSES = st.lists(
+    st.tuples(st.sampled_from([0, 0, -1, 1]), st.lists(STEPS, max_size=5).map(tuple)), min_size=1, max_size=4
+)
+
+
+@given(name=st.sampled_from(sorted(PROGRAMS)), order=st.integers(0, 5), drawn=GUESSES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+async def test_a_wrong_guess_never_changes_what_comes_of_a_turn(
+    client: MontyInterpreter, lane: Lane, name: str, order: int, drawn: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    source = PROGRAMS[name]
+    await taken(by_lane(lane, source, Wrong(drawn)), by_client(client, source), name, order)
+
+
+def test_ways_are_remembered_up_to_a_number_and_the_oldest_goes_first() -> None:
+    paths = Paths()
+    for number in range(PATHS_MAX + 10):
+        paths.learn((number, 1), 1, (CALL, CALL))
+    assert paths.guessed((0, 1)) == (1, (CALL,))
+    assert paths.guessed((PATHS_MAX, 1)) == (1, (CALL, CALL))
+    paths.learn((PATHS_MAX, 1), 1, (CALL,))
+    assert paths.guessed((PATHS_MAX, 1)) == (1, (CALL, CALL)), "one that ended sooner teaches nothing"
