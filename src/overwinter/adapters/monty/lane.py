@@ -202,7 +202,9 @@ def _begun(launcher: str) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     ours, theirs = socket.socketpair()
     with theirs:
         command = [launcher, "subprocess"]
-        return subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), env={}), ours  # noqa: S603 - our own
+        return subprocess.Popen(
+            command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL, env={}
+        ), ours  # noqa: S603 - our own
 
 
 def _proof(channel: Channel, jail: JailSettings) -> Generator[Exchange, list[bytes], bool]:
