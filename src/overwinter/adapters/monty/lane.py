@@ -201,10 +201,8 @@ def _begun(launcher: str) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     """Start a process by this thread: the kernel kills a worker when the thread that started it ends."""
     ours, theirs = socket.socketpair()
     with theirs:
-        command = [launcher, "subprocess"]
-        return subprocess.Popen(
-            command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL, env={}
-        ), ours  # noqa: S603 - our own
+        command, there = [launcher, "subprocess"], theirs.fileno()
+        return subprocess.Popen(command, stdin=there, stdout=there, stderr=subprocess.DEVNULL, env={}), ours  # noqa: S603 - our own
 
 
 def _proof(channel: Channel, jail: JailSettings) -> Generator[Exchange, list[bytes], bool]:
