@@ -27,6 +27,8 @@ FAILURES_MAX = 5
 STUMBLE_S_MAX = 300.0
 SAFETY_POLL_US = 1 * SECOND_US
 """How late a wake-up may be whose hint was lost."""
+FULL_LOOK_US = SAFETY_POLL_US // 10
+"""How long a call waits at most after there is room for it."""
 QUEUE_MAX = 10_000
 """Ready runs held in memory; the rest stays in the store until there is room."""
 CROWD = 64
@@ -94,7 +96,7 @@ class Worker:
         self._whole_us = 0
         """When everything in the store was looked through last; 0: it is to be looked through at once."""
         self._is_full = False
-        """Whether calls may wait for which there was no room."""
+        """Whether calls may wait for which there was no room when they were begun, or looked for."""
         self._turns = 0
         self._is_draining = False
 
@@ -140,9 +142,12 @@ class Worker:
     def ring(self, at_us: int) -> None:
         """Have the worker look at `at_us` for what becomes ready at that instant, if it would not have looked before.
 
-        At 0 it looks through everything at once: for what became ready by something else than time.
+        An instant that has passed is looked for at once. At 0 everything is looked through: for what became ready by
+        something else than time.
         """
-        if not at_us:
+        if at_us:
+            self._looked_us = min(self._looked_us, at_us - 1)  # a look came between that instant and its commit
+        else:
             self._whole_us = 0
         if at_us < self._alarm_us:
             self._alarm_us = at_us
@@ -188,7 +193,7 @@ class Worker:
                 self._whole_us = 0
                 await anyio.sleep(STORE_PAUSE_S)
                 continue
-            self.ring(min(next_us, self._clock.now_us() + SAFETY_POLL_US))
+            self._alarm_us = min(self._alarm_us, next_us, self._clock.now_us() + SAFETY_POLL_US)
             await self._until_alarm()
 
     async def _look(self) -> int:
@@ -223,16 +228,17 @@ class Worker:
             )  # fmt: skip
             self._effects.begin(attempt)
         self._is_full = len(found) >= room
-        next_us = ready.next_due_us or NEVER_US
-        return min(next_us, now_us + SAFETY_POLL_US // 10) if self._is_full else next_us
+        next_us = min(ready.next_due_us or NEVER_US, self._whole_us + SAFETY_POLL_US)
+        return min(next_us, now_us + FULL_LOOK_US) if self._is_full else next_us
 
     async def _until_alarm(self) -> None:
-        while (at_us := self._alarm_us) > self._clock.now_us():
-            self._rung = anyio.Event()
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._sleep_and_ring, at_us)
-                await self._rung.wait()
-                group.cancel_scope.cancel()
+        with anyio.move_on_after(SAFETY_POLL_US / SECOND_US):  # the clock may be set back meanwhile
+            while (at_us := self._alarm_us) > self._clock.now_us():
+                self._rung = anyio.Event()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._sleep_and_ring, at_us)
+                    await self._rung.wait()
+                    group.cancel_scope.cancel()
 
     async def _sleep_and_ring(self, at_us: int) -> None:
         await self._clock.sleep_until(at_us)
@@ -274,11 +280,14 @@ class Worker:
         """Let a run go after its turn, and line it up if something came meanwhile."""
         del self._busy[run_id]
         self._agents.pop(run_id, None)
-        if run_id in self._again:
-            self._again.discard(run_id)
-            self._enqueue(run_id)
-        elif self._effects.has_in_hand(run_id):
+        is_again = run_id in self._again
+        self._again.discard(run_id)
+        if self._effects.has_in_hand(run_id):  # nowhere else is it known that this run can go on
+            if is_again:
+                self._left.pop(run_id, None)
             self._line.add(run_id, is_answered=True)
+        elif is_again:
+            self._enqueue(run_id)
 
     async def _advance(self, run_id: str) -> None:
         lease = next(iter(self._leases.values()))
@@ -355,6 +364,9 @@ class Worker:
                     call=intent.call, agent=run.agent, lease=lease, agent_epoch=run.agent_epoch, rules=turned.rules
                 )
                 self._effects.begin(attempt)
+        if has_effect and self._effects.room <= 0:
+            self._is_full = True
+            self.ring(self._clock.now_us() + FULL_LOOK_US)
         if has_effect and turned.left is not None:
             self._keep(turned.left)
 

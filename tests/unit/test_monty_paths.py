@@ -211,3 +211,56 @@ def test_ways_are_remembered_up_to_a_number_and_the_oldest_goes_first() -> None:
     assert paths.guessed((PATHS_MAX, 1)) == (1, (CALL, CALL))
     paths.learn((PATHS_MAX, 1), 1, (CALL,))
     assert paths.guessed((PATHS_MAX, 1)) == (1, (CALL, CALL)), "one that ended sooner teaches nothing"
+
+
+async def test_a_way_that_was_wrong_from_its_first_step_on_is_forgotten(client: MontyInterpreter, lane: Lane) -> None:
+    source = "import svc, time\nif await svc.f():\n    time.sleep(1)\nelse:\n    await svc.g()\nawait svc.f()"
+    paths = Paths()
+
+    async def turns(first: Answer) -> list[bool]:
+        """Take the program to its end; return of each turn whether the lane took it."""
+        quickly, at = list[bool](), None
+        turning, other = by_lane(lane, source, paths), by_client(client, source)
+        while not isinstance(at, Finished):
+            answers = {} if at is None else {max(at.pending): first if len(quickly) == 1 else Returned(value=None)}
+            here = await turning(at, answers)
+            quickly.append(here is not None)
+            at = here or await other(at, answers)
+        return quickly
+
+    for _ in range(3):
+        await turns(Returned(value=True))
+    await turns(Returned(value=False))
+    assert all(await turns(Returned(value=False)))
+
+
+async def test_imports_of_nothing_are_not_remembered(client: MontyInterpreter, lane: Lane) -> None:
+    source, paths = "try:\n    import nothing\nexcept ImportError:\n    pass\nawait svc.f()", Paths()
+    for _ in range(3):
+        await taken(by_lane(lane, source, paths), by_client(client, source), "import", 0)
+    assert not any("nothing" in step for _, path in paths._known.values() for step in path)
+
+
+async def test_a_program_that_floods_costs_one_worker_and_no_second_one(client: MontyInterpreter, lane: Lane) -> None:
+    source = "print('x' * 1_100_000)"
+
+    async def until_open() -> None:
+        with anyio.fail_after(20):
+            while lane.size < 1:  # noqa: ASYNC110 - another process tells no event
+                await anyio.sleep(0.005)
+
+    turning = by_lane(lane, source, Paths())
+    assert await turning(None, {}) is None
+    await until_open()
+    (channel,) = lane._ready
+    assert await turning(None, {}) is None
+    assert lane._ready == [channel]
+
+
+async def test_a_source_with_half_a_character_is_left_to_the_client(lane: Lane) -> None:
+    assert await by_lane(lane, "'\ud800'", Paths())(None, {}) is None
+
+
+def test_a_number_without_an_end_is_nonsense() -> None:
+    with pytest.raises(wire.Nonsense):
+        wire.head(b"\xff" * 1_000)

@@ -31,11 +31,12 @@ IN_FLIGHT = 4
 
 
 class Stores:
-    """A store that loads no run until it is told to, and counts what is looked for."""
+    """A store that loads no run until it is told to, notes what is looked for, and may do something before a commit."""
 
     def __init__(self, parts: Parts, go_on: anyio.Event) -> None:
         self._store, self._go_on = parts.store, go_on
         self.looks = list[int]()
+        self.before_commit: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -43,6 +44,11 @@ class Stores:
     async def load(self, run_id: str) -> Any:
         await self._go_on.wait()
         return await self._store.load(run_id)
+
+    async def commit(self, *what: Any, **how: Any) -> Any:
+        if self.before_commit is not None:
+            await self.before_commit()
+        return await self._store.commit(*what, **how)
 
     async def ready(self, *which: Any, since_us: int = 0) -> Any:
         self.looks.append(since_us)
@@ -114,3 +120,48 @@ async def test_a_look_for_a_timer_does_not_look_through_all_that_waits(project):
         assert (await app.run(run_id)).status is Status.FINISHED
     assert stores[0].looks
     assert all(stores[0].looks)
+
+
+async def test_a_timer_that_passed_before_its_commit_is_found_at_once_though_a_look_came_between(project):
+    clock, go_on, stores, apps = ManualClock(), anyio.Event(), list[Stores](), list[Any]()
+    go_on.set()
+
+    async def look_between():
+        clock.advance(0.01)
+        apps[0]._worker.ring(clock.now_us())
+        before = len(stores[0].looks)
+
+        async def looked():
+            return len(stores[0].looks) > before
+
+        await until(looked)
+
+    def late(parts: Parts) -> Parts:
+        stores.append(Stores(parts, go_on))
+        stores[0].before_commit = look_between
+        return replace(parts, store=stores[0])
+
+    async with opened(project, clock=clock, wrap=late) as app:
+        apps.append(app)
+        run_id = await app.start("import asyncio\nfor _ in range(3):\n    await asyncio.sleep(0.001)")
+
+        async def ended():
+            return (await app.run(run_id)).status is Status.FINISHED
+
+        await until(ended)  # the clock stands still but for the commits: no later look finds it
+
+
+async def test_calls_for_which_there_was_no_room_begin_when_there_is(project):
+    config = Config(
+        agents={"default": Agent(owner="owner@example.com", tools=("*",))},
+        worker=Worker(interpreters=2, calls_in_flight=2),
+    )
+    clock = ManualClock()
+    async with opened(project, config=config, clock=clock) as app:
+        run_id = await app.start("import asyncio\nawait asyncio.gather(*(shop.double(number=n) for n in range(9)))")
+
+        async def ended():
+            clock.advance(0.1)
+            return (await app.run(run_id)).status is Status.FINISHED
+
+        await until(ended)

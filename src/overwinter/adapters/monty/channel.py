@@ -77,6 +77,10 @@ class Owner(Protocol):
         """Be told of a program whose turns take more than one exchange, or compute: nothing is to be put behind them."""
         ...
 
+    def keep_out(self, key: int) -> None:
+        """Be told of a program that sends more than a worker may: it costs one, and is not to come again."""
+        ...
+
     def keep_no_more(self, key: int) -> None:
         """Be told of one of these that took one exchange, and did not compute."""
         ...
@@ -177,14 +181,14 @@ class Channel(asyncio.Protocol):
         """Take what the process sends: whole events, parts of one, or several."""
         self._bytes_taken += len(data)
         if self._bytes_taken > BYTES_MAX:
-            self.kill()
+            self._kill_flood()
             return
         raw = self._rest + data if self._rest else data
         at, end = 0, len(raw)
         while end - at >= wire.LENGTH_BYTES:
             size = wire.length(raw, at)
             if size > BYTES_MAX:
-                self.kill()
+                self._kill_flood()
                 return
             until = at + wire.LENGTH_BYTES + size
             if until > end:
@@ -192,6 +196,11 @@ class Channel(asyncio.Protocol):
             self._take(raw[at + wire.LENGTH_BYTES : until])
             at = until
         self._rest = raw[at:]
+
+    def _kill_flood(self) -> None:
+        if self._taken and (job := self._taken[0].job) is not None:
+            self._owner.keep_out(job.key)
+        self.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the process has ended, or is about to."""

@@ -20,7 +20,7 @@ from overwinter.adapters.monty.launcher import monty_binary, open_launcher
 from overwinter.adapters.monty.outcomes import LIMITS, blocked, failed, finished, refused, unpacked
 from overwinter.adapters.monty.posture import JailSettings
 from overwinter.adapters.monty.prelude import rewrite
-from overwinter.adapters.monty.quick import Paths, Quick, resumed, started
+from overwinter.adapters.monty.quick import SOURCE_LENGTH_MAX, Paths, Quick, resumed, started
 from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
 from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
 from overwinter.events import Answer
@@ -114,7 +114,10 @@ class MontyInterpreter:
             WorkerCrashed: the worker died or overran its deadline; the turn may be tried again.
             JailUnavailable: no worker can be started.
         """
-        if not (program.keeps or program.earlier or program.state):
+        is_short = (
+            len(program.source) <= SOURCE_LENGTH_MAX
+        )  # a longer one is read in a thread, which takes longer than a turn
+        if is_short and not (program.keeps or program.earlier or program.state):
             outcome = await self._quickly(program, lambda turn: started(turn, self._paths), now_us)
             if outcome is not None:
                 return outcome

@@ -37,7 +37,7 @@ has others to stop, and is in a hurry."""
 END_S_MAX = 5.0
 """How long processes that were killed may take to end."""
 ALONE_MAX = 1_000
-"""Programs remembered whose turns take more than one exchange, or compute."""
+"""Programs remembered whose turns take more than one exchange, or compute; and those that are not taken at all."""
 
 
 class Lane:
@@ -53,6 +53,8 @@ class Lane:
         self._waiting: deque[Job] = deque()
         self._alone: dict[int, None] = {}
         """Hashes of sources; the oldest first."""
+        self._out: dict[int, None] = {}
+        """The same, of programs that cost a worker each time."""
         self._starting = 0
         self._faults = 0
 
@@ -85,7 +87,7 @@ class Lane:
             steps: the turn; it may be begun more than once.
             s_max: how long it may take, once it is under way.
         """
-        if not self._ready:
+        if not self._ready or hash(source) in self._out:
             return None
         job = Job(key=hash(source), steps=steps, future=asyncio.get_running_loop().create_future(), s_max=s_max)
         self._waiting.append(job)
@@ -119,6 +121,12 @@ class Lane:
         self._alone[key] = None
         if len(self._alone) > ALONE_MAX:
             del self._alone[next(iter(self._alone))]
+
+    def keep_out(self, key: int) -> None:
+        """Remember a program that is the client's from now on."""
+        self._out[key] = None
+        if len(self._out) > ALONE_MAX:
+            del self._out[next(iter(self._out))]
 
     def keep_no_more(self, key: int) -> None:
         """Forget one of these: how its turns go is known by now."""

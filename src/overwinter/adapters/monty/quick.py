@@ -21,12 +21,12 @@ from overwinter.adapters.monty.wire import Kind, OsCall, Unusual
 from overwinter.events import Answer, Returned
 from overwinter.interpreter import Blocked, Limits, Outcome
 
-__all__ = ["SOURCE_BYTES_MAX", "STATE_BYTES_MAX", "Exchange", "Paths", "Quick", "resumed", "started"]
+__all__ = ["SOURCE_LENGTH_MAX", "STATE_BYTES_MAX", "Exchange", "Paths", "Quick", "resumed", "started"]
 
 STATE_BYTES_MAX = 64 << 10
 """A larger state goes by the client: it would hold up the event loop."""
-SOURCE_BYTES_MAX = 32 << 10
-"""A larger program begins by the client: reading it takes a worker some milliseconds."""
+SOURCE_LENGTH_MAX = 32 << 10
+"""Characters. A longer program begins by the client: reading it takes us and a worker some milliseconds each."""
 EVENT_BYTES_MAX = 32 << 10
 EXCHANGES_MAX = 50
 """After so many the turn is left to the client, which has a thread to spend on it."""
@@ -34,6 +34,7 @@ PATHS_MAX = 4_000
 PATH_LENGTH_MAX = 12
 """Turns whose ways are remembered, and how much of each."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+IMPORT = "import "
 CALL, FEED, PAUSE, WOKEN = "call", "feed", "time.sleep", "woken"
 """Steps of a path besides `wire.CLOCKS` and `import NAME`: a call that begins, the source behind its prelude, a pause of the
 whole program, and the end of one."""
@@ -53,7 +54,15 @@ class Paths:
 
     def guessed(self, place: tuple[int, int]) -> tuple[int, Path]:
         """Return the number of the first call, and how the turn will go; unknown, it makes a call and waits, as most do."""
-        return self._known.get(place) or (place[1], (CALL,) if place[1] else ())
+        known = self._known.pop(place, None)
+        if known is None:
+            return place[1], (CALL,) if place[1] else ()
+        self._known[place] = known  # the last to be let go: one program's thousand turns do not push out all others
+        return known
+
+    def forget(self, place: tuple[int, int]) -> None:
+        """Let go of a way that was wrong from its first step on."""
+        self._known.pop(place, None)
 
     def learn(self, place: tuple[int, int], first_id: int, path: Path) -> None:
         """Note how a turn went. One that ended before the guess did teaches nothing: an answer too much is refused."""
@@ -75,7 +84,7 @@ def started(turn: Turn, paths: Paths) -> Quick:
         Nonsense: the worker cannot be trusted any more.
     """
     source, prelude, limits = turn.fed.source, turn.fed.prelude, turn.limits
-    if len(source) > SOURCE_BYTES_MAX:
+    if len(source) > SOURCE_LENGTH_MAX:
         raise Unusual("a long program")
     feed = wire.feed(source, turn.program.inputs, is_first=not prelude)
     micros = round(limits.run_cpu_s * 1e6), round(limits.turn_cpu_s * 1e6)
@@ -118,7 +127,7 @@ class _Taken:
         """Of imported modules."""
         self._went: list[str] = []
         self._ids: list[int] = []
-        """Numbers of the guessed answers."""
+        """Numbers of the guessed answers; the end of a pause has none, and the source behind its prelude -1."""
 
     @property
     def was_paused(self) -> bool:
@@ -132,7 +141,7 @@ class _Taken:
         event, ahead, dumped = replies[len(begin) - 1], replies[len(begin) : -1], replies[-1]
         is_paused = bool(self._woken) and wire.head(replies[1])[0] == Kind.OS_CALL
         if self.was_paused and not is_paused:
-            self._learn()
+            self._paths.forget(self._place)
             raise Unusual("no pause, and nothing was answered")
         if is_paused:
             if self.was_paused:
@@ -168,7 +177,7 @@ class _Taken:
         guesses: list[bytes] = []
         next_id = self._first_id
         for step in self._path:
-            if not {PAUSE: False, FEED: bool(self._feed), WOKEN: bool(self._woken) and not guesses}.get(step, True):
+            if not self._is_possible(step, len(guesses)):
                 break
             if step == WOKEN:
                 guesses.append(self._woken)
@@ -212,6 +221,8 @@ class _Taken:
         if asked.name == "asyncio.sleep":
             self._begin(_as_call(asked))
             return CALL, asked.call_id
+        if asked.name.startswith(IMPORT) and not self._is_module(asked.name):
+            raise Unusual("an import of nothing")
         if asked.name == PAUSE:
             self._turn.requests.append(self._turn.request(_as_call(asked)))
         return asked.name, asked.call_id
@@ -227,12 +238,20 @@ class _Taken:
             return self._feed
         if step in wire.CLOCKS:
             return wire.told(call_id, step, self._now)
-        module = step.removeprefix("import ")
-        functions = self._turn.program.modules.get(module)
-        if functions is None:
-            raise Unusual("an import of nothing")
+        module = step.removeprefix(IMPORT)
         identity = self._identities.setdefault(module, uuid.uuid4().bytes)
-        return wire.imported(call_id, module, functions, identity)
+        return wire.imported(call_id, module, self._turn.program.modules[module], identity)
+
+    def _is_possible(self, step: str, guessed: int) -> bool:
+        """Return whether there is an answer to a step, behind so many others."""
+        if step == WOKEN:
+            return bool(self._woken) and not guessed
+        if step == FEED:
+            return bool(self._feed)
+        return step != PAUSE and (not step.startswith(IMPORT) or self._is_module(step))
+
+    def _is_module(self, step: str) -> bool:
+        return step.removeprefix(IMPORT) in self._turn.program.modules
 
     def _learn(self) -> None:
         self._paths.learn(self._place, self._first_id, tuple(self._went))

@@ -123,6 +123,8 @@ def _read(raw: bytes, at: int) -> tuple[int, int]:
         if byte < _MORE:
             return number, at
         shift += 7
+        if shift > _INT_BITS:
+            raise ValueError("a number of more than 64 bits")
 
 
 def _fields(raw: bytes) -> list[tuple[int, Any]]:
@@ -224,7 +226,7 @@ def feed(source: str, inputs: Mapping[str, Value], *, is_first: bool) -> bytes:
     arena = Arena()
     named = [_part(2, _part(1, name.encode()) + _number(2, arena.add(value))) for name, value in inputs.items()]
     directory = _part(5, b"/") if is_first else b""
-    return _request(3, _part(1, source.encode()) + b"".join(named) + _part(3, arena.body()) + directory)
+    return _request(3, _part(1, _encoded(source)) + b"".join(named) + _part(3, arena.body()) + directory)
 
 
 def load(body: bytes) -> bytes:
@@ -509,8 +511,12 @@ class Arena:
 def _text(value: str) -> bytes:
     if len(value) > TEXT_LENGTH_MAX:
         raise Unusual("a long text")
+    return _encoded(value)
+
+
+def _encoded(text: str) -> bytes:
     try:
-        return value.encode()
+        return text.encode()
     except UnicodeEncodeError:
         raise Unusual("half a surrogate pair") from None
 
