@@ -38,6 +38,8 @@ PROGRAMS = {
     "at once": "word * 2",
     "random": "import random, svc\n[random.random(), await svc.f(random.randint(1, 9)), random.random()]",
     "nested": "import svc, asyncio\nasync def both(n):\n    return await svc.f(n), await svc.g(n)\nawait asyncio.gather(both(1), both(2))",
+    "large": "import svc, asyncio, time\nrows = [str(n) * 9 for n in range(1_000)]\nawait svc.f()\n"
+    "await asyncio.gather(*(svc.g(n) for n in range(30)))\ntime.sleep(2)\nawait svc.f(time.time())\nlen(rows)",
     "raises": "import svc\nawait svc.f()\n1 / 0",
     "no module": "import nothing",
     "no name": "await missing(1)",
@@ -135,7 +137,7 @@ async def taken(
     """Take a program to its end; return what came of it, and how many turns `turning` left to the other."""
     at: Blocked | None = None
     left = 0
-    for _ in range(30):
+    for _ in range(50):
         answers = {} if at is None else answers_to(name, at, order)
         here = await turning(at, answers)
         if here is None or is_checked:
@@ -163,7 +165,7 @@ async def test_each_turn_of_a_program_is_the_clients_turn(
 
 
 @pytest.mark.parametrize(
-    "name", ["loop", "prelude", "gather", "from", "dates", "clock", "pause", "caught", "at once", "random"]
+    "name", ["loop", "prelude", "gather", "from", "dates", "clock", "pause", "caught", "at once", "random", "large"]
 )
 async def test_a_way_that_is_known_is_one_exchange_a_turn(client: MontyInterpreter, lane: Lane, name: str) -> None:
     source, paths = PROGRAMS[name], Paths()

@@ -31,8 +31,10 @@ EVENT_BYTES_MAX = 32 << 10
 EXCHANGES_MAX = 50
 """After so many the turn is left to the client, which has a thread to spend on it."""
 PATHS_MAX = 4_000
-PATH_LENGTH_MAX = 12
+PATH_LENGTH_MAX = EXCHANGES_MAX
 """Turns whose ways are remembered, and how much of each."""
+DUMP_BYTES_SMALL = 8 << 10
+"""A smaller state is asked for with each answer, for most turns end there; a larger one only where the turn ends."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IMPORT = "import "
 CALL, FEED, PAUSE, WOKEN = "call", "feed", "time.sleep", "woken"
@@ -139,6 +141,7 @@ class _Taken:
         guesses = self._guesses()
         replies = yield b"".join((*begin, *guesses, wire.DUMP)), len(begin) + len(guesses) + 1
         event, ahead, dumped = replies[len(begin) - 1], replies[len(begin) : -1], replies[-1]
+        is_small = len(dumped) < DUMP_BYTES_SMALL
         is_paused = bool(self._woken) and wire.head(replies[1])[0] == Kind.OS_CALL
         if self.was_paused and not is_paused:
             self._paths.forget(self._place)
@@ -156,7 +159,7 @@ class _Taken:
                 raise Unusual("a large event")
             if kind == Kind.RESOLVE_FUTURES:
                 self._learn()
-                return self._blocked(wire.pending(raw), None, wire.state(dumped))
+                return self._blocked(wire.pending(raw), None, (yield from _state(dumped)))
             if kind == Kind.COMPLETE and self._is_fed:
                 self._learn()
                 return finished(wire.completed(raw), self._turn)
@@ -164,12 +167,12 @@ class _Taken:
             is_guessed = self._is_guessed(step, call_id, len(ahead))
             if step == PAUSE:
                 pending = self._turn.before.union(request.ticket for request in self._turn.requests)
-                return self._blocked(pending, call_id, wire.state(dumped))
+                return self._blocked(pending, call_id, (yield from _state(dumped)))
             if is_guessed:
                 event = ahead.pop(0)
             else:
                 ahead.clear()
-                event, dumped = yield self._answer(step, call_id) + wire.DUMP, 2
+                event, dumped = yield from _sent(self._answer(step, call_id), is_small=is_small)
         raise Unusual("many steps")
 
     def _guesses(self) -> list[bytes]:
@@ -267,6 +270,22 @@ class _Taken:
             snapshot=packed(pending, body),
             output=turn.output,
         )
+
+
+def _state(dumped: bytes) -> Generator[Exchange, list[bytes], bytes]:
+    """Return the state in the reply to `DUMP`, and send that if there is no reply."""
+    if not dumped:
+        (dumped,) = yield wire.DUMP, 1
+    return wire.state(dumped)
+
+
+def _sent(answer: bytes, *, is_small: bool) -> Generator[Exchange, list[bytes], tuple[bytes, bytes]]:
+    """Send an answer; return what the program does next, and the reply to `DUMP` where the state is small."""
+    if is_small:
+        event, dumped = yield answer + wire.DUMP, 2
+        return event, dumped
+    (event,) = yield answer, 1
+    return event, b""
 
 
 def _as_call(asked: OsCall) -> wire.Call:
