@@ -259,6 +259,13 @@ async def test_a_program_that_floods_costs_one_worker_and_no_second_one(client: 
     assert lane._ready == [channel]
 
 
+async def test_a_state_that_grows_in_a_first_turn_is_no_flood(lane: Lane) -> None:
+    source = "import svc, asyncio\nrows = [str(n) * 9 for n in range(1_000)]\nawait asyncio.gather(*(svc.g(n) for n in range(40)))"
+    (channel,) = lane._ready
+    assert isinstance(await by_lane(lane, source, Paths())(None, {}), Blocked)
+    assert lane._ready == [channel]
+
+
 async def test_a_source_with_half_a_character_is_left_to_the_client(lane: Lane) -> None:
     assert await by_lane(lane, "'\ud800'", Paths())(None, {}) is None
 

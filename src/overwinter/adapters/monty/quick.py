@@ -173,6 +173,7 @@ class _Taken:
             else:
                 ahead.clear()
                 event, dumped = yield from _sent(self._answer(step, call_id), is_small=is_small)
+                is_small = is_small and len(dumped) < DUMP_BYTES_SMALL
         raise Unusual("many steps")
 
     def _guesses(self) -> list[bytes]:
