@@ -164,7 +164,7 @@ class _Taken:
                 self._learn()
                 return finished(wire.completed(raw), self._turn)
             step, call_id = self._asked(kind, raw)
-            is_guessed = self._is_guessed(step, call_id, len(ahead))
+            is_guessed = self._noted(step, call_id, len(ahead))
             if step == PAUSE:
                 pending = self._turn.before.union(request.ticket for request in self._turn.requests)
                 return self._blocked(pending, call_id, (yield from _state(dumped)))
@@ -191,7 +191,7 @@ class _Taken:
             next_id = 0 if step == FEED else next_id + 1
         return guesses
 
-    def _is_guessed(self, step: str, call_id: int, ahead: int) -> bool:
+    def _noted(self, step: str, call_id: int, ahead: int) -> bool:
         """Note what a program asked; return whether that was guessed, and is answered.
 
         Raises:
