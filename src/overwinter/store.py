@@ -546,6 +546,10 @@ class Store(Protocol):
         """Return when the run's journal has an event at position `since`; at once if it has."""
         ...
 
+    async def over(self, run_id: str) -> None:
+        """Return when the run goes on no more: it has ended, is quarantined, its agent is revoked, or there is no such run."""
+        ...
+
     async def program(self, digest: str) -> str | None:
         """Return a program's source."""
         ...

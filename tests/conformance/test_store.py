@@ -278,6 +278,40 @@ async def test_watchers_and_wake_ups_are_told_after_the_commit(world):
     assert seen == [2]
 
 
+@pytest.mark.parametrize("how", ["ends", "is cancelled", "is quarantined", "loses its agent"])
+async def test_who_waits_until_a_run_goes_on_no_more_is_told_of_that_and_of_nothing_else(world, how):
+    run_id, other = await world.run(), await world.run()
+    told: list[str] = []
+
+    async def wait(each: str) -> None:
+        await world.store.over(each)
+        told.append(each)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait, run_id)
+        await wait("0" * 26)  # there is no such run
+        await world.turn(run_id, 0)
+        await anyio.lowlevel.checkpoint()
+        assert told == ["0" * 26]
+        match how:
+            case "ends":
+                await world.turn(run_id, 1, status=Status.FINISHED, events=[done()])
+            case "is cancelled":
+                await world.store.end(
+                    run_id, Status.CANCELLED, Event(kind="cancelled", body={"by": "me", "reason": ""})
+                )
+            case "is quarantined":
+                lease = await world.lease()
+                await world.store.stumble(run_id, lease, not_before_us=0, is_final=True, event=done())
+            case _:
+                await world.store.registry.revoke("a", by="lead")
+    assert told == ["0" * 26, run_id]
+    if how != "loses its agent":
+        with anyio.move_on_after(0):
+            await wait(other)
+        assert other not in told
+
+
 async def test_too_large_a_message_is_refused(world):
     run_id, _ = await world.parked()
     with pytest.raises(UsageError, match="bytes"):

@@ -66,6 +66,7 @@ select min(at) from (
     select (select min(due) from call where due > ?1) as at
     union all select (select min(not_before) from call where state = 0 and effect < 3 and not_before > ?1)
     union all select (select min(not_before) from run where status = 0 and not_before > 0 and not_before > ?1))"""
+GOES_ON = f"select 1 from run where id = ? and status = 0 and {_IS_ACTIVE}"
 RUNS = f"""
 select run.id, agent, name, digest, status, seq, events, calls, failures, not_before, created, changed,
     status = 0 and not_before <= ?1 and (seq = 0 or {_HAS_MAIL} or {_IS_DUE}) and {_IS_ACTIVE},

@@ -117,7 +117,7 @@ class SqliteStore:
         """What begins by the calendar, in the same file."""
         self.requests = SqliteRequests(self._writer, clock, key)
         """What was asked under keys, in the same file."""
-        self._watching = Watching(self._length)
+        self._watching = Watching(self._one)
         self._chains = Chains(reading)
         self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
 
@@ -135,13 +135,13 @@ class SqliteStore:
         """Return when the run's journal has an event at position `since`."""
         await self._watching.watch(run_id, since)
 
+    async def over(self, run_id: str) -> None:
+        """Return when the run goes on no more."""
+        await self._watching.over(run_id)
+
     def _tell(self, group: list[Job]) -> None:
         self.deliveries.ring()
         self._watching.tell(group)
-
-    def _length(self, run_id: str) -> int | None:
-        row = self._one("select events from run where id = ?", to_bytes(run_id))
-        return None if row is None else row[0]
 
     # --- Turns -------------------------------------------------------------------------------------------------------
 

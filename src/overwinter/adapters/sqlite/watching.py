@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from overwinter.adapters.sqlite.rows import GOES_ON
 from overwinter.adapters.sqlite.writer import Job
+from overwinter.ids import to_bytes
 
 __all__ = ["Watching"]
 
@@ -11,9 +14,9 @@ __all__ = ["Watching"]
 class Watching:
     """On the event loop; nothing of it is durable."""
 
-    def __init__(self, length: Callable[[str], int | None]) -> None:
-        self._length = length
-        """How many events a run's journal has; None: there is no such run."""
+    def __init__(self, one: Callable[[str, bytes], tuple[Any, ...] | None]) -> None:
+        self._one = one
+        """Reads one row."""
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
@@ -27,13 +30,25 @@ class Watching:
 
     async def watch(self, run_id: str, since: int) -> None:
         """Return when the run's journal has an event at position `since`."""
+
+        def has_come() -> bool:
+            row = self._one("select events from run where id = ?", to_bytes(run_id))
+            return row is None or row[0] > since
+
+        await self._until(run_id, has_come)
+
+    async def over(self, run_id: str) -> None:
+        """Return when the run goes on no more."""
+        await self._until(run_id, lambda: self._one(GOES_ON, to_bytes(run_id)) is None)
+
+    async def _until(self, run_id: str, has_come: Callable[[], bool]) -> None:
+        """Look at once, and each time that something of the run is committed, until it has come."""
         while True:
             future = asyncio.get_running_loop().create_future()
             watchers = self._watchers.setdefault(run_id, [])
             watchers.append(future)
             try:
-                length = self._length(run_id)
-                if length is None or length > since:
+                if has_come():
                     return
                 await future
             finally:
