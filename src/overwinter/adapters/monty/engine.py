@@ -114,10 +114,7 @@ class MontyInterpreter:
             WorkerCrashed: the worker died or overran its deadline; the turn may be tried again.
             JailUnavailable: no worker can be started.
         """
-        is_short = (
-            len(program.source) <= SOURCE_LENGTH_MAX
-        )  # a longer one is read in a thread, which takes longer than a turn
-        if is_short and not (program.keeps or program.earlier or program.state):
+        if len(program.source) <= SOURCE_LENGTH_MAX:  # a longer one is read in a thread, which takes longer than a turn
             outcome = await self._quickly(program, lambda turn: started(turn, self._paths), now_us)
             if outcome is not None:
                 return outcome
@@ -134,10 +131,6 @@ class MontyInterpreter:
         assert pending.issuperset(answers), f"tickets {sorted(set(answers) - pending)} do not wait in {sorted(pending)}"
         assert answers, "a resume without an answer changes nothing"
         before = pending.difference(answers)
-        if program.keeps:  # the client alone leaves a state between two programs
-            return await self._workers.run(
-                lambda desk: _resume(desk, self._turn(program, now_us, before), body, answers)
-            )
         outcome = await self._quickly(program, lambda turn: resumed(turn, body, answers, self._paths), now_us, before)
         if outcome is not None:
             return outcome

@@ -1,7 +1,7 @@
 """An ordinary turn, step by step: what is sent to the interpreter, and what becomes of its replies.
 
 Ordinary: inputs, answers and arguments are small plain data, the program imports its services, reads the clock, makes calls,
-waits or ends with a value. Whatever else happens is `Unusual`: nothing of it counts, and the turn is taken again through the
+waits or ends with a value; it may go on with the state of one before it, and leave its own. Whatever else happens is `Unusual`: nothing of it counts, and the turn is taken again through the
 interpreter's client, which words every error. That is no loss to anybody, for a turn has no effect.
 
 Programs are run many times and go the same ways, so what a turn will ask is guessed by how it went before (`Paths`), and the
@@ -9,8 +9,10 @@ answers go out with its first request: most turns are one exchange. An answer th
 one that was taken by another question than the guessed one is seen by that question, and the turn does not count.
 """
 
+import re
 import uuid
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from overwinter.adapters.monty import wire
@@ -19,7 +21,7 @@ from overwinter.adapters.monty.outcomes import finished, packed
 from overwinter.adapters.monty.turn import SUSPENSIONS_MAX, Turn
 from overwinter.adapters.monty.wire import Kind, OsCall, Unusual
 from overwinter.events import Answer, Returned
-from overwinter.interpreter import Blocked, Limits, Outcome
+from overwinter.interpreter import Blocked, Failed, Finished, Limits, Outcome
 
 __all__ = ["SOURCE_LENGTH_MAX", "STATE_BYTES_MAX", "Exchange", "Paths", "Quick", "resumed", "started"]
 
@@ -41,6 +43,9 @@ CALL, FEED, PAUSE, WOKEN = "call", "feed", "time.sleep", "woken"
 """Steps of a path besides `wire.CLOCKS` and `import NAME`: a call that begins, the source behind its prelude, a pause of the
 whole program, and the end of one."""
 
+_OTHERWISE = re.compile(r"time|today|sleep|import")
+"""In a program that may ask its machine something before it calls anything."""
+
 Exchange = tuple[bytes, int]
 """Requests to send, and how many replies they get."""
 Quick = Generator[Exchange, list[bytes], Outcome]
@@ -54,11 +59,11 @@ class Paths:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[int, Path]] = {}
 
-    def guessed(self, place: tuple[int, int]) -> tuple[int, Path]:
-        """Return the number of the first call, and how the turn will go; unknown, it makes a call and waits, as most do."""
+    def guessed(self, place: tuple[int, int], otherwise: Path) -> tuple[int, Path]:
+        """Return the number of the first call, and how the turn will go."""
         known = self._known.pop(place, None)
         if known is None:
-            return place[1], (CALL,) if place[1] else ()
+            return place[1], otherwise
         self._known[place] = known  # the last to be let go: one program's thousand turns do not push out all others
         return known
 
@@ -67,11 +72,8 @@ class Paths:
         self._known.pop(place, None)
 
     def learn(self, place: tuple[int, int], first_id: int, path: Path) -> None:
-        """Note how a turn went. One that ended before the guess did teaches nothing: an answer too much is refused."""
+        """Note how a turn went that was guessed otherwise."""
         path = path[:PATH_LENGTH_MAX]
-        guessed_id, guessed = self.guessed(place)
-        if guessed[: len(path)] == path and guessed_id == first_id:
-            return
         self._known.pop(place, None)
         self._known[place] = first_id, path
         if len(self._known) > PATHS_MAX:
@@ -85,16 +87,24 @@ def started(turn: Turn, paths: Paths) -> Quick:
         Unusual: the turn is none for this way.
         Nonsense: the worker cannot be trusted any more.
     """
-    source, prelude, limits = turn.fed.source, turn.fed.prelude, turn.limits
+    source, prelude, limits, before = turn.fed.source, turn.fed.prelude, turn.limits, turn.program.state
     if len(source) > SOURCE_LENGTH_MAX:
         raise Unusual("a long program")
-    feed = wire.feed(source, turn.program.inputs, is_first=not prelude)
+    if before is not None and len(before) > STATE_BYTES_MAX:
+        raise Unusual("much state")
+    feed = wire.feed(source, turn.program.inputs, is_first=not prelude and before is None)
     micros = round(limits.run_cpu_s * 1e6), round(limits.turn_cpu_s * 1e6)
     session = wire.configure(
         turn.program.run_id, (limits.memory_bytes, limits.recursion_depth, SUSPENSIONS_MAX, *micros)
     )
-    begin = [wire.RESET, session, wire.feed(prelude, {}, is_first=True) if prelude else feed]
-    return _Taken(turn, paths, 0, feed if prelude else b"").steps(begin)
+    begin = [wire.RESET, session] if before is None else [wire.RESET, session, wire.load(before)]
+    if not prelude:
+        return _Taken(turn, paths, 0).steps([*begin, feed])
+    # What is fed first binds functions and imports services; and most programs that were never seen begin with a call.
+    imports = [line for line in prelude.split("\n") if line.startswith(IMPORT)]
+    calls = [CALL] if "await " in source and _OTHERWISE.search(source) is None else []
+    taken = _Taken(turn, paths, 0, (*imports, FEED, *calls), feed)
+    return taken.steps([*begin, wire.feed(prelude, {}, is_first=before is None)])
 
 
 def resumed(turn: Turn, body: bytes, answers: Mapping[int, Answer], paths: Paths) -> Quick:
@@ -109,7 +119,7 @@ def resumed(turn: Turn, body: bytes, answers: Mapping[int, Answer], paths: Paths
     last = max([*turn.before, *answers])
     # What holds the whole program is answered alone, and in words of its own.
     woken = wire.returned(last, None) if answers == {last: Returned(value=None)} else b""
-    taken = _Taken(turn, paths, last + 1, woken=woken)
+    taken = _Taken(turn, paths, last + 1, (CALL,), woken=woken)  # as most do: it makes a call, and waits
     begin = [wire.RESET, wire.load(body)]
     return taken.steps(begin if taken.was_paused else [*begin, _answered(answers, turn.limits)])
 
@@ -117,11 +127,13 @@ def resumed(turn: Turn, body: bytes, answers: Mapping[int, Answer], paths: Paths
 class _Taken:
     """A turn as it is taken."""
 
-    def __init__(self, turn: Turn, paths: Paths, next_id: int, feed: bytes = b"", *, woken: bytes = b"") -> None:
+    def __init__(  # noqa: PLR0913 - what a turn is taken with
+        self, turn: Turn, paths: Paths, next_id: int, likely: Path = (), feed: bytes = b"", *, woken: bytes = b""
+    ) -> None:
         self._turn = turn
         self._paths = paths
         self._place = hash(turn.program.source), next_id
-        self._first_id, self._path = paths.guessed(self._place)
+        self._first_id, self._path = self._guess = paths.guessed(self._place, likely)
         self._feed, self._woken = feed, woken
         self._is_fed = not feed
         self._now = EPOCH + timedelta(microseconds=turn.now_us)
@@ -162,7 +174,8 @@ class _Taken:
                 return self._blocked(wire.pending(raw), None, (yield from _state(dumped)))
             if kind == Kind.COMPLETE and self._is_fed:
                 self._learn()
-                return finished(wire.completed(raw), self._turn)
+                outcome = finished(wire.completed(raw), self._turn)
+                return self._left(outcome, (yield from _state(dumped))) if self._turn.program.keeps else outcome
             step, call_id = self._asked(kind, raw)
             is_guessed = self._noted(step, call_id, len(ahead))
             if step == PAUSE:
@@ -258,7 +271,15 @@ class _Taken:
         return step.removeprefix(IMPORT) in self._turn.program.modules
 
     def _learn(self) -> None:
-        self._paths.learn(self._place, self._first_id, tuple(self._went))
+        """Note how it went. A turn that ended before the guess did teaches nothing: an answer too much is refused."""
+        guessed_id, guessed = self._guess
+        went = tuple(self._went)
+        if guessed[: len(went)] != went or guessed_id != self._first_id:
+            self._paths.learn(self._place, self._first_id, went)
+
+    def _left(self, outcome: Finished | Failed, state: bytes) -> Finished | Failed:
+        """Return how a program ended, with what another one goes on with."""
+        return replace(outcome, state=state) if len(state) <= self._turn.limits.snapshot_bytes else outcome
 
     def _blocked(self, pending: frozenset[int], first: int | None, body: bytes) -> Blocked:
         turn = self._turn
