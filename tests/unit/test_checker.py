@@ -4,6 +4,8 @@ import builtins
 import json
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pydantic_monty as monty
 import pytest
 
@@ -127,3 +129,25 @@ def test_the_names_of_standard_modules_are_those_of_the_interpreter():
 async def test_what_a_session_kept_of_earlier_programs_never_refuses_a_later_one():
     programs = [f"text = '{number} {'x' * 200_000}'\nlen(text)" for number in range(700)]
     assert not any(await verdicts(programs, "async def create() -> None: ...\n"))
+
+
+async def test_a_program_that_two_ask_about_at_a_time_is_checked_once_also_if_the_first_goes_away():
+    with open_launcher(jail_here()) as launcher:
+        async with open_checker(launcher=launcher, jail=jail_here()) as checker:
+            await checker.check("first", {}, {})
+            before, found = checker._session._checks, []
+
+            async def ask(program):
+                found.append(await checker.check(program, {}, {}))
+
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(ask, "missing + 1")
+            assert checker._session._checks == before + 1
+            async with anyio.create_task_group() as group, anyio.create_task_group() as inner:
+                inner.start_soon(checker.check, "gone + 1", {}, {})
+                await anyio.lowlevel.checkpoint()
+                group.start_soon(ask, "gone + 1")
+                await anyio.lowlevel.checkpoint()
+                inner.cancel_scope.cancel()
+    assert [[each.message.split("`")[1] for each in findings] for findings in found] == [["missing"]] * 3 + [["gone"]]

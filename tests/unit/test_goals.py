@@ -58,6 +58,18 @@ async def test_a_program_that_the_check_refuses_costs_one_turn_and_does_nothing(
     assert "cents" in model.heard[1].text
 
 
+async def test_a_program_is_checked_as_soon_as_it_was_said_and_not_again(project):
+    programs = ["x = await shop.double(number=4)", "y = x + missing", "y = x + 1", "1 / 0", "x + y"]
+    model = ScriptedModel([*map(says, programs), "done"])
+    async with home(project, model) as app:
+        await app.check("1")
+        checker: Any = app._parts.checker
+        before = checker._session._checks
+        await reached(app)
+        assert checker._session._checks == before + len(programs) + 1, "each, and the loop itself"
+    assert model.heard[-1].text.endswith(": 17")
+
+
 async def test_what_was_said_stands_byte_for_byte_before_what_is_said_next(project):
     model = ScriptedModel([says("1"), says("2"), says("3"), "done"])
     async with home(project, model) as app:

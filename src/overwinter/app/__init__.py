@@ -104,9 +104,9 @@ class App:
         """Model calls: who may make them, and what they cost."""
         self._outbox = Outbox(parts.models.file, parts.audit_keeping, means.owners)
         self.models.rung = self._outbox.ring
-        goals = Goals(config, parts, self.models)
-        parts.sources.discovery.begin, parts.sources.discovery.reply = self._starting.begin, goals.reply
-        self.models.purses = goals.purses
+        self._goals = Goals(config, parts, self.models, self._starting)
+        parts.sources.discovery.begin, parts.sources.discovery.reply = self._starting.begin, self._goals.reply
+        self.models.purses = self._goals.purses
         self.governance = Governance(
             config, parts.store, parts.registry, self._worker, means, parts.clock, self.models, self.auditing.ring
         )
@@ -194,6 +194,7 @@ class App:
                 group.start_soon(self.models.departures.run)
                 if is_worker:
                     group.start_soon(self._worker.run)
+                    group.start_soon(self._goals.run)
                     group.start_soon(self._retain)
                     group.start_soon(self.auditing.run)
                     group.start_soon(self.webhooks.run)
@@ -284,12 +285,10 @@ class App:
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> RunRecord:
         """Wait until a run has ended, is quarantined or its agent is revoked, and return it; after `timeout_s` as it stands."""
-        run = await self.run(run_id)
+        await self.run(run_id)  # there is one
         with anyio.move_on_after(timeout_s):
-            while run.status is Status.LIVE and not run.is_revoked:
-                await self._store.watch(run_id, run.events)
-                run = await self.run(run_id)
-        return run
+            await self._store.over(run_id)
+        return await self.run(run_id)
 
     def now_us(self) -> int:
         """Return this instant, by the clock of the home."""

@@ -3,24 +3,30 @@
 See `brain`. Nothing of it is kept here but what saves reading a journal again.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, replace
 from functools import lru_cache, partial
 from typing import Any, cast
 
+import anyio
 import anyio.to_thread
 
 from overwinter import brain
 from overwinter.adapters.models import Conversation
 from overwinter.app.models import NUSD, Models
 from overwinter.app.parts import Parts
+from overwinter.app.starting import Starting
 from overwinter.brain import Exchange
 from overwinter.brief import brief
 from overwinter.catalog import Performed
 from overwinter.config import Config
+from overwinter.errors import OverwinterError
 from overwinter.events import Call, Event, Raised, Returned, Status
 from overwinter.frozen import frozen
 from overwinter.gateway.budget import Budget, Scope
+from overwinter.lineage import ATTEMPT
 from overwinter.store import RunRecord
 from overwinter.values import Value
 
@@ -29,6 +35,8 @@ __all__ = ["Goals"]
 REPLY = "tools.reply"
 _LOOP_BEGINS = brain.LOOP.partition("\n")[0]
 """The first line of every version of the loop: a goal that began under an earlier one keeps its limit."""
+AHEAD_MAX = 64
+"""Programs that wait to be checked ahead, the latest; others are checked when they are attempted, as they would be anyway."""
 TALKS_MAX = 256
 """Conversations whose beginning is remembered."""
 PURSES_MAX = 10_000
@@ -52,18 +60,44 @@ class _Talk:
     exchanges: tuple[Exchange, ...] = ()
     system: str = ""
     """"": the model was told nothing yet."""
+    last: str | None = None
+    """The last run of it whose variables are kept."""
+
+
+@frozen
+class _Said:
+    """A program that a model has just said."""
+
+    program: str
+    agent: str
+    after: str | None
 
 
 class Goals:
     """Has models work at goals."""
 
-    def __init__(self, config: Config, parts: Parts, models: Models) -> None:
-        self._config, self._parts, self._models = config, parts, models
+    def __init__(self, config: Config, parts: Parts, models: Models, starting: Starting) -> None:
+        self._config, self._parts, self._models, self._starting = config, parts, models, starting
+        self._said = deque[_Said](maxlen=AHEAD_MAX)
+        self._rung = anyio.Event()
         self._store = parts.store
         self._talks: dict[str, _Talk] = {}
         self._purses: dict[str, tuple[Budget, ...]] = {}
         self._shared = lru_cache(SYSTEMS_MAX)(str)
         """One object for what many agents are told alike."""
+
+    async def run(self) -> None:
+        """Check programs as soon as models have said them, until cancelled.
+
+        Meanwhile the loop's own turn is taken and written down, so the run that attempts one finds it checked: a tenth of a step.
+        """
+        while True:
+            await self._rung.wait()
+            self._rung = anyio.Event()
+            while self._said:
+                said = self._said.popleft()
+                with suppress(OverwinterError):  # whoever attempts it meets that again
+                    await self._starting.foresee(said.program, agent=said.agent, after=said.after)
 
     async def reply(self, call: Call) -> Performed:
         """Have the model say what comes next in the conversation of the call's run."""
@@ -85,6 +119,9 @@ class Goals:
             return said
         is_cut = said.is_cut or brain.is_unclosed(said.text)
         program = None if is_cut else brain.program_in(said.text)
+        if program:
+            self._said.append(_Said(program=program, agent=call.agent, after=talk.last))
+            self._rung.set()
         value: dict[str, Value] = {
             "prompt": prompt, "text": said.text, "program": program, "is_cut": is_cut,
             "cost_nusd": said.cost_nusd + await self._cost(call),
@@ -210,23 +247,25 @@ def _table(value: Value) -> Mapping[str, Any]:
 def _followed(run_id: str, talk: _Talk, events: Sequence[Event]) -> _Talk:
     """Return a conversation with what more of its run's journal says."""
     functions, exchanges, inputs, system = dict(talk.functions), list(talk.exchanges), talk.inputs, talk.system
-    agent = talk.agent
+    agent, last = talk.agent, talk.last
     for event in events:
         body = event.body
         match event.kind:
             case "created":
-                inputs, agent = body["inputs"], body["agent"]
+                inputs, agent, last = body["inputs"], body["agent"], body["inputs"].get("last")
             case "called":
                 functions[body["index"]] = body["function"]
             case "answered":
-                if functions.pop(body["index"], "") == REPLY and "error" not in body:
-                    value = body["value"]
+                function, value = functions.pop(body["index"], ""), _table(body.get("value"))
+                if function == REPLY and value:
                     handle = f"{run_id}:{body['index']}"
                     exchanges.append(Exchange(handle=handle, prompt=value["prompt"], text=value["text"]))
                     system = value.get("system", system)
+                elif function == ATTEMPT and value.get("is_kept"):
+                    last = value["run"]
             case _:
                 pass
     return replace(
         talk, position=events[-1].position + 1, agent=agent, inputs=inputs, functions=functions, exchanges=tuple(exchanges),
-        system=system,
+        system=system, last=last,
     )  # fmt: skip

@@ -185,6 +185,15 @@ class Starting:
             return
         await self._refuse(start["source"], agent, start.get("inputs", {}))
 
+    async def foresee(self, source: str, *, agent: str, after: str | None) -> None:
+        """Check a program that is about to be attempted: what is wrong with it is remembered.
+
+        Raises:
+            NotFound: there is nothing that it could go on with; the same as `Conflict`.
+        """
+        inherited = None if after is None else await self._inherited(after, agent)
+        await self._checks.check(source, agent, {}, inherited)
+
     async def begin(self, call: Call) -> Performed:
         """Begin the run that a call of a program asks for; once, however often the call is made."""
         given: dict[str, Any] = {key: value for key, value in call.arguments.items() if value is not None}

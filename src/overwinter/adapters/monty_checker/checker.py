@@ -14,6 +14,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import pydantic_monty as monty
 
 from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
@@ -92,6 +93,8 @@ class MontyChecker:
         self._stubs: Mapping[str, str] = {}
         self._stubs_digest = _stubs_digest({})
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+        self._begun: dict[bytes, anyio.Event] = {}
+        """Checks under way."""
 
     async def proven(self) -> None:
         """Wait until the worker has answered.
@@ -110,17 +113,22 @@ class MontyChecker:
         transcript: Transcript = FIRST,
         seen: Mapping[str, str] = UNSEEN,
     ) -> Sequence[Finding]:
-        """Return what is wrong, in order of line. The same program is checked once."""
+        """Return what is wrong, in order of line. The same program is checked once, also by two who ask at a time."""
         if stubs is not self._stubs:  # megabytes, as a rule the same object again
             self._stubs, self._stubs_digest = stubs, _stubs_digest(stubs)
         before = earlier(transcript, source) if len(source) <= SOURCE_BYTES_MAX else NOTHING
         key = _digest("\0".join([before.text, *seen.values(), source]), self._stubs_digest, inputs)
+        while (begun := self._begun.get(key)) is not None:  # it may be cancelled there
+            await begun.wait()
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        program = _Program(source=source, inputs=inputs, before=before, seen=seen)
-        findings = await self._checked(program, stubs)
-        self._known[key] = findings
+        self._begun[key] = anyio.Event()
+        try:
+            findings = await self._checked(_Program(source=source, inputs=inputs, before=before, seen=seen), stubs)
+            self._known[key] = findings
+        finally:
+            self._begun.pop(key).set()
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return findings
