@@ -38,9 +38,10 @@ class Accounts:
             return Bound()
         declared, provider = target.declared, target.provider.prices
         window = declared.input_tokens_max or self._prices.window(provider, target.model)
-        if asked.unbounded and window is None:
+        unbounded = asked.unbounded
+        if unbounded and window is None:
             message = (
-                f"under a budget, {', '.join(asked.unbounded)} brings input of unknown size: set input_tokens_max of model "
+                f"under a budget, {', '.join(unbounded)} brings input of unknown size: set input_tokens_max of model "
                 f"{declared.name}"
             )
             raise ModelRefused(Refusal(why="budget", message=message))
@@ -51,7 +52,7 @@ class Accounts:
             )
             raise ModelRefused(Refusal(why="budget", message=message))
         size = asked.size_bytes if window is None else min(asked.size_bytes, window)
-        input_tokens = window if asked.unbounded and window is not None else size
+        input_tokens = window if unbounded and window is not None else size
         output_tokens, injected = 0, None
         if asked.operation == "generate":
             injected = declared.output_tokens_max if asked.output_tokens_max is None else None

@@ -109,7 +109,7 @@ class Chat:
             output_tokens_max=max(limits, default=None),
             choices=choices or 1,
             tier=tier_of(request.text(top, "service_tier")),
-            unbounded=tuple(_unbounded(top)),
+            brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(top),
         )

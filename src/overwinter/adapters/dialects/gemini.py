@@ -117,7 +117,7 @@ class Gemini:
             output_tokens_max=request.number(config, "maxOutputTokens"),
             choices=request.number(config, "candidateCount") or 1,
             tier=_tier(top, config),
-            unbounded=tuple(_unbounded(top)),
+            brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(config),
         )

@@ -108,7 +108,7 @@ class Messages:
             size_bytes=len(body),
             output_tokens_max=request.number(top, "max_tokens"),
             tier=_tier(top),
-            unbounded=tuple(_unbounded(top)),
+            brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(top),
         )

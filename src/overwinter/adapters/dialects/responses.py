@@ -120,7 +120,7 @@ class Responses:
             output_tokens_max=request.number(top, "max_output_tokens"),
             tier=tier_of(request.text(top, "service_tier")),
             is_background=operation == "generate" and request.boolean(top, "background"),
-            unbounded=tuple(_unbounded(top)),
+            brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(top),
         )
