@@ -1,11 +1,16 @@
-"""Where an event of a stream ends, whatever cuts it."""
+"""Where an event of a stream ends, whatever cuts it; and that one which is like the last means what reading it would say."""
 
+import json
 from itertools import pairwise
+from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overwinter.adapters.dialects.events import Cutter, parts
+from overwinter.adapters.dialects import dialects
+from overwinter.adapters.dialects.events import LIKENESS_TRIES_MAX, Cutter, Likeness, StreamReader, parts
+from overwinter.gateway.dialect import DialectName, Event
 
 LINES = st.lists(
     st.sampled_from([b"data: x", b"event: y", b": note", b"", b"data:", b"id: 7", "data: ü".encode()]), max_size=12
@@ -53,3 +58,108 @@ def test_a_long_event_in_small_pieces_is_read_in_linear_time():
     for _ in range(200_000):
         assert not cutter.feed(piece)
     assert len(cutter.feed(b"\n\n")[0]) == 1_400_002
+
+
+# --- Events that are like the one before ------------------------------------------------------------------------------
+
+TEXTS = st.one_of(
+    st.sampled_from(["word ", "x", "stop", "index", "0", "content", "text"]),
+    st.text(st.sampled_from('ab "\\\n\x00\x7fü\u2028😀{},:'), max_size=4),
+)
+RAW = st.sampled_from(
+    [b"", b"a", b"\xff", b"\x01", b'"', b'","b":"', b"\\", b"\\u0041", b"\t", "ü".encode(), b"\n\ndata: x"]
+)
+"""In the place of a text, as it stands in the bytes."""
+PATHS: dict[DialectName, str] = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
+
+
+@st.composite
+def said(draw, name: DialectName) -> bytes:
+    """Draw an event: most often more of a text."""
+    text, index = draw(TEXTS), draw(st.sampled_from([0, 0, 0, 1]))
+    more: dict[str, Any] = draw(
+        st.sampled_from([{}, {}, {"usage": None}, {"usage": {"completion_tokens": 3}}, {"x": "a"}])
+    )
+    if name == "chat":
+        key = draw(st.sampled_from(["content", "content", "content", "reasoning", "refusal"]))
+        stop = draw(st.sampled_from([None, None, None, None, "stop"]))
+        node = {"id": "c1", "choices": [{"index": index, "delta": {key: text}, "finish_reason": stop}], **more}
+    else:
+        key = draw(st.sampled_from(["text", "text", "text", "partial_json", "thinking"]))
+        kind = draw(st.sampled_from(["content_block_delta"] * 4 + ["content_block_stop", "ping"]))
+        node = {"type": kind, "index": index, "delta": {"type": "text_delta", key: text}, **more}
+    content = json.dumps(node, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 5)) == 0:
+        content = content.replace(json.dumps(text).encode(), b'"' + draw(RAW) + b'"')
+    head = b"event: %b\n" % str(node.get("type", "")).encode() if draw(st.booleans()) else b""
+    return draw(st.sampled_from([head, head, b": note\n"])) + b"data: " + content + b"\n\n"
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("wants_usage", [True, False])
+@settings(max_examples=300)
+@given(data=st.data())
+def test_an_event_that_is_like_the_last_means_what_reading_it_would_say(
+    name: DialectName, data: st.DataObject, *, wants_usage: bool
+):
+    options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+    body = json.dumps({"model": "m", "max_tokens": 1, "messages": [], "stream": True} | options).encode()
+    dialect = dialects()[name]
+    asked = dialect.read("POST", PATHS[name], {}, body)
+    quick, other = (dialect.reader(asked, is_stream=True) for _ in range(2))
+    assert isinstance(quick, StreamReader)
+    assert isinstance(other, StreamReader)
+    slow = StreamReader(other._sayings)
+    # Of few events, drawn again and again: one is often followed by its like.
+    some = data.draw(st.lists(said(name), min_size=1, max_size=4))
+    for wire in data.draw(st.lists(st.sampled_from(some), max_size=12)):
+        assert quick.feed(wire) == slow.feed(wire)
+    assert quick.close() == slow.close()
+
+
+def test_a_text_is_known_by_what_is_around_it():
+    like = Likeness()
+    like.learn(b'data: {"a":"word","b":null}', "word", b'data: {"a":"word"}')
+    assert like.text(b'data: {"a":"other","b":null}') == "other"
+    assert like.passed_on(b'data: {"a":"other","b":null}') == b'data: {"a":"other"}'
+    for none in (b'""', b'"x" ', b'"\\u0041"', b'"a","c":"b"', b'"\x01"', b'"\xff"', b'"'):
+        assert like.text(b'data: {"a":' + none + b',"b":null}') == ""
+    like.forget()
+    assert like.text(b'data: {"a":"other","b":null}') == ""
+
+
+@pytest.mark.parametrize("wire", [b'{"word":"w\\u006frd"}', b'{"a":"word","b":"word"}', b'{"a":1}'])
+def test_a_text_that_may_stand_elsewhere_is_not_looked_for(wire: bytes):
+    like = Likeness()
+    like.learn(wire, "word", wire)
+    assert like.text(wire) == ""
+
+
+def test_a_stream_whose_events_are_never_alike_is_read_and_no_more():
+    like = Likeness()
+    for number in range(LIKENESS_TRIES_MAX + 1):
+        wire = b'{"n":%d,"a":"word"}' % number
+        assert like.text(wire) == ""
+        like.forget()
+        like.learn(wire, "word", wire)
+    assert like.text(b'{"n":%d,"a":"other"}' % LIKENESS_TRIES_MAX) == ""
+
+
+def test_most_of_a_stream_is_not_read():
+    body = b'{"model":"m","messages":[],"stream":true}'
+    dialect = dialects()["chat"]
+    reader = dialect.reader(dialect.read("POST", PATHS["chat"], {}, body), is_stream=True)
+    assert isinstance(reader, StreamReader)
+    again, known = reader._again, list[Event | None]()
+
+    def counted(wire: bytes) -> Event | None:
+        known.append(again(wire))
+        return known[-1]
+
+    counting = StreamReader(reader._sayings, counted)
+    for word in ["", *(f"word {number}" for number in range(50))]:
+        counting.feed(
+            b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+            % word.encode()
+        )
+    assert sum(each is not None for each in known) == 48

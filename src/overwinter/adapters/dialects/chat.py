@@ -8,7 +8,16 @@ import msgspec
 
 from overwinter.adapters.dialects import request
 from overwinter.adapters.dialects.chat_answer import as_stream, as_whole, asks_for_usage
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
+from overwinter.adapters.dialects.events import (
+    Likeness,
+    StreamReader,
+    WholeReader,
+    checked,
+    framed,
+    parts,
+    rewritten,
+    turned,
+)  # fmt: skip
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Text, Wire
@@ -129,7 +138,7 @@ class Chat:
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the answer to a request."""
         sayings = _Sayings(self, is_usage_hidden=is_stream and not asks_for_usage(asked))
-        return StreamReader(sayings) if is_stream else WholeReader(sayings.whole)
+        return StreamReader(sayings, sayings.again) if is_stream else WholeReader(sayings.whole)
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
@@ -178,10 +187,20 @@ class _Sayings:
         """The channel of each choice that has not ended."""
         self._stop, self._id = "", ""
         self._is_counted = self._is_refusal = self._is_ended = False
+        self._like, self._channel = Likeness(), ""
+
+    def again(self, wire: bytes) -> Event | None:
+        """Return an event that is more of the same text as the last one; None: it has to be read."""
+        text = self._like.text(wire)
+        if not text:
+            return None
+        texts = (Text(self._channel, text),)
+        return Event(wire=self._like.passed_on(wire), kind="content", texts=texts, answer_id=self._id)
 
     def said(self, wire: bytes, name: str, content: bytes) -> Event:
         """Return an event that has data."""
         del name
+        self._like.forget()
         if content == b"[DONE]":
             self._is_ended = True
             return Event(wire=wire, kind="terminal", closes=self._close_all(), stop=self._stop, answer_id=self._id)
@@ -190,7 +209,12 @@ class _Sayings:
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
             return Event(wire=wire, kind="content")
-        return self._more(wire, chunk) or self._chunk(wire, chunk)
+        if (event := self._more(wire, chunk)) is None:
+            return self._chunk(wire, chunk)
+        (text,) = event.texts
+        self._channel = text.channel
+        self._like.learn(wire, text.text, event.wire)
+        return event
 
     def _more(self, wire: bytes, chunk: _Chunk) -> Event | None:
         """Return what nearly every event is, more of a choice's text; None: it is another."""

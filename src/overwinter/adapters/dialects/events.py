@@ -17,6 +17,7 @@ from overwinter.gateway.refusal import ModelRefused, Refusal
 __all__ = [
     "EVENT_BYTES_MAX",
     "Cutter",
+    "Likeness",
     "Sayings",
     "StreamReader",
     "WholeReader",
@@ -29,6 +30,8 @@ __all__ = [
 
 EVENT_BYTES_MAX = 16 << 20
 """Of one event: the last one of Responses repeats the whole answer, images in base64 too."""
+LIKENESS_TRIES_MAX = 4
+"""Events in a row that are not like the one before; some providers put a number, or letters at random, into each."""
 P = ParamSpec("P")
 R = TypeVar("R")
 _BLANK = re.compile(rb"\n(?:\n|\r\n?)|\r\r\n?")
@@ -163,6 +166,62 @@ def checked(content: bytes) -> None:
     msgspec.json.decode(content)
 
 
+class Likeness:
+    """Knows an event that differs from the one before in nothing but a plain text, as most of a stream do, without reading it.
+
+    Two events that are alike up to the first quote of a text and from its last one on are the same JSON with another text there,
+    if neither that text nor anything beside it is escaped.
+    """
+
+    def __init__(self) -> None:
+        self._head = self._tail = self._out_head = self._out_tail = b""
+        self._is_changed = False
+        self._tries = LIKENESS_TRIES_MAX
+
+    def text(self, wire: bytes) -> str:
+        """Return the text of an event that is like the last one; "": it is not, or has none."""
+        head, tail = self._head, self._tail
+        if not head or not wire.startswith(head) or not wire.endswith(tail):
+            return ""
+        raw = wire[len(head) : -len(tail)]
+        if b'"' in raw or b"\\" in raw or len(wire) <= len(head) + len(tail):
+            return ""
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            return ""
+        self._tries = LIKENESS_TRIES_MAX
+        return text if text.isprintable() else ""
+
+    def passed_on(self, wire: bytes) -> bytes:
+        """Return how an event goes on that is like the last one."""
+        if not self._is_changed:
+            return wire
+        return self._out_head + wire[len(self._head) : -len(self._tail)] + self._out_tail
+
+    def learn(self, wire: bytes, text: str, out: bytes) -> None:
+        """Note an event, its one text, and how it went on. Of events that are never alike the rest is not looked at."""
+        if not self._tries:
+            return
+        self._tries -= 1
+        sought = b'"%b"' % text.encode("utf-8", "surrogatepass")
+        if b"\\" in wire or wire.count(sought) != 1 or out.count(sought) != 1:
+            return
+        self._head, self._tail = _around(wire, sought)
+        self._is_changed = out is not wire
+        self._out_head, self._out_tail = _around(out, sought)
+
+    def forget(self) -> None:
+        """Say that the next event means something else, whatever it looks like."""
+        self._head = b""
+
+
+def _around(wire: bytes, sought: bytes) -> tuple[bytes, bytes]:
+    """Return what stands before a text and behind it, each with its quote."""
+    at = wire.index(sought)
+    return wire[: at + 1], wire[at + len(sought) - 1 :]
+
+
 class Sayings(Protocol):
     """What a dialect makes of the events of one answer, one after another."""
 
@@ -190,8 +249,14 @@ class Sayings(Protocol):
 class StreamReader:
     """Reads an answer that comes as events."""
 
-    def __init__(self, sayings: Sayings) -> None:
-        self._sayings, self._cutter, self._is_over = sayings, Cutter(), False
+    def __init__(self, sayings: Sayings, again: Callable[[bytes], Event | None] = lambda _: None) -> None:
+        """Read by what a dialect says.
+
+        Args:
+            sayings: what it makes of an event.
+            again: what it makes of one that is like the last, None: it is not; see `Likeness`.
+        """
+        self._sayings, self._again, self._cutter, self._is_over = sayings, again, Cutter(), False
 
     def feed(self, chunk: bytes) -> Sequence[Event]:
         """Return the events that are whole by now. After one that cannot be read there are no more."""
@@ -234,14 +299,17 @@ class StreamReader:
     def _read_line(self, wire: bytes) -> list[Event]:
         """Return an event of one line that came in one piece, as providers write them."""
         try:
-            return [self._sayings.said(wire, "", wire[6:-2])]
+            return [self._again(wire) or self._sayings.said(wire, "", wire[6:-2])]
         except (ValueError, RecursionError) as error:
             return [self._fail(f"an event of the answer cannot be read: {error}")]
 
     def _read(self, wires: list[bytes]) -> list[Event]:
         found = list[Event]()
-        said = self._sayings.said
+        said, again = self._sayings.said, self._again
         for wire in wires:
+            if (event := again(wire)) is not None:
+                found.append(event)
+                continue
             name, content = parts(wire)
             if not content:
                 found.append(Event(wire=wire))

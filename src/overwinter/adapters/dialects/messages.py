@@ -6,7 +6,16 @@ from typing import Any
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
+from overwinter.adapters.dialects.events import (
+    Likeness,
+    StreamReader,
+    WholeReader,
+    checked,
+    framed,
+    parts,
+    rewritten,
+    turned,
+)  # fmt: skip
 from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
 from overwinter.adapters.dialects.messages_usage import Counts, decoded
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word
@@ -124,7 +133,7 @@ class Messages:
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the answer to a request."""
         sayings = _Sayings(self, asked.operation)
-        return StreamReader(sayings) if is_stream else WholeReader(sayings.whole)
+        return StreamReader(sayings, sayings.again) if is_stream else WholeReader(sayings.whole)
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
@@ -185,9 +194,19 @@ class _Sayings:
         self._dialect, self._operation = dialect, operation
         self._counts = Counts()
         self._id = self._stop = ""
+        self._like, self._channel = Likeness(), ""
+
+    def again(self, wire: bytes) -> Event | None:
+        """Return an event that is more of the same text as the last one; None: it has to be read."""
+        text = self._like.text(wire)
+        if not text:
+            return None
+        self._counts.saw(text)
+        return Event(wire=wire, kind="content", texts=(Text(self._channel, text),), answer_id=self._id)
 
     def said(self, wire: bytes, name: str, content: bytes) -> Event:  # noqa: PLR0911 - a table of cases
         """Return an event that has data."""
+        self._like.forget()
         try:
             said = _SAID.decode(content)
         except msgspec.ValidationError:
@@ -197,6 +216,9 @@ class _Sayings:
             case "content_block_delta":
                 texts = _texts(said)
                 self._counts.saw(texts[0].text if texts else said.delta and said.delta.thinking)
+                if texts and not texts[0].is_json:
+                    self._channel = texts[0].channel
+                    self._like.learn(wire, texts[0].text, wire)
                 return Event(wire=wire, kind="content", texts=texts, answer_id=self._id)
             case "content_block_start":
                 return self._started(wire, said)
