@@ -22,6 +22,8 @@ from overwinter.faces.cli.door import is_served, served_socket
 from overwinter.faces.client import Client
 from overwinter.ids import Ids, to_bytes
 
+WARM = 100
+
 
 def measure(*, is_small: bool) -> dict[str, Any]:
     """Return the figures."""
@@ -31,6 +33,8 @@ def measure(*, is_small: bool) -> dict[str, Any]:
         server = serve(place)
         client = Client(served_socket(home))
         client.post("runs", source=PROGRAM)  # what a first run loads is not the price of a parked one
+        for number in range(WARM):  # nor are workers that start when many turns come
+            client.post("runs", source=str(number))
         settle(client)
         empty = held(server.pid)
         for _ in range(count):
