@@ -183,7 +183,7 @@ def connect(path: Path, *, is_writer: bool) -> apsw.Connection:
         connection.execute("pragma synchronous=full")
         connection.execute("pragma fullfsync=1")  # macOS: fsync alone does not reach the disk
         connection.execute("pragma mmap_size=0")
-        connection.execute("pragma cache_size=-8192")
+        connection.execute("pragma cache_size=-2048")
     return connection
 
 
