@@ -44,13 +44,8 @@ class Outbox:
         Raises:
             HomeError: the log takes nothing. What it lacks stays where it is.
         """
-        if self._upto is None:
-            self._upto = self._keeping.model_calls()
-            self._file.forget_told(self._upto)
-        while told := self._file.told(self._upto, GROUP_MAX):
-            await self._keeping.add_model_calls(told, self._owners)
-            self._upto = max(self._upto, told[-1][0])
-            self._file.forget_told(self._upto)
+        while await self._append():
+            pass
 
     async def run(self) -> None:
         """Append calls as they end, until cancelled."""
@@ -60,8 +55,22 @@ class Outbox:
             self._rung = anyio.Event()
             await anyio.sleep(GATHER_S)
             try:
-                await self.empty()
+                # Whatever ended meanwhile has rung: a busy home would else write a few at a time, and never gather again.
+                while await self._append() == GROUP_MAX:
+                    pass
             except HomeError as error:
                 _LOGGER.warning("model calls wait for the audit log: %s", error)
                 await anyio.sleep(RETRY_S)
                 self.ring()
+
+    async def _append(self) -> int:
+        """Append one group, and return how many calls it has."""
+        if self._upto is None:
+            self._upto = self._keeping.model_calls()
+            self._file.forget_told(self._upto)
+        told = self._file.told(self._upto, GROUP_MAX)
+        if told:
+            await self._keeping.add_model_calls(told, self._owners)
+            self._upto = max(self._upto, told[-1][0])
+            self._file.forget_told(self._upto)
+        return len(told)
