@@ -1,10 +1,11 @@
-"""Calls that end in the same moment share a transaction, and nothing else."""
+"""Calls that begin or end in the same moment share a transaction, and nothing else."""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import apsw
@@ -14,7 +15,7 @@ from models_kit import Client, ask, chat, config_of, home_of, until
 from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.app import App
 from overwinter.gateway.answers import Kept
-from overwinter.gateway.budget import Budget, Hold, Line, Scope
+from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope
 from overwinter.gateway.usage import Usage
 from overwinter.testing import ManualClock
 from provider import Mock, Rule
@@ -73,6 +74,65 @@ async def test_a_call_that_cannot_be_booked_keeps_no_other_hold(tmp_path: Path):
         (spent,) = await file.spent([BUDGET])
         assert (spent.spent_nusd, spent.held_nusd) == (7, 10)
         assert await settled(file, [ended(lines[1], 5)]) == {0: True}
+
+
+def unlimited(call: str, **more: Any) -> tuple[Hold, Line]:
+    """Return what a call is begun with that no budget counts."""
+    line = Line(call=call, began_us=1, agent="a", run_id="", key="", dialect="chat", upstream="", model="m", **more)
+    return Hold(call=call, amount_nusd=0, budgets=()), line
+
+
+async def test_calls_that_begin_together_are_each_written_down_once_and_in_one_transaction(tmp_path: Path):
+    path, came = tmp_path / "m.db", dict[int, Reserved]()
+    with (
+        open_models_file(path, ManualClock(), key=bytes(32), answers_bytes_max=0) as file,
+        closing(apsw.Connection(str(path))) as other,
+    ):
+        seen = list[int]()
+
+        async def begin(number: int) -> None:
+            came[number] = (await file.reserve(*unlimited(f"call-{number % 10}")))[0]
+            seen.extend(count for (count,) in other.execute("select count(*) from line where state = 'held'"))
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(begin, number)
+        assert [came[number] for number in range(20)] == [Reserved.HELD] * 10 + [Reserved.REPEATED] * 10
+        assert seen == [10] * 20
+
+
+async def test_a_call_that_cannot_be_written_down_keeps_no_other_from_it(tmp_path: Path):
+    with open_models_file(tmp_path / "m.db", ManualClock(), key=bytes(32), answers_bytes_max=0) as file:
+        came = list[Reserved | str]()
+
+        async def begin(*given: Any) -> None:
+            try:
+                came.append((await file.reserve(*given))[0])
+            except OverflowError as error:
+                came.append(type(error).__name__)
+
+        before = await held(file, "before")
+        async with anyio.create_task_group() as group:
+            for given in (unlimited("a"), unlimited("b", saved_nusd=1 << 70), unlimited("c")):
+                group.start_soon(begin, *given)
+            group.start_soon(file.settle, ended(before, 3))
+        assert came == [Reserved.HELD, "OverflowError", Reserved.HELD]
+        assert [each.state for each in map(file.line, ("a", "c", "before")) if each] == ["held", "held", "settled"]
+        assert file.line("b") is None
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_call_that_is_cancelled_while_it_begins_holds_nothing(tmp_path: Path, *, is_written: bool):
+    with open_models_file(tmp_path / "m.db", ManualClock(), key=bytes(32), answers_bytes_max=0) as file:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(file.reserve(*unlimited("call")))
+        loop.call_soon(lambda: (file.flush() if is_written else None, task.cancel()))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        file.flush()
+        line = file.line("call")
+        assert (line.state, line.status, line.cost_nusd) == ("settled", "gone", 0) if line else not is_written
+        assert len(file.told(0, 10)) == is_written
 
 
 async def test_an_answer_that_cannot_be_kept_keeps_no_hold_and_no_other_answer(tmp_path: Path):
