@@ -6,10 +6,10 @@ and is answered from the journal. The first difference stops the rebuild, for be
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from overwinter.errors import SnapshotRefused
 from overwinter.events import Answer, Event, Raised, describe
+from overwinter.frozen import replace
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program, Request
 from overwinter.journal import PastTurn, history
 from overwinter.snapshot import Snapshot

@@ -14,7 +14,6 @@ checker are the real ones. `tests/` of overwinter itself is written with this ki
 import heapq
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from overwinter.catalog import Catalog, Performed, Tools
 from overwinter.clock import SECOND_US, Clock, SystemClock
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.events import Answer, Call, CallState, Status
+from overwinter.frozen import replace
 from overwinter.gateway.upstream import Upstream
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
 from overwinter.registry import Registry

@@ -16,7 +16,6 @@ intents are found in the store. So a crash can only repeat a call under the key 
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from overwinter import journal
@@ -26,7 +25,7 @@ from overwinter.check import Finding
 from overwinter.clock import SECOND_US
 from overwinter.errors import SnapshotRefused, WakeDenied
 from overwinter.events import Answer, Call, Effect, Event, Raised, Status
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.handles import unbound
 from overwinter.interpreter import Blocked, Failed, Finished, Interpreter, Limits, Outcome, Program, Request
 from overwinter.journal import Given

@@ -6,12 +6,11 @@ other function: named, bound, decided, journaled.
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import cast
 
 from overwinter.catalog import Function, Parameter
 from overwinter.clock import DAY_US, SECOND_US
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.interpreter import Blocked, Request
 from overwinter.journal import SLEEPS
 from overwinter.lineage import SPAWNS

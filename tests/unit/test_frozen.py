@@ -4,12 +4,13 @@ import copy
 import inspect
 import pickle
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass, replace
+from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
+from dataclasses import replace as replaced
 from threading import Barrier, Thread
 
 import pytest
 
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +117,21 @@ def test_nobody_can_change_it():
     assert made == Value(a=1)
 
 
+def test_what_is_replaced_is_frozen_and_whole_and_has_no_other_field():
+    made = Value(a=1, d=(1, 2))
+    other = replace(made, a=2, b="x")
+    assert (made, other) == (Value(a=1, d=(1, 2)), Value(a=2, b="x", d=(1, 2)))
+    assert replace(made) == made
+    with pytest.raises(FrozenInstanceError):
+        setattr(other, "a", 3)  # noqa: B010 - a type checker sees through the other way
+    with pytest.raises(TypeError, match="Value has no field 'nothing'"):
+        replace(made, nothing=1)
+
+
 def test_it_is_copied_replaced_and_pickled_like_any_other():
     made = Value(a=1, c={"x": 1})
-    assert replace(made, b="c") == Value(a=1, b="c", c={"x": 1})
+    for other in (replace, replaced):
+        assert other(made, b="c") == Value(a=1, b="c", c={"x": 1})
     assert copy.copy(made) == copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made
     assert copy.deepcopy(made).c is not made.c
 

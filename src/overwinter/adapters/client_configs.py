@@ -21,13 +21,13 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Any, cast
 
 from overwinter.config import is_secret
 from overwinter.errors import ConfigInvalid
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 __all__ = ["CLIENTS", "Imported", "files_of", "found_in", "is_ours", "is_that", "named", "quoted", "table_of"]
 

@@ -4,7 +4,6 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from overwinter.adapters.client_backups import Change
 from overwinter.adapters.client_configs import Imported, files_of, found_in, is_ours, is_that, named, quoted, table_of
 from overwinter.adapters.client_edits import NAME, at, entry_of, home_of, maps_of, parsed, with_entry, without_server
 from overwinter.errors import ConfigInvalid
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 __all__ = ["Machine", "Plan", "planned"]
 

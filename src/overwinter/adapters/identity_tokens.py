@@ -18,7 +18,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,7 +27,7 @@ from overwinter.adapters.key_files import key_in, make_key, write_private
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeDamaged, NotFound, OverwinterError, Revoked
 from overwinter.events import Call
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.identity import Identity, chain, name_of
 from overwinter.registry import Registry
 

@@ -13,13 +13,12 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 from overwinter.catalog import Unknown
 from overwinter.events import Answer, Raised, Returned
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.handles import File
 
 __all__ = ["MARKER", "Mask", "mask_of"]

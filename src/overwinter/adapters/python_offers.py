@@ -8,7 +8,6 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from overwinter.catalog.modules import BuiltFunction, built
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.functions import Key, Offers
 
 __all__ = ["PythonOffers", "load_python_offers"]

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +24,7 @@ from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared,
 from overwinter.clock import Clock
 from overwinter.config import Config, Service
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.frozen import replace
 from overwinter.handles import TOO_LARGE, Handles
 from overwinter.values import Value
 

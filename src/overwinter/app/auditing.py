@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import anyio
@@ -27,7 +26,7 @@ from overwinter.audit import Plain
 from overwinter.clock import DAY_US
 from overwinter.config import Audit
 from overwinter.errors import HomeError, NotFound, UsageError
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.values import Value
 from overwinter.verify_export import Report, verify
 

@@ -6,7 +6,7 @@ See `brain`. Nothing of it is kept here but what saves reading a journal again.
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field, replace
+from dataclasses import field
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from overwinter.catalog import Performed
 from overwinter.config import Config
 from overwinter.errors import OverwinterError
 from overwinter.events import Call, Event, Raised, Returned, Status
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.budget import Budget, Scope
 from overwinter.lineage import ATTEMPT
 from overwinter.store import RunRecord

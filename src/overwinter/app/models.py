@@ -4,7 +4,6 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from typing import cast
@@ -19,7 +18,7 @@ from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget
 from overwinter.errors import Conflict, NotFound
 from overwinter.events import Call, Raised
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway import Caller, Cutting, Sink
 from overwinter.gateway.background import WAITING, unknown
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -23,7 +22,7 @@ from overwinter.clock import SECOND_US
 from overwinter.config import Config
 from overwinter.errors import ConfigInvalid, Denied, HomeDamaged, NotFound, UsageError
 from overwinter.events import Event
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.grant import Granted
 from overwinter.policy import Resource
 from overwinter.principal import Principal

@@ -1,7 +1,6 @@
 """Starts what is due by the calendar: each instant once, late ones as their schedule says, and none for ever in vain."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from overwinter.app.parts import Parts
 from overwinter.clock import SECOND_US
 from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, UsageError, WorkerCrashed
 from overwinter.events import Status
+from overwinter.frozen import replace
 from overwinter.schedule import FAILURES_MAX, SCHEDULES_MAX, Misfire, Overlap, Schedule, begins, passed, started_as
 from overwinter.store import RunRecord
 from overwinter.values import Value

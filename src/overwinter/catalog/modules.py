@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from overwinter.catalog import Function, Parameter
@@ -13,7 +12,7 @@ from overwinter.catalog.operations import Argument, Fault, Operation
 from overwinter.catalog.schemas import arguments_schema
 from overwinter.catalog.shapes import BINARY, FILE_HANDLE, Shapes, optional
 from overwinter.events import Effect
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.stubs import HEADER, doc
 
 __all__ = ["Built", "BuiltFunction", "built"]

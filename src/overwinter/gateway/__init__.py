@@ -12,7 +12,7 @@ them to learn what was used and how the answer ended.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import OverwinterError
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on

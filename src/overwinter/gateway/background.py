@@ -5,8 +5,8 @@ until a deadline, at which it is booked at all that it held: what it cost, nobod
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from overwinter.frozen import replace
 from overwinter.gateway.attempts import Seen
 from overwinter.gateway.budget import Line
 from overwinter.gateway.dialect import Asked

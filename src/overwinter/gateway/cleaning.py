@@ -8,12 +8,12 @@ keeps the conversation itself. No value is written down.
 import hmac
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio.to_thread
 
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.attempts import Restore
 from overwinter.gateway.caller import Caller
 from overwinter.gateway.dialect import Asked, Dialect

@@ -1,9 +1,9 @@
 """What a call may cost at most, before it is made; what it did cost, after it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from overwinter.clock import Clock
+from overwinter.frozen import replace
 from overwinter.gateway.attempts import Limit, Seen
 from overwinter.gateway.background import has_ended, unknown, waiting
 from overwinter.gateway.budget import Budget, Hold, Ledger, Line, Reserved

@@ -1,9 +1,8 @@
 """What models cost: the table that budgets and bills go by."""
 
-from dataclasses import replace
 from typing import Protocol
 
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.usage import Rates, Usage, cost_nusd
 
 __all__ = ["Bound", "Prices", "Unpriced", "bill", "bill_at_default", "bound_nusd"]

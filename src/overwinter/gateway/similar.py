@@ -8,11 +8,10 @@ the gateway like any other, on the caller's budget.
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import sqrt
 from typing import Any, Protocol, cast
 
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.dialect import Asked
 
 __all__ = ["KNOWN_MAX", "Known", "Question", "Similars", "nearest", "question", "unit", "vector_in"]

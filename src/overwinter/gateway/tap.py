@@ -1,7 +1,8 @@
 """What is known of an answer while it comes: whether it has begun, how it ended, what it used."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from overwinter.frozen import replace
 from overwinter.gateway.dialect import Asked, Event
 from overwinter.gateway.usage import Usage
 

@@ -1,14 +1,13 @@
 """What the rules come to before a call's arguments are known: whether it will be asked about, or denied."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 from overwinter.adapters.cedar.asking import need
 from overwinter.adapters.cedar.deciding import Act, Version, asked_for, decided
 from overwinter.adapters.cedar.rules import Rule
 from overwinter.approval import Need, merged, phrase
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.policy import Allow, Ask, Deny
 
 __all__ = ["Gated", "gated"]

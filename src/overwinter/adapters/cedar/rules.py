@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import cedarpy
 from overwinter.adapters.cedar.asking import misasked
 from overwinter.config import Agent
 from overwinter.errors import ConfigInvalid
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.policy import LOOKUPS, Action
 
 __all__ = [

@@ -2,12 +2,12 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from overwinter.adapters.cedar.deciding import Act, Version, answer_of, asked_for, decided
 from overwinter.adapters.cedar.rules import Entity, Rules
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.policy import Ask, Decision
 from overwinter.values import Value
 

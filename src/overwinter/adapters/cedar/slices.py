@@ -7,7 +7,6 @@ its scope cannot hold for exactly these three, so a slice decides as the whole s
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ import cedarpy
 
 from overwinter.adapters.cedar.rules import Entity, Rule, fits
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, parents_of
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 __all__ = ["Slice", "Slices"]
 

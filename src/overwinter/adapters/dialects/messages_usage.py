@@ -1,10 +1,9 @@
 """What Anthropic says of the tokens of an answer: counts at its start, and the same ones again, grown, at its end."""
 
-from dataclasses import replace
-
 import msgspec
 
 from overwinter.adapters.dialects.request import COUNT_MAX
+from overwinter.frozen import replace
 from overwinter.gateway.tap import BYTES_PER_TOKEN
 from overwinter.gateway.usage import Usage
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Service
 from overwinter.errors import ConfigInvalid, HomeError, NotFound
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 __all__ = ["Access", "Denied", "LoginNeeded", "Untaken", "access_of", "begin_login", "finish_login", "forget_login"]
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +25,7 @@ from overwinter.clock import Clock
 from overwinter.config import Config, Service
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.frozen import replace
 from overwinter.handles import Handles
 
 __all__ = ["McpServices", "load_mcp"]

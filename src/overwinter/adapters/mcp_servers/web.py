@@ -7,14 +7,14 @@ is told apart from what went wrong on its way: a write that it refused was not c
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from overwinter.adapters.egress import Endpoint, endpoint, transport
 from overwinter.adapters.mcp_servers.flow import Flow
 from overwinter.adapters.mcp_servers.logins import Access, LoginNeeded, Untaken
 from overwinter.errors import ConfigInvalid
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 if TYPE_CHECKING:
     import httpx2

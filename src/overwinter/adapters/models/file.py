@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from overwinter.adapters.models.lines import LINE, decoded, encoded, line_of, ro
 from overwinter.adapters.sqlite.schema import guarded
 from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeTooNew
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, Window
 from overwinter.gateway.similar import KNOWN_MAX, Known

@@ -5,12 +5,11 @@ A call of a program is a named call: asked again after a crash, it gets the answ
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
 from overwinter.events import Call, Raised, Returned
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.budget import Line
 from overwinter.gateway.caller import Collected, Sink
 from overwinter.gateway.dialect import Asked, Dialect, DialectName

@@ -6,7 +6,6 @@ import importlib.util
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from overwinter.adapters.monty.quick import SOURCE_LENGTH_MAX, Paths, Quick, res
 from overwinter.adapters.monty.turn import GRACE_S, PROGRAMS_REMEMBERED, SUSPENSIONS_MAX, Fed, Turn
 from overwinter.adapters.monty.workers import LIMIT_GRACE_S, Desk, Workers, open_workers
 from overwinter.events import Answer
+from overwinter.frozen import replace
 from overwinter.interpreter import Failed, Finished, Limits, Outcome, Program
 
 __all__ = ["MontyInterpreter", "open_interpreter"]

@@ -12,7 +12,6 @@ one that was taken by another question than the guessed one is seen by that ques
 import re
 import uuid
 from collections.abc import Generator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from overwinter.adapters.monty import wire
@@ -21,6 +20,7 @@ from overwinter.adapters.monty.outcomes import finished, packed
 from overwinter.adapters.monty.turn import SUSPENSIONS_MAX, Turn
 from overwinter.adapters.monty.wire import Kind, OsCall, Unusual
 from overwinter.events import Answer, Returned
+from overwinter.frozen import replace
 from overwinter.interpreter import Blocked, Failed, Finished, Limits, Outcome
 
 __all__ = ["SOURCE_LENGTH_MAX", "STATE_BYTES_MAX", "Exchange", "Paths", "Quick", "resumed", "started"]

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -29,6 +28,7 @@ from overwinter.clock import Clock
 from overwinter.config import Config, Service
 from overwinter.errors import ConfigInvalid, NotFound, Revoked
 from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.frozen import replace
 from overwinter.handles import File, Handles, handle_of
 
 __all__ = ["Apis", "Identify", "load_apis"]

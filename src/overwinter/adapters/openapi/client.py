@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import field, replace
+from dataclasses import field
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +25,7 @@ from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import SECOND_US, Clock
 from overwinter.events import Answer, Call, Raised, Returned
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.handles import File
 from overwinter.values import Value
 

@@ -13,7 +13,6 @@ run beside it: an anchor that a crash leaves ahead of its log could not be told 
 import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ from overwinter.adapters.key_files import write_private
 from overwinter.adapters.notes import PublicKey
 from overwinter.adapters.sqlite import log_rows
 from overwinter.errors import HomeDamaged, NotFound, UsageError
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 
 __all__ = ["ANCHORED", "SLOT_BYTES", "Accepted", "Anchor", "AnchorFile", "accept", "anchor_fault", "now", "read"]
 

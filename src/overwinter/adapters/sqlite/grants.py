@@ -1,11 +1,11 @@
 """Grants as rows. Each function is part of one commit. A revoked one is deleted: the audit log has it, and its id stays taken."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import apsw
 
+from overwinter.frozen import replace
 from overwinter.grant import PREFIX, Granted
 
 __all__ = ["FORMAT_3", "grants", "put", "remove"]

@@ -1,7 +1,6 @@
 """The Registry contract on SQLite: agents, in the store's file and its commits."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -11,6 +10,7 @@ from overwinter.adapters.sqlite.schema import guarded
 from overwinter.adapters.sqlite.writer import Writer, Wrote
 from overwinter.audit import Kind
 from overwinter.clock import Clock
+from overwinter.frozen import replace
 from overwinter.grant import Granted
 from overwinter.identity import Identity
 from overwinter.ids import Ids

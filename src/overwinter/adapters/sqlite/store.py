@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Container, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,7 @@ from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
 from overwinter.errors import Conflict, OverwinterError, Revoked, UsageError
 from overwinter.events import Answer, Call, CallState, Event, Returned, Status
+from overwinter.frozen import replace
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import SPAWNS
 from overwinter.snapshot import key_id

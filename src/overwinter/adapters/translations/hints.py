@@ -7,10 +7,10 @@ the conversation) is no hint.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from overwinter.frozen import replace
 from overwinter.gateway.dialect import Asked
 
 __all__ = ["BETAS", "bare", "plain"]

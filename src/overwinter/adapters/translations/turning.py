@@ -5,12 +5,12 @@ what they see of any other answer. The counts are the provider's, as its own rea
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
 
 from overwinter.adapters.dialects.events import parts
+from overwinter.frozen import replace
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.usage import Usage

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from overwinter.actor import Actor
@@ -23,7 +22,7 @@ from overwinter.events import CallState
 from overwinter.faces.callers import actor_of
 from overwinter.faces.mcp.protocol import Asked, Fault
 from overwinter.faces.scopes import CALLER
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.store import CallRecord
 from overwinter.tokens import Token
 
