@@ -564,3 +564,20 @@ async def test_after_old_runs_are_collected_a_new_program_is_never_taken_for_the
     for number in range(3):
         new = await world.run(f"'new {number}'")
         assert (await world.store.load(new)).program == f"'new {number}'"
+
+
+async def test_who_is_active_is_known_at_once_whatever_was_known_before(world):
+    registry = world.store.registry
+    await registry.enrol([Identity(name="above", owner="o"), Identity(name="below", owner="o", parent="above")])
+    active = lambda: [registry.is_active(each) for each in ("above", "below", "nobody")]  # noqa: E731 - it is asked again and again
+    assert active() == [True, True, False]
+    await registry.revoke("above", by="lead")
+    assert active() == [False, False, False]
+    await registry.restore("above", by="lead")
+    assert active() == [True, False, False]
+    await registry.restore("below", by="lead")
+    assert active() == [True, True, False]
+    await registry.enrol([Identity(name="nobody", owner="o")], is_whole=True)  # the others are not declared any more
+    assert active() == [False, False, True]
+    await world.store.create(NewRun(run_id="0" * 26, agent="new", name="n", program="1", inputs={}))
+    assert registry.is_active("new")

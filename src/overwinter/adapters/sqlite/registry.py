@@ -27,6 +27,8 @@ class SqliteRegistry:
 
     def __init__(self, path: Path, writer: Writer, reading: apsw.Connection, clock: Clock, ids: Ids) -> None:
         self._path, self._writer, self._reading, self._clock, self._ids = path, writer, reading, clock, ids
+        self._active: dict[str, bool] = {}
+        """Whether agents are active, as long as nothing is committed that may change it."""
 
     async def enrol(self, identities: Sequence[Identity], *, is_whole: bool = False) -> None:
         """Write agents down."""
@@ -42,9 +44,13 @@ class SqliteRegistry:
             agents.enrol(db, identities)
             entries += [audited.enrolled(each, was, BY) for each, was in _changed(agents.identities(db), before)]
             entries += [audited.change("revoke", each, BY, BELOW) for each in agents.fell(db, BY, BELOW, now)]
-            return Wrote(None, audited=entries)
+            return Wrote(None, audited=entries, is_revoked=True)
 
         await self._writer.submit(act)
+
+    def changed(self) -> None:
+        """Look up anew who is active. Told of each commit that may have changed it, before whoever waits for it."""
+        self._active.clear()
 
     async def strand(self) -> None:
         """Cancel the runs of revoked agents that runs of others wait for."""
@@ -56,8 +62,13 @@ class SqliteRegistry:
 
     def is_active(self, agent: str) -> bool:
         """Whether an agent may act at this moment; one that nobody wrote down may not."""
-        with guarded(self._path):
-            return agents.is_active(self._reading, agent)
+        known = self._active.get(agent)
+        if known is None:
+            with guarded(self._path):
+                known = agents.is_active(self._reading, agent)
+            if known:  # whoever comes with a name that nobody knows is not remembered
+                self._active[agent] = True
+        return known
 
     async def identities(self) -> Sequence[Identity]:
         """Return every agent, by name."""
@@ -72,7 +83,10 @@ class SqliteRegistry:
             entries = [audited.change("revoke", each, by, reason) for each in revoked]
             return Wrote(revoked, is_revoked=True, audited=entries)
 
-        return await self._writer.submit_first(act)
+        try:
+            return await self._writer.submit_first(act)
+        finally:
+            self.changed()
 
     async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
         """Make a revoked agent active in a new epoch."""
@@ -80,7 +94,7 @@ class SqliteRegistry:
         def act(db: apsw.Connection) -> Wrote[Identity | None]:
             restored = agents.restore(db, agent, by, reason, self._clock.now_us(), has_runs=has_runs)
             entries = [] if restored is None else [audited.change("restore", restored, by, reason)]
-            return Wrote(restored, audited=entries)
+            return Wrote(restored, audited=entries, is_revoked=True)
 
         return await self._writer.submit(act)
 

@@ -117,7 +117,7 @@ class SqliteStore:
         """What begins by the calendar, in the same file."""
         self.requests = SqliteRequests(self._writer, clock, key)
         """What was asked under keys, in the same file."""
-        self._watching = Watching(self._one)
+        self._watching = Watching(self._one, self.registry.changed)
         self._chains = Chains(reading)
         self._source = lru_cache(PROGRAMS_REMEMBERED)(self._read_source)
 

@@ -14,9 +14,9 @@ __all__ = ["Watching"]
 class Watching:
     """On the event loop; nothing of it is durable."""
 
-    def __init__(self, one: Callable[[str, bytes], tuple[Any, ...] | None]) -> None:
-        self._one = one
-        """Reads one row."""
+    def __init__(self, one: Callable[[str, bytes], tuple[Any, ...] | None], changed: Callable[[], None]) -> None:
+        self._one, self._changed = one, changed
+        """Reads one row; is told when who is active may have changed."""
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
@@ -61,6 +61,7 @@ class Watching:
         """Hand a group's results out, and wake who waits for them."""
         for job in group:
             if job.wrote is not None and job.wrote.is_revoked:
+                self._changed()
                 self._tell_all()
             if job.wrote is not None and job.wrote.grown is not None:
                 self._tell_of(job.wrote.grown, is_woken=job.wrote.is_woken)

@@ -68,7 +68,7 @@ class Wrote(Generic[T]):
     others: Sequence[tuple[str, bool]] = ()
     """More runs whose journal grew, and whether they may have become ready."""
     is_revoked: bool = False
-    """Whether runs may have been stopped, whichever: all who watch one look again."""
+    """Whether agents may have been revoked or restored, whichever: who is active is looked up again, and all who watch a run look."""
 
 
 @dataclass(slots=True)
