@@ -191,7 +191,7 @@ class App:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._outbox.run)
-                group.start_soon(self.models.departures.run)
+                group.start_soon(self.models.run)
                 if is_worker:
                     group.start_soon(self._worker.run)
                     group.start_soon(self._goals.run)

@@ -10,6 +10,7 @@ them to learn what was used and how the answer ended.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,6 @@ __all__ = ["Caller", "Cleaned", "Cleaner", "Cutting", "Gateway", "Settings", "Si
 
 CUT_S_MAX = 1.0
 """How long to wait for calls that were cut."""
-SETTLE_S_MAX = 10.0
 NOTED = frozenset({"denied", "revoked", "budget", "rate", "confidential", "repeated"})
 """What is written down of calls that held nothing: whatever somebody decided. A request that has no meaning is not."""
 SAY_S_MAX = 0.25
@@ -72,7 +72,8 @@ class Settings:
 @dataclass(slots=True, eq=False)
 class _UnderWay:
     caller: Caller
-    scope: anyio.CancelScope
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    began_s: float = field(default_factory=time.monotonic)
     why: str = ""
     """Why it was cut; "": its client left, or it took too long."""
     has_left: bool = False
@@ -179,8 +180,7 @@ class Gateway:
 
     async def answer(self, asked: Asked, caller: Caller, sink: Sink, *, method: str = "POST") -> Line:
         """Answer a call, and return its line in the ledger. Whatever goes wrong is said to the sink, in the client's dialect."""
-        scope = anyio.CancelScope(deadline=anyio.current_time() + CALL_S_MAX)
-        under_way = _UnderWay(caller, scope)
+        under_way = _UnderWay(caller)
         call = _Call(
             asked=asked,
             caller=caller,
@@ -191,29 +191,51 @@ class Gateway:
             under_way=under_way,
         )
         self._under_way.add(under_way)
-        with scope:
+        with under_way.scope:
             try:
-                await self._answer(call)
-            except ModelRefused as error:
-                call.line = replace(call.line, status=call.line.status or error.refusal.why)
-                await self._say(call, error.refusal)
-            except OverwinterError:
-                # Doubt means deny. What the trouble is stands in the operator's log, not in a stranger's answer.
-                call.line = replace(call.line, status="failed")
-                message = "the gateway cannot keep its books at the moment: ask again later"
-                await self._say(call, Refusal(why="overloaded", message=message, retry_after_s=BOOKS_RETRY_S))
-            except anyio.get_cancelled_exc_class():
-                await self._stopped(call)
-                raise
+                await self._booked(call)
             finally:
-                if scope.cancel_called and not call.line.status:
-                    call.line = replace(call.line, status=under_way.status)
-                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_S_MAX):
-                    await self._settle(call)
                 call.job = None  # it knows the call: a ring of the two would keep a megabyte until the next collection
                 self._under_way.discard(under_way)
                 under_way.ended.set()
         return call.line
+
+    async def _booked(self, call: _Call) -> None:
+        """Answer a call and settle it, whatever happens."""
+        is_answered = False
+        try:
+            await self._said(call)
+            is_answered = True
+            # Most calls are settled here. A shield around it costs as much as the settlement, and whoever is cancelled in it
+            # settles again, which changes nothing.
+            await self._settle(call)
+        except BaseException as error:
+            is_cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+            if is_cancelled and not is_answered:
+                await self._stopped(call)
+            if is_cancelled or not is_answered:
+                with anyio.CancelScope(shield=True):
+                    await self._settle(call)
+            raise
+
+    async def _said(self, call: _Call) -> None:
+        """Answer a call, or say why not."""
+        try:
+            await self._answer(call)
+        except ModelRefused as error:
+            call.line = replace(call.line, status=call.line.status or error.refusal.why)
+            await self._say(call, error.refusal)
+        except OverwinterError:
+            # Doubt means deny. What the trouble is stands in the operator's log, not in a stranger's answer.
+            call.line = replace(call.line, status="failed")
+            message = "the gateway cannot keep its books at the moment: ask again later"
+            await self._say(call, Refusal(why="overloaded", message=message, retry_after_s=BOOKS_RETRY_S))
+
+    def stop_overdue(self, now_s: float) -> None:
+        """Stop calls that have taken `CALL_S_MAX` by an instant of `time.monotonic`: one look for all costs less than their timers."""
+        for each in self._under_way:
+            if now_s - each.began_s > CALL_S_MAX:
+                each.scope.cancel()
 
     def cut(self, concerns: Callable[[Caller], bool], why: str) -> "Cutting":
         """Begin to stop the calls under way that this concerns; each client is told in its dialect."""
@@ -474,6 +496,9 @@ class Gateway:
         call.is_held = True
 
     async def _settle(self, call: _Call) -> None:
+        under_way = call.under_way
+        if under_way.scope.cancel_called and not call.line.status:
+            call.line = replace(call.line, status=under_way.status)
         tries = call.job.seen if call.job is not None else ()
         if call.about is not None:
             call.line, is_end = await self._accounts.see(call.about, tries)

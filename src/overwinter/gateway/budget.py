@@ -117,7 +117,7 @@ class Line:
 
 
 class Ledger(Protocol):
-    """Budgets, holds and lines, durable. Every method is one transaction."""
+    """Budgets, holds and lines, durable. Every method is one transaction, and ends soon: nobody cuts a settlement short."""
 
     async def reserve(self, hold: Hold, line: Line) -> tuple[Reserved, Budget | None]:
         """Hold an amount in every budget, with its line; if refused, also the first budget that stood in the way."""
