@@ -75,9 +75,25 @@ where (?6 is null or spent + held + ?5 <= ?6) and (?7 is null or calls < ?7)"""
 _EXTEND = """
 update budget set held = held + ?5 where (kind, name, window, start) = (?1, ?2, ?3, ?4) and (?6 is null or spent + held + ?5 <= ?6)"""
 _BEGIN = f"insert or ignore into line ({LINE}, budgets, holder) values ({', '.join('?' * (len(LINE.split(', ')) + 2))})"
-_KEPT = tuple(name for name in LINE.split(", ") if name not in ("call", "held"))
-_END = f"update line set {', '.join(f'{name} = ?' for name in _KEPT)} where call = ? and state = 'held' returning held, budgets"
-_HELD_AT = LINE.split(", ").index("held") - 1
+_COLUMNS = LINE.split(", ")
+_ENDS_WITH = (
+    "ended",
+    "upstream",
+    "priced",
+    "state",
+    "status",
+    "cost",
+    "saved",
+    "usage",
+    "answer",
+    "found",
+    "digest",
+    "rules",
+    "policies",
+)
+"""What the end of a call may change. The others are what it began with; naming `began` would write its index anew."""
+_ENDS_AT = tuple(map(_COLUMNS.index, _ENDS_WITH))
+_END = f"update line set {', '.join(f'{name} = ?' for name in _ENDS_WITH)} where call = ? and state = 'held' returning held, budgets"
 _SETTLE = "update budget set held = held - ?5, spent = spent + ?6 where (kind, name, window, start) = (?1, ?2, ?3, ?4)"
 
 
@@ -505,9 +521,8 @@ def _heard(booked: "asyncio.Future[bool]") -> None:
 
 
 def _settle(db: apsw.Connection, line: Line) -> bool:
-    call, *row = row_of(line)
-    del row[_HELD_AT]
-    found = list(db.execute(_END, (*row, call)))
+    row, call = row_of(line), line.call
+    found = list(db.execute(_END, (*[row[at] for at in _ENDS_AT], call)))
     if not found:
         return False
     held, places = found[0]
