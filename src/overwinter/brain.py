@@ -66,11 +66,13 @@ while True:
         end, why = "money" if detail["code"] in ("budget", "insufficient_quota", "billing_error") else "refused", detail["message"]
         break
     cost_nusd += said["cost_nusd"]
+    program, text, is_cut = said["program"], said["text"], said["is_cut"]
+    said = None  # it is in the journal, and would be in each state
     attempted, heard, waiting = None, [], True
-    if said["program"]:
-        silent = 0
+    if program:
+        silent, text = 0, None
         try:
-            attempted = await tools.attempt(said["program"], after=last, timeout=left)
+            attempted, program = await tools.attempt(program, after=last, timeout=left), None
             refused = refused + 1 if attempted["status"] == "refused" else 0
             waiting = attempted["messages"]
             last = attempted["run"] if attempted["is_kept"] else last
@@ -80,10 +82,10 @@ while True:
         if refused >= refusals:
             end, why = "refused", "programs were refused by the check " + str(refused) + " times in a row"
             break
-    elif said["is_cut"]:
+    elif is_cut:
         attempted = {"status": "cut"}
-    elif said["text"].strip():
-        end, answer = "done", said["text"]
+    elif text.strip():
+        end, answer = "done", text
     else:
         silent += 1
         attempted = {"status": "silent"}

@@ -68,7 +68,7 @@ class HttpUpstream:
         import aiohttp  # noqa: PLC0415 - 0.15 s, for whoever calls a model
 
         place = self._places[provider.name]
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=provider.first_byte_s_max)
+        timeout = _timeout(provider.first_byte_s_max)
         try:
             url = self._url(place.url, wire.path)
             # Compressed bytes could not be tapped.
@@ -121,6 +121,13 @@ async def _read_out(response: "aiohttp.ClientResponse") -> None:
         async with asyncio.timeout(LEFT_S_MAX):
             while left_bytes > 0 and not content.at_eof():
                 left_bytes -= len(await content.readany())
+
+
+@lru_cache
+def _timeout(first_byte_s: float) -> "aiohttp.ClientTimeout":
+    import aiohttp  # noqa: PLC0415 - loaded by now
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=first_byte_s)
 
 
 def _url(base: str, path: str) -> "yarl.URL":
