@@ -298,3 +298,16 @@ async def test_a_family_of_runs_does_not_grow_without_end(project, many, status)
     assert child.status is status
     assert status is Status.FINISHED or "10,000 runs" in child.result["message"]
     assert counts[Status.CANCELLED] == many, "nothing waits for them"
+
+
+@pytest.mark.parametrize("last", ["garbage", "Z" * 26, 5, ["x"], {}])
+async def test_what_a_run_says_of_its_last_program_ends_nobodys_home(project, last):
+    model = ScriptedModel([says("1 + 1")] * 3 + ["done"])
+    program = 'said = await tools.reply(attempted=None, heard=[])\nsaid["program"]'
+    async with home(project, model) as app:
+        inputs = {"goal": "x", "model": MODEL, "last": last}
+        first = await finish(app, await app.start(program, inputs=inputs))
+        assert first.result == "1 + 1\n"
+        assert await app._parts.checker.check("2", {}, {}) == ()  # behind what was foreseen
+        run = await finish(app, await app.start(goal="go on"))
+        assert run.result["end"] == "done"

@@ -22,7 +22,6 @@ from overwinter.brain import Exchange
 from overwinter.brief import brief
 from overwinter.catalog import Performed
 from overwinter.config import Config
-from overwinter.errors import OverwinterError
 from overwinter.events import Call, Event, Raised, Returned, Status
 from overwinter.frozen import frozen, replace
 from overwinter.gateway.budget import Budget, Scope
@@ -96,7 +95,9 @@ class Goals:
             self._rung = anyio.Event()
             while self._said:
                 said = self._said.popleft()
-                with suppress(OverwinterError):  # whoever attempts it meets that again
+                # Whatever is wrong with it, whoever attempts it meets that again; and what a run says that it began with is
+                # what anybody may have given it.
+                with suppress(Exception):
                     await self._starting.foresee(said.program, agent=said.agent, after=said.after)
 
     async def reply(self, call: Call) -> Performed:
@@ -252,7 +253,8 @@ def _followed(run_id: str, talk: _Talk, events: Sequence[Event]) -> _Talk:
         body = event.body
         match event.kind:
             case "created":
-                inputs, agent, last = body["inputs"], body["agent"], body["inputs"].get("last")
+                inputs, agent = body["inputs"], body["agent"]
+                last = inputs["last"] if isinstance(inputs.get("last"), str) else None
             case "called":
                 functions[body["index"]] = body["function"]
             case "answered":

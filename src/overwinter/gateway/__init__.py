@@ -211,11 +211,13 @@ class Gateway:
             await self._settle(call)
         except BaseException as error:
             is_cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-            if is_cancelled and not is_answered:
-                await self._stopped(call)
-            if is_cancelled or not is_answered:
-                with anyio.CancelScope(shield=True):
-                    await self._settle(call)
+            try:
+                if is_cancelled and not is_answered:
+                    await self._stopped(call)
+            finally:
+                if is_cancelled or not is_answered:
+                    with anyio.CancelScope(shield=True):
+                        await self._settle(call)
             raise
 
     async def _said(self, call: _Call) -> None:
@@ -494,6 +496,8 @@ class Gateway:
             raise ModelRefused(Refusal(why="repeated", message=message, retry_after_s=1.0))
         call.line = await self._accounts.reserve(call.line, caller.budgets, nusd, is_named=caller.is_named)
         call.is_held = True
+        # Whoever was cut while its line was written must not ask its provider: this task may have been awake by then.
+        await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def _settle(self, call: _Call) -> None:
         under_way = call.under_way
@@ -501,9 +505,10 @@ class Gateway:
             call.line = replace(call.line, status=under_way.status)
         tries = call.job.seen if call.job is not None else ()
         if call.about is not None:
-            call.line, is_end = await self._accounts.see(call.about, tries)
-            if is_end:
-                self.ended(call.line)
+            with anyio.CancelScope(shield=True):  # whether this was the first to see the end is known once
+                call.line, is_end = await self._accounts.see(call.about, tries)
+                if is_end:
+                    self.ended(call.line)
             return
         if call.is_held and goes_on(call.asked, tries):
             call.line = await self._accounts.wait(call.line, tries)

@@ -502,11 +502,12 @@ class ModelsFile:
             db.execute("begin immediate")
             try:
                 yield db
+                if db.in_transaction:
+                    db.execute("commit")
             except BaseException:
-                db.execute("rollback")
+                if db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                    db.execute("rollback")
                 raise
-            if db.in_transaction:
-                db.execute("commit")
 
 
 def _tell_of(waiting: "asyncio.Future[Any]", error: Exception) -> None:
