@@ -2,18 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import apsw
 import pytest
 
 from models_kit import PATHS, Client, again, ask, chat, config_of, home_of
 from overwinter.app import App
 from overwinter.app.models import Wish
+from overwinter.clock import Clock
 from overwinter.declared import DeclaredBudget
+from overwinter.errors import HomeHeld
 from overwinter.gateway.budget import Line
 from overwinter.gateway.dialect import DialectName, Wire
 from overwinter.gateway.routes import Provider
@@ -207,6 +211,104 @@ class Settling:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
+
+
+@dataclass(slots=True)
+class Refusing(Provided):
+    """A provider that is overloaded at first."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator["Provided"]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        yield replace(self, status=503, pieces=[b"{}"]) if self.asked == 1 else self
+
+
+@dataclass(slots=True)
+class Cutting:
+    """A clock that has a call cut in the turn in which its pause ends."""
+
+    clock: Clock
+    cut: Callable[[], object]
+
+    def now_us(self) -> int:
+        return self.clock.now_us()
+
+    async def sleep_until(self, instant_us: int) -> None:
+        del instant_us
+        paused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: (paused.set_result(None), self.cut()))
+        await paused
+
+
+async def test_a_call_that_is_cut_as_its_pause_ends_asks_no_provider_again(project):
+    async with home_of(project, config_of("http://127.0.0.1:9"), is_worker=False) as app:
+        attempts: Any = app.models.gateway._attempts
+        attempts._upstream = upstream = Refusing([json.dumps(ANSWER).encode()], {"content-type": "application/json"})
+        attempts._clock = Cutting(attempts._clock, lambda: app.models.cut(["default"], "it was revoked"))
+        _, line = await ask(app, chat())
+        assert (upstream.asked, line.status, line.state) == (1, "revoked", "settled")
+
+
+@dataclass(slots=True)
+class Lingering(Provided):
+    """A provider whose connection stays open for a moment after the whole answer."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator["Provided"]:
+        yield self
+        await anyio.sleep(0.02)
+
+
+class Revoked(Client):
+    """A client whose agent is revoked as soon as it has a whole answer."""
+
+    app: App
+
+    async def write(self, body: bytes) -> None:
+        await Client.write(self, body)
+        if b"[DONE]" in body or b'"usage"' in body:
+            asyncio.get_running_loop().call_soon(self.app.models.cut, ["default"], "it was revoked")
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_no_error_follows_a_whole_answer(project, *, is_stream: bool):
+    async with home_of(project, config_of("http://127.0.0.1:9"), is_worker=False) as app:
+        pieces = STREAM if is_stream else [json.dumps(ANSWER).encode()]
+        media = "text/event-stream" if is_stream else "application/json"
+        attempts: Any = app.models.gateway._attempts
+        attempts._upstream = Lingering(pieces, {"content-type": media})
+        client = Revoked()
+        client.app = app
+        _, line = await ask(app, chat(stream=is_stream), client=client)
+        assert line.state == "settled"
+        assert b"revoked" not in client.body
+        assert client.body.endswith(b"data: [DONE]\n\n") if is_stream else client.json["id"] == "c1"
+
+
+async def test_what_a_locked_file_did_not_take_is_settled_with_the_next_call(project):
+    async with home_of(project, config_of("http://127.0.0.1:9", budgets=BUDGETS), is_worker=False) as app:
+        upstream = provided(app, json.dumps(ANSWER).encode())
+        await ask(app, chat())
+        with closing(apsw.Connection(str(app.models.file._path))) as other:
+            app.models.file._db.set_busy_timeout(10)
+
+            class Locking(Client):
+                async def write(self, body: bytes) -> None:
+                    await Client.write(self, body)
+                    other.execute("begin immediate")
+
+            with pytest.raises(HomeHeld):
+                await ask(app, chat(), client=Locking())
+            other.execute("rollback")
+        assert [each.state for each in app.models.lines()] == ["held", "settled"]
+        await ask(app, chat())
+        assert [each.state for each in app.models.lines()] == ["settled"] * 3
+        (spent,) = await app.models.budgets()
+        assert spent.held_nusd == 0
+        assert spent.spent_nusd == sum(each.cost_nusd or 0 for each in app.models.lines())
+        assert upstream.asked == 3
 
 
 async def test_on_a_full_disk_a_call_is_refused_in_its_dialect_and_others_are_taken_afterwards(project, provider: Mock):

@@ -246,6 +246,26 @@ async def test_a_stream_is_an_error_of_the_sdk_when_its_agent_or_token_is_revoke
     assert await status_of(door, name) == (403 if whose == "agent" else 401)
 
 
+async def test_a_token_that_is_revoked_while_a_body_comes_in_asks_no_provider(door: Door, provider: Mock):
+    body = b'{"model": "cheap", "messages": [{"role": "user", "content": "Where?"}]}'
+    host, port = door.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\nauthorization: Bearer {door.key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    assert (await door.post("/v1/models", b"", method="GET"))[0] == 200
+    door.app.access._seen.clear()
+    async with await anyio.connect_tcp(host, int(port)) as connection:
+        await connection.send(head.encode() + body[:10])
+        await until(lambda: bool(door.app.access._seen))  # it was let in
+        await door.app.access.revoke(door.token.id, by="lead")
+        await connection.send(body[10:])
+        answer = b"".join([part async for part in connection])
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"counts no more" in answer
+    assert not provider.calls
+
+
 @every_dialect
 @pytest.mark.parametrize("was_stream", [False, True], ids=["from-whole", "from-stream"])
 @both_ways

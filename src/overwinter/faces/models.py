@@ -102,6 +102,7 @@ class ModelsDoor:
         try:
             agent, token = self._agent(scope, headers)
             body = await _body(receive, headers)
+            await self._refuse_ended(token)
             place = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
             wish = _wish(headers, token, self._app.models.new_name)
             asked = dialect.read(scope["method"], place, _sent_on(headers, wish), body)
@@ -119,6 +120,15 @@ class ModelsDoor:
         finally:
             client.over()
         await sink.end()
+
+    async def _refuse_ended(self, token: Token | None) -> None:
+        """Look again whether a token counts: a body may take its time.
+
+        Raises:
+            ModelRefused: it was revoked meanwhile, or has expired.
+        """
+        if token is not None and not await self._app.access.counts(token.id):
+            raise ModelRefused(Refusal(why="unknown-key", message=f"token {token.id} counts no more"))
 
     async def _told(self, scope: Scope, send: Send, name: DialectName) -> None:
         """Answer what is no call: about models, or that it is nothing of ours."""

@@ -115,6 +115,8 @@ class _Call:
     job: Job | None = None
     has_begun: bool = False
     """The client has got the beginning of an answer."""
+    is_over: bool = False
+    """It has got all of it, or is getting it."""
 
 
 @frozen(kw_only=False)
@@ -449,7 +451,7 @@ class Gateway:
             reader = dialect.reader(replace(asked, is_stream=True), is_stream=True)
             whole = dialect.whole(asked, [*reader.feed(kept.body), *reader.close()])
         whole = restore.whole(whole)
-        call.has_begun = True
+        call.has_begun = call.is_over = True
         media = "text/event-stream" if asked.is_stream else "application/json"
         await call.sink.begin(200, {"content-type": media, "x-overwinter-cache": how})
         if asked.is_stream:
@@ -496,8 +498,6 @@ class Gateway:
             raise ModelRefused(Refusal(why="repeated", message=message, retry_after_s=1.0))
         call.line = await self._accounts.reserve(call.line, caller.budgets, nusd, is_named=caller.is_named)
         call.is_held = True
-        # Whoever was cut while its line was written must not ask its provider: this task may have been awake by then.
-        await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def _settle(self, call: _Call) -> None:
         under_way = call.under_way
@@ -553,6 +553,8 @@ class Gateway:
         under_way = call.under_way
         if under_way.is_told or not under_way.scope.cancel_called or under_way.refusal is None:
             return
+        if call.is_over or (call.job is not None and call.job.is_over):
+            return  # an answer is whole: whatever followed it would spoil it
         under_way.is_told = True
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SAY_S_MAX):
             await self._say(call, under_way.refusal, is_last=True)

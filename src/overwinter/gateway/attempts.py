@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import anyio
+import anyio.lowlevel
 
 from overwinter.clock import SECOND_US, Clock
 from overwinter.frozen import frozen
@@ -95,6 +96,8 @@ class Job:
     """Called where a stream is stopped, before the connection to its provider is closed: its client hears of it first."""
     has_begun: bool = False
     """The client has got something."""
+    is_over: bool = False
+    """The client has got the last of it, or is getting it: nothing follows."""
     is_handed_on: bool = False
     """What it gets is a provider's own refusal, begun or on its way: no second answer follows it."""
     seen: list[Seen] = field(default_factory=list[Seen])
@@ -231,6 +234,8 @@ class Attempts:
         wire = (between or job.dialect).forward(asked, means)
         tap, is_refused = Tap(asked), False
         job.begin_again()
+        # Whoever was cut while its line was written, or between two tries, may have been awake by then, and asks nobody.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         try:
             spoken = asked.dialect if between is None else between.spoken
             async with self._upstream.send(target.provider, spoken, job.method, wire) as reply:
@@ -297,6 +302,7 @@ class Attempts:
         said = b"".join(each.wire for each in events)
         whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else said)
         headers = _handed_on(reply.headers)
+        job.is_over = True
         if job.asked.is_stream:
             await _begin(job, headers | {"content-type": "text/event-stream"})
             made = job.dialect.stream(job.asked, whole)
@@ -333,6 +339,7 @@ class Attempts:
         """Tell the client in its stream that there is no more; return what to raise."""
         del target
         refusal = Refusal(why="partial", message=message)
+        job.is_over = True
         await job.sink.write(job.dialect.broken(refusal, job.sent))
         return ModelRefused(refusal)
 
@@ -395,6 +402,7 @@ class _Flow:
         del job.sent[:-SENT_MAX]
         if not out:
             return
+        job.is_over = tap.is_whole
         if not job.has_begun:
             self.early += out
             if not tap.has_begun or (tap.error is not None and not tap.is_whole):

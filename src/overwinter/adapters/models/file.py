@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from overwinter.adapters.models.lines import LINE, decoded, encoded, line_of, row_of, usage_of, usage_text
 from overwinter.adapters.sqlite.schema import guarded
 from overwinter.clock import SECOND_US, Clock
-from overwinter.errors import HomeTooNew
+from overwinter.errors import HomeError, HomeHeld, HomeTooNew
 from overwinter.frozen import frozen, replace
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, Window
@@ -159,6 +159,8 @@ class ModelsFile:
         """Calls to be written down in the next turn of the loop."""
         self._ending: list[_Ends] = []
         """Calls to be settled then."""
+        self._late: list[Line] = []
+        """Calls that the file did not take; they go with whatever is written next, so that no hold stays."""
         self._keeping: dict[bytes, _Answer] = {}
         """Answers to be kept then."""
         self._room_bytes = 0
@@ -221,7 +223,7 @@ class ModelsFile:
 
     def flush(self) -> None:
         """Write what waits for the next turn of the loop."""
-        if self._has_waiting:
+        if self._has_waiting or self._late:
             self._write()
 
     @property
@@ -246,16 +248,22 @@ class ModelsFile:
         beginning, self._beginning = [each for each in self._beginning if not each[1].cancelled()], []
         ending, self._ending = self._ending, []
         keeping, self._keeping = self._keeping, {}
+        late, self._late = self._late, []
         try:
             with self._transaction() as db:
+                for line in late:
+                    _settle(db, line)
                 begun = [self._begin(db, line) for line, _ in beginning]
                 found = [_settle(db, line) for line, _ in ending]
                 if keeping:
                     self._kept(db, list(keeping.items()))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever waits, not for the loop
-            if len(beginning) + len(ending) + len(keeping) > 1:
+            self._late += late
+            # A file that another process has locked is asked once: each time, the event loop waits for it.
+            if len(beginning) + len(ending) + len(keeping) > 1 and not isinstance(error, HomeHeld):
                 self._write_each(beginning, ending, keeping)
                 return
+            self._late += [line for line, _ in ending if isinstance(error, HomeError)]
             for _, told in (*beginning, *ending):
                 _tell_of(told, error)
             return
