@@ -208,6 +208,11 @@ class _Session:
                 if is_last:
                     message = f"it cannot be checked, and what is not checked does not run: {error}"
                     return (Finding(line=1, column=0, rule="uncheckable", message=message),)
+            except RuntimeError:
+                # Whoever gave up the check before this one had the worker killed: its checkout is "already finished".
+                self._stack, self._session = ExitStack(), None
+                if is_last:
+                    raise
         raise AssertionError("the loop returns")
 
     def _judged(
