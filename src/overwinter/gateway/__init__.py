@@ -451,9 +451,10 @@ class Gateway:
             reader = dialect.reader(replace(asked, is_stream=True), is_stream=True)
             whole = dialect.whole(asked, [*reader.feed(kept.body), *reader.close()])
         whole = restore.whole(whole)
-        call.has_begun = call.is_over = True
+        call.has_begun = True
         media = "text/event-stream" if asked.is_stream else "application/json"
         await call.sink.begin(200, {"content-type": media, "x-overwinter-cache": how})
+        call.is_over = True
         if asked.is_stream:
             await call.sink.write(
                 b"".join(each.wire for each in dialect.stream(asked, whole) if not each.is_usage_only)

@@ -302,13 +302,14 @@ class Attempts:
         said = b"".join(each.wire for each in events)
         whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else said)
         headers = _handed_on(reply.headers)
-        job.is_over = True
         if job.asked.is_stream:
             await _begin(job, headers | {"content-type": "text/event-stream"})
             made = job.dialect.stream(job.asked, whole)
+            job.is_over = True
             await job.sink.write(b"".join(each.wire for each in made if not each.is_usage_only))
         else:
             await _begin(job, headers | {"content-type": "application/json"})
+            job.is_over = True
             await job.sink.write(whole)
         return Done(target=target, tap=tap, is_stream=is_stream)
 
