@@ -23,6 +23,7 @@ from overwinter.faces.client import Client
 from overwinter.ids import Ids, to_bytes
 
 WARM = 100
+"""Runs before the first measurement, which end at once."""
 
 
 def measure(*, is_small: bool) -> dict[str, Any]:

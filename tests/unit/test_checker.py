@@ -3,6 +3,7 @@
 import builtins
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -13,6 +14,7 @@ from check_cases import CASES, STUB, awaited
 from jails import jail_here
 from overwinter.adapters.monty.launcher import open_launcher
 from overwinter.adapters.monty_checker import open_checker
+from overwinter.adapters.monty_checker.checker import _Session
 from overwinter.subset import lacks
 from overwinter.subset.names import MODULES
 
@@ -151,3 +153,22 @@ async def test_a_program_that_two_ask_about_at_a_time_is_checked_once_also_if_th
                 await anyio.lowlevel.checkpoint()
                 inner.cancel_scope.cancel()
     assert [[each.message.split("`")[1] for each in findings] for findings in found] == [["missing"]] * 3 + [["gone"]]
+
+
+def test_an_error_of_our_own_drops_no_live_session():
+    live: Any = object()
+
+    class Deep(_Session):
+        def _opened(self, desk: Any, modules: Any) -> Any:
+            del desk, modules
+            self._session = live
+            return live
+
+        def _judged(self, session: Any, program: Any, modules: Any) -> Any:
+            del session, program, modules
+            raise RecursionError("a RuntimeError, and no word of the interpreter's client")
+
+    session, nothing = Deep(), cast("Any", None)
+    with pytest.raises(RecursionError):
+        session.check(nothing, nothing, {})
+    assert session._session is live

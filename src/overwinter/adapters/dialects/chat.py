@@ -17,7 +17,7 @@ from overwinter.adapters.dialects.events import (
     parts,
     rewritten,
     turned,
-)  # fmt: skip
+)
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Text, Wire

@@ -15,7 +15,7 @@ from overwinter.adapters.dialects.events import (
     parts,
     rewritten,
     turned,
-)  # fmt: skip
+)
 from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
 from overwinter.adapters.dialects.messages_usage import Counts, decoded
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word

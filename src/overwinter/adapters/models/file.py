@@ -76,24 +76,10 @@ _EXTEND = """
 update budget set held = held + ?5 where (kind, name, window, start) = (?1, ?2, ?3, ?4) and (?6 is null or spent + held + ?5 <= ?6)"""
 _BEGIN = f"insert or ignore into line ({LINE}, budgets, holder) values ({', '.join('?' * (len(LINE.split(', ')) + 2))})"
 _COLUMNS = LINE.split(", ")
-_ENDS_WITH = (
-    "ended",
-    "upstream",
-    "priced",
-    "state",
-    "status",
-    "cost",
-    "saved",
-    "usage",
-    "answer",
-    "found",
-    "digest",
-    "rules",
-    "policies",
-)
+_ENDING = "ended, upstream, priced, state, status, cost, saved, usage, answer, found, digest, rules, policies"
 """What the end of a call may change. The others are what it began with; naming `began` would write its index anew."""
-_ENDS_AT = tuple(map(_COLUMNS.index, _ENDS_WITH))
-_END = f"update line set {', '.join(f'{name} = ?' for name in _ENDS_WITH)} where call = ? and state = 'held' returning held, budgets"
+_ENDS_AT = tuple(map(_COLUMNS.index, _ENDING.split(", ")))
+_END = f"update line set {_ENDING.replace(',', ' = ?,')} = ? where call = ? and state = 'held' returning held, budgets"
 _SETTLE = "update budget set held = held - ?5, spent = spent + ?6 where (kind, name, window, start) = (?1, ?2, ?3, ?4)"
 
 

@@ -1,8 +1,9 @@
 """An ordinary turn, step by step: what is sent to the interpreter, and what becomes of its replies.
 
 Ordinary: inputs, answers and arguments are small plain data, the program imports its services, reads the clock, makes calls,
-waits or ends with a value; it may go on with the state of one before it, and leave its own. Whatever else happens is `Unusual`: nothing of it counts, and the turn is taken again through the
-interpreter's client, which words every error. That is no loss to anybody, for a turn has no effect.
+waits or ends with a value; it may go on with the state of one before it, and leave its own. Whatever else happens is
+`Unusual`: nothing of it counts, and the turn is taken again through the interpreter's client, which words every error. That is
+no loss to anybody, for a turn has no effect.
 
 Programs are run many times and go the same ways, so what a turn will ask is guessed by how it went before (`Paths`), and the
 answers go out with its first request: most turns are one exchange. An answer that does not fit is refused and changes nothing;

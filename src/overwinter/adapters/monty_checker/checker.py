@@ -37,6 +37,8 @@ REQUEST_TIMEOUT_S = 20.0
 CHECKS_PER_SESSION_MAX = 2_000
 """A session keeps about 1 KB of each check."""
 REMEMBERED = 1_000
+FINISHED = "this checkout has already been finished"
+"""What the interpreter's client raises, as a plain RuntimeError, of a session whose worker was killed."""
 LIMITS = monty.ResourceLimits(max_feed_duration_secs=5.0, max_turn_duration_secs=5.0, max_memory=256 << 20)
 LIMIT = re.compile(r"MemoryError: memory limit exceeded|TimeoutError: .*time limit exceeded")
 
@@ -208,11 +210,12 @@ class _Session:
                 if is_last:
                     message = f"it cannot be checked, and what is not checked does not run: {error}"
                     return (Finding(line=1, column=0, rule="uncheckable", message=message),)
-            except RuntimeError:
-                # Whoever gave up the check before this one had the worker killed: its checkout is "already finished".
-                self._stack, self._session = ExitStack(), None
-                if is_last:
+            except RuntimeError as error:
+                # Whoever gave up the check before this one had the worker killed. A live checkout is never dropped: it would
+                # keep the one worker that there is.
+                if is_last or str(error) != FINISHED:
                     raise
+                self._stack, self._session = ExitStack(), None
         raise AssertionError("the loop returns")
 
     def _judged(
