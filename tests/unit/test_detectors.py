@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overwinter.adapters.detectors import WordList, automata, detectors, secrets
-from overwinter.adapters.detectors.automata import Automaton, AutomatonFailed
+from overwinter.adapters.detectors.automata import AutomatonFailed, Scan
 from overwinter.adapters.detectors.words import Words
 from overwinter.errors import UsageError
 from overwinter.gateway.placeholders import Vault
@@ -160,20 +160,17 @@ def test_every_published_rule_is_used() -> None:
     assert len(secrets.patterns()) == 221 + len(secrets.OWN)
 
 
-class NoMemory:
-    def Match(self, text: bytes) -> None:  # noqa: N802
-        return None
-
-
 def test_an_automaton_that_gives_up_is_an_error_and_refuses_the_call() -> None:
     shapes = detectors()[1]
-    automaton: Automaton = shapes._automaton  # type: ignore[attr-defined]
-    automaton._set = NoMemory()
+    scan: Scan = shapes._line._scan  # type: ignore[attr-defined]
+    scan._scratches = Scan(["too small for the other"])._scratches
     with pytest.raises(AutomatonFailed):
-        automaton.hits(b"text")
+        scan.ends(b"text")
+    scan._scratches = Scan(["too small for the other"])._scratches
     redactor = Redactor(Search([shapes], lambda: 0.0), Rules(), Vault(b"k"))
     with pytest.raises(ModelRefused, match=r"\(AutomatonFailed\)"):
         redactor.redact({"messages": b'["a@b.cc"]'}, {"messages"}, frozenset())
+    assert redactor.redact({"messages": b'["a@b.cc"]'}, {"messages"}, frozenset())  # with a scratch of its own again
 
 
 LISTS = (

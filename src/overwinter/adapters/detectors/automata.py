@@ -1,25 +1,22 @@
-"""google-re2 as far as it is used here, with types: it ships none."""
+"""google-re2 and Hyperscan as far as they are used here: which part of a match is the value, and where matches are at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import re2  # pyright: ignore[reportMissingTypeStubs] - it has none
 
-__all__ = ["Automaton", "AutomatonFailed", "Regex", "Span", "escaped"]
+__all__ = ["AutomatonFailed", "Regex", "Scan", "Span", "escaped"]
 
 Span = tuple[int, int]
 
 _UNANCHORED: Any = vars(re2)["_Anchor"].UNANCHORED
 MEMORY_MAX = 64 << 20
-"""Bytes for the program and states of a pattern, or of a set; with RE2's own 8 MB the states of a set are made anew all the time."""
-
-
-END = b"\xff"
-"""In no text of UTF-8."""
+"""Bytes for the program and states of a pattern."""
 
 
 class AutomatonFailed(Exception):
-    """RE2 gave up on a text."""
+    """An automaton cannot be made, or gave up on a text."""
 
 
 class Regex:
@@ -64,29 +61,54 @@ class Regex:
         return None if spans[0][0] < 0 else spans
 
 
-class Automaton:
-    """Many patterns over bytes in one pass."""
+class Scan:
+    """Many patterns over bytes in one pass of Hyperscan, which says where each match ends, not where it begins.
 
-    def __init__(self, patterns: Sequence[str], *, memory_max: int = MEMORY_MAX) -> None:
-        self._set: Any = re2.Set.SearchSet(_options(is_bytes=True, memory_max=memory_max))
-        self._size = len(patterns)
-        for each in patterns:
-            self._set.Add(each.encode())
-        # A set that runs out of memory says the same as one that finds nothing. This pattern is at the end of every text: one
-        # that matched everywhere would have its number written down at each byte, which took twice as long as all the others.
-        self._set.Add(END)
-        self._set.Compile()
+    It takes a third of the time of a `re2.Set`, which only says which patterns are there and makes states for values that it has
+    not seen. Patterns are in PCRE's syntax: its spaces are RE2's and the vertical tab, so none is excluded by their name. Threads
+    may share one.
 
-    def hits(self, text: bytes) -> Sequence[int]:
-        """Return which patterns are somewhere in a text.
+    Raises:
+        AutomatonFailed: a pattern cannot be compiled, or this processor is none that Hyperscan knows.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        import hyperscan  # noqa: PLC0415 - 6 MB, and many homes redact nothing
+
+        self._error: type[Exception] = hyperscan.error
+        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        try:
+            self._database.compile(
+                expressions=[each.encode() for each in patterns], ids=range(len(patterns)), elements=len(patterns)
+            )
+        except hyperscan.error as error:
+            raise AutomatonFailed(f"Hyperscan cannot compile these patterns: {error}") from error
+        self._scratch: Callable[[], Any] = partial(hyperscan.Scratch, self._database)
+        self._scratches = [self._scratch()]
+
+    def ends(self, text: bytes) -> Sequence[tuple[int, int]]:
+        """Return the number of a pattern and the end of a match, for each end that a match of it has.
 
         Raises:
-            AutomatonFailed: RE2 gave up.
+            AutomatonFailed: Hyperscan gave up.
         """
-        found = cast("Sequence[int] | None", self._set.Match(text + END))
-        if not found:
-            raise AutomatonFailed("RE2 gave up on a text: it ran out of memory")
-        return [number for number in found if number < self._size]
+        found: list[tuple[int, int]] = []
+
+        def add(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            found.append((number, end))
+
+        # A scratch is for one scan at a time; large requests are searched in threads.
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:
+            scratch = None
+        try:
+            scratch = scratch or self._scratch()
+            self._database.scan(text, match_event_handler=add, scratch=scratch)
+        except self._error as error:
+            raise AutomatonFailed(f"Hyperscan gave up on a text: {error}") from None
+        self._scratches.append(scratch)
+        return found
 
 
 def escaped(text: str) -> str:

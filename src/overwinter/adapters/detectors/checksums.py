@@ -237,12 +237,12 @@ NUMBERS: Mapping[int, tuple[Number, ...]] = {
 
 TEXTS: tuple[tuple[str, Callable[[str], bool], str, str], ...] = (
     (r"\b\d{8}[ -]?[A-HJ-NP-TV-Z]\b|\b[XYZ][ -]?\d{7}[ -]?[A-HJ-NP-TV-Z]\b", _es_dni, "", ""),
-    (r"(?i)\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b", _it_code, "", r"(?i:[A-Z]{6}\d{2}[A-Z]\d)"),
+    (r"(?i)\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b", _it_code, "", r"[A-Za-z]\d{2}[A-Za-z]\d{2}"),
     (r"\b\d{6}[-+A]\d{3}[0-9A-FHJ-NPR-Y]\b", _fi_hetu, "", ""),
     (r"\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b", _uk_nino, "", ""),
     (r"\b\d{17}[Xx]\b", _cn_identity, "", ""),
     (r"\b[A-Z]{4}\d{6}[HMX][A-Z]{5}[0-9A-Z]\d\b", lambda _: True, "", ""),
-    (r"\b[A-Z]{5}\d{4}[A-Z]\b", _in_pan, r"\bpan\b|income tax|permanent account", r"[A-Z]{5}\d{4}[A-Z]"),
+    (r"\b[A-Z]{5}\d{4}[A-Z]\b", _in_pan, r"\bpan\b|income tax|permanent account", r"\d{4}[A-Z]"),
 )
 """National identities with letters: form, check of it in capitals without separators, words of which one must stand before, and a
 pattern that is in their line ("": six digits, between which there is nothing but spaces)."""

@@ -1,22 +1,22 @@
-"""Hundreds of patterns over many texts in one pass, by a google-re2 Set; then only those that hit, where they hit.
+"""Hundreds of patterns over many texts in one pass; then only those that may be there, where they may be.
 
-It looks for what a pattern needs to have in it, a word or the beginning of its form, where it says so. Whole patterns with gaps in
-them multiply each other's states: 260 of them took 12 ms for 20 KB that were new to the automaton, and 0.2 for the same text a
-second time; the words take 0.04 either way, and the rest 0.03.
+The pass is Hyperscan's. It looks for what a match needs to have in it, a word or the beginning of its form, where a pattern says
+so: whole patterns took 0.8 s to compile in place of 0.15. What is there then is RE2's to say, which knows the parts of a match and
+looks at the whole text anew: a pass that says too much costs time, and nothing else.
 
-The texts of a request are joined for that pass: three hundred small ones would cost more in calls than in searching. A hit in
-the joined text only says which text to look at again by itself, so that what is found in one depends on no other.
+The texts of a request are joined for the pass: three hundred small ones would cost more in calls than in searching. A hit in the
+joined text only says which text to look at by itself, so that what is found in one depends on no other.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
-from overwinter.adapters.detectors.automata import Automaton, Regex, Span, escaped
+from overwinter.adapters.detectors.automata import Regex, Scan, Span, escaped
 from overwinter.frozen import frozen
 from overwinter.gateway.redaction import Found
 
-__all__ = ["Look", "Pattern", "Patterns"]
+__all__ = ["EVERYWHERE", "Look", "Pattern", "Patterns"]
 
 Look = Callable[[str, Span, Span], Iterable[Found]]
 """What a match is: of a text, the span of a match, and of its first group that took part (or of the match) what is found."""
@@ -25,8 +25,10 @@ SEPARATOR = b"\n\n\n"
 """Is a border of words and a space to every pattern, even where a match ate one on each side of it."""
 
 
-ByText = Mapping[int, Iterable[Sequence[Span]]]
-"""Matches by the number of their text: the spans of each and of its groups, in that text."""
+Places = Mapping[tuple[int, int], Sequence[Span]]
+"""By the numbers of a pattern and of a text: where in it to search."""
+EVERYWHERE = (1 << 60, 1 << 60)
+"""Bytes before a place and behind it: more than any text has."""
 CONTINUED = range(0x80, 0xC0)
 """Bytes of a character but its first (RFC 3629, 3)."""
 
@@ -39,14 +41,19 @@ class Pattern:
     """In RE2's syntax, over the bytes of UTF-8; without `^` and `$` but where a space does as well."""
     look: Look
     words: tuple[str, ...] = ()
-    """In small letters; one of them is in every match, in any case of letters."""
+    """In small letters; a text is searched if one of them is in it, in any case of letters."""
     needle: str = ""
-    """A pattern that is in every match, where there is no such word."""
-    reach: int = 0
-    """Bytes that a match goes on behind its needle at most, where it begins with it; then only that much is searched."""
+    """A pattern that is in every match, where there is no such word; nothing: the whole one. In Hyperscan's syntax too."""
+    near: tuple[int, int] = EVERYWHERE
+    """Bytes ahead of where its needle ends, and behind that, in which a match is: only these are searched."""
     line: str = ""
     """A pattern that is in the line of every match, where no match goes beyond its line. Of patterns that all have one, only the
     lines in which one of these is are searched."""
+
+    @property
+    def sought(self) -> Sequence[str]:
+        """Return patterns of which one is in every text that is searched."""
+        return [f"(?i){escaped(word)}" for word in self.words] or [self.needle or self.regex]
 
 
 class Patterns:
@@ -55,17 +62,11 @@ class Patterns:
     def __init__(self, name: str, patterns: Sequence[Pattern]) -> None:
         self._name = name
         self._patterns = tuple(patterns)
-        self._near = [number for number, each in enumerate(self._patterns) if each.reach]
-        """Nearly every text has the needle of one: to look for it here and there again would be for nothing."""
-        self._sought = [number for number, each in enumerate(self._patterns) if not each.reach and not each.words]
-        self._automaton = Automaton(
-            [self._patterns[each].needle or self._patterns[each].regex for each in self._sought]
-        )
-        self._keywords = _Keywords([each.words for each in self._patterns])
-        lines = dict.fromkeys(each.line for each in self._patterns)
-        self._line = None if "" in lines else Regex(f"(?:{'|'.join(lines)})[^\\n]*", is_bytes=True)
+        self._sought = _Sought([each.sought for each in patterns])
+        lines = [each.line for each in patterns]
+        self._line = None if "" in lines else _Sought([[each] for each in dict.fromkeys(lines)])
         self._regexes: dict[str, Regex] = {}
-        """Made when the automaton first says that a pattern hits: most never do."""
+        """Made when a pattern is first sought somewhere: most never are."""
 
     @property
     def name(self) -> str:
@@ -76,36 +77,26 @@ class Patterns:
         """Return what is in each text."""
         raw = [text.encode("utf-8", "surrogatepass") for text in texts]
         rows: list[list[Found]] = [[] for _ in texts]
-        joined, begins = _joined(raw)
-        if self._line is None:
-            for number, by_text in self._matches(joined, begins, raw):
-                for at, matches in by_text.items():
-                    rows[at].extend(_looked(self._patterns[number], matches, texts[at], raw[at]))
-        elif lines := list(_lines(self._line, joined, begins)):
-            parts = [joined[start:end] for start, end, _ in lines]
-            for number, by_line in self._matches(*_joined(parts), parts):
-                for line, matches in by_line.items():
-                    start, _, at = lines[line]
-                    moved = _moved(matches, begins[at] - start)
-                    rows[at].extend(_looked(self._patterns[number], moved, texts[at], raw[at]))
+        for (number, at), places in self._places(raw).items():
+            pattern = self._patterns[number]
+            regex = self._regex(pattern.regex)
+            for start, end in _apart(places, *(pattern.near if self._line is None else (0, 0))):
+                rows[at] += _looked(pattern, regex.within(raw[at], start, end), texts[at], raw[at])
         return rows
 
-    def _matches(self, joined: bytes, begins: Sequence[int], raw: Sequence[bytes]) -> Iterator[tuple[int, ByText]]:
-        """Yield the numbers of patterns with their matches."""
-        needles: dict[str, ByText] = {}
-        for number in self._near:
-            pattern = self._patterns[number]
-            near = needles.get(pattern.needle)
-            if near is None:
-                near = needles[pattern.needle] = _by_text(self._regex(pattern.needle), joined, begins, raw)
-            regex = self._regex(pattern.regex)
-            yield number, {at: _near(regex, places, raw[at], pattern.reach) for at, places in near.items()}
-        for number, places in self._keywords.places(joined).items():
-            regex = self._regex(self._patterns[number].regex)
-            yield number, {at: regex.within(raw[at]) for at in {bisect_right(begins, place) - 1 for place in places}}
-        for hit in self._automaton.hits(joined):
-            number = self._sought[hit]
-            yield number, _by_text(self._regex(self._patterns[number].regex), joined, begins, raw)
+    def _places(self, raw: Sequence[bytes]) -> Places:
+        joined, begins = _joined(raw)
+        if self._line is None:
+            return _places(self._sought, joined, begins)
+        lines = _lines(self._line, joined, begins)
+        if not lines:
+            return {}
+        found = _places(self._sought, *_joined([raw[at][start:end] for at, start, end in lines]))
+        places: dict[tuple[int, int], list[Span]] = {}
+        for number, line in found:
+            at, start, end = lines[line]
+            places.setdefault((number, at), []).append((start, end))
+        return places
 
     def _regex(self, pattern: str) -> Regex:
         regex = self._regexes.get(pattern)
@@ -114,28 +105,20 @@ class Patterns:
         return regex
 
 
-class _Keywords:
-    """The words of all patterns in one regular expression, which says where they are; a set says only that they are."""
+class _Sought:
+    """What is sought for several patterns, each thing once."""
 
-    def __init__(self, words: Sequence[Sequence[str]]) -> None:
-        every = sorted({word for each in words for word in each})
-        self._any = Regex(f"(?i){'|'.join(map(escaped, every))}", is_bytes=True, is_longest=True) if every else None
-        # Where a word begins, shorter ones may begin as well; those that begin later are found by themselves.
-        self._patterns = {
-            word.encode(): [number for number, each in enumerate(words) if word.startswith(tuple(each))]
-            for word in every
-        }
+    def __init__(self, sought: Sequence[Sequence[str]]) -> None:
+        by_regex: dict[str, list[int]] = {}
+        for number, each in enumerate(sought):
+            for regex in each:
+                by_regex.setdefault(regex, []).append(number)
+        self._numbers = list(by_regex.values())
+        self._scan = Scan(list(by_regex))
 
-    def places(self, joined: bytes) -> Mapping[int, Sequence[int]]:
-        """Return the numbers of the patterns of which a word is there, and where."""
-        found: dict[int, list[int]] = {}
-        start = 0
-        while self._any is not None and (spans := self._any.first(joined, start)) is not None:
-            begin, end = spans[0]
-            for number in self._patterns[joined[begin:end].lower()]:
-                found.setdefault(number, []).append(begin)
-            start = begin + 1
-        return found
+    def ends(self, text: bytes) -> Iterator[tuple[Sequence[int], int]]:
+        """Yield the numbers of those for which something is there, and where it ends."""
+        return ((self._numbers[number], end) for number, end in self._scan.ends(text))
 
 
 def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
@@ -143,49 +126,42 @@ def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
     return SEPARATOR.join(parts), list(accumulate([len(each) + len(SEPARATOR) for each in parts], initial=0))
 
 
-def _lines(line: Regex, joined: bytes, begins: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield where a line to search begins and ends, and the number of its text."""
-    end = 0
-    for (hit, until), *_ in line.within(joined):
-        start, end = max(joined.rfind(b"\n", end, hit) + 1, end), until
-        yield start, end, bisect_right(begins, start) - 1
+def _places(sought: _Sought, joined: bytes, begins: Sequence[int]) -> Places:
+    places: dict[tuple[int, int], list[Span]] = {}
+    for numbers, end in sought.ends(joined):
+        at = bisect_right(begins, end - 1) - 1
+        place = end - begins[at]
+        for number in numbers:
+            places.setdefault((number, at), []).append((place, place))
+    return places
 
 
-def _by_text(regex: Regex, joined: bytes, begins: Sequence[int], raw: Sequence[bytes]) -> ByText:
-    """Return the matches by text.
-
-    A text that a match across its border touches is searched by itself: the match may be none there, or hide a true one.
-    """
-    by_text: dict[int, list[Sequence[Span]]] = {}
-    crossed: set[int] = set()
-    for spans in regex.within(joined):
-        first = bisect_right(begins, spans[0][0]) - 1
-        begin, end = begins[first], begins[first + 1] - len(SEPARATOR)
-        if spans[0][1] > end:
-            crossed.update(range(first, min(bisect_right(begins, spans[0][1]), len(raw))))
-        else:
-            by_text.setdefault(first, []).append(_less(spans, begin))
-    return {**by_text, **{at: list(regex.within(raw[at])) for at in crossed}}
+def _lines(line: _Sought, joined: bytes, begins: Sequence[int]) -> Sequence[tuple[int, int, int]]:
+    """Return the lines to search: the number of the text, and where in it the line begins and ends."""
+    lines: list[tuple[int, int, int]] = []
+    until = -1
+    for hit in sorted([end for _, end in line.ends(joined)]):
+        if hit > until:
+            at = bisect_right(begins, hit - 1) - 1
+            start, until = joined.rfind(b"\n", begins[at], hit) + 1 or begins[at], joined.find(b"\n", hit)
+            until = until if until >= 0 else len(joined)
+            lines.append((at, start - begins[at], until - begins[at]))
+    return lines
 
 
-def _less(spans: Sequence[Span], begin: int) -> Sequence[Span]:
-    return [(a - begin, b - begin) if a >= 0 else (a, b) for a, b in spans]
+def _apart(places: Sequence[Span], before: int, behind: int) -> Iterator[Span]:
+    """Yield the parts of a text around some places, in order and apart."""
+    (start, until), *others = sorted(places)
+    for begin, end in others:
+        if begin - before > until + behind:
+            yield max(0, start - before), until + behind
+            start = begin
+        until = end
+    yield max(0, start - before), until + behind
 
 
-def _moved(matches: Iterable[Sequence[Span]], by: int) -> Iterator[Sequence[Span]]:
-    return (_less(spans, by) for spans in matches)
-
-
-def _near(regex: Regex, needles: Iterable[Sequence[Span]], raw: bytes, reach: int) -> Iterator[Sequence[Span]]:
-    """Yield the matches that begin in a needle."""
-    for (start, end), *_ in needles:
-        at = start
-        while (spans := regex.first(raw, at, end + reach)) is not None and spans[0][0] < end:
-            yield spans
-            at = max(spans[0][1], at + 1)
-
-
-def _looked(pattern: Pattern, matches: Iterable[Sequence[Span]], text: str, raw: bytes) -> Iterator[Found]:
+def _looked(pattern: Pattern, matches: Iterable[Sequence[Span]], text: str, raw: bytes) -> Sequence[Found]:
+    found: list[Found] = []
     is_ascii = len(text) == len(raw)
     for spans in matches:
         whole = inner = spans[0]
@@ -195,7 +171,8 @@ def _looked(pattern: Pattern, matches: Iterable[Sequence[Span]], text: str, raw:
                 break
         if not is_ascii:
             whole, inner = _chars(raw, whole), _chars(raw, inner)
-        yield from pattern.look(text, whole, inner)
+        found += pattern.look(text, whole, inner)
+    return found
 
 
 def _chars(raw: bytes, span: Span) -> Span:

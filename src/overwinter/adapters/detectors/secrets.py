@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from overwinter.adapters.detectors.automata import Regex, Span, escaped
-from overwinter.adapters.detectors.patterns import Pattern
+from overwinter.adapters.detectors.patterns import EVERYWHERE, Pattern
 from overwinter.gateway.redaction import Found
 
 __all__ = ["OWN", "patterns"]
@@ -28,16 +28,17 @@ _END_IN_PROSE = r"""(?:[\x60'"\s;,.:!?()<>&|{}\[\]\\]|$)"""
 _LONG = re.compile(r"\{(\d+),(?:[1-9]\d\d|\d{4})\}(?!\?)")
 _BEGIN = r"[\w.-]{0,50}?"
 _ASSIGNED = r"(?i)(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|api[_-]?key)(?:[_-]?(?:key|value|base))?['\"\x60]?\s{0,3}(?:=|:{1,2}=|:|=>)\s{0,3}"
-_ASSIGNMENT = (
-    r"(?i)(?:access|auth|api|credential|creds|key|pass|pwd|secret|token)[ \t\w.-]*[\s'\"\x60]*(?:=|>|:|\|\||,)"
-    r"(?:[\s\x60=>]*['\"][^\s'\"]{8}|[\s\x60'\"=>]*[\w.=+/-]{10})"
+_ASSIGNED_NEEDLE = _ASSIGNED + r"(?:\"[^\"\t\n\f\r ]{8}|'[^'\t\n\f\r ]{8}|[\x60]?[A-Za-z0-9+/]{24})"
+_ASSIGNMENT_NEEDLE = (
+    r"(?i)(?:access|auth|api|credential|creds|key|passw(?:or)?d|secret|token)[ \t\w.-]{0,20}[\s'\"]{0,3}(?:[=>:,]|\|\||\?=)"
+    r"[\x60'\"\s=>:]{0,8}[\w.=+/-]{10}"
 )
-"""Has in it whatever the two rules of assignments find, and fewer states than either."""
-ASSIGNMENT_REACH = 260
-"""Bytes that their matches may go on behind that: what is longer is a file."""
+"""Each has in it whatever its rule of assignments finds, as far as eight or ten letters of the value."""
+NEAR_ASSIGNMENT = (64, 260)
+"""Their matches begin no further ahead of that, and may go on behind it: what is longer is a file."""
 
 OWN: Mapping[str, tuple[str, str]] = {
-    "url-password": (r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@'\"<>]*:([^\s:/?#@'\"<>${}]{3,200})@[\w.\[-]", r"~://[^\s/?#@'\"<>]*@"),
+    "url-password": (r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@'\"<>]*:([^\s:/?#@'\"<>${}]{3,200})@[\w.\[-]", r"~://[^\t\n\f\r /?#@'\"<>]*@"),
     "bearer": (r"(?i)\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|token|basic)\s+([\w.~+/=-]{16,})", "authorization"),
     "azure-client-secret": (r"(?:^|[^\w~.-])([a-zA-Z0-9_~.]{3}\dQ~[a-zA-Z0-9_~.-]{31,34})", "q~"),
     "azure-account-key": (r"(?i)(?:AccountKey|SharedAccessKey|SharedSecretValue)=([A-Za-z0-9+/]{40,88}={0,2})", "accountkey= sharedaccesskey= sharedsecretvalue="),
@@ -75,14 +76,14 @@ OWN: Mapping[str, tuple[str, str]] = {
     "assigned": (
         _ASSIGNED + r"(?:\"([^\"\s$<{][^\"\s]{7,})\"|'([^'\s$<{][^'\s]{7,})'|"
         r"['\"\x60]?([a-f0-9]{24,}|[A-F0-9]{24,})(?:[^\w.-]|$)|['\"\x60]?([A-Za-z0-9+/]{30,}={0,2})(?:[^\w.(\[+/=-]|$))",
-        "~" + _ASSIGNMENT,
+        "~" + _ASSIGNED_NEEDLE,
     ),
     "overwinter": (r"\b(ow_[A-Za-z0-9]{49})", r"~\bow_[A-Za-z0-9]{12}"),
 }  # fmt: skip
 """Formats from their owners' documentation: the pattern, and words of which one is in each (or `~` and a pattern that is)."""
 _NEEDLES: Mapping[str, str] = {
     "authress-service-client-access-key": r"(?i)\.acc[_-]",
-    "generic-api-key": _ASSIGNMENT,
+    "generic-api-key": _ASSIGNMENT_NEEDLE,
     "jwt": r"\bey[A-Za-z0-9]{17}",
     "kubernetes-secret-yaml": r"(?i)kind:[ \t]*[\"']?secret",
     "sendgrid-api-token": r"\bSG\.[A-Za-z0-9=_.-]{8}",
@@ -120,7 +121,7 @@ def patterns() -> Sequence[Pattern]:
             ),
             words=() if rule["id"] in _NEEDLES else tuple(rule["keywords"]),
             needle=_NEEDLES.get(rule["id"], ""),
-            reach=ASSIGNMENT_REACH if rule["id"] == "generic-api-key" else 0,
+            near=NEAR_ASSIGNMENT if rule["id"] == "generic-api-key" else EVERYWHERE,
         )
         for rule in settings["rules"]
         if "regex" in rule
@@ -199,7 +200,9 @@ def _own(name: str, regex: str, sought: str) -> Pattern:
         return (Found(inner[0], inner[1], KIND),)
 
     if sought.startswith("~"):
-        return Pattern(regex=regex, look=look, needle=sought[1:], reach=ASSIGNMENT_REACH if name == "assigned" else 0)
+        return Pattern(
+            regex=regex, look=look, needle=sought[1:], near=NEAR_ASSIGNMENT if name == "assigned" else EVERYWHERE
+        )
     return Pattern(regex=regex, look=look, words=tuple(sought.split()))
 
 

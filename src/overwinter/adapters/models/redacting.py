@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from overwinter.adapters.detectors import WordList, detectors
+from overwinter.adapters.detectors.automata import AutomatonFailed
 from overwinter.declared import OTHERWISE, GatewaySettings
 from overwinter.errors import ConfigInvalid, UsageError
 from overwinter.gateway.cleaning import Cleaner, Redaction
@@ -30,7 +31,7 @@ def redaction(settings: GatewaySettings, directory: Path, secret: bytes) -> tupl
         secret: of the home.
 
     Raises:
-        ConfigInvalid: the file of words cannot be used.
+        ConfigInvalid: the file of words cannot be used, or the automata not be made here.
     """
     if not (settings.redact or settings.redact_answers or settings.words):
         return Cleaner(), ""
@@ -40,6 +41,8 @@ def redaction(settings: GatewaySettings, directory: Path, secret: bytes) -> tupl
         every = detectors([WordList(name=LIST, words=words)] if words else (), has_ip=has_ip)
     except UsageError as error:
         raise ConfigInvalid(f"{settings.words}: {error}") from error
+    except AutomatonFailed as error:
+        raise ConfigInvalid(f"gateway: this machine cannot redact: {error}") from error
     told = [dict(settings.redact), dict(settings.redact_answers), words, version("overwinter")]
     name = sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return Redaction(Search(every, time.monotonic), rules_of(settings), secret), name
