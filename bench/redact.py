@@ -21,6 +21,7 @@ from typing import Any
 from bench.confidential import Sample, samples
 from bench.report import percentile
 from overwinter.adapters.detectors import WordList, detectors
+from overwinter.adapters.dialects.request import elements
 from overwinter.gateway.placeholders import Vault
 from overwinter.gateway.redaction import Detector, Found, Redactor, Rules, Search
 
@@ -63,7 +64,7 @@ def timed(every: Sequence[Detector], requests: Sequence[bytes]) -> dict[str, Any
     times: dict[str, list[float]] = {"fresh": [], "again": [], "floor": []}
     busy: list[float] = []
     for raw in requests:
-        redactor = Redactor(Search(every, time.monotonic), Rules(), Vault(b"k" * 32))
+        redactor = Redactor(Search(every, time.monotonic), Rules(), Vault(b"k" * 32), split=elements)
         for name, work in (
             ("fresh", lambda redactor=redactor, raw=raw: redact(redactor, raw)),
             ("again", lambda redactor=redactor, raw=raw: redact(redactor, raw)),

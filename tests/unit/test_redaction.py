@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overwinter.adapters.dialects.request import elements
 from overwinter.errors import UsageError
 from overwinter.gateway.dialect import Event, Text
 from overwinter.gateway.leaves import read, replaced
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault
-from overwinter.gateway.redaction import Action, Detector, Found, Memo, Redactor, Rules, Search, restored
+from overwinter.gateway.redaction import Action, Detector, Found, Redactor, Rules, Search, restored
 from overwinter.gateway.refusal import ModelRefused
 from overwinter.gateway.restoring import Restorer
 
@@ -49,10 +50,10 @@ def redactor(
     rules: Mapping[str, Action] | None = None,
     vault: Vault | None = None,
     monotonic: Callable[[], float] = lambda: 0.0,
-    memo: Memo | None = None,
+    search: Search | None = None,
 ) -> Redactor:
     asked = Rules(request={"secret": "mask", **(rules or {})})
-    return Redactor(Search([detector or Exact()], monotonic, memo), asked, vault or Vault(KEY))
+    return Redactor(search or Search([detector or Exact()], monotonic), asked, vault or Vault(KEY), split=elements)
 
 
 OPAQUE = frozenset({"id", "type", "signature", "data", "model"})
@@ -143,11 +144,11 @@ def turns(count: int) -> list[dict[str, object]]:
 
 
 def test_each_turns_bytes_begin_with_the_last_turns() -> None:
-    memo = Memo()
+    search = Search([Exact()], lambda: 0.0)
     before = b"["
     for count in range(1, 21):
         raw = json.dumps(turns(count), indent=1).replace("2.5", "2.50").encode()
-        new = redactor(vault=Vault(KEY), memo=memo).redact({"messages": raw}, {"messages"}, OPAQUE)
+        new = redactor(vault=Vault(KEY), search=search).redact({"messages": raw}, {"messages"}, OPAQUE)
         now = new.get("messages", raw)
         assert now.startswith(before)
         assert not any(name.encode() in now for name in NAMES)
@@ -284,12 +285,22 @@ def test_a_vault_is_bounded_and_forgets_what_was_longest_unseen() -> None:
 
 
 def test_what_was_searched_is_not_searched_again() -> None:
-    exact, memo = Exact(), Memo(texts_max=10)
+    exact, long = Exact(), "two x@y.zz, " * 200
+    search = Search([exact], lambda: 0.0)
     for _ in range(3):
-        redacted(["one", "two x@y.zz", "one"], detector=exact, memo=memo)
-    assert exact.seen == 2
-    redacted([str(number) for number in range(50)], detector=exact, memo=memo)
-    assert len(memo._found) <= 10
+        redacted([{"content": "one"}, {"content": long, "mark": "here"}], search=search)
+    assert exact.seen == 4  # "mark" is a key that nobody knows
+    redacted([{"content": "three"}, {"content": "one"}, {"content": long}], search=search)
+    assert exact.seen == 5
+
+
+def test_only_so_much_is_remembered() -> None:
+    exact = Exact()
+    search = Search([exact], lambda: 0.0, memo_max=10)
+    for _ in range(2):
+        redacted([f"{number} x@y.zz" for number in range(50)], search=search)
+    assert exact.seen >= 90
+    assert len(search.parts._known) <= 10
 
 
 class Fails:

@@ -18,6 +18,7 @@ from overwinter.gateway.attempts import Restore
 from overwinter.gateway.caller import Caller
 from overwinter.gateway.dialect import Asked, Dialect
 from overwinter.gateway.leaves import Opaque
+from overwinter.gateway.parts import Split
 from overwinter.gateway.placeholders import Vault
 from overwinter.gateway.redaction import Redactor, Rules, Search, restored
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -89,11 +90,12 @@ class Redaction(Cleaner):
         search: detectors, for all calls.
         rules: what is done about each class.
         secret: of the home; keys of placeholders are made from it.
+        split: cuts the lists of a request, so that the turns of a conversation which come again are not searched again.
     """
 
-    def __init__(self, search: Search, rules: Rules, secret: bytes) -> None:
+    def __init__(self, search: Search, rules: Rules, secret: bytes, split: Split = lambda _: None) -> None:
         super().__init__()
-        self._search, self._rules, self._secret = search, rules, secret
+        self._search, self._rules, self._secret, self._split = search, rules, secret, split
         self._vaults = dict[str, Vault]()
         self._cleaned = 0
         self.is_changing = not rules.is_request_left
@@ -101,7 +103,7 @@ class Redaction(Cleaner):
     async def clean(self, asked: Asked, caller: Caller, dialect: Dialect, found: Counter[str]) -> Cleaned:
         """Return a request without what must not leave."""
         name, vault = self._vault(asked, caller)
-        redactor = Redactor(self._search, self._rules, vault, partial(self._count, found, "request"))
+        redactor = Redactor(self._search, self._rules, vault, partial(self._count, found, "request"), self._split)
         work = partial(_redacted, redactor, asked, dialect)
         if self.is_changing:
             asked = await anyio.to_thread.run_sync(work) if asked.size_bytes >= THREAD_BYTES_MIN else work()

@@ -99,13 +99,13 @@ _PLAIN: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 _ASCII: Callable[[str], str] = json.JSONEncoder().encode
 
 
-def read(document: str, path: str, opaque: Opaque) -> Document:
-    """Return a document of JSON with its leaves.
+def read(document: str, path: str, opaque: Opaque, first: int = 0) -> Document:
+    """Return a document of JSON with its leaves; `first` is the number of the first element, if it is a part of a list.
 
     Raises:
         ValueError: it is not JSON, or nested too deeply.
     """
-    return _read(document, (path,), opaque, 0)
+    return _read(document, (path,), opaque, 0, first)
 
 
 def inside(leaves: Iterable[Leaf]) -> Iterator[Leaf]:
@@ -202,13 +202,13 @@ def literal(text: str) -> str:
     return written
 
 
-def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int) -> Document:
+def _read(document: str, path: tuple[str | int, ...], opaque: Opaque, depth: int, first: int = 0) -> Document:
     try:
         value, end = _SCAN(document, len(document) - len(document.lstrip(_SPACE)))
         if document[end:].strip(_SPACE):
             raise ValueError("more than one document")
         walk = _Walk(depth)
-        walk.over(value, path, "tools" if path == ("tools",) else "", opaque)
+        walk.over(value, path, "tools" if path == ("tools",) else "", opaque, first)
     except StopIteration:
         raise ValueError("not JSON") from None
     except RecursionError:
@@ -233,19 +233,21 @@ class _Walk:
         self.passed: list[str] = []
         self.depth = depth
 
-    def over(self, value: _Value, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+    def over(self, value: _Value, path: tuple[str | int, ...], key: str, opaque: Opaque | None, first: int) -> None:
         """Take in a value; `opaque` is None below an opaque key: its tokens are counted and not looked at."""
         if isinstance(value, tuple):
             self._table(value, path, key, opaque)
         elif isinstance(value, list):
-            self._list(value, path, key, opaque)
+            self._list(value, path, key, opaque, first)
         elif isinstance(value, str):
             self._text(value, path, key, opaque)
 
-    def _list(self, values: list[_Value], path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+    def _list(
+        self, values: list[_Value], path: tuple[str | int, ...], key: str, opaque: Opaque | None, first: int = 0
+    ) -> None:
         # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.
         under = key if key in _TOOLS else ""
-        for at, each in enumerate(values):
+        for at, each in enumerate(values, first):
             if isinstance(each, tuple):  # not by way of `over`: half the stack
                 self._table(each, (*path, at), under, opaque)
             elif isinstance(each, str):

@@ -7,14 +7,16 @@ and the run's key alone: so each turn's bytes begin with the last turn's, and wh
 Whatever fails refuses the call. No error, log or path here ever has a value in it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from hashlib import sha256
 from typing import Literal, Protocol
 
 from overwinter.errors import UsageError
 from overwinter.frozen import frozen
-from overwinter.gateway.leaves import Document, Leaf, Opaque, inside, literal, read, replaced, shown
+from overwinter.gateway.leaves import Document, Leaf, Opaque, literal, read, replaced, shown
+from overwinter.gateway.parts import MEMO_MAX, Key, Memo, Part, Split, cut
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
@@ -23,7 +25,6 @@ __all__ = [
     "Action",
     "Detector",
     "Found",
-    "Memo",
     "Redactor",
     "Rules",
     "Search",
@@ -43,17 +44,19 @@ BATCH_CHARS_MAX = 1 << 18
 SCAN_S_MAX = 5.0
 KEYED_CHARS_MAX = 400
 """Longer texts under a key are prose or a file, and say themselves what they are."""
-MEMO_MAX = 100_000
-"""Leaves remembered as scanned, 32 bytes of hash each: 17 MB."""
+LONG_CHARS_MIN = 2_000
+"""Texts that are remembered by themselves: to search a shorter one again takes 0.05 ms."""
+_STRUCTURE = frozenset(
+    {"content", "text", "description", "input", "output", "instructions", "system", "thinking", "role", "name"}
+)
+"""Keys that say nothing of their values."""
 _SEVERITY: Mapping[str, int] = {"leave": 0, "replace": 1, "mask": 2, "block": 3}
 LITERAL = "literal"
 """Class of a text that looks like a placeholder and is none of ours: it gets one, else it could turn into a value."""
 Told = Callable[[str], None]
 """Told the class of each value that is replaced, masked or blocked."""
-_STRUCTURE = frozenset(
-    {"content", "text", "description", "input", "output", "instructions", "system", "thinking", "role", "name"}
-)
-"""Keys that say nothing of their values."""
+Spans = tuple[tuple[int, "Sequence[Found]"], ...]
+"""By the number of a leaf of a part: what was found in it. Leaves in which nothing was found are left out."""
 
 
 @frozen(kw_only=False)
@@ -112,33 +115,17 @@ class Rules:
         return self.answer.get(kind) or self.answer.get(kind.partition(":")[0], "leave")
 
 
-class Memo:
-    """What was found in texts already scanned: positions and classes by the text's hash, never a text."""
-
-    def __init__(self, texts_max: int = MEMO_MAX) -> None:
-        self._found: dict[bytes, Sequence[Found]] = {}
-        self._texts_max = texts_max
-
-    def get(self, key: bytes) -> Sequence[Found] | None:
-        """Return what was found in a text, or None: it was not scanned lately."""
-        return self._found.get(key)
-
-    def put(self, key: bytes, found: Sequence[Found]) -> None:
-        """Remember what was found in a text; of too many the oldest tenth is forgotten."""
-        if len(self._found) >= self._texts_max:
-            for old in list(self._found)[: self._texts_max // 10 + 1]:
-                self._found.pop(old, None)  # another thread may forget at the same moment
-        self._found[key] = found
-
-
 class Redactor:
     """Redacts what one run sends. The search may be shared with other runs, the vault may not."""
 
-    def __init__(self, search: "Search", rules: Rules, vault: Vault, told: Told = lambda _: None) -> None:
+    def __init__(
+        self, search: "Search", rules: Rules, vault: Vault, told: Told = lambda _: None, split: Split = lambda _: None
+    ) -> None:
         self._search = search
         self._rules = rules
         self._vault = vault
         self._told = told
+        self._split = split
 
     def redact(self, top: Mapping[str, bytes], text_fields: Iterable[str], opaque: Opaque) -> Mapping[str, bytes]:
         """Return the fields that change, with their new bytes: `Means.replaced`.
@@ -146,23 +133,50 @@ class Redactor:
         Raises:
             ModelRefused: a class is blocked, a field is not JSON, or it cannot be known what is in it.
         """
-        documents = {name: _read(name, top[name], opaque) for name in text_fields if name in top}
-        leaves = [leaf for document in documents.values() for leaf in inside(document.leaves)]
-        if len(leaves) > LEAVES_MAX:
-            raise _refused(f"the request has {len(leaves)} texts, at most {LEAVES_MAX} are searched: send fewer")
-        found = {id(leaf): spans for leaf, spans in zip(leaves, self._search.found(leaves), strict=True) if spans}
-        if not found:
-            return {}
+        known = self._search.parts
+        documents: list[tuple[Part, Document]] = []
+        found: dict[int, Sequence[Found]] = {}
+        fresh: list[tuple[Key, list[Leaf]]] = []
+        for name in text_fields:
+            if name not in top:
+                continue
+            for part in cut(name, top[name], opaque, self._split, known.has_nothing):
+                document, rows = _read(part, top[name], opaque)
+                documents.append((part, document))
+                for key, leaves in zip(part.keys, rows, strict=True):
+                    spans = known.get(key)
+                    if spans is None:
+                        fresh.append((key, leaves))
+                    else:
+                        found.update((id(leaves[number]), each) for number, each in spans)
+        every = self._search.found([leaf for _, leaves in fresh for leaf in leaves])
+        at = 0
+        for key, leaves in fresh:
+            at, rows = at + len(leaves), every[at : at + len(leaves)]
+            spans = tuple([(number, each) for number, each in enumerate(rows) if each]) if any(rows) else ()
+            known.put(key, spans)
+            found.update((id(leaves[number]), each) for number, each in spans)
+        return self._rewritten(top, documents, found) if found else {}
 
-        def text_of(leaf: Leaf) -> str:
-            spans = found.get(id(leaf))
-            return leaf.text if spans is None else self._text(leaf, spans)
+    def _rewritten(
+        self,
+        top: Mapping[str, bytes],
+        documents: Sequence[tuple[Part, Document]],
+        found: Mapping[int, Sequence[Found]],
+    ) -> Mapping[str, bytes]:
+        pieces: dict[str, list[bytes]] = {}
+        ends: dict[str, int] = {}
+        for part, document in documents:
+            new = rewritten(document, partial(self._instead_of, found))
+            if new is not document.text:
+                name = part.name
+                pieces.setdefault(name, []).extend((top[name][ends.get(name, 0) : part.start], part.written(new)))
+                ends[name] = part.end
+        return {name: b"".join((*each, top[name][ends[name] :])) for name, each in pieces.items()}
 
-        return {
-            name: new.encode()
-            for name, document in documents.items()
-            if (new := rewritten(document, text_of)) is not document.text
-        }
+    def _instead_of(self, found: Mapping[int, Sequence[Found]], leaf: Leaf) -> str:
+        spans = found.get(id(leaf))
+        return leaf.text if spans is None else self._text(leaf, spans)
 
     def _text(self, leaf: Leaf, found: Sequence[Found]) -> str:
         """Return a text as it goes to the provider."""
@@ -223,32 +237,42 @@ def rewritten(document: Document, text_of: Callable[[Leaf], str]) -> str:
 
 
 class Search:
-    """Detectors over many leaves: in batches, each text once, against the clock."""
+    """Detectors over many leaves: in batches, against the clock."""
 
     def __init__(
         self,
         detectors: Sequence[Detector],
         monotonic: Callable[[], float],
-        memo: Memo | None = None,
         *,
+        memo_max: int = MEMO_MAX,
         scan_s_max: float = SCAN_S_MAX,
     ) -> None:
         self._detectors = detectors
         self._monotonic = monotonic
-        self._memo = memo or Memo()
+        self.parts = Memo[Spans](memo_max)
+        """Turns of a conversation that come again, tools, instructions."""
+        self._texts = Memo[Sequence[Found]](memo_max)
+        """Long texts: that of a turn whose mark for the provider's cache has moved on is the same."""
         self._scan_s_max = scan_s_max
 
     def found(self, leaves: Sequence[Leaf]) -> Sequence[Sequence[Found]]:
-        """Return what is in each leaf."""
+        """Return what is in each leaf.
+
+        Raises:
+            ModelRefused: they are too many, or it cannot be known what is in them.
+        """
+        if len(leaves) > LEAVES_MAX:
+            raise _refused(f"there are {len(leaves)} texts to search, at most {LEAVES_MAX} are: send fewer")
         until = self._monotonic() + self._scan_s_max
-        keys = [_hash(leaf) for leaf in leaves]
-        known = {key: found for key in keys if (found := self._memo.get(key)) is not None}
-        fresh = {key: leaf for key, leaf in zip(keys, leaves, strict=True) if key not in known}
-        for batch in _batches(list(fresh.items())):
-            for (key, _), found in zip(batch, self._batch([leaf for _, leaf in batch], until), strict=True):
-                known[key] = found
-                self._memo.put(key, found)
-        return [known[key] for key in keys]
+        keys = [_digest(leaf) if len(leaf.text) >= LONG_CHARS_MIN else b"" for leaf in leaves]
+        known = [self._texts.get(key) if key else None for key in keys]
+        fresh = [leaf for leaf, each in zip(leaves, known, strict=True) if each is None]
+        found = iter([each for batch in _batches(fresh) for each in self._batch(batch, until)])
+        rows = [next(found) if each is None else each for each in known]
+        for key, row in zip(keys, rows, strict=True):
+            if key:
+                self._texts.put(key, row)
+        return rows
 
     def text(self, text: str, path: str) -> Sequence[Found]:
         """Return what is in one text, which is not remembered."""
@@ -290,27 +314,27 @@ def _refused(message: str) -> ModelRefused:
     return ModelRefused(Refusal(why="confidential", message=message))
 
 
-def _read(name: str, raw: bytes, opaque: Opaque) -> Document:
+def _read(part: Part, whole: bytes, opaque: Opaque) -> tuple[Document, Sequence[list[Leaf]]]:
     try:
-        return read(raw.decode(), name, opaque)
+        return part.read(whole, opaque)
     except ValueError:
         pass
-    raise ModelRefused(Refusal(why="invalid", message=f"{name} is not JSON in UTF-8, or nested too deeply"))
+    raise ModelRefused(Refusal(why="invalid", message=f"{part.name} is not JSON in UTF-8, or nested too deeply"))
 
 
-def _hash(leaf: Leaf) -> bytes:
+def _digest(leaf: Leaf) -> bytes:
     return sha256(f"{leaf.key}\0{leaf.text}".encode("utf-8", "surrogatepass")).digest()
 
 
-def _batches(rows: Sequence[tuple[bytes, Leaf]]) -> Iterable[Sequence[tuple[bytes, Leaf]]]:
+def _batches(leaves: Sequence[Leaf]) -> Iterator[Sequence[Leaf]]:
     begin, chars = 0, 0
-    for at, (_, leaf) in enumerate(rows):
+    for at, leaf in enumerate(leaves):
         chars += len(leaf.text)
         if chars > BATCH_CHARS_MAX:
-            yield rows[begin : at + 1]
+            yield leaves[begin : at + 1]
             begin, chars = at + 1, 0
-    if begin < len(rows):
-        yield rows[begin:]
+    if begin < len(leaves):
+        yield leaves[begin:]
 
 
 def _keyed(leaf: Leaf) -> tuple[str, int]:

@@ -13,7 +13,18 @@ import msgspec
 
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["boolean", "encoded", "headers_sent_on", "invalid", "kinds_in", "members", "number", "text", "top_level"]
+__all__ = [
+    "boolean",
+    "elements",
+    "encoded",
+    "headers_sent_on",
+    "invalid",
+    "kinds_in",
+    "members",
+    "number",
+    "text",
+    "top_level",
+]
 
 COUNT_MAX = 10**12
 """Of tokens or choices: no model has so many, and sums of them still fit a 64-bit integer in nano-dollars."""
@@ -28,6 +39,7 @@ NOT_SENT_ON = frozenset({
 NOT_SENT_ON_PREFIXES = ("x-forwarded-", "x-overwinter-", "cf-", "sec-", ":")
 
 _TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
 _TEXT = msgspec.json.Decoder(str | None)
 _NUMBER = msgspec.json.Decoder(int | None)
@@ -60,6 +72,14 @@ def top_level(body: bytes) -> dict[str, bytes]:
 def encoded(top: Mapping[str, bytes]) -> bytes:
     """Return a body of these keys, in order, the bytes of each value verbatim."""
     return _ENCODER.encode({key: msgspec.Raw(value) for key, value in top.items()})
+
+
+def elements(raw: bytes) -> list[bytes] | None:
+    """Return the elements of a list, each with its bytes as they came; None: it is no list of JSON."""
+    try:
+        return [bytes(each) for each in _LIST.decode(raw)]
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def members(raw: bytes | None, name: str) -> dict[str, bytes]:

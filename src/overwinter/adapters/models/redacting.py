@@ -10,6 +10,7 @@ from typing import cast
 
 from overwinter.adapters.detectors import WordList, detectors
 from overwinter.adapters.detectors.automata import AutomatonFailed
+from overwinter.adapters.dialects.request import elements
 from overwinter.declared import OTHERWISE, GatewaySettings
 from overwinter.errors import ConfigInvalid, UsageError
 from overwinter.gateway.cleaning import Cleaner, Redaction
@@ -45,7 +46,7 @@ def redaction(settings: GatewaySettings, directory: Path, secret: bytes) -> tupl
         raise ConfigInvalid(f"gateway: this machine cannot redact: {error}") from error
     told = [dict(settings.redact), dict(settings.redact_answers), words, version("overwinter")]
     name = sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Redaction(Search(every, time.monotonic), rules_of(settings), secret), name
+    return Redaction(Search(every, time.monotonic), rules_of(settings), secret, elements), name
 
 
 def rules_of(settings: GatewaySettings) -> Rules:
