@@ -1,6 +1,7 @@
 """Where an event of a stream ends, whatever cuts it; and that one which is like the last means what reading it would say."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overwinter.adapters.dialects import dialects
-from overwinter.adapters.dialects.events import LIKENESS_TRIES_MAX, Cutter, Likeness, StreamReader, parts
+from overwinter.adapters.dialects.events import LIKENESS_TRIES_MAX, RUN_MAX, Cutter, Likeness, StreamReader, parts
 from overwinter.gateway.dialect import DialectName, Event
+from overwinter.gateway.tap import Tap
 
 LINES = st.lists(
     st.sampled_from([b"data: x", b"event: y", b": note", b"", b"data:", b"id: 7", "data: ü".encode()]), max_size=12
@@ -117,32 +119,75 @@ def test_an_event_that_is_like_the_last_means_what_reading_it_would_say(
     assert quick.close() == slow.close()
 
 
+@pytest.mark.parametrize("name", ["chat", "messages"])
+@settings(max_examples=200)
+@given(data=st.data())
+def test_a_run_of_events_is_the_same_bytes_texts_and_counts(name: DialectName, data: st.DataObject):
+    body = json.dumps({"model": "m", "max_tokens": 1, "messages": [], "stream": True}).encode()
+    dialect = dialects()[name]
+    asked = dialect.read("POST", PATHS[name], {}, body)
+    some = data.draw(st.lists(said(name), min_size=1, max_size=4))
+    stream = b"".join(data.draw(st.lists(st.sampled_from(some), max_size=200)))
+    cut = data.draw(st.integers(0, len(stream)))
+    readers = [dialect.reader(asked, is_stream=True) for _ in range(2)]
+    runs, single = (
+        [*r.feed(stream[:cut], in_runs=i), *r.feed(stream[cut:], in_runs=i), *r.close()]
+        for r, i in zip(readers, (True, False), strict=True)
+    )
+    assert b"".join(each.wire for each in runs) == b"".join(each.wire for each in single)
+    taps = [Tap(asked), Tap(asked)]
+    for tap, events in zip(taps, (runs, single), strict=True):
+        for each in events:
+            tap.see(each)
+    assert taps[0].used == taps[1].used
+    assert [(t.has_begun, t.is_whole, t.stop, t.answer_id, t.output_bytes, t.trouble) for t in taps[:1]] == [
+        (t.has_begun, t.is_whole, t.stop, t.answer_id, t.output_bytes, t.trouble) for t in taps[1:]
+    ]
+    assert [(each.kind, each.usage, each.closes) for each in runs if not each.texts] == [
+        (each.kind, each.usage, each.closes) for each in single if not each.texts
+    ]
+
+
+def test_events_alike_that_come_together_are_one_where_nobody_looks_into_them():
+    body = b'{"model":"m","messages":[],"stream":true}'
+    dialect = dialects()["chat"]
+    asked = dialect.read("POST", PATHS["chat"], {}, body)
+    chunk = b"".join(
+        b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"w%d"},"finish_reason":null}]}\n\n' % number
+        for number in range(2 * RUN_MAX)
+    )
+    reader = dialect.reader(asked, is_stream=True)
+    sizes = [each.wire.count(b"data: ") for each in reader.feed(chunk, in_runs=True)]
+    assert sizes == [1, 1, RUN_MAX, RUN_MAX - 2]  # the first is its choice's beginning, and the second is learnt
+    assert len(dialect.reader(asked, is_stream=True).feed(chunk)) == 2 * RUN_MAX
+
+
 def test_a_text_is_known_by_what_is_around_it():
     like = Likeness()
     like.learn(b'data: {"a":"word","b":null}', "word", b'data: {"a":"word"}')
-    assert like.text(b'data: {"a":"other","b":null}') == "other"
-    assert like.passed_on(b'data: {"a":"other","b":null}') == b'data: {"a":"other"}'
+    assert like.texts([b'data: {"a":"other","b":null}']) == ["other"]
+    assert like.passed_on([b'data: {"a":"other","b":null}']) == b'data: {"a":"other"}'
     for none in (b'""', b'"x" ', b'"\\u0041"', b'"a","c":"b"', b'"\x01"', b'"\xff"', b'"'):
-        assert like.text(b'data: {"a":' + none + b',"b":null}') == ""
+        assert like.texts([b'data: {"a":' + none + b',"b":null}']) == []
     like.forget()
-    assert like.text(b'data: {"a":"other","b":null}') == ""
+    assert like.texts([b'data: {"a":"other","b":null}']) == []
 
 
 @pytest.mark.parametrize("wire", [b'{"word":"w\\u006frd"}', b'{"a":"word","b":"word"}', b'{"a":1}'])
 def test_a_text_that_may_stand_elsewhere_is_not_looked_for(wire: bytes):
     like = Likeness()
     like.learn(wire, "word", wire)
-    assert like.text(wire) == ""
+    assert like.texts([wire]) == []
 
 
 def test_a_stream_whose_events_are_never_alike_is_read_and_no_more():
     like = Likeness()
     for number in range(LIKENESS_TRIES_MAX + 1):
         wire = b'{"n":%d,"a":"word"}' % number
-        assert like.text(wire) == ""
+        assert like.texts([wire]) == []
         like.forget()
         like.learn(wire, "word", wire)
-    assert like.text(b'{"n":%d,"a":"other"}' % LIKENESS_TRIES_MAX) == ""
+    assert like.texts([b'{"n":%d,"a":"other"}' % LIKENESS_TRIES_MAX]) == []
 
 
 def test_most_of_a_stream_is_not_read():
@@ -150,10 +195,10 @@ def test_most_of_a_stream_is_not_read():
     dialect = dialects()["chat"]
     reader = dialect.reader(dialect.read("POST", PATHS["chat"], {}, body), is_stream=True)
     assert isinstance(reader, StreamReader)
-    again, known = reader._again, list[Event | None]()
+    again, known = reader._again, list[tuple[Event, int] | None]()
 
-    def counted(wire: bytes) -> Event | None:
-        known.append(again(wire))
+    def counted(wires: Sequence[bytes]) -> tuple[Event, int] | None:
+        known.append(again(wires))
         return known[-1]
 
     counting = StreamReader(reader._sayings, counted)

@@ -367,7 +367,8 @@ class _Flow:
             size_bytes += len(chunk)
             if size_bytes > ANSWER_BYTES_MAX:
                 raise _too_large(ANSWER_BYTES_MAX)
-            await self.take(reader.feed(chunk))
+            is_looked_into = self.restorer is not None or self.job.is_recorded
+            await self.take(reader.feed(chunk, in_runs=not is_looked_into))
             if self.is_over:
                 break
         else:

@@ -78,7 +78,7 @@ class Text:
 
 @frozen
 class Event:
-    """One server-sent event of an answer, or the whole of an answer that is none."""
+    """One server-sent event of an answer, or the whole of an answer that is none; or a run of events, where it was asked for."""
 
     wire: bytes
     """As it came, with its line ends."""
@@ -103,8 +103,13 @@ class Event:
 class AnswerReader(Protocol):
     """Reads one answer as it comes, cut anywhere."""
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
-        """Return the events that are whole by now."""
+    def feed(self, chunk: bytes, *, in_runs: bool = False) -> Sequence[Event]:
+        """Return the events that are whole by now.
+
+        Args:
+            chunk: more of the answer.
+            in_runs: events in a row may be one, which differ in nothing but a text: for a reader who looks into none of them.
+        """
         ...
 
     def close(self) -> Sequence[Event]:

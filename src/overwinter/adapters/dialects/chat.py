@@ -189,13 +189,14 @@ class _Sayings:
         self._is_counted = self._is_refusal = self._is_ended = False
         self._like, self._channel = Likeness(), ""
 
-    def again(self, wire: bytes) -> Event | None:
-        """Return an event that is more of the same text as the last one; None: it has to be read."""
-        text = self._like.text(wire)
-        if not text:
+    def again(self, wires: Sequence[bytes]) -> tuple[Event, int] | None:
+        """Return what some events are, and how many of them, that are more of the same text as the last one."""
+        texts = self._like.texts(wires)
+        if not texts:
             return None
-        texts = (Text(self._channel, text),)
-        return Event(wire=self._like.passed_on(wire), kind="content", texts=texts, answer_id=self._id)
+        count, said = len(texts), (Text(self._channel, "".join(texts)),)
+        wire = self._like.passed_on(wires[:count])
+        return Event(wire=wire, kind="content", texts=said, answer_id=self._id), count
 
     def said(self, wire: bytes, name: str, content: bytes) -> Event:
         """Return an event that has data."""

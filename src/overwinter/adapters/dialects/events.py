@@ -32,6 +32,10 @@ EVENT_BYTES_MAX = 16 << 20
 """Of one event: the last one of Responses repeats the whole answer, images in base64 too."""
 LIKENESS_TRIES_MAX = 4
 """Events in a row that are not like the one before; some providers put a number, or letters at random, into each."""
+Again = Callable[[Sequence[bytes]], tuple[Event, int] | None]
+"""What some events are, and how many of them, that are more of the same text as the last one; None: the first is not."""
+RUN_MAX = 64
+"""Events at most that are one."""
 P = ParamSpec("P")
 R = TypeVar("R")
 _BLANK = re.compile(rb"\n(?:\n|\r\n?)|\r\r\n?")
@@ -178,26 +182,35 @@ class Likeness:
         self._is_changed = False
         self._tries = LIKENESS_TRIES_MAX
 
-    def text(self, wire: bytes) -> str:
-        """Return the text of an event that is like the last one; "": it is not, or has none."""
+    def texts(self, wires: Sequence[bytes]) -> list[str]:
+        """Return the texts of events, as far as they are like the last one and have one."""
         head, tail = self._head, self._tail
-        if not head or not wire.startswith(head) or not wire.endswith(tail):
-            return ""
-        raw = wire[len(head) : -len(tail)]
-        if b'"' in raw or b"\\" in raw or len(wire) <= len(head) + len(tail):
-            return ""
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            return ""
-        self._tries = LIKENESS_TRIES_MAX
-        return text if text.isprintable() else ""
+        texts: list[str] = []
+        if not head:
+            return texts
+        begin, end, size = len(head), -len(tail), len(head) + len(tail)
+        for wire in wires:
+            if not wire.startswith(head) or not wire.endswith(tail):
+                break
+            raw = wire[begin:end]
+            if b'"' in raw or b"\\" in raw or len(wire) <= size:
+                break
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                break
+            self._tries = LIKENESS_TRIES_MAX
+            if not text.isprintable():
+                break
+            texts.append(text)
+        return texts
 
-    def passed_on(self, wire: bytes) -> bytes:
-        """Return how an event goes on that is like the last one."""
+    def passed_on(self, wires: Sequence[bytes]) -> bytes:
+        """Return how events go on that are like the last one."""
         if not self._is_changed:
-            return wire
-        return self._out_head + wire[len(self._head) : -len(self._tail)] + self._out_tail
+            return wires[0] if len(wires) == 1 else b"".join(wires)
+        begin, end = len(self._head), -len(self._tail)
+        return b"".join([self._out_head + wire[begin:end] + self._out_tail for wire in wires])
 
     def learn(self, wire: bytes, text: str, out: bytes) -> None:
         """Note an event, its one text, and how it went on. Of events that are never alike the rest is not looked at."""
@@ -249,22 +262,22 @@ class Sayings(Protocol):
 class StreamReader:
     """Reads an answer that comes as events."""
 
-    def __init__(self, sayings: Sayings, again: Callable[[bytes], Event | None] = lambda _: None) -> None:
+    def __init__(self, sayings: Sayings, again: Again = lambda _: None) -> None:
         """Read by what a dialect says.
 
         Args:
             sayings: what it makes of an event.
-            again: what it makes of one that is like the last, None: it is not; see `Likeness`.
+            again: what it makes of those that are like the last; see `Likeness`.
         """
         self._sayings, self._again, self._cutter, self._is_over = sayings, again, Cutter(), False
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes, *, in_runs: bool = False) -> Sequence[Event]:
         """Return the events that are whole by now. After one that cannot be read there are no more."""
         if self._is_over:
             return ()
         if chunk.startswith(b"data: ") and self._cutter.is_idle and is_one_line(chunk):
             return self._read_line(chunk)
-        found = self._read(self._cutter.feed(chunk))
+        found = self._read(self._cutter.feed(chunk), in_runs=in_runs)
         if self._cutter.held_bytes > EVENT_BYTES_MAX and not self._is_over:
             found.append(self._fail(f"an event of the answer has more than {EVENT_BYTES_MAX >> 20} MB"))
         return found
@@ -299,17 +312,23 @@ class StreamReader:
     def _read_line(self, wire: bytes) -> list[Event]:
         """Return an event of one line that came in one piece, as providers write them."""
         try:
-            return [self._again(wire) or self._sayings.said(wire, "", wire[6:-2])]
+            more = self._again((wire,))
+            return [self._sayings.said(wire, "", wire[6:-2]) if more is None else more[0]]
         except (ValueError, RecursionError) as error:
             return [self._fail(f"an event of the answer cannot be read: {error}")]
 
-    def _read(self, wires: list[bytes]) -> list[Event]:
+    def _read(self, wires: list[bytes], *, in_runs: bool = False) -> list[Event]:
         found = list[Event]()
         said, again = self._sayings.said, self._again
-        for wire in wires:
-            if (event := again(wire)) is not None:
+        at = 0
+        while at < len(wires):
+            if (more := again(wires[at : at + (RUN_MAX if in_runs else 1)])) is not None:
+                event, count = more
                 found.append(event)
+                at += count
                 continue
+            wire = wires[at]
+            at += 1
             name, content = parts(wire)
             if not content:
                 found.append(Event(wire=wire))
@@ -332,8 +351,9 @@ class WholeReader:
     def __init__(self, read: Callable[[bytes], Event]) -> None:
         self._read, self._parts = read, list[bytes]()
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes, *, in_runs: bool = False) -> Sequence[Event]:
         """Return nothing: it is not whole before its end."""
+        del in_runs
         self._parts.append(chunk)
         return ()
 

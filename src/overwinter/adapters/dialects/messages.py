@@ -196,13 +196,15 @@ class _Sayings:
         self._id = self._stop = ""
         self._like, self._channel = Likeness(), ""
 
-    def again(self, wire: bytes) -> Event | None:
-        """Return an event that is more of the same text as the last one; None: it has to be read."""
-        text = self._like.text(wire)
-        if not text:
+    def again(self, wires: Sequence[bytes]) -> tuple[Event, int] | None:
+        """Return what some events are, and how many of them, that are more of the same text as the last one."""
+        texts = self._like.texts(wires)
+        if not texts:
             return None
+        count, text = len(texts), "".join(texts)
         self._counts.saw(text)
-        return Event(wire=wire, kind="content", texts=(Text(self._channel, text),), answer_id=self._id)
+        wire = self._like.passed_on(wires[:count])
+        return Event(wire=wire, kind="content", texts=(Text(self._channel, text),), answer_id=self._id), count
 
     def said(self, wire: bytes, name: str, content: bytes) -> Event:  # noqa: PLR0911 - a table of cases
         """Return an event that has data."""

@@ -79,7 +79,8 @@ class _Whole:
     def __init__(self, own: AnswerReader, client: Dialect, asked: Asked, turned: Callable[[bytes, Usage], Any]) -> None:
         self._own, self._client, self._asked, self._turned = own, client, asked, turned
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes, *, in_runs: bool = False) -> Sequence[Event]:
+        del in_runs
         self._own.feed(chunk)
         return ()
 
@@ -105,7 +106,8 @@ class _Stream:
         self._reader = client.reader(asked, is_stream=True)
         self._is_over = False
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes, *, in_runs: bool = False) -> Sequence[Event]:
+        del in_runs  # each event is turned by itself
         return [each for event in self._own.feed(chunk) for each in self._turned(event)]
 
     def close(self) -> Sequence[Event]:
