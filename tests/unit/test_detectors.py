@@ -163,10 +163,10 @@ def test_every_published_rule_is_used() -> None:
 def test_an_automaton_that_gives_up_is_an_error_and_refuses_the_call() -> None:
     shapes = detectors()[1]
     scan: Scan = shapes._line._scan  # type: ignore[attr-defined]
-    scan._scratches = Scan(["too small for the other"])._scratches
+    scan._all._scratches = Scan(["too small for the other"])._all._scratches
     with pytest.raises(AutomatonFailed):
         scan.ends(b"text")
-    scan._scratches = Scan(["too small for the other"])._scratches
+    scan._all._scratches = Scan(["too small for the other"])._all._scratches
     redactor = Redactor(Search([shapes], lambda: 0.0), Rules(), Vault(b"k"))
     with pytest.raises(ModelRefused, match=r"\(AutomatonFailed\)"):
         redactor.redact({"messages": b'["a@b.cc"]'}, {"messages"}, frozenset())

@@ -285,7 +285,7 @@ def test_a_vault_is_bounded_and_forgets_what_was_longest_unseen() -> None:
 
 
 def test_what_was_searched_is_not_searched_again() -> None:
-    exact, long = Exact(), "two x@y.zz, " * 200
+    exact, long = Exact(), "two x@y.zz, " + "and no more, " * 200
     search = Search([exact], lambda: 0.0)
     for _ in range(3):
         redacted([{"content": "one"}, {"content": long, "mark": "here"}], search=search)

@@ -1,7 +1,7 @@
 """Requests that come again in parts: what becomes of one hangs on no other, nor on whether it was there before."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from overwinter.adapters.detectors import WordList, detectors
 from overwinter.adapters.dialects.request import elements
 from overwinter.gateway.parts import Split, cut
 from overwinter.gateway.placeholders import Vault
-from overwinter.gateway.redaction import Redactor, Rules, Search
+from overwinter.gateway.redaction import REMEMBERED_MAX, Redactor, Rules, Search
 from overwinter.gateway.refusal import ModelRefused
 
 EVERY = detectors([WordList(name="people", words=("Ada Quill",))])
@@ -118,3 +118,28 @@ def test_bytes_that_are_no_list_of_json_are_refused_or_go_whole():
     for raw in (b"[1,]", b"[,1]", b"[1 2]", b"[1]]", b"[", b"[\xff]", b'["a\x00b"', b"[01]"):
         assert "is not JSON" in str(redacted("messages", raw, search, elements))
     assert redacted("messages", b'["a", NaN]', search, elements) == redacted("messages", b'["a", NaN]', search, whole)
+
+
+def deeper(frames: int, work: Callable[[], Any]) -> Any:
+    return work() if not frames else deeper(frames - 1, work)
+
+
+@pytest.mark.parametrize("depth", [100, 490, 510, 700, 900, 940, 977])
+def test_what_a_document_is_hangs_on_its_bytes_and_not_on_who_reads_it(depth: int):
+    """A large request is read in a thread, where the end of the stack is further away: what was found must be in the same leaves."""
+    inner = '{"a": "hello", "zz": ' + "[" * depth + '"mail bob@example.com please"' + "]" * depth + "}"
+    raw = json.dumps([{"role": "user", "content": inner}]).encode()
+    search = Search(EVERY, lambda: 0.0)
+    said = [deeper(frames, lambda: redacted("messages", raw, search, elements)) for frames in (300, 0, 300, 0)]
+    assert len(set(said)) == 1
+    assert b"bob@example.com" not in str(said[0]).encode().partition(b"[(")[0]
+    outer = ("[" * depth + '"bob@example.com"' + "]" * depth).encode()
+    said = [deeper(frames, lambda: redacted("messages", outer, search, elements)) for frames in (300, 0, 300, 0)]
+    assert len(set(said)) == 1
+
+
+def test_a_part_with_very_many_values_is_searched_again():
+    search = Search(EVERY, lambda: 0.0)
+    raw = json.dumps([" ".join(f"user{number}@example.com" for number in range(REMEMBERED_MAX + 1)), "plain"]).encode()
+    assert redacted("messages", raw, search, elements) == redacted("messages", raw, search, elements)
+    assert len(search.parts._known) == 1

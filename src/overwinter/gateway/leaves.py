@@ -20,6 +20,9 @@ NUMBER_CHARS_MIN = 9
 """Shorter numbers are no card, account, telephone or identity."""
 JSON_DEPTH_MAX = 3
 """Texts of JSON in texts of JSON: arguments of a tool call that hold a body as text, and one more. Below it is plain text."""
+NESTING_MAX = 500
+"""Lists and objects in one another, those in texts of JSON too. Counted, for what a document is must hang on its bytes alone: the
+end of the stack comes sooner or later, by who calls, and what was found would be sought in other leaves the next time."""
 
 _NUMBER = re.compile(rf"-?\d[\d.eE+-]{{{NUMBER_CHARS_MIN - 1},}}")
 _KNOWN = frozenset({
@@ -245,6 +248,8 @@ class _Walk:
     def _list(
         self, values: list[_Value], path: tuple[str | int, ...], key: str, opaque: Opaque | None, first: int = 0
     ) -> None:
+        if len(path) > NESTING_MAX:
+            raise ValueError("nested too deeply")
         # The items of a list are not the caller's own object, whatever the list is called: Responses has `input`.
         under = key if key in _TOOLS else ""
         for at, each in enumerate(values, first):
@@ -256,6 +261,8 @@ class _Walk:
                 self._list(each, (*path, at), under, opaque)
 
     def _table(self, table: _Table, path: tuple[str | int, ...], key: str, opaque: Opaque | None) -> None:
+        if len(path) > NESTING_MAX:
+            raise ValueError("nested too deeply")
         below = frozenset[str]() if key in _FREE and opaque is not None else opaque
         for name, value in table:
             if name in _KNOWN:

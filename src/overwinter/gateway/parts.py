@@ -21,7 +21,7 @@ T = TypeVar("T")
 Key = tuple[str, Opaque, bytes]
 """Of a part of a request: its field, what is not looked into, SHA-256 of its bytes."""
 MEMO_MAX = 50_000
-"""A turn of a conversation or a tool each, or a long text: 12 MB."""
+"""A turn of a conversation or a tool each, or a long text: 10 MB, and 0.1 KB for each value found."""
 _GLUE = re.compile(rb"[ \t\n\r]*(,?)[ \t\n\r]*")
 
 
@@ -36,13 +36,9 @@ class Memo(Generic[T]):
         """Return what is known of one, or None: it was not searched lately."""
         return self._known.get(key)
 
-    def has_nothing(self, key: Hashable) -> bool:
-        """Return whether it is known of one that there is nothing in it."""
-        return self._known.get(key) == ()
-
     def put(self, key: Hashable, known: T) -> None:
         """Remember what is known of one; of too many the oldest tenth is forgotten."""
-        if len(self._known) >= self._count_max:
+        if key not in self._known and len(self._known) >= self._count_max:
             for old in list(self._known)[: self._count_max // 10 + 1]:
                 self._known.pop(old, None)  # another thread may forget at the same moment
         self._known[key] = known

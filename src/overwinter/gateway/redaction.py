@@ -22,6 +22,7 @@ from overwinter.gateway.refusal import ModelRefused, Refusal
 
 __all__ = [
     "LITERAL",
+    "REMEMBERED_MAX",
     "Action",
     "Detector",
     "Found",
@@ -38,12 +39,14 @@ Action = Literal["leave", "replace", "mask", "block"]
 """In the order of severity."""
 
 LEAVES_MAX = 200_000
-"""Of one request; a body of 32 MB in texts of 160 characters."""
+"""To be searched of one request, what is remembered not counted; a body of 32 MB in texts of 160 characters."""
 BATCH_CHARS_MAX = 1 << 18
 """Between two looks at the clock."""
 SCAN_S_MAX = 5.0
 KEYED_CHARS_MAX = 400
 """Longer texts under a key are prose or a file, and say themselves what they are."""
+REMEMBERED_MAX = 100
+"""Values in a part or a text that is remembered."""
 LONG_CHARS_MIN = 2_000
 """Texts that are remembered by themselves: to search a shorter one again takes 0.05 ms."""
 _STRUCTURE = frozenset(
@@ -55,8 +58,6 @@ LITERAL = "literal"
 """Class of a text that looks like a placeholder and is none of ours: it gets one, else it could turn into a value."""
 Told = Callable[[str], None]
 """Told the class of each value that is replaced, masked or blocked."""
-Spans = tuple[tuple[int, "Sequence[Found]"], ...]
-"""By the number of a leaf of a part: what was found in it. Leaves in which nothing was found are left out."""
 
 
 @frozen(kw_only=False)
@@ -67,6 +68,16 @@ class Found:
     end: int
     kind: str
     """Its class: "secret", "email", "card", "word:NAME"."""
+
+
+@frozen(kw_only=False)
+class InPart:
+    """What was found in a part of a request."""
+
+    size: int
+    """Leaves that it has."""
+    rows: tuple[tuple[int, Sequence[Found]], ...]
+    """What is in one, behind its number; those in which nothing was found are left out."""
 
 
 class Detector(Protocol):
@@ -140,22 +151,23 @@ class Redactor:
         for name in text_fields:
             if name not in top:
                 continue
-            for part in cut(name, top[name], opaque, self._split, known.has_nothing):
+            for part in cut(name, top[name], opaque, self._split, self._search.is_clean):
                 document, rows = _read(part, top[name], opaque)
                 documents.append((part, document))
                 for key, leaves in zip(part.keys, rows, strict=True):
-                    spans = known.get(key)
-                    if spans is None:
+                    inside = known.get(key)
+                    if inside is None or inside.size != len(leaves):
                         fresh.append((key, leaves))
                     else:
-                        found.update((id(leaves[number]), each) for number, each in spans)
+                        found.update((id(leaves[number]), each) for number, each in inside.rows)
         every = self._search.found([leaf for _, leaves in fresh for leaf in leaves])
         at = 0
         for key, leaves in fresh:
             at, rows = at + len(leaves), every[at : at + len(leaves)]
-            spans = tuple([(number, each) for number, each in enumerate(rows) if each]) if any(rows) else ()
-            known.put(key, spans)
-            found.update((id(leaves[number]), each) for number, each in spans)
+            inside = InPart(len(leaves), tuple([each for each in enumerate(rows) if each[1]]) if any(rows) else ())
+            if sum(len(each) for _, each in inside.rows) <= REMEMBERED_MAX:
+                known.put(key, inside)
+            found.update((id(leaves[number]), each) for number, each in inside.rows)
         return self._rewritten(top, documents, found) if found else {}
 
     def _rewritten(
@@ -249,7 +261,7 @@ class Search:
     ) -> None:
         self._detectors = detectors
         self._monotonic = monotonic
-        self.parts = Memo[Spans](memo_max)
+        self.parts = Memo[InPart](memo_max)
         """Turns of a conversation that come again, tools, instructions."""
         self._texts = Memo[Sequence[Found]](memo_max)
         """Long texts: that of a turn whose mark for the provider's cache has moved on is the same."""
@@ -269,10 +281,15 @@ class Search:
         fresh = [leaf for leaf, each in zip(leaves, known, strict=True) if each is None]
         found = iter([each for batch in _batches(fresh) for each in self._batch(batch, until)])
         rows = [next(found) if each is None else each for each in known]
-        for key, row in zip(keys, rows, strict=True):
-            if key:
+        for key, row, each in zip(keys, rows, known, strict=True):
+            if key and each is None and len(row) <= REMEMBERED_MAX:
                 self._texts.put(key, row)
         return rows
+
+    def is_clean(self, key: Key) -> bool:
+        """Return whether a part was searched lately and had nothing in it."""
+        inside = self.parts.get(key)
+        return inside is not None and not inside.rows
 
     def text(self, text: str, path: str) -> Sequence[Found]:
         """Return what is in one text, which is not remembered."""

@@ -1,18 +1,21 @@
 """google-re2 and Hyperscan as far as they are used here: which part of a match is the value, and where matches are at all."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 import re2  # pyright: ignore[reportMissingTypeStubs] - it has none
 
-__all__ = ["AutomatonFailed", "Regex", "Scan", "Span", "escaped"]
+__all__ = ["ENDS_MAX", "AutomatonFailed", "Regex", "Scan", "Span", "escaped"]
 
 Span = tuple[int, int]
 
 _UNANCHORED: Any = vars(re2)["_Anchor"].UNANCHORED
 MEMORY_MAX = 64 << 20
 """Bytes for the program and states of a pattern."""
+ENDS_MAX = 50_000
+"""Of matches in one text: 5 MB."""
 
 
 class AutomatonFailed(Exception):
@@ -65,50 +68,80 @@ class Scan:
     """Many patterns over bytes in one pass of Hyperscan, which says where each match ends, not where it begins.
 
     It takes a third of the time of a `re2.Set`, which only says which patterns are there and makes states for values that it has
-    not seen. Patterns are in PCRE's syntax: its spaces are RE2's and the vertical tab, so none is excluded by their name. Threads
-    may share one.
+    not seen. Patterns are in PCRE's syntax, whose spaces have the vertical tab among them and RE2's have not: none may exclude
+    spaces by their name. Threads may share one.
 
     Raises:
-        AutomatonFailed: a pattern cannot be compiled, or this processor is none that Hyperscan knows.
+        AutomatonFailed: a pattern cannot be compiled, or Hyperscan does not run on this machine.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        import hyperscan  # noqa: PLC0415 - 6 MB, and many homes redact nothing
+        self._patterns = tuple(patterns)
+        self._all = _Database(patterns, is_single=False)
+        self._single: _Database | None = None
 
-        self._error: type[Exception] = hyperscan.error
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        try:
-            self._database.compile(
-                expressions=[each.encode() for each in patterns], ids=range(len(patterns)), elements=len(patterns)
-            )
-        except hyperscan.error as error:
-            raise AutomatonFailed(f"Hyperscan cannot compile these patterns: {error}") from error
-        self._scratch: Callable[[], Any] = partial(hyperscan.Scratch, self._database)
-        self._scratches = [self._scratch()]
+    def ends(self, text: bytes) -> Sequence[tuple[int, int]] | None:
+        """Return the number of a pattern and the end of a match, for each end that a match of it has; None: too many.
 
-    def ends(self, text: bytes) -> Sequence[tuple[int, int]]:
-        """Return the number of a pattern and the end of a match, for each end that a match of it has.
+        A pattern that may go on ends at each letter of what it matches, so a file of digits would be a call and an entry for each.
 
         Raises:
             AutomatonFailed: Hyperscan gave up.
         """
+        return self._all.ends(text, ENDS_MAX)
+
+    def present(self, text: bytes) -> Collection[int]:
+        """Return which patterns are somewhere in a text, however often.
+
+        Raises:
+            AutomatonFailed: Hyperscan gave up.
+        """
+        if self._single is None:
+            self._single = _Database(self._patterns, is_single=True)
+        return {number for number, _ in self._single.ends(text, len(self._patterns)) or ()}
+
+
+class _Database:
+    """Patterns, compiled."""
+
+    def __init__(self, patterns: Sequence[str], *, is_single: bool) -> None:
+        try:
+            import hyperscan  # noqa: PLC0415 - 7 MB, and many homes redact nothing
+        except ImportError as error:
+            raise AutomatonFailed(f"hyperscan cannot be imported ({error}): install it anew") from error
+        self._error: type[Exception] = hyperscan.error
+        self._over: type[Exception] = hyperscan.ScanTerminated
+        try:
+            self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+            self._database.compile(
+                expressions=[each.encode() for each in patterns], ids=range(len(patterns)), elements=len(patterns),
+                flags=hyperscan.HS_FLAG_SINGLEMATCH if is_single else 0,
+            )  # fmt: skip
+            self._scratch: Callable[[], Any] = partial(hyperscan.Scratch, self._database)
+            self._scratches = [self._scratch()]
+        except hyperscan.error as error:
+            raise AutomatonFailed(f"Hyperscan cannot compile these patterns here: {error}") from error
+
+    def ends(self, text: bytes, count_max: int) -> Sequence[tuple[int, int]] | None:
+        """Return the number of a pattern and the end of a match, for each; None: there are more than so many."""
         found: list[tuple[int, int]] = []
 
-        def add(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+        def add(number: int, _start: int, end: int, _flags: int, _context: object) -> bool:
             found.append((number, end))
+            return len(found) > count_max
 
         # A scratch is for one scan at a time; large requests are searched in threads.
-        try:
+        scratch: Any = None
+        with suppress(IndexError):
             scratch = self._scratches.pop()
-        except IndexError:
-            scratch = None
         try:
             scratch = scratch or self._scratch()
             self._database.scan(text, match_event_handler=add, scratch=scratch)
         except self._error as error:
-            raise AutomatonFailed(f"Hyperscan gave up on a text: {error}") from None
+            if not isinstance(error, self._over) or len(found) <= count_max:
+                raise AutomatonFailed(f"Hyperscan gave up on a text: {error}") from None
         self._scratches.append(scratch)
-        return found
+        return found if len(found) <= count_max else None
 
 
 def escaped(text: str) -> str:

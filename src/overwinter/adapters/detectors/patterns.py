@@ -9,8 +9,8 @@ joined text only says which text to look at by itself, so that what is found in 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 
 from overwinter.adapters.detectors.automata import Regex, Scan, Span, escaped
 from overwinter.frozen import frozen
@@ -26,7 +26,7 @@ SEPARATOR = b"\n\n\n"
 
 
 Places = Mapping[tuple[int, int], Sequence[Span]]
-"""By the numbers of a pattern and of a text: where in it to search."""
+"""Where to search, by the numbers of a pattern and of a text."""
 EVERYWHERE = (1 << 60, 1 << 60)
 """Bytes before a place and behind it: more than any text has."""
 CONTINUED = range(0x80, 0xC0)
@@ -43,11 +43,12 @@ class Pattern:
     words: tuple[str, ...] = ()
     """In small letters; a text is searched if one of them is in it, in any case of letters."""
     needle: str = ""
-    """A pattern that is in every match, where there is no such word; nothing: the whole one. In Hyperscan's syntax too."""
+    """A pattern that is in every match that may be a finding, where there is no such word; "": the whole one. In Hyperscan's
+    syntax too."""
     near: tuple[int, int] = EVERYWHERE
-    """Bytes ahead of where its needle ends, and behind that, in which a match is: only these are searched."""
+    """Bytes before and after the end of a needle: a match lies within them, or is not found."""
     line: str = ""
-    """A pattern that is in the line of every match, where no match goes beyond its line. Of patterns that all have one, only the
+    """A pattern that is in the line of every match that may be a finding, where no match goes beyond its line. Of patterns that all have one, only the
     lines in which one of these is are searched."""
 
     @property
@@ -116,9 +117,14 @@ class _Sought:
         self._numbers = list(by_regex.values())
         self._scan = Scan(list(by_regex))
 
-    def ends(self, text: bytes) -> Iterator[tuple[Sequence[int], int]]:
-        """Yield the numbers of those for which something is there, and where it ends."""
-        return ((self._numbers[number], end) for number, end in self._scan.ends(text))
+    def ends(self, text: bytes) -> Iterator[tuple[Sequence[int], int]] | None:
+        """Yield the numbers of those for which something is there, and where it ends; None: that is nearly everywhere."""
+        ends = self._scan.ends(text)
+        return None if ends is None else ((self._numbers[number], end) for number, end in ends)
+
+    def present(self, text: bytes) -> Collection[int]:
+        """Return the numbers of those for which something is there at all."""
+        return {number for each in self._scan.present(text) for number in self._numbers[each]}
 
 
 def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
@@ -128,7 +134,11 @@ def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
 
 def _places(sought: _Sought, joined: bytes, begins: Sequence[int]) -> Places:
     places: dict[tuple[int, int], list[Span]] = {}
-    for numbers, end in sought.ends(joined):
+    ends = sought.ends(joined)
+    if ends is None:
+        present = sought.present(joined)
+        return {(number, at): [whole] for at, whole in _wholes(begins) for number in present}
+    for numbers, end in ends:
         at = bisect_right(begins, end - 1) - 1
         place = end - begins[at]
         for number in numbers:
@@ -136,11 +146,19 @@ def _places(sought: _Sought, joined: bytes, begins: Sequence[int]) -> Places:
     return places
 
 
+def _wholes(begins: Sequence[int]) -> Iterator[tuple[int, Span]]:
+    """Yield the numbers of texts, with the part that is all of it."""
+    return ((at, (0, after - begin - len(SEPARATOR))) for at, (begin, after) in enumerate(pairwise(begins)))
+
+
 def _lines(line: _Sought, joined: bytes, begins: Sequence[int]) -> Sequence[tuple[int, int, int]]:
     """Return the lines to search: the number of the text, and where in it the line begins and ends."""
     lines: list[tuple[int, int, int]] = []
+    ends = line.ends(joined)
+    if ends is None:
+        return [(at, *whole) for at, whole in _wholes(begins)]
     until = -1
-    for hit in sorted([end for _, end in line.ends(joined)]):
+    for hit in sorted([end for _, end in ends]):
         if hit > until:
             at = bisect_right(begins, hit - 1) - 1
             start, until = joined.rfind(b"\n", begins[at], hit) + 1 or begins[at], joined.find(b"\n", hit)

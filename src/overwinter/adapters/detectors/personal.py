@@ -58,16 +58,18 @@ _PHONE = r"(?:\+|\b00)[1-9](?:[ ().\-/]{0,3}\d){6,16}"
 _PHONE_SAID = r"(?i)\b(?:tele?(?:phone|fono|fon|f)?|phone|mobile?|mobil|cell|fax|call|handy|rufnummer|ring|sms|whatsapp|t[e\xc3\xa9]+l)\b[^\n\d(+]{0,24}([(\d][\d ().\-/]{5,20}\d)"
 _PHONE_US = r"(\(\d{3}\) ?\d{3}[-. ]\d{4}|\b\d{3}[-.]\d{3}[-.]\d{4})\b"
 _PASSPORT = r"(?i)\b(?:passport|reisepass|passeport|pasaporte|passaporto|paspoort)(?:[ -]?(?:number|no|nr|n\xc2\xb0|num|numm?er|#))?\.?[^\w\n]{0,4}(?:is |ist |: ?)?([A-Z0-9]{6,10})\b"
-_ADDRESS_SAID = r"\d\.\d{1,3}\.\d{1,3}\.\d|::|(?::[0-9A-Fa-f]{1,4}){7}"
 _IP = r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}"
+
+# What is in every match that may be a finding (`Pattern.needle`), where the whole would take longer to compile or to find.
+_NINE = r"\d(?:[ ./\xc2\xa0-]{0,2}\d){8}"
+_PHONE_NEEDLE = r"(?:\+|\b00)[1-9](?:[ ().\-/]{0,3}\d){6}"
+_ADDRESS_NEEDLE = r"\d\.\d{1,3}\.\d{1,3}\.\d|::|(?::[0-9A-Fa-f]{1,4}){7}"
 
 # What is in the line of every match (`Pattern.line`): few lines have any of them, and the shorter the faster they are found.
 SIX = r"\d(?:(?:[ ().\-/]|\xc2\xa0)*\d){5}"
 """Six digits: in telephones, accounts, cards, most identities."""
 _AT = r"[A-Za-z0-9.%&'+_~\x80-\xff-]@[A-Za-z0-9\x80-\xff-]"
-_NINE = r"\d(?:[ ./\xc2\xa0-]{0,2}\d){8}"
-_PHONE_BEGINS = r"(?:\+|\b00)[1-9](?:[ ().\-/]{0,3}\d){6}"
-_IBAN_BEGINS = r"[A-Za-z]{2}\d{2}(?:[ -]|\xc2\xa0)?[A-Za-z0-9]{2}"
+_IBAN_BEGINS = r"[A-Za-z]{2}\d{2}(?:(?:[ -]|\xc2\xa0)?[A-Za-z0-9]){2}"
 _PASSPORT_SAID = r"(?i)(?:pass[aep]|pasap|paspo|reisepass)"
 _ADDRESS = r"\.\d{1,3}\.\d|:[0-9A-Fa-f]{1,4}:|::"
 
@@ -82,12 +84,12 @@ def patterns(*, has_ip: bool = False) -> Sequence[Pattern]:
         Pattern(regex=_DIGITS, look=_digits, needle=_NINE, line=SIX),
         Pattern(regex=_EMAIL, look=_email, line=_AT),
         Pattern(regex=_IBAN, look=_iban, line=_IBAN_BEGINS),
-        Pattern(regex=_PHONE, look=_phone, needle=_PHONE_BEGINS, line=SIX),
+        Pattern(regex=_PHONE, look=_phone, needle=_PHONE_NEEDLE, line=SIX),
         Pattern(regex=_PHONE_SAID, look=_phone_said, line=SIX),
         Pattern(regex=_PHONE_US, look=_phone_us, line=SIX),
         Pattern(regex=_PASSPORT, look=_passport, line=_PASSPORT_SAID),
         *identities,
-        *([Pattern(regex=_IP, look=_ip, needle=_ADDRESS_SAID, line=_ADDRESS)] if has_ip else []),
+        *([Pattern(regex=_IP, look=_ip, needle=_ADDRESS_NEEDLE, line=_ADDRESS)] if has_ip else []),
     ]
 
 

@@ -33,9 +33,9 @@ _ASSIGNMENT_NEEDLE = (
     r"(?i)(?:access|auth|api|credential|creds|key|passw(?:or)?d|secret|token)[ \t\w.-]{0,20}[\s'\"]{0,3}(?:[=>:,]|\|\||\?=)"
     r"[\x60'\"\s=>:]{0,8}[\w.=+/-]{10}"
 )
-"""Each has in it whatever its rule of assignments finds, as far as eight or ten letters of the value."""
+"""Each is in every match of its rule: the name, the sign, and the first 8, 10 or 24 letters of the value."""
 NEAR_ASSIGNMENT = (64, 260)
-"""Their matches begin no further ahead of that, and may go on behind it: what is longer is a file."""
+"""Bytes before and after the end of these: no name is longer, and a longer value is a file."""
 
 OWN: Mapping[str, tuple[str, str]] = {
     "url-password": (r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@'\"<>]*:([^\s:/?#@'\"<>${}]{3,200})@[\w.\[-]", r"~://[^\t\n\f\r /?#@'\"<>]*@"),

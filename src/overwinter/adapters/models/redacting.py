@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-from overwinter.adapters.detectors import WordList, detectors
-from overwinter.adapters.detectors.automata import AutomatonFailed
 from overwinter.adapters.dialects.request import elements
 from overwinter.declared import OTHERWISE, GatewaySettings
 from overwinter.errors import ConfigInvalid, UsageError
@@ -32,18 +30,23 @@ def redaction(settings: GatewaySettings, directory: Path, secret: bytes) -> tupl
         secret: of the home.
 
     Raises:
-        ConfigInvalid: the file of words cannot be used, or the automata not be made here.
+        ConfigInvalid: the file of words cannot be used, or the automata cannot be made on this machine.
     """
     if not (settings.redact or settings.redact_answers or settings.words):
         return Cleaner(), ""
+    from overwinter.adapters import detectors  # noqa: PLC0415 - 3 MB with google-re2, and many homes redact nothing
+
     words = _words(directory / settings.words) if settings.words else ()
     has_ip = "ip" in {*settings.redact, *settings.redact_answers}
     try:
-        every = detectors([WordList(name=LIST, words=words)] if words else (), has_ip=has_ip)
+        lists = [detectors.WordList(name=LIST, words=words)] if words else ()
+        every = detectors.detectors(lists, has_ip=has_ip)
     except UsageError as error:
         raise ConfigInvalid(f"{settings.words}: {error}") from error
-    except AutomatonFailed as error:
-        raise ConfigInvalid(f"gateway: this machine cannot redact: {error}") from error
+    except detectors.AutomatonFailed as error:
+        raise ConfigInvalid(
+            f"gateway.redact: {error}; or redact nothing: without `redact`, `redact_answers`, `words`"
+        ) from error
     told = [dict(settings.redact), dict(settings.redact_answers), words, version("overwinter")]
     name = sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return Redaction(Search(every, time.monotonic), rules_of(settings), secret, elements), name
