@@ -80,6 +80,9 @@ class InPart:
     """What is in one, behind its number; those in which nothing was found are left out."""
 
 
+_NOTHING = InPart(0, ())
+
+
 class Detector(Protocol):
     """Finds confidential values."""
 
@@ -164,8 +167,11 @@ class Redactor:
         at = 0
         for key, leaves in fresh:
             at, rows = at + len(leaves), every[at : at + len(leaves)]
-            inside = InPart(len(leaves), tuple([each for each in enumerate(rows) if each[1]]) if any(rows) else ())
-            if sum(len(each) for _, each in inside.rows) <= REMEMBERED_MAX:
+            if not any(rows):
+                known.put(key, _NOTHING)
+                continue
+            inside = InPart(len(leaves), tuple([each for each in enumerate(rows) if each[1]]))
+            if sum(map(len, rows)) <= REMEMBERED_MAX:
                 known.put(key, inside)
             found.update((id(leaves[number]), each) for number, each in inside.rows)
         return self._rewritten(top, documents, found) if found else {}
@@ -288,8 +294,7 @@ class Search:
 
     def is_clean(self, key: Key) -> bool:
         """Return whether a part was searched lately and had nothing in it."""
-        inside = self.parts.get(key)
-        return inside is not None and not inside.rows
+        return self.parts.get(key) is _NOTHING
 
     def text(self, text: str, path: str) -> Sequence[Found]:
         """Return what is in one text, which is not remembered."""
