@@ -1,7 +1,7 @@
 """Requests that come again in parts: what becomes of one hangs on no other, nor on whether it was there before."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from overwinter.adapters.detectors import WordList, detectors
 from overwinter.adapters.dialects.request import elements
-from overwinter.gateway.parts import Split, cut
+from overwinter.gateway.parts import COMMAS_MAX, ELEMENTS_MAX, Split, cut
 from overwinter.gateway.placeholders import Vault
-from overwinter.gateway.redaction import REMEMBERED_MAX, Redactor, Rules, Search
+from overwinter.gateway.redaction import BATCH_CHARS_MAX, REMEMBERED_MAX, Found, Redactor, Rules, Search
 from overwinter.gateway.refusal import ModelRefused
 
 EVERY = detectors([WordList(name="people", words=("Ada Quill",))])
@@ -143,3 +143,42 @@ def test_a_part_with_very_many_values_is_searched_again():
     raw = json.dumps([" ".join(f"user{number}@example.com" for number in range(REMEMBERED_MAX + 1)), "plain"]).encode()
     assert redacted("messages", raw, search, elements) == redacted("messages", raw, search, elements)
     assert len(search.parts._known) == 1
+
+
+class Slow:
+    """Lets the clock go on with each text that it is given."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def find(self, texts: Sequence[str]) -> Sequence[Sequence[Found]]:
+        self.seen += len(texts)
+        return [() for _ in texts]
+
+
+def test_a_request_that_takes_too_long_gets_further_the_next_time():
+    slow = Slow()
+    search = Search([slow], lambda: float(slow.seen), scan_s_max=300)
+    raw = json.dumps([{"content": f"{number} {'x' * 1_000}"} for number in range(1_000)]).encode()
+    tries = 0
+    while "took more than" in str(redacted("messages", raw, search, elements)):
+        tries += 1
+    assert 0 < tries <= 4
+
+
+@pytest.mark.parametrize("count", [200, ELEMENTS_MAX + 1])
+def test_equal_elements_are_searched_once(count: int):
+    slow = Slow()
+    redacted("messages", json.dumps([{"content": "x" * 1_500}] * count).encode(), Search([slow], lambda: 0.0), elements)
+    assert slow.seen <= 1 + count * 1_500 // BATCH_CHARS_MAX
+
+
+@pytest.mark.parametrize("element", [1, {}, "", "ab", None])
+def test_a_list_of_very_many_small_elements_is_not_cut(element: Any):
+    cuts = []
+    raw = json.dumps([element] * (COMMAS_MAX + 2)).encode()
+    parts = cut("messages", raw, OPAQUE, cuts.append, lambda _: False)
+    assert not cuts
+    assert [(part.start, part.end, part.first) for part in parts] == [(0, len(raw), None)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import Literal, Protocol
 
 from overwinter.errors import UsageError
@@ -21,6 +22,7 @@ from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
 __all__ = [
+    "BATCH_CHARS_MAX",
     "LITERAL",
     "REMEMBERED_MAX",
     "Action",
@@ -150,7 +152,7 @@ class Redactor:
         known = self._search.parts
         documents: list[tuple[Part, Document]] = []
         found: dict[int, Sequence[Found]] = {}
-        fresh: list[tuple[Key, list[Leaf]]] = []
+        fresh: dict[tuple[Key, int], list[list[Leaf]]] = {}
         for name in text_fields:
             if name not in top:
                 continue
@@ -160,20 +162,19 @@ class Redactor:
                 for key, leaves in zip(part.keys, rows, strict=True):
                     inside = known.get(key)
                     if inside is None or inside.size != len(leaves):
-                        fresh.append((key, leaves))
+                        fresh.setdefault((key, len(leaves)), []).append(leaves)
                     else:
                         found.update((id(leaves[number]), each) for number, each in inside.rows)
-        every = self._search.found([leaf for _, leaves in fresh for leaf in leaves])
-        at = 0
-        for key, leaves in fresh:
-            at, rows = at + len(leaves), every[at : at + len(leaves)]
+        every = self._search.each([leaf for alike in fresh.values() for leaf in alike[0]])
+        for (key, size), alike in fresh.items():
+            rows = list(islice(every, size))
             if not any(rows):
                 known.put(key, _NOTHING)
                 continue
-            inside = InPart(len(leaves), tuple([each for each in enumerate(rows) if each[1]]))
+            inside = InPart(size, tuple([each for each in enumerate(rows) if each[1]]))
             if sum(map(len, rows)) <= REMEMBERED_MAX:
                 known.put(key, inside)
-            found.update((id(leaves[number]), each) for number, each in inside.rows)
+            found.update((id(leaves[number]), each) for leaves in alike for number, each in inside.rows)
         return self._rewritten(top, documents, found) if found else {}
 
     def _rewritten(
@@ -279,18 +280,27 @@ class Search:
         Raises:
             ModelRefused: they are too many, or it cannot be known what is in them.
         """
+        return list(self.each(leaves))
+
+    def each(self, leaves: Sequence[Leaf]) -> Iterator[Sequence[Found]]:
+        """Yield what is in each leaf, as soon as it is known: a request that takes too long gets further the next time.
+
+        Raises:
+            ModelRefused: they are too many, or it cannot be known what is in them.
+        """
         if len(leaves) > LEAVES_MAX:
             raise _refused(f"there are {len(leaves)} texts to search, at most {LEAVES_MAX} are: send fewer")
         until = self._monotonic() + self._scan_s_max
-        keys = [_digest(leaf) if len(leaf.text) >= LONG_CHARS_MIN else b"" for leaf in leaves]
-        known = [self._texts.get(key) if key else None for key in keys]
-        fresh = [leaf for leaf, each in zip(leaves, known, strict=True) if each is None]
-        found = iter([each for batch in _batches(fresh) for each in self._batch(batch, until)])
-        rows = [next(found) if each is None else each for each in known]
-        for key, row, each in zip(keys, rows, known, strict=True):
-            if key and each is None and len(row) <= REMEMBERED_MAX:
-                self._texts.put(key, row)
-        return rows
+        for batch in _batches(leaves):
+            keys = [_digest(leaf) if len(leaf.text) >= LONG_CHARS_MIN else b"" for leaf in batch]
+            known = [self._texts.get(key) if key else None for key in keys]
+            fresh = {(leaf.key, leaf.text): leaf for leaf, each in zip(batch, known, strict=True) if each is None}
+            found = dict(zip(fresh, self._batch(list(fresh.values()), until), strict=True)) if fresh else {}
+            for leaf, key, each in zip(batch, keys, known, strict=True):
+                row = found[leaf.key, leaf.text] if each is None else each
+                if key and each is None and len(row) <= REMEMBERED_MAX:
+                    self._texts.put(key, row)
+                yield row
 
     def is_clean(self, key: Key) -> bool:
         """Return whether a part was searched lately and had nothing in it."""

@@ -16,7 +16,7 @@ from overwinter.adapters.detectors.automata import Regex, Scan, Span, escaped
 from overwinter.frozen import frozen
 from overwinter.gateway.redaction import Found
 
-__all__ = ["EVERYWHERE", "Look", "Pattern", "Patterns"]
+__all__ = ["Look", "Pattern", "Patterns"]
 
 Look = Callable[[str, Span, Span], Iterable[Found]]
 """What a match is: of a text, the span of a match, and of its first group that took part (or of the match) what is found."""
@@ -27,8 +27,6 @@ SEPARATOR = b"\n\n\n"
 
 Places = Mapping[tuple[int, int], Sequence[Span]]
 """Where to search, by the numbers of a pattern and of a text."""
-EVERYWHERE = (1 << 60, 1 << 60)
-"""Bytes before a place and behind it: more than any text has."""
 CONTINUED = range(0x80, 0xC0)
 """Bytes of a character but its first (RFC 3629, 3)."""
 
@@ -45,8 +43,8 @@ class Pattern:
     needle: str = ""
     """A pattern that is in every match that may be a finding, where there is no such word; "": the whole one. In Hyperscan's
     syntax too."""
-    near: tuple[int, int] = EVERYWHERE
-    """Bytes before and after the end of a needle: a match lies within them, or is not found."""
+    near: tuple[int, int] | None = None
+    """Bytes before and after the end of a needle: a match lies within them, or is not found. None: anywhere in the text."""
     line: str = ""
     """A pattern that is in the line of every match that may be a finding, where no match goes beyond its line. Of patterns that all have one, only the
     lines in which one of these is are searched."""
@@ -79,11 +77,28 @@ class Patterns:
         raw = [text.encode("utf-8", "surrogatepass") for text in texts]
         rows: list[list[Found]] = [[] for _ in texts]
         for (number, at), places in self._places(raw).items():
-            pattern = self._patterns[number]
+            pattern, read = self._patterns[number], _Read(texts[at], raw[at])
+            if pattern.near is not None:
+                rows[at] += self._near(pattern, pattern.near, places, read)
+                continue
             regex = self._regex(pattern.regex)
-            for start, end in _apart(places, *(pattern.near if self._line is None else (0, 0))):
-                rows[at] += _looked(pattern, regex.within(raw[at], start, end), texts[at], raw[at])
+            for part in _apart(places) if self._line is not None else [(0, len(raw[at]))]:
+                for spans in regex.within(raw[at], *part):
+                    rows[at] += pattern.look(read.text, *read.found(spans))
         return rows
+
+    def _near(self, pattern: Pattern, near: tuple[int, int], places: Sequence[Span], read: "_Read") -> Sequence[Found]:
+        """Return what is near some places. A match that is none hides no other: it may have begun at another name too early."""
+        regex, found, at = self._regex(pattern.regex), list[Found](), 0
+        ends = sorted({end for _, end in places})
+        if places[0][0] != places[0][1]:  # the whole text
+            ends = [spans[0][1] for spans in self._regex(pattern.needle).within(read.raw)]
+        for end in ends:
+            while (spans := regex.first(read.raw, max(at, end - near[0]), end + near[1])) and spans[0][0] < end:
+                more = list(pattern.look(read.text, *read.found(spans)))
+                found += more
+                at = spans[0][1] if more else spans[0][0] + 1
+        return found
 
     def _places(self, raw: Sequence[bytes]) -> Places:
         joined, begins = _joined(raw)
@@ -167,38 +182,35 @@ def _lines(line: _Sought, joined: bytes, begins: Sequence[int]) -> Sequence[tupl
     return lines
 
 
-def _apart(places: Sequence[Span], before: int, behind: int) -> Iterator[Span]:
-    """Yield the parts of a text around some places, in order and apart."""
-    (start, until), *others = sorted(places)
-    for begin, end in others:
-        if begin - before > until + behind:
-            yield max(0, start - before), until + behind
-            start = begin
-        until = end
-    yield max(0, start - before), until + behind
+def _apart(lines: Sequence[Span]) -> Iterator[Span]:
+    """Yield lines of a text in order, each once."""
+    return iter(sorted(set(lines)))
 
 
-def _looked(pattern: Pattern, matches: Iterable[Sequence[Span]], text: str, raw: bytes) -> Sequence[Found]:
-    found: list[Found] = []
-    is_ascii = len(text) == len(raw)
-    for spans in matches:
-        whole = inner = spans[0]
-        for span in spans[1:]:
-            if span[0] >= 0:
-                inner = span
-                break
-        if not is_ascii:
-            whole, inner = _chars(raw, whole), _chars(raw, inner)
-        found += pattern.look(text, whole, inner)
-    return found
+class _Read:
+    """A text, and its bytes."""
 
+    def __init__(self, text: str, raw: bytes) -> None:
+        self.text, self.raw = text, raw
+        self._is_ascii = len(text) == len(raw)
+        self._at = self._char = 0
+        """A byte that was counted to, and the character that it begins."""
 
-def _chars(raw: bytes, span: Span) -> Span:
-    """Return a span of bytes as one of characters; one that begins or ends within a character takes it whole."""
-    start, end = span
-    while 0 < start < len(raw) and raw[start] in CONTINUED:
-        start -= 1
-    while end < len(raw) and raw[end] in CONTINUED:
-        end += 1
-    before = len(raw[:start].decode("utf-8", "surrogatepass"))
-    return before, before + len(raw[start:end].decode("utf-8", "surrogatepass"))
+    def found(self, spans: Sequence[Span]) -> tuple[Span, Span]:
+        """Return a match in characters, and its first group that took part, or the match."""
+        whole = spans[0]
+        inner = next((span for span in spans[1:] if span[0] >= 0), whole)
+        return (whole, inner) if self._is_ascii else (self._chars(whole), self._chars(inner))
+
+    def _chars(self, span: Span) -> Span:
+        """Return a span of bytes as one of characters; one that begins or ends within a character takes it whole."""
+        raw, (start, end) = self.raw, span
+        while 0 < start < len(raw) and raw[start] in CONTINUED:
+            start -= 1
+        while end < len(raw) and raw[end] in CONTINUED:
+            end += 1
+        if start < self._at:
+            self._at = self._char = 0
+        self._char += len(raw[self._at : start].decode("utf-8", "surrogatepass"))
+        self._at = start
+        return self._char, self._char + len(raw[start:end].decode("utf-8", "surrogatepass"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from overwinter.adapters.detectors.automata import Regex, Span, escaped
-from overwinter.adapters.detectors.patterns import EVERYWHERE, Pattern
+from overwinter.adapters.detectors.patterns import Pattern
 from overwinter.gateway.redaction import Found
 
 __all__ = ["OWN", "patterns"]
@@ -121,7 +121,7 @@ def patterns() -> Sequence[Pattern]:
             ),
             words=() if rule["id"] in _NEEDLES else tuple(rule["keywords"]),
             needle=_NEEDLES.get(rule["id"], ""),
-            near=NEAR_ASSIGNMENT if rule["id"] == "generic-api-key" else EVERYWHERE,
+            near=NEAR_ASSIGNMENT if rule["id"] == "generic-api-key" else None,
         )
         for rule in settings["rules"]
         if "regex" in rule
@@ -155,12 +155,14 @@ class _Allowed:
         """Return whether it is no secret."""
         if self._secret and self._secret.has(secret):
             return True
-        if self._keywords and not _has_word(text, self._keywords):
+        # In the match first: that is where nearly all have theirs, and the text may be long, and full of matches.
+        here = text[whole[0] : whole[1]]
+        if self._keywords and not _has_word(here, self._keywords) and not _has_word(text, self._keywords):
             return True
         begin, end = text.rfind("\n", 0, whole[0]) + 1, text.find("\n", whole[1])
         return (
             bool(self._stopwords.has(secret.lower()))
-            or bool(self._match and self._match.has(text[whole[0] : whole[1]]))
+            or bool(self._match and self._match.has(here))
             or bool(self._line and self._line.has(text[begin : end if end >= 0 else len(text)]))
         )
 
@@ -200,9 +202,7 @@ def _own(name: str, regex: str, sought: str) -> Pattern:
         return (Found(inner[0], inner[1], KIND),)
 
     if sought.startswith("~"):
-        return Pattern(
-            regex=regex, look=look, needle=sought[1:], near=NEAR_ASSIGNMENT if name == "assigned" else EVERYWHERE
-        )
+        return Pattern(regex=regex, look=look, needle=sought[1:], near=NEAR_ASSIGNMENT if name == "assigned" else None)
     return Pattern(regex=regex, look=look, words=tuple(sought.split()))
 
 
