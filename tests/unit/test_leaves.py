@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overwinter.gateway.leaves import HEAD_CHARS, HEADS_MAX, SOUGHT_MAX, read, replaced
+from overwinter.gateway.leaves import HEAD_CHARS, HEADS_MAX, NESTING_MAX, SOUGHT_MAX, Document, read, replaced
 
 OPAQUE = frozenset({"id", "abc"})
 SCANSTRING: Callable[[str, int, bool], tuple[str, int]] = vars(decoder)["scanstring"]
@@ -96,7 +96,13 @@ def test_a_leaf_is_told_from_others_that_begin_like_it(others: int):
     assert json.loads(replaced(document, [(document.leaves[-1], '"NEW"')])) == [*texts[:-1], "NEW"]
 
 
-def test_objects_in_each_other_use_a_frame_each():
-    deep = 700
-    document = read('{"a":' * deep + '"x"' + "}" * deep, "top", frozenset())
-    assert document.leaves[-1].text == "x"
+@pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
+def test_what_is_nested_as_deep_as_may_be_is_read_however_deep_the_stack_is_already(opening: str, closing: str):
+    def nested(depth: int, frames: int) -> Document:
+        if frames:
+            return nested(depth, frames - 1)
+        return read(opening * depth + '"x"' + closing * depth, "top", frozenset())
+
+    assert nested(NESTING_MAX, 350).leaves[-1].text == "x"
+    with pytest.raises(ValueError, match="nested too deeply"):
+        nested(NESTING_MAX + 1, 0)

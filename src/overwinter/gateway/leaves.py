@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
-__all__ = ["Document", "Leaf", "Opaque", "inside", "literal", "read", "replaced", "shown"]
+__all__ = ["NESTING_MAX", "Document", "Leaf", "Opaque", "inside", "literal", "read", "replaced", "shown"]
 
 Opaque = frozenset[str]
 
