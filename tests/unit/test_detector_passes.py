@@ -172,6 +172,19 @@ def test_a_text_in_which_something_is_everywhere_is_searched_whole(filler: str):
         assert peak_bytes < 80 << 20
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_text_in_which_something_is_everywhere_makes_the_others_no_dearer(name: str):
+    """Each pattern that is in one, in each of 20,000 others, would be five million places."""
+    words = " ".join({word for each in SECRETS for word in each.words})
+    many = words + "1234567890 a@b.cc ::" * (ENDS_MAX // 8) + " aws" * 2 * ENDS_MAX
+    tracemalloc.start()
+    found = DETECTORS[name][1].find([many, *["x"] * 20_000, "mail x@y.zz, ghp_" + "aB3dE6gH9jK2" * 3])
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert {each.kind for each in found[-1]} == ({"secret"} if name == "secrets" else {"email"})
+    assert peak_bytes < 150 << 20
+
+
 def test_what_hyperscan_reads_otherwise_than_re2_is_in_no_class_that_excludes():
     """Its `\\s` has the vertical tab, RE2's has not: `[^\\s]` would find less."""
     sought = [each for pattern in (*PERSONAL, *SECRETS) for each in (*pattern.sought, pattern.line)]

@@ -98,7 +98,10 @@ class Scan:
         """
         if self._single is None:
             self._single = _Database(self._patterns, is_single=True)
-        return {number for number, _ in self._single.ends(text, len(self._patterns)) or ()}
+        found = self._single.ends(text, len(self._patterns))
+        if found is None:
+            raise AutomatonFailed("Hyperscan found a pattern twice that it was to find once")
+        return {number for number, _ in found}
 
 
 class _Database:

@@ -25,6 +25,8 @@ SEPARATOR = b"\n\n\n"
 """Is a border of words and a space to every pattern, even where a match ate one on each side of it."""
 
 
+ONE = 2
+"""Places in the list of where texts begin, if there is one text: the last is where another would."""
 Places = Mapping[tuple[int, int], Sequence[Span]]
 """Where to search, by the numbers of a pattern and of a text."""
 CONTINUED = range(0x80, 0xC0)
@@ -46,8 +48,8 @@ class Pattern:
     near: tuple[int, int] | None = None
     """Bytes before and after the end of a needle: a match lies within them, or is not found. None: anywhere in the text."""
     line: str = ""
-    """A pattern that is in the line of every match that may be a finding, where no match goes beyond its line. Of patterns that all have one, only the
-    lines in which one of these is are searched."""
+    """A pattern that is in the line of every match that may be a finding, where no match goes beyond its line. Of patterns that
+    all have one, only the lines in which one of these is are searched."""
 
     @property
     def sought(self) -> Sequence[str]:
@@ -150,9 +152,14 @@ def _joined(parts: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
 def _places(sought: _Sought, joined: bytes, begins: Sequence[int]) -> Places:
     places: dict[tuple[int, int], list[Span]] = {}
     ends = sought.ends(joined)
+    if ends is None and len(begins) == ONE:
+        return {(number, 0): [(0, len(joined))] for number in sought.present(joined)}
     if ends is None:
-        present = sought.present(joined)
-        return {(number, at): [whole] for at, whole in _wholes(begins) for number in present}
+        return {
+            (number, at): found
+            for at, text in enumerate(_texts(joined, begins))
+            for (number, _), found in _places(sought, *_joined([text])).items()
+        }
     for numbers, end in ends:
         at = bisect_right(begins, end - 1) - 1
         place = end - begins[at]
@@ -161,17 +168,23 @@ def _places(sought: _Sought, joined: bytes, begins: Sequence[int]) -> Places:
     return places
 
 
-def _wholes(begins: Sequence[int]) -> Iterator[tuple[int, Span]]:
-    """Yield the numbers of texts, with the part that is all of it."""
-    return ((at, (0, after - begin - len(SEPARATOR))) for at, (begin, after) in enumerate(pairwise(begins)))
+def _texts(joined: bytes, begins: Sequence[int]) -> Iterator[bytes]:
+    """Yield the texts again: where one has something nearly everywhere, that says nothing of the others."""
+    return (joined[begin : after - len(SEPARATOR)] for begin, after in pairwise(begins))
 
 
 def _lines(line: _Sought, joined: bytes, begins: Sequence[int]) -> Sequence[tuple[int, int, int]]:
     """Return the lines to search: the number of the text, and where in it the line begins and ends."""
     lines: list[tuple[int, int, int]] = []
     ends = line.ends(joined)
+    if ends is None and len(begins) == ONE:
+        return [(0, 0, len(joined))]
     if ends is None:
-        return [(at, *whole) for at, whole in _wholes(begins)]
+        return [
+            (at, start, end)
+            for at, text in enumerate(_texts(joined, begins))
+            for _, start, end in _lines(line, *_joined([text]))
+        ]
     until = -1
     for hit in sorted([end for _, end in ends]):
         if hit > until:
