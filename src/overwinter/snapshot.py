@@ -2,7 +2,7 @@
 
     magic `OWS1` | key id, 8 bytes | HMAC-SHA256, 32 bytes | header length, 4 bytes | header, JSON | body
 
-A body above `PLAIN_BYTES_MAX` is compressed (zlib), and the header says so.
+A body above `PLAIN_BYTES_MAX` is compressed (zlib's format), and the header says so.
 
 The MAC covers the key id, the run, the sequence number it is for, header and body; the engine is in the header. The
 interpreter does not authenticate what it loads, and one flipped bit in two hundred runs on with another result, so
@@ -13,13 +13,17 @@ import hashlib
 import hmac
 import json
 import struct
-import zlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from overwinter.errors import SnapshotRefused
 from overwinter.frozen import frozen
+
+if TYPE_CHECKING:
+    import zlib  # the same names, and types, which isal leaves out
+else:
+    from isal import isal_zlib as zlib
 
 __all__ = ["KEY_BYTES", "Snapshot", "key_id", "seal", "unseal"]
 
@@ -34,7 +38,7 @@ _MAC_STEP_BYTES = 2_000
 _BLOCK_BYTES = 64
 HEADERS_REMEMBERED = 256
 """Runs of one program say the same at the same call, and JSON takes longer than the MAC."""
-_COMPRESSION = 1  # 15 KB -> 3 KB; level 6 gains 3 % for three times the work
+_COMPRESSION = 1  # 22 KB -> 7.5 KB in 45 us, where zlib takes 230 for the same; level 3 gains 2 %
 
 
 @frozen

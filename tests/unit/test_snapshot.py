@@ -32,10 +32,23 @@ SNAPSHOTS = st.builds(
     first=st.none() | st.integers(0, 2**40),
     receives=st.lists(st.integers(0, 2**40), max_size=3).map(tuple),
     sleeps=st.lists(st.integers(0, 2**40), max_size=3).map(tuple),
-    body=st.binary(max_size=2_000),
+    body=st.builds(bytes.__mul__, st.binary(max_size=2_000), st.integers(1, 9)),
 )
 RUN_IDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 SEQS = st.integers(0, 2**63)
+
+
+PACKED_BY_ZLIB = bytes.fromhex(
+    "4f5753314906399fecd93deff462925ebfe34079388c26f80fb3af58f3beafd3a2121196c5db3762e02ca893000000285b226d6f6e747920312e342e30"
+    "222c5b5b332c315d5d2c6e756c6c2c5b5d2c5b315d2c747275655d7801edd5310d00000803302bb3c04df0857c44f0f6e25fd8ba9954671d11f80245b0"
+    "05e6900834a4210d6948431ad2908634fc6a7897c58686"
+)
+"""`b"x = 1; " * 600`, sealed for turn 7 by a version that compressed with Python's own zlib."""
+
+
+def test_a_state_that_an_earlier_version_compressed_is_read() -> None:
+    snapshot = unseal(KEY, "01M8FFBYB6SH3Y2PYMRQABFQDB", 7, PACKED_BY_ZLIB, bytes_max=BYTES_MAX)
+    assert snapshot.body == b"x = 1; " * 600
 
 
 @given(SNAPSHOTS, RUN_IDS, SEQS)
