@@ -32,7 +32,7 @@ Rules that every store keeps:
 10. *Revoking is one commit* (`registry.py`). After it, no turn of the agent's runs or of those below it is committed, none of
    their effects starts or is tried again, nothing wakes them, and no message reaches them. They keep all they had.
 11. *The end of a child run answers the call that began it*, in the commit that ends it, whatever ended it; one call begins one run,
-   however often it is made, and waits for it from the commit on that makes it (its `began` event). In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
+   however often it is made, and waits for it from the commit on that makes it (its `began` event), be it that of its first turn. In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
    and what it began. A child is not quarantined: it fails instead, for a call waits for it.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
@@ -49,7 +49,7 @@ from overwinter.lineage import Origin
 from overwinter.values import Value
 
 __all__ = [
-    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "NEVER_US", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Inherited", "Lease", "Loaded", "Mail", "NewCall",
+    "FILE_PARTS", "MAIL_PENDING_MAX", "MESSAGE_BYTES_MAX", "NEVER_US", "PART_BYTES_MAX", "After", "CallRecord", "Collected", "Created", "Draft", "Inherited", "Lease", "Loaded", "Mail", "NewCall",
     "NewRun", "Page", "Ready", "RunRecord", "Sent", "Store", "Turn", "Verdict", "Voted",
 ]  # fmt: skip
 
@@ -211,6 +211,15 @@ class Loaded:
 
 
 @frozen
+class Draft:
+    """A run that is written down nowhere yet: the commit of its first turn makes it."""
+
+    run: NewRun
+    loaded: Loaded
+    """As that turn finds it."""
+
+
+@frozen
 class NewCall:
     """An intent: it is performed only after the commit that holds it."""
 
@@ -254,6 +263,9 @@ class Turn:
     receives: int = 0
     """Open `receive` calls."""
     events: Sequence[Event] = ()
+    draft: Draft | None = None
+    """Of its first turn: the run is created in this commit as `create` would, unless it is there by now. `STALE` if it may not begin,
+    its call has begun another one, or its agent is in another epoch."""
 
 
 @frozen
@@ -366,6 +378,13 @@ class Store(Protocol):
             Revoked: the agent may not act.
             Conflict: its origin may begin no run: the call is closed, too deep, or one too many; or the run that it is to go on
                 from has left no state.
+        """
+        ...
+
+    async def draft(self, run: NewRun) -> Draft | None:
+        """Return a run as its first turn would find it, and write nothing.
+
+        None: `create` says why it may not begin, or enrols its agent first.
         """
         ...
 

@@ -34,7 +34,7 @@ from overwinter.principal import Principal
 from overwinter.rebuild import rebuild, told
 from overwinter.recheck import recheck
 from overwinter.snapshot import Snapshot, seal, unseal
-from overwinter.store import Inherited, Lease, Loaded, NewCall, Store, Turn, Verdict
+from overwinter.store import Draft, Inherited, Lease, Loaded, NewCall, Store, Turn, Verdict
 from overwinter.values import Value
 from overwinter.waits import WAITS, meant, snapshot_after, until, wait
 
@@ -78,6 +78,8 @@ class Standing:
     run: Loaded
     state: Snapshot | None = None
     """Its state, if this process has just written it; None: it is in the store, sealed, or there is none yet."""
+    draft: Draft | None = None
+    """What the commit of its first turn makes, if the run itself is not written down yet."""
 
 
 @frozen
@@ -156,6 +158,8 @@ async def turn(  # noqa: PLR0913 - what a turn is made of, no more
     commit, state = settle(began, outcome, means)
     if refused:
         commit = replace(commit, events=(*refused, *commit.events))
+    if standing.draft is not None:
+        commit = replace(commit, draft=standing.draft)
     verdict = await store.commit(commit, can_wait=can_wait)
     return Turned(
         verdict=verdict,

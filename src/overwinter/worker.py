@@ -5,6 +5,7 @@ interpreter workers take turns. A run is in the hands of at most one of them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 import anyio
@@ -17,7 +18,7 @@ from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutda
 from overwinter.events import Event
 from overwinter.frozen import frozen
 from overwinter.line import Line
-from overwinter.store import NEVER_US, Lease, Loaded, Store, Verdict
+from overwinter.store import NEVER_US, Draft, Lease, Loaded, NewRun, Store, Verdict
 from overwinter.turn import Means, Standing, Turned, turn
 from overwinter.values import Value
 
@@ -40,6 +41,8 @@ LEFT_BYTES_MAX = 64 << 10
 call need not read back what was written a moment ago."""
 LEFT_US_MAX = 1_000_000
 """How long: an answer that took longer than `effects.BY_HAND_US_MAX` is read from the store anyway, and the state with it."""
+DRAFT_S_MAX = 0.02
+"""How long a run may be nowhere but in memory: most programs make their first call, or end, within a millisecond."""
 DRAIN_LOOK_S = 0.02
 STOP_S_MAX = 1.0
 STOP_LOOK_S = 0.001
@@ -68,6 +71,16 @@ class Stopped:
     """Calls in flight."""
 
 
+@dataclass(slots=True, eq=False)
+class _Beginning:
+    """A run that is to be written down with its first turn."""
+
+    draft: Draft
+    is_over: anyio.Event
+    """Set when that turn was taken, or failed."""
+    is_written: bool = False
+
+
 class Worker:
     """One process's part in the work. `run` it in a task; it ends when it is cancelled or fenced."""
 
@@ -89,6 +102,7 @@ class Worker:
         self._again: set[str] = set()
         self._left: dict[str, tuple[int, Standing]] = {}
         """With the instant since when; the oldest first."""
+        self._beginning: dict[str, _Beginning] = {}
         self._scope = anyio.CancelScope()
         self._alarm_us = 0
         self._rung = anyio.Event()
@@ -116,6 +130,30 @@ class Worker:
     def _is_crowded(self) -> bool:
         """Whether so many runs are at it that a turn waits longer for an interpreter than for its commit."""
         return len(self._busy) + len(self._line) >= CROWD
+
+    async def begin(self, run: NewRun) -> bool:
+        """Take a run's first turn at once, and create it in the same commit. False: it is to be created as any other.
+
+        That is so while others wait for turns, and where the turn takes long or fails: nobody should wait for what is nowhere
+        but in memory. A caller that is cancelled stops the turn.
+        """
+        if self._is_draining or self._is_crowded or not self._leases or self._means.policy.fault:
+            return False
+        draft = await self._store.draft(run)
+        if draft is None:
+            return False
+        beginning = self._beginning[run.run_id] = _Beginning(draft, anyio.Event())
+        try:
+            self._line.add(run.run_id, is_answered=False)
+            with anyio.move_on_after(DRAFT_S_MAX):
+                await beginning.is_over.wait()
+        except BaseException:
+            if run.run_id in self._busy and not beginning.is_written:
+                self._busy[run.run_id].cancel()
+            raise
+        finally:
+            self._beginning.pop(run.run_id, None)
+        return beginning.is_written
 
     async def interrupt(self, run_id: str) -> Stopped:
         """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
@@ -308,9 +346,13 @@ class Worker:
             # The store's trouble, not the run's: leave it as it is, the safety poll finds it again.
             await anyio.sleep(STORE_PAUSE_S)
         finally:
+            if (beginning := self._beginning.get(run_id)) is not None:
+                beginning.is_over.set()
             self._effects.settle(in_hand, answered)
 
     async def _load(self, run_id: str) -> Standing | None:
+        if (beginning := self._beginning.get(run_id)) is not None:
+            return Standing(run=beginning.draft.loaded, draft=beginning.draft)
         run = await self._store.load(run_id)
         return None if run is None else Standing(run=run)
 
@@ -359,6 +401,8 @@ class Worker:
 
     def _act(self, run: Loaded, lease: Lease, turned: Turned) -> None:
         """Start the effects of a committed turn: the only place from which a new intent is carried out."""
+        if (beginning := self._beginning.get(run.run_id)) is not None:
+            beginning.is_written = True
         has_effect = False
         for intent in turned.calls:
             if intent.due_us is not None:

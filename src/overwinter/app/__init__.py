@@ -88,7 +88,6 @@ class App:
             types=self._checks.types,
             check=self._checks.check_again,
         )
-        self._starting = Starting(config, parts, self._checks)
         self._worker = Worker(
             parts.store,
             means,
@@ -98,6 +97,7 @@ class App:
             calls_max=config.worker.calls_in_flight,
             random=SystemRandom(),
         )
+        self._starting = Starting(config, parts, self._checks, self._worker.begin)
         self.auditing = Auditing(config.audit, parts.audit, parts.audit_keeping)
         """What was done here."""
         self.models = parts.models

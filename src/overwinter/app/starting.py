@@ -1,7 +1,7 @@
 """How runs begin: with a program, checked first, or with a goal; for a person, or for a call of another run."""
 
 import keyword
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypedDict, cast
 
 from overwinter.app.checks import Checks
@@ -39,8 +39,12 @@ class Limited(TypedDict, total=False):
 class Starting:
     """Makes runs."""
 
-    def __init__(self, config: Config, parts: Parts, checks: Checks) -> None:
+    def __init__(
+        self, config: Config, parts: Parts, checks: Checks, at_once: Callable[[NewRun], Awaitable[bool]]
+    ) -> None:
         self._config, self._parts, self._checks = config, parts, checks
+        self._at_once = at_once
+        """Creates a run in the commit of its first turn, or says that it did not."""
 
     async def program(  # noqa: PLR0913 - what a run begins with
         self,
@@ -73,6 +77,9 @@ class Starting:
             checked=self._checks.types(source), by=by, origin=origin,
             only_reads=only_reads, after=after, keeps=keeps or after is not None,
         )  # fmt: skip
+        # A call waits for what comes of its run, so one commit less is time; a person waits for the id.
+        if origin is not None and dedup is None and await self._at_once(new):
+            return new.run_id
         created = await self._parts.store.create(new, dedup=dedup)
         if not created.is_new:
             earlier = await self._parts.store.run(created.run_id)

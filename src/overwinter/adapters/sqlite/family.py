@@ -13,7 +13,7 @@ from overwinter.events import Event, Status
 from overwinter.frozen import frozen
 from overwinter.ids import Ids, from_bytes, to_bytes
 from overwinter.lineage import CHILDREN_MAX, DEPTH_MAX, FAMILY_MAX, Origin
-from overwinter.store import NEVER_US, NewRun
+from overwinter.store import NEVER_US, Created, NewRun
 
 __all__ = ["Concerned", "child", "cut", "descendants", "ended", "given_up", "put", "refused", "stranded", "told"]
 
@@ -79,10 +79,12 @@ def put(db: apsw.Connection, n: int, run_id: str, origin: Origin, now: int) -> N
     rows.append_to(db, parent, parent.epoch, now, (event,))
 
 
-def told(wrote: Wrote[T], others: Sequence[Concerned]) -> Wrote[T]:
-    """Return what a commit did, with the runs that it concerns too."""
+def told(wrote: Wrote[T], others: Sequence[Concerned], put: Wrote[Created] | None = None) -> Wrote[T]:
+    """Return what a commit did, with the runs that it concerns too, and what came before: that it made the run."""
+    if put is not None:
+        wrote.others, wrote.audited = put.others, [*put.audited, *wrote.audited]
     if others:
-        wrote.others = [(each.run_id, each.is_woken) for each in others]
+        wrote.others = [*wrote.others, *((each.run_id, each.is_woken) for each in others)]
         wrote.audited = [*wrote.audited, *(entry for each in others for entry in each.audited)]
     return wrote
 

@@ -24,10 +24,11 @@ from overwinter.store import (
     Page,
     RunRecord,
     Turn,
+    Verdict,
 )
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "sweep",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "sweep", "verdict",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -181,6 +182,19 @@ _RUN_ROW = """
 select n, status, seq, events, receives > 0 and first is null, exists (select 1 from mail where mail.n = run.n),
     (select epoch from meta), coalesce(agent.state = 0 and agent.epoch = run.agent_epoch, 0), run.agent, run.agent_epoch,
     coalesce(agent.owner, 'owner'), run.parent is not null from run left join agent on agent.name = run.agent where id = ?"""
+
+
+def verdict(row: RunRow | None, turn: Turn) -> Verdict:
+    """Return what becomes of a turn's commit, in the order of rule 2 of the contract."""
+    if row is None:
+        return Verdict.ENDED
+    if not row.is_held(turn.lease.epoch):
+        return Verdict.FENCED
+    if row.status is not Status.LIVE:
+        return Verdict.ENDED
+    if not row.is_active:
+        return Verdict.REVOKED
+    return Verdict.COMMITTED if row.seq == turn.seq else Verdict.STALE
 
 
 def is_open(db: apsw.Connection, n: int, index: int) -> bool:

@@ -1,6 +1,5 @@
 """The Store contract on SQLite."""
 
-import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Container, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
@@ -12,7 +11,7 @@ import anyio.to_thread
 import apsw
 
 from overwinter import values
-from overwinter.adapters.sqlite import agents, audited, family, gates, rows, voting
+from overwinter.adapters.sqlite import audited, family, gates, rows, starts, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
 from overwinter.adapters.sqlite.chains import Chains
@@ -27,7 +26,7 @@ from overwinter.adapters.sqlite.watching import Watching
 from overwinter.adapters.sqlite.writer import Job, Writer, Wrote
 from overwinter.approval import Gate, Vote
 from overwinter.clock import DAY_US, Clock
-from overwinter.errors import Conflict, OverwinterError, Revoked, UsageError
+from overwinter.errors import OverwinterError, UsageError
 from overwinter.events import Answer, Call, CallState, Event, Returned, Status
 from overwinter.frozen import replace
 from overwinter.ids import Ids, from_bytes, to_bytes
@@ -41,6 +40,7 @@ from overwinter.store import (
     CallRecord,
     Collected,
     Created,
+    Draft,
     Inherited,
     Lease,
     Loaded,
@@ -147,50 +147,32 @@ class SqliteStore:
 
     async def create(self, run: NewRun, *, dedup: str | None = None) -> Created:
         """Add a run with its program, its inputs and its `created` event."""
-        digest = hashlib.sha256(run.program.encode()).digest()
-        inputs = values.encode(dict(run.inputs))
-        body = {"program": digest.hex(), "inputs": dict(run.inputs), "agent": run.agent, "name": run.name}
-        body |= {"by": run.by} if run.by else {}
-        body |= {"parent": run.origin.run_id, "call": run.origin.index} if run.origin is not None else {}
-        body |= {"after": run.after} if run.after is not None else {}
-        event = Event(kind="created", body=body)
+        start = starts.Start.of(run)
 
-        def act(db: apsw.Connection) -> Wrote[Created | OverwinterError]:
+        def act(db: apsw.Connection) -> Wrote[Any]:
             now = self._clock.now_us()
-            agent_epoch = agents.enrolled(db, run.agent)
-            if agent_epoch is None:
-                return Wrote(Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it"))
-            if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:
-                return Wrote(Created(run_id=earlier, is_new=False))
-            if why := family.refused(db, run):
-                return Wrote(Conflict(why))
+            if (refused := starts.refused(db, run)) is not None:
+                return Wrote(refused)
             if dedup is not None:
                 for (earlier,) in db.execute("select run from started where dedup = ?", (dedup,)):
                     return Wrote(Created(run_id=from_bytes(earlier), is_new=False))
                 db.execute("insert into started values (?, ?, ?)", (dedup, to_bytes(run.run_id), now))
-            program = rows.program_number(db, digest, run.program)
-            db.execute(
-                "insert into run (id, agent, name, program, inputs, events, created, changed, checked, agent_epoch, "
-                "reads, keeps, after) values (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, (select n from run where id = ?))",
-                (
-                    to_bytes(run.run_id), run.agent, run.name, program, inputs, now, now, run.checked, agent_epoch, run.only_reads,
-                    run.keeps, None if run.after is None else to_bytes(run.after),
-                ),
-            )  # fmt: skip
-            n = db.last_insert_rowid()
-            if run.origin is not None:
-                family.put(db, n, run.run_id, run.origin, now)
-            rows.append(db, n, 0, rows.epoch_held(db), now, (event,))
-            entries = [audited.started(run, agent_epoch, event)] if run.by else []
-            others = [] if run.origin is None else [(run.origin.run_id, False)]
-            return Wrote(
-                Created(run_id=run.run_id, is_new=True), grown=run.run_id, is_woken=True, audited=entries, others=others
-            )
+            return starts.put(db, start, now)
 
-        created = await self._writer.submit(act)
+        created: Created | OverwinterError = await self._writer.submit(act)
         if isinstance(created, OverwinterError):
             raise created
         return created
+
+    async def draft(self, run: NewRun) -> Draft | None:
+        """Return a run as its first turn would find it, if it were created."""
+        with guarded(self._path):
+            before = None if run.after is None else rows.run_row(self._reading, run.after)
+            inherited = None if before is None else self._chains.inherited(before.n)
+            if run.after is not None and inherited is None:
+                return None
+            loaded = starts.drafted(self._reading, run, inherited)
+        return None if loaded is None else Draft(run=run, loaded=loaded)
 
     async def inherited(self, run_id: str) -> Inherited | None:
         """Return what a run would begin with that goes on from this one."""
@@ -222,20 +204,20 @@ class SqliteStore:
     async def commit(self, turn: Turn, *, can_wait: bool = False) -> Verdict:
         """Apply a turn, or say why not."""
         batch = rows.Prepared.of(turn)
+        start = None if turn.draft is None else starts.Start.of(turn.draft.run)
 
         def act(db: apsw.Connection) -> Wrote[Verdict]:
             now = self._clock.now_us()
             row = rows.run_row(db, turn.run_id)
-            if row is None:
-                return Wrote(Verdict.ENDED)
-            if not row.is_held(turn.lease.epoch):
-                return Wrote(Verdict.FENCED)
-            if row.status is not Status.LIVE:
-                return Wrote(Verdict.ENDED)
-            if not row.is_active:
-                return Wrote(Verdict.REVOKED)
-            if row.seq != turn.seq:
-                return Wrote(Verdict.STALE)
+            put: Wrote[Created] | Verdict | None = None
+            if row is None and start is not None:
+                put = starts.begun(db, start, turn, now)
+                if isinstance(put, Verdict):
+                    return Wrote(put)
+                row = rows.run_row(db, turn.run_id)
+            verdict = rows.verdict(row, turn)
+            if row is None or verdict is not Verdict.COMMITTED:
+                return Wrote(verdict)
             has_mail, closed = rows.apply(db, row, turn, batch, now, self._ids)
             entries = audited.turn(row, turn, batch.events, closed)
             wrote = Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
@@ -246,9 +228,10 @@ class SqliteStore:
                 )
             elif not SPAWNS.isdisjoint(closed.values()):
                 others = list(family.cut(db, row.n, turn.run_id, closed, now))
-            return family.told(wrote, others)
+            return family.told(wrote, others, put)
 
-        return await self._writer.submit(act, can_wait=can_wait, is_short=batch.is_short)
+        is_short = batch.is_short and (start is None or start.is_short)
+        return await self._writer.submit(act, can_wait=can_wait, is_short=is_short)
 
     async def stumble(self, run_id: str, lease: Lease, *, not_before_us: int, is_final: bool, event: Event) -> bool:
         """Count a failed turn; if final, quarantine the run, or end it if a call waits for it."""
