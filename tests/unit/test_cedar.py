@@ -183,6 +183,31 @@ def test_whoever_exists_may_look_up_and_go_on_until_a_rule_forbids_it():
     assert isinstance(call(stopped, Resource(name="tools.search", effect="read")), Deny)
 
 
+WAKING = [
+    "permit(principal, action, resource);",
+    'forbid(principal, action == Action::"wake", resource is Run);',
+    'forbid(principal, action == Action::"wake", resource == Run::"step 1");',
+    'forbid(principal, action == Action::"wake", resource is Run in Run::"step 2");',
+    'forbid(principal == Agent::"b", action, resource == Run::"step 3");',
+    'forbid(principal, action in [Action::"wake", Action::"call"], resource) when { resource.name like "*4" };',
+    'forbid(principal, action, resource) when { resource == Run::"step 5" };',
+    'forbid(principal, action, resource) unless { principal.name == "a" };',
+    'forbid(principal, action == Action::"call", resource == Function::"x.y");',
+    'forbid(principal, action == Action::"wake", resource) when { context.run == "run" };',
+]
+
+
+@given(
+    st.lists(st.sampled_from(WAKING), unique=True, max_size=2),
+    st.permutations([(agent, name) for agent in "ab" for name in (*(f"step {n}" for n in range(7)), '"', "")]),
+)
+def test_one_decision_is_good_for_all_runs_only_where_no_rule_looks_at_them(texts, acts):
+    rules = policy("\n".join(texts))
+    for agent, name in acts:
+        act = (replace(ME, agent=agent), "wake", Resource(name=name, effect="wait"), {})
+        assert rules.decide(*act) == policy("\n".join(texts)).decide(*act)
+
+
 def test_who_was_asked_may_approve_and_nobody_else():
     asked = replace(CHARGE, approver=BOSS)
     boss, owner = (replace(ME, person=each) for each in (BOSS, OWNER))

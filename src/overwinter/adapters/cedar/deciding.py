@@ -15,7 +15,7 @@ import cedarpy
 
 from overwinter.adapters.cedar.arguments import Kind, Untold, signature, told
 from overwinter.adapters.cedar.asking import lasts_s, need
-from overwinter.adapters.cedar.rules import Entity, Rule, Rules
+from overwinter.adapters.cedar.rules import Entity, Rule, Rules, fits
 from overwinter.adapters.cedar.schema import RESOURCE_TYPES, WITH_ARGUMENTS, context_of, entities, schema
 from overwinter.adapters.cedar.slices import Slice, Slices
 from overwinter.approval import merged, phrase
@@ -100,6 +100,7 @@ class Version:
         self._signature = lru_cache(REMEMBERED_MAX)(signature)
         self.prepared = lru_cache(REMEMBERED_MAX)(self._prepared)
         self.sight = lru_cache(REMEMBERED_MAX)(self._sight)
+        self._sees_runs = lru_cache(REMEMBERED_MAX)(self._looks_at_runs)
         self.settled: dict[object, Decision] = {}
         """Decisions in which nothing but their key has a part, see `is_plain`."""
 
@@ -133,6 +134,14 @@ class Version:
             each.names == frozenset() and each.attributes is not None and each.attributes <= {"approved"}
             for each in slices
         )
+
+    def minds_runs(self, act: Act) -> bool:
+        """Return whether a rule about the waking of the runs of an act's principals says which: by name, or as it looks at them."""
+        return not _is_name(act.resource.name) or any(self._sees_runs(who) for who in asked_for(act))
+
+    def _looks_at_runs(self, who: Entity) -> bool:
+        waking = (each for each in self.slices.concerning(who) if fits(each.body["action"], ("Action", "wake"), ()))
+        return any(each.minds_sides or each.glob or not _is_any(each.body["resource"]) for each in waking)
 
     def _prepared(self, who: Entity, action: Action, resource: Resource) -> Prepared:
         for name in (who[1], resource.name):
@@ -297,6 +306,11 @@ def _misnamed(act: Act, rules: Rules) -> str:
 
 def _is_name(text: str) -> bool:
     return 0 < len(text) <= NAME_LENGTH_MAX and text.isprintable() and re.search(r'["\\]', text) is None
+
+
+def _is_any(scope: Mapping[str, Any]) -> bool:
+    """Whether a scope holds for whatever is of its type."""
+    return scope["op"] == "All" or (scope["op"] == "is" and scope.get("in") is None)
 
 
 def _quoted(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from overwinter.adapters.cedar.deciding import REMEMBERED_MAX, Act, Version, decided
 from overwinter.adapters.cedar.rules import Rules
 from overwinter.adapters.cedar.shadow import Shadow
-from overwinter.policy import Action, Decision, Resource
+from overwinter.policy import Action, Allow, Decision, Resource
 from overwinter.principal import Principal
 from overwinter.values import Value
 
@@ -68,11 +68,15 @@ class CedarPolicy:
 
     def _decided(self, act: Act, *, approved: bool) -> Decision:
         version, principal, action, resource = self._version, act.principal, act.action, act.resource
-        key = (principal.chain, principal.owner, action, resource, approved)
+        # Each step of a goal is a run with a name of its own; where no rule looks at it, one decision is good for all.
+        is_any_run = action == "wake" and not version.minds_runs(act)
+        key = (principal.chain, principal.owner, action, None if is_any_run else resource, approved)
         if (settled := version.settled.get(key)) is not None:
             return settled
         decision = decided(version, act, self._now_s(), approved=approved)
-        if action in ("call", "wake", "think") and version.is_plain(act) and len(version.settled) < REMEMBERED_MAX:
+        is_whole = not is_any_run or isinstance(decision, Allow)  # a no names its run
+        is_kept = is_whole and action in ("call", "wake", "think") and version.is_plain(act)
+        if is_kept and len(version.settled) < REMEMBERED_MAX:
             version.settled[key] = decision
         return decision
 
