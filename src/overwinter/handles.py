@@ -20,7 +20,7 @@ import anyio.to_thread
 from overwinter import values
 from overwinter.excerpt import at
 from overwinter.frozen import frozen
-from overwinter.store import FILE_PARTS, PART_BYTES_MAX, Store
+from overwinter.store import FILE_PARTS, PART_BYTES_MAX, RunRecord, Store
 from overwinter.values import Value
 
 __all__ = ["TOO_LARGE", "File", "Handles", "handle_of", "unbound"]
@@ -92,6 +92,14 @@ class Handles:
             raise ValueError(f"the file {value['file']} is another one than its handle says (sha256): nothing was sent")
         return File(body=body, name=str(value["name"]), media=str(value["type"]))
 
+    async def printed(self, run: RunRecord) -> str:
+        """Return everything that a run has printed."""
+        texts, since = list[str](), 0
+        while since < run.events and (events := await self._store.journal(run.run_id, since)):
+            since = events[-1].position + 1
+            texts += [str(event.body["text"]) for event in events if event.kind == "printed"]
+        return "".join(texts)
+
     async def keep_file(self, run_id: str, index: int, file: File, *, number: int = 0) -> Value:
         """Keep a file that a call brought, and return what its program gets instead: a `FileHandle`.
 
@@ -131,19 +139,12 @@ class Handles:
         if run is None or (agent is not None and run.agent != agent):
             raise LookupError(f"there is no value {handle}: it is unknown, of another agent, or its time has passed")
         if is_output:
-            return await self._printed(run_id)
+            return await self.printed(run)
         if index is None:
             return run.result
         if number is None:
             return await self._answer(run_id, int(index), handle)
         return await self._kept(run_id, int(index), int(number))
-
-    async def _printed(self, run_id: str) -> str:
-        texts, since = list[str](), 0
-        while events := await self._store.journal(run_id, since):
-            since = events[-1].position + 1
-            texts += [str(event.body["text"]) for event in events if event.kind == "printed"]
-        return "".join(texts)
 
     async def _answer(self, run_id: str, index: int, handle: str) -> Value:
         since = 0

@@ -167,6 +167,7 @@ class Inherited:
     """What a run goes on with of one that has ended."""
 
     run_id: str
+    agent: str
     seq: int
     """Of that run: its state is sealed for both."""
     sealed: bytes

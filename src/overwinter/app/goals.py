@@ -109,7 +109,8 @@ class Goals:
             )
         earlier = await self._earlier(talk, call.agent)
         system = talk.system or self._system(call.agent)
-        prompt = await self._prompt(call, talk, is_first=not earlier)
+        attempted = await self._attempted(call)
+        prompt = await self._prompt(call, talk, attempted, is_first=not earlier)
         most = call.arguments.get("max_tokens", OUTPUT_TOKENS_MAX)
         turns = brain.conversation(
             [*earlier, *talk.exchanges], prompt, characters_max=self._window(talk.inputs["model"]) - len(system)
@@ -125,7 +126,7 @@ class Goals:
             self._rung.set()
         value: dict[str, Value] = {
             "prompt": prompt, "text": said.text, "program": program, "is_cut": is_cut,
-            "cost_nusd": said.cost_nusd + await self._cost(call),
+            "cost_nusd": said.cost_nusd + (0 if attempted is None else self._cost(attempted)),
         }  # fmt: skip
         return Returned(value=value if talk.system else {**value, "system": system})
 
@@ -174,32 +175,35 @@ class Goals:
             found = [*talk.exchanges, *found]
         return found
 
-    async def _prompt(self, call: Call, talk: _Talk, *, is_first: bool) -> str:
-        attempted = _table(call.arguments.get("attempted"))
+    async def _prompt(self, call: Call, talk: _Talk, attempted: RunRecord | None, *, is_first: bool) -> str:
+        ended = _table(call.arguments.get("attempted"))
         heard = cast("list[Value]", call.arguments.get("heard") or [])
         if not talk.exchanges:
             texts = [brain.goal_of(talk.inputs["goal"], is_first=is_first)]
         else:
-            texts = [await self._observed(attempted, call.agent)] if attempted else []
+            texts = [await self._observed(ended, attempted)] if ended else []
         return "\n".join([*texts, *([brain.heard(heard)] if heard else [])]) or "Go on."
 
-    async def _observed(self, attempted: Mapping[str, Any], agent: str) -> str:
-        """Return what came of a program of an agent, as the model is told it."""
-        match attempted.get("status"):
+    async def _attempted(self, call: Call) -> RunRecord | None:
+        """Return the run of the program that a reply is about; None: there is none, or it is of another agent."""
+        run_id = _table(call.arguments.get("attempted")).get("run")
+        run = await self._store.run(run_id) if isinstance(run_id, str) else None
+        return None if run is None or run.agent != call.agent else run
+
+    async def _observed(self, ended: Mapping[str, Any], run: RunRecord | None) -> str:
+        """Return what came of a program, as the model is told it."""
+        match ended.get("status"):
             case "refused":
-                return str(attempted.get("why"))
+                return str(ended.get("why"))
             case "cut":
                 return "Your reply ended inside a block, or at its length limit, so nothing of it ran. Write a shorter program, and close its block."
             case "silent":
                 return "You said nothing. Reply with a program in a ```python block, or with your answer."
             case _:
-                run = await self._store.run(str(attempted.get("run")))
-                if run is None or run.agent != agent:
-                    return "Nothing is known of that program any more."
-                return await self._came_of(run)
+                return await self._came_of(run) if run is not None else "Nothing is known of that program any more."
 
     async def _came_of(self, run: RunRecord) -> str:
-        printed = str(await self._parts.handles.read(f"{run.run_id}:out"))
+        printed = await self._parts.handles.printed(run)
         if run.status is Status.FINISHED:
             return await anyio.to_thread.run_sync(partial(brain.finished, run.run_id, run.result, printed))
         deeds, functions = list[str](), dict[int, str]()
@@ -228,16 +232,10 @@ class Goals:
         known = tokens * CHARACTERS_PER_TOKEN if tokens else brain.WINDOW_CHARACTERS
         return min(brain.WINDOW_CHARACTERS, known)
 
-    async def _cost(self, call: Call) -> int:
+    def _cost(self, run: RunRecord) -> int:
         """Return what the model calls of the program before cost, which the loop counts with this one."""
-        run_id = _table(call.arguments.get("attempted")).get("run")
-        run = await self._store.run(run_id) if isinstance(run_id, str) else None
-        if run is None or run.agent != call.agent:
-            return 0
         # From its beginning on: the ledger has all calls of the home, and no index by run.
-        lines = self._models.lines(
-            limit=1_000, wanted={"run": run.run_id, "agent": call.agent}, since_us=run.created_us
-        )
+        lines = self._models.lines(limit=1_000, wanted={"run": run.run_id, "agent": run.agent}, since_us=run.created_us)
         return sum(line.cost_nusd or 0 for line in lines)
 
 

@@ -115,15 +115,15 @@ class Starting:
             NotFound: the agent has no such run.
             Conflict: it has not ended, or was to leave nothing.
         """
+        inherited = await self._parts.store.inherited(run_id)
+        if inherited is not None and inherited.agent == agent:
+            return inherited
         run = await self._parts.store.run(run_id)
         if run is None or run.agent != agent:
             raise NotFound(f"agent {agent!r} has no run {run_id!r} to go on from: `overwinter ps --all` lists them")
-        inherited = await self._parts.store.inherited(run_id)
-        if inherited is None:
-            raise Conflict(
-                f"run {run_id} has left no variables: it has not ended, or was not started to keep them (`--keep`)"
-            )
-        return inherited
+        raise Conflict(
+            f"run {run_id} has left no variables: it has not ended, or was not started to keep them (`--keep`)"
+        )
 
     def _writing(self, source: str) -> Iterator[Finding]:
         """Yield the functions of a program that change something."""

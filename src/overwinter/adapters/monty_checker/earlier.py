@@ -47,7 +47,9 @@ def earlier(transcript: Transcript, program: str) -> Earlier:
     ran = _RAN.of(transcript.cells)
     if not ran.statements:
         return NOTHING
-    needed = _read_from_outside([_statement(node) for node in parsed(program).body])
+    needed = _read_from_outside(
+        _statements(Cell(source=program))
+    )  # as the next program will find it, if it runs to its end
     needed |= _later_reads(ran.by_name, needed)
     imports = [each for each in ran.statements if each.is_import and each.binds & needed]
     loose = "".join(each.text for each in imports) + _declared(needed & ran.bound)

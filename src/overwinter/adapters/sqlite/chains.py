@@ -16,7 +16,7 @@ __all__ = ["Chains", "has_left"]
 CHAINS_MAX = 256
 """Runs of which is remembered what ran up to them: one for each goal under way, as a rule."""
 _LEFT = """
-select id, seq, snapshot.body from run join snapshot using (n)
+select id, agent, seq, snapshot.body from run join snapshot using (n)
 where n = ? and status in (1, 2)"""
 _RAN = """
 select source, run.status, run.result, run.after, upper.id from run join program on program.id = run.program
@@ -40,9 +40,9 @@ class Chains:
 
     def inherited(self, n: int) -> Inherited | None:
         """Return what a run goes on with that comes after one; None: there is nothing any more."""
-        for run_id, seq, sealed in list(self._db.execute(_LEFT, (n,))):
+        for run_id, agent, seq, sealed in list(self._db.execute(_LEFT, (n,))):
             named = from_bytes(run_id)
-            return Inherited(run_id=named, seq=seq, sealed=bytes(sealed), earlier=self._up_to(n, named))
+            return Inherited(run_id=named, agent=agent, seq=seq, sealed=bytes(sealed), earlier=self._up_to(n, named))
         return None
 
     def _up_to(self, n: int, run_id: str) -> Ran:
