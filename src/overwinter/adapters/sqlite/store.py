@@ -220,7 +220,8 @@ class SqliteStore:
                 return Wrote(verdict)
             has_mail, closed = rows.apply(db, row, turn, batch, now, self._ids)
             entries = audited.turn(row, turn, batch.events, closed)
-            wrote = Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, audited=entries)
+            goes_on = turn.status is Status.LIVE
+            wrote = Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, goes_on=goes_on, audited=entries)
             others: Sequence[family.Concerned] = ()
             if turn.status is not Status.LIVE:
                 others = family.ended(

@@ -20,6 +20,8 @@ class Watching:
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        """Those who look only when a run may have ended: most commits are turns after which it goes on."""
 
     async def woken(self) -> frozenset[str]:
         """Wait until runs may have become ready; return them."""
@@ -35,17 +37,19 @@ class Watching:
             row = self._one("select events from run where id = ?", to_bytes(run_id))
             return row is None or row[0] > since
 
-        await self._until(run_id, has_come)
+        await self._until(self._watchers, run_id, has_come)
 
     async def over(self, run_id: str) -> None:
         """Return when the run goes on no more."""
-        await self._until(run_id, lambda: self._one(GOES_ON, to_bytes(run_id)) is None)
+        await self._until(self._waiting, run_id, lambda: self._one(GOES_ON, to_bytes(run_id)) is None)
 
-    async def _until(self, run_id: str, has_come: Callable[[], bool]) -> None:
+    async def _until(
+        self, among: dict[str, list[asyncio.Future[None]]], run_id: str, has_come: Callable[[], bool]
+    ) -> None:
         """Look at once, and each time that something of the run is committed, until it has come."""
         while True:
             future = asyncio.get_running_loop().create_future()
-            watchers = self._watchers.setdefault(run_id, [])
+            watchers = among.setdefault(run_id, [])
             watchers.append(future)
             try:
                 if has_come():
@@ -54,8 +58,8 @@ class Watching:
             finally:
                 if future in watchers:
                     watchers.remove(future)
-                if not watchers and self._watchers.get(run_id) is watchers:
-                    del self._watchers[run_id]
+                if not watchers and among.get(run_id) is watchers:
+                    del among[run_id]
 
     def tell(self, group: list[Job]) -> None:
         """Hand a group's results out, and wake who waits for them."""
@@ -64,9 +68,9 @@ class Watching:
                 self._changed()
                 self._tell_all()
             if job.wrote is not None and job.wrote.grown is not None:
-                self._tell_of(job.wrote.grown, is_woken=job.wrote.is_woken)
+                self._tell_of(job.wrote.grown, is_woken=job.wrote.is_woken, goes_on=job.wrote.goes_on)
                 for run_id, is_woken in job.wrote.others:
-                    self._tell_of(run_id, is_woken=is_woken)
+                    self._tell_of(run_id, is_woken=is_woken, goes_on=is_woken)
             if job.future.done():
                 continue  # its caller was cancelled
             if job.error is not None:
@@ -75,8 +79,8 @@ class Watching:
                 assert job.wrote is not None
                 job.future.set_result(job.wrote.result)
 
-    def _tell_of(self, run_id: str, *, is_woken: bool) -> None:
-        for future in self._watchers.pop(run_id, ()):
+    def _tell_of(self, run_id: str, *, is_woken: bool, goes_on: bool) -> None:
+        for future in (*self._watchers.pop(run_id, ()), *(() if goes_on else self._waiting.pop(run_id, ()))):
             if not future.done():
                 future.set_result(None)
         if is_woken:
@@ -84,7 +88,7 @@ class Watching:
             self._has_woken.set()
 
     def _tell_all(self) -> None:
-        for futures in self._watchers.values():
+        for futures in (*self._watchers.values(), *self._waiting.values()):
             for future in futures:
                 if not future.done():
                     future.set_result(None)

@@ -63,6 +63,8 @@ class Wrote(Generic[T]):
     """The run whose journal grew."""
     is_woken: bool = False
     """Whether that run may have become ready."""
+    goes_on: bool = False
+    """Whether it is known that the run has not ended: who waits for its end need not look."""
     audited: Sequence[Entry] = ()
     """Entries of the audit log: they go with this commit, or it does not."""
     others: Sequence[tuple[str, bool]] = ()
