@@ -10,10 +10,11 @@ import pytest
 from kit import crashing, opened, spoil
 from overwinter.app import App, Parts
 from overwinter.config import Agent, Config, Worker
+from overwinter.errors import HomeFull
 from overwinter.events import Status
 from overwinter.registry import Registry
 from overwinter.store import Page
-from overwinter.testing import OWNER, CrashPoints, finish, idle
+from overwinter.testing import OWNER, CrashPoints, ManualClock, finish, idle
 
 pytestmark = [pytest.mark.anyio, pytest.mark.claim("L1.family")]
 POINTS_MAX = 40
@@ -114,3 +115,52 @@ async def test_stopped_around_the_act_that_follows_a_revocation_a_parent_is_told
         assert (run.status, child.status) == (Status.FAILED, Status.CANCELLED)
         assert "agent low was revoked" in run.result["message"]
         assert (await told(app, run.run_id)).count("answered") == 1
+
+
+class Full:
+    """A registry whose disk is full when those are to be told that wait for runs of a revoked agent."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry, self.is_full = registry, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    async def strand(self) -> None:
+        if self.is_full:
+            raise HomeFull("no space is left")
+        await self._registry.strand()
+
+
+async def test_a_disk_that_is_full_by_then_makes_a_revocation_no_error_and_a_parent_is_told_later(project: Path):
+    agents = {"default": Agent(owner=OWNER, tools=("*",)), "low": Agent(owner=OWNER, tools=("*",), parent="default")}
+    config = Config(agents=agents, worker=Worker(interpreters=2))
+    full, clock = list[Full](), ManualClock()
+
+    def wrap(parts: Parts) -> Parts:
+        full.append(Full(parts.registry))
+        registry: Any = full[0]
+        return replace(parts, registry=registry)
+
+    async with opened(project, config=config, wrap=wrap, clock=clock) as app:
+        run_id = await app.start("await tools.spawn('await tools.receive()', agent='low')")
+        await idle(app)
+        full[0].is_full = True
+        assert [each.name for each in (await app.governance.revoke("low", by="lead")).identities] == ["low"]
+        assert (await app.run(run_id)).status is Status.LIVE
+        full[0].is_full = False
+        clock.advance(3_600)
+        with anyio.fail_after(20):
+            run = await app.result(run_id)
+        assert "agent low was revoked" in run.result["message"]
+
+
+async def test_who_waits_for_a_run_of_a_revoked_agent_is_woken_by_the_commit_that_says_so(project: Path):
+    agents = {"default": Agent(owner=OWNER, tools=("*",)), "low": Agent(owner=OWNER, tools=("*",), parent="default")}
+    async with opened(project, config=Config(agents=agents), clock=ManualClock()) as app:
+        run_id = await app.start("await tools.spawn('await tools.receive()', agent='low')")
+        await idle(app)
+        await app.governance.revoke("low", by="lead")
+        with anyio.fail_after(20):  # the clock stands still: no later look finds it
+            run = await app.result(run_id)
+        assert run.status is Status.FAILED

@@ -323,11 +323,12 @@ class App:
     async def _retain(self) -> None:
         """Delete runs, bodies and tree heads that are older than `[retention]` keeps them, a little at a time.
 
-        Answers in the background that nobody asked for are booked here too.
+        Answers in the background that nobody asked for are booked here too, and what a full disk had kept undone is done.
         """
         retention = self.config.retention
         while True:
             now_us = self._clock.now_us()
+            await self.governance.retry()
             try:
                 found = await self._store.collect(now_us - round(retention.ended_days * DAY_US), limit=COLLECT_MAX)
                 bodies = await self.auditing.forget(now_us - round(retention.audit_body_days * DAY_US))

@@ -9,7 +9,7 @@ from overwinter.app.models import Models
 from overwinter.approval import Gate, Vote, approvers
 from overwinter.clock import Clock
 from overwinter.config import Config
-from overwinter.errors import Conflict, Denied, NotFound
+from overwinter.errors import Conflict, Denied, HomeError, NotFound
 from overwinter.events import Call, Event, Raised, Status
 from overwinter.frozen import frozen
 from overwinter.identity import Identity
@@ -62,6 +62,8 @@ class Governance:
         self._worker, self._means, self._models, self._clock = worker, means, models, clock
         self._acted = acted
         """Called once a person's act is in the audit log."""
+        self._is_stranding = False
+        """Whether runs may still wait for runs of revoked agents: the store could not take that those are cancelled."""
 
     async def enrol(self) -> None:
         """Write down the agents of `overwinter.toml`. Those that are not in it any more are revoked; one without agents declares nothing."""
@@ -108,7 +110,7 @@ class Governance:
         stopped = await self._worker.revoked(names)
         model_calls = await cutting.ended()
         stopped_us = self._clock.now_us() - began_us
-        await self._registry.strand()
+        await self._strand()
         counts = await self._store.counts(names)
         return Revocation(
             identities=revoked,
@@ -120,6 +122,20 @@ class Governance:
             fenced_us=fenced_us,
             stopped_us=stopped_us,
         )
+
+    async def _strand(self) -> None:
+        """Cancel the runs of revoked agents that runs of others wait for. A full disk makes nobody less revoked: later, then."""
+        try:
+            await self._registry.strand()
+        except HomeError:
+            self._is_stranding = True
+        else:
+            self._is_stranding = False
+
+    async def retry(self) -> None:
+        """Do what the store could not take when it was due."""
+        if self._is_stranding:
+            await self._strand()
 
     async def revoke_run(self, run_id: str, *, by: str, reason: str = "") -> Revocation:
         """End one run, and those that it began, as a revocation does: one commit, then whatever of it is under way is stopped.
@@ -226,7 +242,7 @@ class Governance:
         restored = await self._registry.restore(agent, by=by, reason=reason, has_runs=has_runs)
         if restored is None:
             raise Conflict(f"agent {agent!r} is not revoked, or one above it is: restore that one first")
-        await self._registry.strand()
+        await self._strand()
         self._acted()
         self._worker.ring(0)
         return restored

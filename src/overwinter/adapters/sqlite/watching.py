@@ -69,8 +69,8 @@ class Watching:
                 self._tell_all()
             if job.wrote is not None and job.wrote.grown is not None:
                 self._tell_of(job.wrote.grown, is_woken=job.wrote.is_woken, goes_on=job.wrote.goes_on)
-                for run_id, is_woken in job.wrote.others:
-                    self._tell_of(run_id, is_woken=is_woken, goes_on=is_woken)
+            for run_id, is_woken in () if job.wrote is None else job.wrote.others:
+                self._tell_of(run_id, is_woken=is_woken, goes_on=is_woken)
             if job.future.done():
                 continue  # its caller was cancelled
             if job.error is not None:
