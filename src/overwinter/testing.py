@@ -30,9 +30,10 @@ from overwinter.events import Answer, Call, CallState, Status
 from overwinter.frozen import replace
 from overwinter.gateway.upstream import Upstream
 from overwinter.interpreter import Blocked, Interpreter, Outcome, Program
+from overwinter.lineage import FAMILY_MAX
 from overwinter.registry import Registry
 from overwinter.schedule import Schedules
-from overwinter.store import CallRecord, RunRecord, Store, Voted
+from overwinter.store import NEVER_US, CallRecord, Page, RunRecord, Store, Voted
 
 __all__ = [
     "OWNER", "Cassette", "CrashPoints", "FaultyTools", "Heard", "ManualClock", "ScriptedModel", "ToolCall", "faulty_store", "finish", "hibernate_always", "idle",
@@ -131,7 +132,7 @@ async def idle(app: App) -> None:
 async def finish(
     app: App, run_id: str, clock: ManualClock | None = None, *, answers: Mapping[str, str] | None = None
 ) -> RunRecord:
-    """Bring a run to its end: move the clock to whatever it waits for, and answer its questions.
+    """Bring a run to its end: move the clock to whatever it and the runs below it wait for, and answer their questions.
 
     Args:
         app: where it runs.
@@ -149,23 +150,36 @@ async def finish(
         run = await app.run(run_id)
         if run.status is not Status.LIVE:
             return run
-        if await _answer(app, run_id, answers or {}):
+        family = await _family(app, run)
+        if any([await _answer(app, each.run_id, answers or {}) for each in family]):
             continue
         if clock is None:
             with anyio.move_on_after(1.0):
                 await app.committed(run_id, run.events)
             continue
-        instants = [run.due_us] if run.due_us else []
-        instants += [each.not_before_us for each in await app.calls(run_id) if each.not_before_us and not each.person]
-        instants += [run.not_before_us] if run.not_before_us else []
+        instants = [instant for each in family for instant in await _instants(app, each)]
         ahead = [instant for instant in instants if instant > clock.now_us()]
         if ahead:
             clock.set(min(ahead))
         else:
-            assert run.is_ready or instants, (
+            assert instants or any(each.is_ready for each in family), (
                 f"run {run_id} {app.reason(run, await app.calls(run_id))}: nothing gives it that"
             )
             clock.advance(1.0)  # the safety poll finds what no hint told
+
+
+async def _family(app: App, run: RunRecord) -> list[RunRecord]:
+    """Return a run, and the runs below it that have not ended."""
+    found, live = [run], list(await app.runs(Page(statuses=[Status.LIVE], limit=FAMILY_MAX)))
+    for upper in found:
+        found += [each for each in live if each.parent == upper.run_id]
+    return found
+
+
+async def _instants(app: App, run: RunRecord) -> list[int]:
+    """Return the instants for which a run waits."""
+    calls = [each.not_before_us for each in await app.calls(run.run_id) if not each.person]
+    return [each for each in (run.due_us, run.not_before_us, *calls) if each and each < NEVER_US]
 
 
 async def _answer(app: App, run_id: str, answers: Mapping[str, str]) -> bool:

@@ -14,6 +14,14 @@ from overwinter.testing import CrashPoints, ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
 BATCHES = 8
+CHILDREN = {
+    "40 + 2": 42,
+    "2 + await shop.double(number=3)": 8,
+    "await shop.charge(cents=5)": "charged 5",
+    "import asyncio\nawait asyncio.sleep(3600)\nawait shop.charge(cents=6)": "charged 6",
+    "await tools.spawn('await shop.charge(cents=7)')": "charged 7",
+}
+"""Programs that a program begins as runs of their own, and what they come to."""
 CRASHES_MAX = 3
 
 
@@ -21,7 +29,7 @@ def program(rng: random.Random) -> tuple[str, object, int]:
     """Return a program, its value and how many keyed charges it makes."""
     lines, values, charges = ["import asyncio", "out = []"], [], 0
     for _ in range(rng.randint(1, 5)):
-        match rng.randrange(6):
+        match rng.randrange(8):
             case 0:
                 number = rng.randrange(100)
                 lines.append(f"out.append(await shop.double(number={number}))")
@@ -41,6 +49,16 @@ def program(rng: random.Random) -> tuple[str, object, int]:
                 lines.append("r = await tools.settle(shop.broken(), shop.double(number=1))")
                 lines.append("out.append([type(r[0]).__name__, r[1]])")
                 values.append(["RuntimeError", 2])
+            case 5:
+                child = rng.choice(sorted(CHILDREN))
+                lines.append(f"out.append(await tools.spawn({child!r}))")
+                values.append(CHILDREN[child])
+                charges += child.count("charge")
+            case 6:
+                children = rng.choices(sorted(CHILDREN), k=2)
+                lines.append(f"out += await asyncio.gather(*[tools.spawn(each) for each in {children!r}])")
+                values += [CHILDREN[child] for child in children]
+                charges += sum(child.count("charge") for child in children)
             case _:
                 lines.append("out.append(await tools.receive())")
                 values.append("hello")
