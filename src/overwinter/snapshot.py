@@ -153,7 +153,7 @@ def _keyed(key: bytes) -> tuple[_Hash, _Hash]:
 
 def _unpacked(body: bytes, bytes_max: int) -> bytes:
     unpacker = zlib.decompressobj()
-    raw = unpacker.decompress(body, bytes_max)
-    if unpacker.unconsumed_tail:
+    raw = unpacker.decompress(body, bytes_max + 1)  # isal reads ahead: that nothing is left of the body says nothing
+    if len(raw) > bytes_max:
         raise SnapshotRefused(f"the snapshot is larger than {bytes_max} bytes unpacked")
     return raw

@@ -385,7 +385,7 @@ class Store(Protocol):
     async def draft(self, run: NewRun) -> Draft | None:
         """Return a run as its first turn would find it, and write nothing.
 
-        None: `create` says why it may not begin, or enrols its agent first.
+        Only its agent is looked at, and what it goes on from. None: `create` says what is wrong with those, or enrols the agent.
         """
         ...
 
@@ -563,7 +563,7 @@ class Store(Protocol):
         ...
 
     async def watch(self, run_id: str, since: int) -> None:
-        """Return when the run's journal has an event at position `since`; at once if it has."""
+        """Return when the run's journal has an event at position `since`, or the run goes on no more; at once if it is so."""
         ...
 
     async def over(self, run_id: str) -> None:

@@ -132,7 +132,7 @@ async def idle(app: App) -> None:
 async def finish(
     app: App, run_id: str, clock: ManualClock | None = None, *, answers: Mapping[str, str] | None = None
 ) -> RunRecord:
-    """Bring a run to its end: move the clock to whatever it and the runs below it wait for, and answer their questions.
+    """Bring a run to its end, or as far as it goes: move the clock to whatever it and the runs below it wait for, answer their questions.
 
     Args:
         app: where it runs.
@@ -148,7 +148,7 @@ async def finish(
         if clock is not None:
             await idle(app)
         run = await app.run(run_id)
-        if run.status is not Status.LIVE:
+        if run.status is not Status.LIVE or run.is_revoked:
             return run
         family = await _family(app, run)
         if any([await _answer(app, each.run_id, answers or {}) for each in family]):

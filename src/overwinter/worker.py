@@ -5,7 +5,7 @@ interpreter workers take turns. A run is in the hands of at most one of them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import anyio
@@ -18,7 +18,7 @@ from overwinter.errors import HomeError, HomeHeld, JailUnavailable, ProgramOutda
 from overwinter.events import Event
 from overwinter.frozen import frozen
 from overwinter.line import Line
-from overwinter.store import NEVER_US, Draft, Lease, Loaded, NewRun, Store, Verdict
+from overwinter.store import NEVER_US, Created, Draft, Lease, Loaded, NewRun, Store, Verdict
 from overwinter.turn import Means, Standing, Turned, turn
 from overwinter.values import Value
 
@@ -75,9 +75,10 @@ class Stopped:
 class _Beginning:
     """A run that is to be written down with its first turn."""
 
-    draft: Draft
-    is_over: anyio.Event
-    """Set when that turn was taken, or failed."""
+    run: NewRun
+    draft: Draft | None = None
+    is_over: anyio.Event = field(default_factory=anyio.Event)
+    """Set when that turn was taken or has failed, or is not to be taken from the draft any more."""
     is_written: bool = False
 
 
@@ -131,40 +132,50 @@ class Worker:
         """Whether so many runs are at it that a turn waits longer for an interpreter than for its commit."""
         return len(self._busy) + len(self._line) >= CROWD
 
-    async def begin(self, run: NewRun) -> bool:
-        """Take a run's first turn at once, and create it in the same commit. False: it is to be created as any other.
+    async def begin(self, run: NewRun) -> Created:
+        """Create a run that a call waits for: in the commit of its first turn, if that is to be had at once, else before it.
 
-        That is so while others wait for turns, and where the turn takes long or fails: nobody should wait for what is nowhere
-        but in memory. A caller that is cancelled stops the turn.
+        It is not while many turns are under way or wait, nor if the turn takes long or fails: nobody should wait for what is
+        nowhere but in memory.
+
+        Raises:
+            Revoked: see `Store.create`; the same as `Conflict`.
         """
-        if self._is_draining or self._is_crowded or not self._leases or self._means.policy.fault:
-            return False
-        draft = await self._store.draft(run)
-        if draft is None:
-            return False
-        beginning = self._beginning[run.run_id] = _Beginning(draft, anyio.Event())
+        if self._is_draining or self._is_crowded or self._means.policy.fault or not self._leases:
+            return await self._store.create(run)
+        beginning = self._beginning[run.run_id] = _Beginning(run)  # before it is looked at: a revocation must find it
+        is_made = False
         try:
-            self._line.add(run.run_id, is_answered=False)
-            with anyio.move_on_after(DRAFT_S_MAX):
-                await beginning.is_over.wait()
-        except BaseException:
-            if run.run_id in self._busy and not beginning.is_written:
-                self._busy[run.run_id].cancel()
-            raise
+            beginning.draft = await self._store.draft(run)
+            if beginning.draft is not None and not beginning.is_over.is_set():
+                self._line.add(run.run_id, is_answered=False)
+                with anyio.move_on_after(DRAFT_S_MAX):
+                    await beginning.is_over.wait()
+            beginning.is_over.set()  # what has not begun by now begins from the store
+            is_made = beginning.is_written
+            created = Created(run_id=run.run_id, is_new=True) if is_made else await self._store.create(run)
+            is_made = created.run_id == run.run_id
         finally:
-            self._beginning.pop(run.run_id, None)
-        return beginning.is_written
+            del self._beginning[run.run_id]
+            if not (is_made or beginning.is_written) and run.run_id in self._busy:
+                self._busy[run.run_id].cancel()  # nothing computes for a run that there will not be
+        return created
 
     async def interrupt(self, run_id: str) -> Stopped:
         """Stop a run that has been ended: kill its interpreter worker if it is in a turn, cancel its calls in flight."""
         self._left.pop(run_id, None)
-        turns = [run_id] if run_id in self._busy else []
+        origins = {each: beginning.run.origin for each, beginning in self._beginning.items()}
+        begun = [each for each, origin in origins.items() if origin is not None and origin.run_id == run_id]
+        turns = [each for each in (run_id, *begun) if each in self._busy]
         return await self._stop(turns, lambda attempt: attempt.call.run_id == run_id)
 
     async def revoked(self, agents: Collection[str]) -> Stopped:
         """Stop every run of agents that were revoked, and return when all have stopped."""
         # A function that swallows its cancellation still answers: its run must be looked up, and is then not found active.
         self._left = {run_id: left for run_id, left in self._left.items() if left[1].run.agent not in agents}
+        for beginning in self._beginning.values():
+            if beginning.run.agent in agents:
+                beginning.is_over.set()
         turns = [run_id for run_id, agent in self._agents.items() if agent in agents]
         return await self._stop(turns, lambda attempt: attempt.agent in agents)
 
@@ -351,7 +362,8 @@ class Worker:
             self._effects.settle(in_hand, answered)
 
     async def _load(self, run_id: str) -> Standing | None:
-        if (beginning := self._beginning.get(run_id)) is not None:
+        beginning = self._beginning.get(run_id)
+        if beginning is not None and beginning.draft is not None and not beginning.is_over.is_set():
             return Standing(run=beginning.draft.loaded, draft=beginning.draft)
         run = await self._store.load(run_id)
         return None if run is None else Standing(run=run)
@@ -386,10 +398,7 @@ class Worker:
         self._turns += 1
         match turned.verdict:
             case Verdict.COMMITTED:
-                if not self._busy[
-                    run.run_id
-                ].cancel_called:  # else it was stopped after this commit: its calls stay where they are
-                    self._act(run, lease, turned)
+                self._committed(run, lease, turned)
                 return turned.answered
             case Verdict.FENCED:
                 # Another process holds the home now. Whatever this one still does, no store will take it.
@@ -399,10 +408,14 @@ class Worker:
                 pass
         return nothing
 
-    def _act(self, run: Loaded, lease: Lease, turned: Turned) -> None:
-        """Start the effects of a committed turn: the only place from which a new intent is carried out."""
+    def _committed(self, run: Loaded, lease: Lease, turned: Turned) -> None:
         if (beginning := self._beginning.get(run.run_id)) is not None:
             beginning.is_written = True
+        if not self._busy[run.run_id].cancel_called:  # else it was stopped meanwhile: its calls stay where they are
+            self._act(run, lease, turned)
+
+    def _act(self, run: Loaded, lease: Lease, turned: Turned) -> None:
+        """Start the effects of a committed turn: the only place from which a new intent is carried out."""
         has_effect = False
         for intent in turned.calls:
             if intent.due_us is not None:

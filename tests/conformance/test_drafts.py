@@ -7,7 +7,7 @@ import pytest
 
 from overwinter.events import Call, Event, Raised, Status
 from overwinter.lineage import Origin
-from overwinter.store import NewCall, NewRun, Page, Sent, Verdict
+from overwinter.store import NewCall, NewRun, Page, Sent, Turn, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.claim("L1.family")]
 
@@ -91,6 +91,40 @@ async def test_a_run_is_made_once_whichever_comes_first_its_creation_or_its_firs
         assert (again.run_id, again.is_new) == (new.run_id, False)
         assert [event.kind for event in await world.store.journal(new.run_id, 0)] == ["created", "turn", "called"]
         assert await first_turn(world, draft) is Verdict.STALE
+
+
+async def ended_and_kept(world):
+    """Return a run that has ended and left its state to another one."""
+    new = NewRun(run_id=world.ids.new(), agent="a", name="first", program="x = 1", inputs={}, keeps=True)
+    await world.store.create(new)
+    lease, last = await world.lease(), Event(kind="finished", body={"value": None})
+    turn = Turn(
+        run_id=new.run_id, lease=lease, seq=0, status=Status.FINISHED, snapshot=b"left", calls_next=0,
+        events=[Event(kind="turn", body={"now_us": 1, "given": []}), last],
+    )  # fmt: skip
+    assert await world.store.commit(turn) is Verdict.COMMITTED
+    return new.run_id
+
+
+async def test_a_draft_goes_on_from_what_a_run_has_left_as_one_that_was_created_does(world):
+    _, new = await spawning(world)
+    new = replace(new, after=await ended_and_kept(world))
+    draft = await world.store.draft(new)
+    assert draft.loaded.inherited.sealed == b"left"
+    assert draft.loaded.inherited.agent == "a"
+    assert await first_turn(world, draft) is Verdict.COMMITTED
+    found = await world.store.load(new.run_id)
+    assert found.inherited == draft.loaded.inherited
+
+
+async def test_a_draft_of_what_goes_on_from_a_run_that_was_deleted_meanwhile_makes_no_run(world):
+    _, new = await spawning(world)
+    new = replace(new, after=await ended_and_kept(world))
+    draft = await world.store.draft(new)
+    world.clock.advance(10)
+    assert (await world.store.collect(world.clock.now_us())).runs == 1
+    assert await first_turn(world, draft) is Verdict.STALE
+    assert await world.store.run(new.run_id) is None
 
 
 async def closed(world, parent, _new):

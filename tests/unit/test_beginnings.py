@@ -4,14 +4,19 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kit import crashing, opened
+from overwinter import app as apps
+from overwinter import worker
+from overwinter.adapters.sqlite import family
 from overwinter.app import App, Parts
+from overwinter.config import Agent, Config, Limits, Worker
 from overwinter.errors import WorkerCrashed
 from overwinter.events import Status
 from overwinter.store import Page, Turn
-from overwinter.testing import CrashPoints, finish
+from overwinter.testing import OWNER, CrashPoints, finish
 
 pytestmark = [pytest.mark.anyio, pytest.mark.claim("L1.family")]
 
@@ -36,19 +41,20 @@ class Stores:
         return await self._store.commit(turn, **how)
 
 
-class Dying:
-    """An interpreter that dies at the first start of some programs."""
+class Noting:
+    """An interpreter that notes whose programs it starts, and may die at the first of them."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._interpreter, self.died = parts.interpreter, list[str]()
+    def __init__(self, parts: Parts, *, dies: bool = False) -> None:
+        self._interpreter, self._dies, self.started = parts.interpreter, dies, list[str]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._interpreter, name)
 
     async def start(self, program: Any, *, now_us: int) -> Any:
-        if program.source.startswith("2 +") and program.run_id not in self.died:
-            self.died.append(program.run_id)
-            raise WorkerCrashed("it died")
+        if "spawn" not in program.source:
+            self.started.append(program.run_id)
+            if self._dies and len(self.started) == 1:
+                raise WorkerCrashed("it died")
         return await self._interpreter.start(program, now_us=now_us)
 
 
@@ -60,7 +66,8 @@ async def facts(app: App, run_id: str) -> list[str]:
     return [event.kind async for event in app.events(run_id)]
 
 
-async def test_a_program_that_begins_a_run_pays_one_commit_for_it_and_its_first_turn(project):
+async def test_a_program_that_begins_a_run_pays_one_commit_for_it_and_its_first_turn(project, monkeypatch):
+    monkeypatch.setattr(worker, "DRAFT_S_MAX", 20)
     points = CrashPoints()
     async with opened(project, wrap=crashing(points)) as app:
         parent = await finish(app, await app.start(SPAWNING))
@@ -93,20 +100,20 @@ async def test_a_run_whose_first_turn_takes_long_is_written_down_without_it_and_
 
 
 async def test_a_run_whose_first_turn_kills_its_worker_is_written_down_and_takes_it_again(project):
-    interpreters = list[Dying]()
+    interpreters = list[Noting]()
 
     def dying(parts: Parts) -> Parts:
-        interpreters.append(Dying(parts))
+        interpreters.append(Noting(parts, dies=True))
         return replace(parts, interpreter=interpreters[0])
 
     async with opened(project, wrap=dying) as app:
         assert (await finish(app, await app.start(SPAWNING))).result == 42
         (child,) = await children(app)
-        assert interpreters[0].died == [child.run_id]
+        assert interpreters[0].started == [child.run_id] * 2
         assert await facts(app, child.run_id) == FACTS
 
 
-async def test_a_run_whose_parent_is_cancelled_in_its_first_turn_is_never_made(project):
+async def test_a_run_whose_parent_is_cancelled_in_its_first_turn_goes_no_further(project):
     stores = list[Stores]()
 
     def held(parts: Parts) -> Parts:
@@ -127,7 +134,7 @@ async def test_a_run_whose_parent_is_cancelled_in_its_first_turn_is_never_made(p
 
 
 @pytest.mark.claim("G5.computing")
-async def test_a_run_whose_agent_is_revoked_in_its_first_turn_is_never_made(project):
+async def test_a_run_whose_agent_is_revoked_in_its_first_turn_goes_no_further(project):
     stores = list[Stores]()
 
     def held(parts: Parts) -> Parts:
@@ -143,3 +150,100 @@ async def test_a_run_whose_agent_is_revoked_in_its_first_turn_is_never_made(proj
             stores[0].go_on.set()
             assert [await facts(app, each.run_id) for each in await children(app)] in ([], [["created"]])
         assert (await app.run(run_id)).is_revoked
+
+
+async def test_a_first_turn_that_is_answered_in_its_own_commit_is_taken_once(project, monkeypatch):
+    monkeypatch.setattr(
+        apps, "TURNS_PER_INTERPRETER", 1
+    )  # so the run is next in line before anybody else can take a step
+    interpreters = list[Noting]()
+
+    def noting(parts: Parts) -> Parts:
+        interpreters.append(Noting(parts))
+        return replace(parts, interpreter=interpreters[0])
+
+    child = "text = ''\ntry:\n    await tools.ask('', 'q')\nexcept Exception as error:\n    text = 'refused'\ntext"
+    config = Config(agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=1))
+    async with opened(project, config=config, wrap=noting) as app:
+        run = await finish(app, await app.start(f"await tools.spawn({child!r})"))
+        assert run.result == "refused"
+        (made,) = await children(app)
+        assert interpreters[0].started == [made.run_id]
+
+
+ENDLESS = "await tools.spawn('while True:\\n    pass')"
+PATIENT = Config(
+    agents={"default": Agent(owner=OWNER, tools=("*",)), "low": Agent(owner=OWNER, tools=("*",), parent="default")},
+    worker=Worker(interpreters=2),
+    limits=Limits(run_cpu_s=3_600, turn_cpu_s=3_600),
+)
+"""A program may compute for an hour: whatever stops it sooner was told to."""
+
+
+async def rested(app: App) -> None:
+    with anyio.fail_after(20):
+        while app.pulse().busy:  # noqa: ASYNC110 - an interpreter that is killed tells nobody
+            await anyio.sleep(0.005)
+
+
+async def test_nothing_computes_for_a_run_that_its_call_may_not_begin(project, monkeypatch):
+    monkeypatch.setattr(family, "CHILDREN_MAX", 0)
+    async with opened(project, config=PATIENT) as app:
+        run = await finish(app, await app.start(ENDLESS))
+        assert "at most 0 children" in run.result["message"]
+        assert await children(app) == []
+        await rested(app)
+
+
+async def test_a_run_that_is_revoked_with_its_first_turn_under_way_says_so_and_has_stopped(project):
+    interpreters = list[Noting]()
+
+    def noting(parts: Parts) -> Parts:
+        interpreters.append(Noting(parts))
+        return replace(parts, interpreter=interpreters[0])
+
+    async with opened(project, config=PATIENT, wrap=noting) as app:
+        run_id = await app.start(ENDLESS)
+        with anyio.fail_after(20):
+            while not interpreters[0].started:
+                await anyio.lowlevel.checkpoint()
+        revocation = await app.governance.revoke_run(run_id, by="owner")
+        assert (revocation.turns, app.pulse().busy) == (1, 0)
+
+
+class Revoking:
+    """A store in which an agent is revoked while a run of it is looked at that is to begin."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._store, self.revoke = parts.store, anyio.Event()
+        self.go_on = anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def draft(self, run: Any) -> Any:
+        draft = await self._store.draft(run)
+        self.revoke.set()
+        await self.go_on.wait()
+        return draft
+
+
+@pytest.mark.claim("G5.fence")
+async def test_a_run_that_is_about_to_begin_does_not_after_the_revocation_of_its_agent(project):
+    stores, interpreters = list[Revoking](), list[Noting]()
+
+    def wrap(parts: Parts) -> Parts:
+        stores.append(Revoking(parts))
+        interpreters.append(Noting(parts))
+        store: Any = stores[0]
+        return replace(parts, store=store, interpreter=interpreters[0])
+
+    async with opened(project, config=PATIENT, wrap=wrap) as app:
+        run_id = await app.start("await tools.spawn('1', agent='low')")
+        with anyio.fail_after(20):
+            await stores[0].revoke.wait()
+            await app.governance.revoke("low", by="owner")
+            stores[0].go_on.set()
+            run = await finish(app, run_id)
+        assert "was revoked" in run.result["message"]
+        assert interpreters[0].started == []

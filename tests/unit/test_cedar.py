@@ -194,6 +194,8 @@ WAKING = [
     'forbid(principal, action, resource) unless { principal.name == "a" };',
     'forbid(principal, action == Action::"call", resource == Function::"x.y");',
     'forbid(principal, action == Action::"wake", resource) when { context.run == "run" };',
+    'forbid(principal, action, resource) when { Run::"step 6" has name };',
+    'forbid(principal, action, resource) when { {"x": Run::"step 0"}.x has name };',
 ]
 
 

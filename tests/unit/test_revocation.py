@@ -192,3 +192,21 @@ async def test_killed_around_its_commit_a_revocation_holds_or_was_never_made(pro
         clock.advance(120)
         await idle(app)
         assert (await app.run(run_id)).is_revoked == (point == "revoke.after")
+
+
+async def test_who_follows_a_run_hears_that_its_agent_was_revoked_and_follows_no_more(project):
+    async with agents(project, clock=ManualClock()) as app:
+        run_id, heard, is_over = await app.start(SLEEPS, agent="clerk"), [], anyio.Event()
+
+        async def follow():
+            heard.extend([event.kind async for event in app.events(run_id, is_following=True)])
+            is_over.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow)
+            await idle(app)
+            assert not is_over.is_set()
+            await app.governance.revoke("clerk", by="lead")
+            with anyio.fail_after(20):
+                await is_over.wait()
+        assert heard == ["created", "turn", "called"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overwinter.errors import SnapshotRefused
-from overwinter.snapshot import KEY_BYTES, Snapshot, key_id, seal, unseal
+from overwinter.snapshot import KEY_BYTES, PLAIN_BYTES_MAX, Snapshot, key_id, seal, unseal
 
 KEY = bytes(range(KEY_BYTES))
 BYTES_MAX = 1 << 20
@@ -49,6 +49,16 @@ PACKED_BY_ZLIB = bytes.fromhex(
 def test_a_state_that_an_earlier_version_compressed_is_read() -> None:
     snapshot = unseal(KEY, "01M8FFBYB6SH3Y2PYMRQABFQDB", 7, PACKED_BY_ZLIB, bytes_max=BYTES_MAX)
     assert snapshot.body == b"x = 1; " * 600
+
+
+@given(st.binary(min_size=1), st.integers(1, 120_000))
+def test_what_unpacks_to_more_than_may_be_is_refused_to_the_byte(pattern: bytes, size: int) -> None:
+    body = (pattern * (size // len(pattern) + 1))[:size]
+    sealed = seal(KEY, "run-1", 7, replace(SNAPSHOT, body=body))
+    assert unseal(KEY, "run-1", 7, sealed, bytes_max=size).body == body
+    if size > PLAIN_BYTES_MAX:
+        with pytest.raises(SnapshotRefused, match="larger than"):
+            unseal(KEY, "run-1", 7, sealed, bytes_max=size - 1)
 
 
 @given(SNAPSHOTS, RUN_IDS, SEQS)

@@ -196,6 +196,7 @@ class App:
                     group.start_soon(self._worker.run)
                     group.start_soon(self._goals.run)
                     group.start_soon(self._retain)
+                    group.start_soon(self.governance.run)
                     group.start_soon(self.auditing.run)
                     group.start_soon(self.webhooks.run)
                     group.start_soon(self.schedules.run)
@@ -323,12 +324,11 @@ class App:
     async def _retain(self) -> None:
         """Delete runs, bodies and tree heads that are older than `[retention]` keeps them, a little at a time.
 
-        Answers in the background that nobody asked for are booked here too, and what a full disk had kept undone is done.
+        Answers in the background that nobody asked for are booked here too.
         """
         retention = self.config.retention
         while True:
             now_us = self._clock.now_us()
-            await self.governance.retry()
             try:
                 found = await self._store.collect(now_us - round(retention.ended_days * DAY_US), limit=COLLECT_MAX)
                 bodies = await self.auditing.forget(now_us - round(retention.audit_body_days * DAY_US))

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+import anyio
+
 from overwinter import journal
 from overwinter.actor import Actor
 from overwinter.app.inbox import vote_key
 from overwinter.app.models import Models
 from overwinter.approval import Gate, Vote, approvers
-from overwinter.clock import Clock
+from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
 from overwinter.errors import Conflict, Denied, HomeError, NotFound
 from overwinter.events import Call, Event, Raised, Status
@@ -20,6 +22,10 @@ from overwinter.turn import Means, approvable, permitted
 from overwinter.worker import Worker
 
 __all__ = ["Governance", "Revocation"]
+
+
+OWED_PAUSE_US = 10 * SECOND_US
+"""Pause before it is offered again to a store that could not take it."""
 
 
 @frozen
@@ -62,8 +68,8 @@ class Governance:
         self._worker, self._means, self._models, self._clock = worker, means, models, clock
         self._acted = acted
         """Called once a person's act is in the audit log."""
-        self._is_stranding = False
-        """Whether runs may still wait for runs of revoked agents: the store could not take that those are cancelled."""
+        self._owing = anyio.Event()
+        """Set when the store could not take what follows a revocation."""
 
     async def enrol(self) -> None:
         """Write down the agents of `overwinter.toml`. Those that are not in it any more are revoked; one without agents declares nothing."""
@@ -124,17 +130,18 @@ class Governance:
         )
 
     async def _strand(self) -> None:
-        """Cancel the runs of revoked agents that runs of others wait for. A full disk makes nobody less revoked: later, then."""
+        """Cancel the runs of revoked agents that runs of others wait for. A store that cannot take it now makes nobody less revoked."""
         try:
             await self._registry.strand()
         except HomeError:
-            self._is_stranding = True
-        else:
-            self._is_stranding = False
+            self._owing.set()
 
-    async def retry(self) -> None:
-        """Do what the store could not take when it was due."""
-        if self._is_stranding:
+    async def run(self) -> None:
+        """Do what the store could not take when it was due, until cancelled."""
+        while True:
+            await self._owing.wait()
+            self._owing = anyio.Event()
+            await self._clock.sleep_until(self._clock.now_us() + OWED_PAUSE_US)
             await self._strand()
 
     async def revoke_run(self, run_id: str, *, by: str, reason: str = "") -> Revocation:

@@ -10,11 +10,11 @@ from overwinter.brain import LOOP, REFUSALS_MAX, STEPS_MAX
 from overwinter.catalog import Began, Performed
 from overwinter.check import Finding, line_of, render
 from overwinter.config import Config
-from overwinter.errors import CheckFailed, Conflict, Denied, NotFound, OverwinterError, UsageError
+from overwinter.errors import CheckFailed, Conflict, Denied, HomeError, NotFound, OverwinterError, UsageError
 from overwinter.events import Call, Raised, Returned, Status
 from overwinter.gateway.refusal import ModelRefused
 from overwinter.lineage import ATTEMPT, Origin
-from overwinter.store import Inherited, NewRun
+from overwinter.store import Created, Inherited, NewRun
 from overwinter.values import Value
 
 __all__ = ["Limited", "Starting"]
@@ -40,11 +40,11 @@ class Starting:
     """Makes runs."""
 
     def __init__(
-        self, config: Config, parts: Parts, checks: Checks, at_once: Callable[[NewRun], Awaitable[bool]]
+        self, config: Config, parts: Parts, checks: Checks, begin: Callable[[NewRun], Awaitable[Created]]
     ) -> None:
         self._config, self._parts, self._checks = config, parts, checks
-        self._at_once = at_once
-        """Creates a run in the commit of its first turn, or says that it did not."""
+        self._begin = begin
+        """Creates a run that a call waits for, with its first turn if it can."""
 
     async def program(  # noqa: PLR0913 - what a run begins with
         self,
@@ -77,10 +77,9 @@ class Starting:
             checked=self._checks.types(source), by=by, origin=origin,
             only_reads=only_reads, after=after, keeps=keeps or after is not None,
         )  # fmt: skip
-        # A call waits for what comes of its run, so one commit less is time; a person waits for the id.
-        if origin is not None and dedup is None and await self._at_once(new):
-            return new.run_id
-        created = await self._parts.store.create(new, dedup=dedup)
+        # A call waits for what comes of its run, so a commit less is time; a person waits for the id.
+        is_awaited = origin is not None and dedup is None
+        created = await self._begin(new) if is_awaited else await self._parts.store.create(new, dedup=dedup)
         if not created.is_new:
             earlier = await self._parts.store.run(created.run_id)
             if earlier is not None and earlier.agent != agent:
@@ -209,6 +208,8 @@ class Starting:
             if call.function == ATTEMPT:
                 return await self._attempt(given, call.agent, origin)
             return Began(run_id=await self._spawn(given, call, origin))
+        except HomeError:
+            raise  # nothing was begun, or nobody knows: the call is made again, and finds what it has begun
         except CheckFailed as error:
             return Raised(kind="ValueError", message=str(error), code="check_failed")
         except Denied as error:

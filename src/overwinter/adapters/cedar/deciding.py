@@ -100,7 +100,7 @@ class Version:
         self._signature = lru_cache(REMEMBERED_MAX)(signature)
         self.prepared = lru_cache(REMEMBERED_MAX)(self._prepared)
         self.sight = lru_cache(REMEMBERED_MAX)(self._sight)
-        self._sees_runs = lru_cache(REMEMBERED_MAX)(self._looks_at_runs)
+        self.tells_runs_apart = lru_cache(REMEMBERED_MAX)(self._tells_runs_apart)
         self.settled: dict[object, Decision] = {}
         """Decisions in which nothing but their key has a part, see `is_plain`."""
 
@@ -135,12 +135,12 @@ class Version:
             for each in slices
         )
 
-    def minds_runs(self, act: Act) -> bool:
-        """Return whether a rule about the waking of the runs of an act's principals says which: by name, or as it looks at them."""
-        return not _is_name(act.resource.name) or any(self._sees_runs(who) for who in asked_for(act))
+    def minds_run(self, act: Act) -> bool:
+        """Return whether it may make a difference which run is woken."""
+        return not _is_name(act.resource.name) or any(self.tells_runs_apart(who) for who in asked_for(act))
 
-    def _looks_at_runs(self, who: Entity) -> bool:
-        waking = (each for each in self.slices.concerning(who) if fits(each.body["action"], ("Action", "wake"), ()))
+    def _tells_runs_apart(self, who: Entity) -> bool:
+        waking = (each for each in self.slices.of_runs(who) if fits(each.body["action"], ("Action", "wake"), ()))
         return any(each.minds_sides or each.glob or not _is_any(each.body["resource"]) for each in waking)
 
     def _prepared(self, who: Entity, action: Action, resource: Resource) -> Prepared:

@@ -69,7 +69,7 @@ class CedarPolicy:
     def _decided(self, act: Act, *, approved: bool) -> Decision:
         version, principal, action, resource = self._version, act.principal, act.action, act.resource
         # Each step of a goal is a run with a name of its own; where no rule looks at it, one decision is good for all.
-        is_any_run = action == "wake" and not version.minds_runs(act)
+        is_any_run = action == "wake" and not version.minds_run(act)
         key = (principal.chain, principal.owner, action, None if is_any_run else resource, approved)
         if (settled := version.settled.get(key)) is not None:
             return settled

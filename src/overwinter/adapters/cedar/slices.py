@@ -65,6 +65,10 @@ class Slices:
         """Return the rules that can concern a principal, in the order in which they were given."""
         return self._in_order(principal, lambda shelf: shelf.rows())
 
+    def of_runs(self, principal: Entity) -> Sequence[Rule]:
+        """Return the rules that can concern a principal and some run, in the order in which they were given."""
+        return self._in_order(principal, lambda shelf: shelf.runs)
+
     def _in_order(self, principal: Entity, taken: Callable[["Shelf"], Iterable[Row]]) -> Sequence[Rule]:
         shelves = [self._by_principal[each] for each in (principal, None) if each in self._by_principal]
         rows = sorted((row for each in shelves for row in taken(each)), key=lambda row: row[0])
@@ -109,11 +113,16 @@ class Shelf:
 
     def __init__(self) -> None:
         self._by_resource: dict[Entity | None, list[Row]] = defaultdict(list)
+        self.runs: list[Row] = []
+        """The rules that may be about a run."""
 
     def put(self, row: Row) -> None:
         """Take a rule."""
         scope = row[1].body["resource"]
-        self._by_resource[_only(scope) if scope["op"] in ("==", "in") else None].append(row)
+        only = _only(scope) if scope["op"] in ("==", "in") else None
+        self._by_resource[only].append(row)
+        if only is None or only[0] == RESOURCE_TYPES["wake"]:
+            self.runs.append(row)
 
     def about(self, entities: Iterable[Entity]) -> Iterable[Row]:
         """Return the rules that may be about one of these, in no order."""

@@ -79,10 +79,10 @@ def put(db: apsw.Connection, n: int, run_id: str, origin: Origin, now: int) -> N
     rows.append_to(db, parent, parent.epoch, now, (event,))
 
 
-def told(wrote: Wrote[T], others: Sequence[Concerned], put: Wrote[Created] | None = None) -> Wrote[T]:
-    """Return what a commit did, with the runs that it concerns too, and what came before: that it made the run."""
-    if put is not None:
-        wrote.others, wrote.audited = put.others, [*put.audited, *wrote.audited]
+def told(wrote: Wrote[T], others: Sequence[Concerned], made: Wrote[Created] | None = None) -> Wrote[T]:
+    """Return what a commit did, with the runs that it concerns too, and what making the run did, if this commit made it."""
+    if made is not None:
+        wrote.others, wrote.audited = made.others, [*made.audited, *wrote.audited]
     if others:
         wrote.others = [*wrote.others, *((each.run_id, each.is_woken) for each in others)]
         wrote.audited = [*wrote.audited, *(entry for each in others for entry in each.audited)]

@@ -132,7 +132,7 @@ class SqliteStore:
         return await self._watching.woken()
 
     async def watch(self, run_id: str, since: int) -> None:
-        """Return when the run's journal has an event at position `since`."""
+        """Return when the run's journal has an event at position `since`, or the run goes on no more."""
         await self._watching.watch(run_id, since)
 
     async def over(self, run_id: str) -> None:
@@ -166,11 +166,10 @@ class SqliteStore:
 
     async def draft(self, run: NewRun) -> Draft | None:
         """Return a run as its first turn would find it, if it were created."""
+        inherited = None if run.after is None else await self.inherited(run.after)
+        if run.after is not None and inherited is None:
+            return None
         with guarded(self._path):
-            before = None if run.after is None else rows.run_row(self._reading, run.after)
-            inherited = None if before is None else self._chains.inherited(before.n)
-            if run.after is not None and inherited is None:
-                return None
             loaded = starts.drafted(self._reading, run, inherited)
         return None if loaded is None else Draft(run=run, loaded=loaded)
 
@@ -209,11 +208,11 @@ class SqliteStore:
         def act(db: apsw.Connection) -> Wrote[Verdict]:
             now = self._clock.now_us()
             row = rows.run_row(db, turn.run_id)
-            put: Wrote[Created] | Verdict | None = None
+            made: Wrote[Created] | Verdict | None = None
             if row is None and start is not None:
-                put = starts.begun(db, start, turn, now)
-                if isinstance(put, Verdict):
-                    return Wrote(put)
+                made = starts.begun(db, start, turn, now)
+                if isinstance(made, Verdict):
+                    return Wrote(made)
                 row = rows.run_row(db, turn.run_id)
             verdict = rows.verdict(row, turn)
             if row is None or verdict is not Verdict.COMMITTED:
@@ -229,7 +228,7 @@ class SqliteStore:
                 )
             elif not SPAWNS.isdisjoint(closed.values()):
                 others = list(family.cut(db, row.n, turn.run_id, closed, now))
-            return family.told(wrote, others, put)
+            return family.told(wrote, others, made)
 
         is_short = batch.is_short and (start is None or start.is_short)
         return await self._writer.submit(act, can_wait=can_wait, is_short=is_short)

@@ -20,7 +20,7 @@ class Watching:
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._until_over: dict[str, list[asyncio.Future[None]]] = {}
         """Those who look only when a run may have ended: most commits are turns after which it goes on."""
 
     async def woken(self) -> frozenset[str]:
@@ -31,22 +31,22 @@ class Watching:
         return woken
 
     async def watch(self, run_id: str, since: int) -> None:
-        """Return when the run's journal has an event at position `since`."""
+        """Return when the run's journal has an event at position `since`, or the run goes on no more."""
 
         def has_come() -> bool:
             row = self._one("select events from run where id = ?", to_bytes(run_id))
-            return row is None or row[0] > since
+            return row is None or row[0] > since or self._one(GOES_ON, to_bytes(run_id)) is None
 
         await self._until(self._watchers, run_id, has_come)
 
     async def over(self, run_id: str) -> None:
         """Return when the run goes on no more."""
-        await self._until(self._waiting, run_id, lambda: self._one(GOES_ON, to_bytes(run_id)) is None)
+        await self._until(self._until_over, run_id, lambda: self._one(GOES_ON, to_bytes(run_id)) is None)
 
     async def _until(
         self, among: dict[str, list[asyncio.Future[None]]], run_id: str, has_come: Callable[[], bool]
     ) -> None:
-        """Look at once, and each time that something of the run is committed, until it has come."""
+        """Look at once, and each time that those are told whom one waits among, until it has come."""
         while True:
             future = asyncio.get_running_loop().create_future()
             watchers = among.setdefault(run_id, [])
@@ -64,13 +64,14 @@ class Watching:
     def tell(self, group: list[Job]) -> None:
         """Hand a group's results out, and wake who waits for them."""
         for job in group:
-            if job.wrote is not None and job.wrote.is_revoked:
-                self._changed()
-                self._tell_all()
-            if job.wrote is not None and job.wrote.grown is not None:
-                self._tell_of(job.wrote.grown, is_woken=job.wrote.is_woken, goes_on=job.wrote.goes_on)
-            for run_id, is_woken in () if job.wrote is None else job.wrote.others:
-                self._tell_of(run_id, is_woken=is_woken, goes_on=is_woken)
+            if (wrote := job.wrote) is not None:
+                if wrote.is_revoked:
+                    self._changed()
+                    self._tell_all()
+                if wrote.grown is not None:
+                    self._tell_of(wrote.grown, is_woken=wrote.is_woken, goes_on=wrote.goes_on)
+                for run_id, is_woken in wrote.others:  # of these only who was answered is woken, and goes on
+                    self._tell_of(run_id, is_woken=is_woken, goes_on=is_woken)
             if job.future.done():
                 continue  # its caller was cancelled
             if job.error is not None:
@@ -80,7 +81,7 @@ class Watching:
                 job.future.set_result(job.wrote.result)
 
     def _tell_of(self, run_id: str, *, is_woken: bool, goes_on: bool) -> None:
-        for future in (*self._watchers.pop(run_id, ()), *(() if goes_on else self._waiting.pop(run_id, ()))):
+        for future in (*self._watchers.pop(run_id, ()), *(() if goes_on else self._until_over.pop(run_id, ()))):
             if not future.done():
                 future.set_result(None)
         if is_woken:
@@ -88,7 +89,7 @@ class Watching:
             self._has_woken.set()
 
     def _tell_all(self) -> None:
-        for futures in (*self._watchers.values(), *self._waiting.values()):
+        for futures in (*self._watchers.values(), *self._until_over.values()):
             for future in futures:
                 if not future.done():
                     future.set_result(None)
