@@ -82,6 +82,16 @@ class _Beginning:
     is_written: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class _Left:
+    """A run as its last turn left it, in memory."""
+
+    since_us: int
+    standing: Standing
+    is_whole: bool = True
+    """False: something waits for it in the store by now, so only its state is as it was."""
+
+
 class Worker:
     """One process's part in the work. `run` it in a task; it ends when it is cancelled or fenced."""
 
@@ -101,8 +111,8 @@ class Worker:
         self._agents: dict[str, str] = {}
         """Agent of each run that is in a turn."""
         self._again: set[str] = set()
-        self._left: dict[str, tuple[int, Standing]] = {}
-        """With the instant since when; the oldest first."""
+        self._left: dict[str, _Left] = {}
+        """The oldest first."""
         self._beginning: dict[str, _Beginning] = {}
         self._scope = anyio.CancelScope()
         self._alarm_us = 0
@@ -172,7 +182,7 @@ class Worker:
     async def revoked(self, agents: Collection[str]) -> Stopped:
         """Stop every run of agents that were revoked, and return when all have stopped."""
         # A function that swallows its cancellation still answers: its run must be looked up, and is then not found active.
-        self._left = {run_id: left for run_id, left in self._left.items() if left[1].run.agent not in agents}
+        self._left = {run_id: left for run_id, left in self._left.items() if left.standing.run.agent not in agents}
         for beginning in self._beginning.values():
             if beginning.run.agent in agents:
                 beginning.is_over.set()
@@ -299,11 +309,16 @@ class Worker:
         self._rung.set()
 
     def _enqueue(self, run_id: str) -> None:
-        self._left.pop(run_id, None)  # something waits for it in the store
+        self._outdate(run_id)
         if run_id in self._busy:
             self._again.add(run_id)
         elif len(self._line) < QUEUE_MAX:
             self._line.add(run_id, is_answered=False)
+
+    def _outdate(self, run_id: str) -> None:
+        """Have a run read anew before its next turn: something waits for it in the store."""
+        if (left := self._left.get(run_id)) is not None:
+            left.is_whole = False
 
     def _go_on(self, run_id: str) -> bool:
         """Have the run take a turn with the answers in hand. False: it will take none."""
@@ -338,7 +353,7 @@ class Worker:
         self._again.discard(run_id)
         if self._effects.has_in_hand(run_id):  # nowhere else is it known that this run can go on
             if is_again:
-                self._left.pop(run_id, None)
+                self._outdate(run_id)
             self._line.add(run_id, is_answered=True)
         elif is_again:
             self._enqueue(run_id)
@@ -348,8 +363,8 @@ class Worker:
         in_hand = self._effects.take(run_id)
         answered: frozenset[int] = frozenset()
         try:
-            _, left = self._left.pop(run_id, (0, None))
-            standing = left or await self._load(run_id)
+            left = self._left.pop(run_id, None)
+            standing = left.standing if left is not None and left.is_whole else await self._load(run_id, left)
             if standing is not None and not self._means.policy.fault:
                 self._agents[run_id] = standing.run.agent
                 answered = await self._take_turn(standing, lease, in_hand)
@@ -361,12 +376,16 @@ class Worker:
                 beginning.is_over.set()
             self._effects.settle(in_hand, answered)
 
-    async def _load(self, run_id: str) -> Standing | None:
+    async def _load(self, run_id: str, left: _Left | None) -> Standing | None:
         beginning = self._beginning.get(run_id)
         if beginning is not None and beginning.draft is not None and not beginning.is_over.is_set():
             return Standing(run=beginning.draft.loaded, draft=beginning.draft)
         run = await self._store.load(run_id)
-        return None if run is None else Standing(run=run)
+        if run is None:
+            return None
+        if left is not None and left.standing.run.seq == run.seq:
+            return Standing(run=run, state=left.standing.state)
+        return Standing(run=run)
 
     async def _take_turn(self, standing: Standing, lease: Lease, in_hand: Mapping[int, InHand]) -> frozenset[int]:
         """Take a turn; return the calls whose answers are durable now."""
@@ -438,13 +457,13 @@ class Worker:
             self._forget(now_us)
             if len(self._left) >= LEFT_MAX:
                 del self._left[next(iter(self._left))]
-            self._left[left.run.run_id] = now_us, left
+            self._left[left.run.run_id] = _Left(now_us, left)
 
     def _forget(self, now_us: int) -> None:
         """Let go of the states whose calls are slow: a thousand runs may wait for their models at once."""
         while self._left:
-            run_id, (since_us, _) = next(iter(self._left.items()))
-            if since_us + LEFT_US_MAX > now_us:
+            run_id, left = next(iter(self._left.items()))
+            if left.since_us + LEFT_US_MAX > now_us:
                 break
             del self._left[run_id]
 

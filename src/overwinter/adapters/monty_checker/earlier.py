@@ -24,6 +24,7 @@ CELL_CHARACTERS_MAX = 16_000
 """A longer program is not kept in memory: its names are declared."""
 CELLS_REMEMBERED = 1_000
 CHAINS_REMEMBERED = 64
+PROGRAMS_REMEMBERED = 64
 ANYTHING = "anything_of_an_earlier_program"
 DECLARED = f"from typing import Any as {ANYTHING}_type\ndef {ANYTHING}() -> {ANYTHING}_type: ...\n"
 WHOLE = (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -42,14 +43,14 @@ class Earlier:
 NOTHING = Earlier(text="", loose="")
 
 
+@lru_cache(PROGRAMS_REMEMBERED)
 def earlier(transcript: Transcript, program: str) -> Earlier:
-    """Return what a program needs of those that ran before it."""
+    """Return what a program needs of those that ran before it. One of a goal is asked about ahead, and when it is attempted."""
     ran = _RAN.of(transcript.cells)
     if not ran.statements:
         return NOTHING
-    needed = _read_from_outside(
-        _statements(Cell(source=program))
-    )  # as the next program will find it, if it runs to its end
+    # As the program after it finds it, if it runs to its end: so it is taken apart once.
+    needed = _read_from_outside(_statements(Cell(source=program)))
     needed |= _later_reads(ran.by_name, needed)
     imports = [each for each in ran.statements if each.is_import and each.binds & needed]
     loose = "".join(each.text for each in imports) + _declared(needed & ran.bound)
