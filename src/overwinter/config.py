@@ -314,11 +314,20 @@ class _Reader:
         )
         for place, words in faults(declared, REFERENCE):
             raise self._wrong(place, words)
+        self._spenders(config)
         for name, webhook in config.webhooks.items():
             self._webhook(("webhooks", name), webhook)
         if not config.agents:
             raise self._wrong(("agents",), "needs at least one agent: [agents.default]")
         return config
+
+    def _spenders(self, config: Config) -> None:
+        """Refuse a budget of nobody: misspelt, it would limit nothing, and say nothing."""
+        known = {"agent": set(config.agents), "team": {each.team for each in config.agents.values() if each.team}}
+        for name, budget in config.budgets.items():
+            kind, _, who = budget.of.partition(":")
+            if kind in known and who not in known[kind]:
+                raise self._wrong(("budgets", name, "of"), f"names no {kind} of this file: {budget.of!r}")
 
     def _named(self, group: str, tables: object, kind: type[T]) -> dict[str, T]:
         if not isinstance(tables, dict):

@@ -290,7 +290,7 @@ def _live(run: RunRecord, calls: Sequence[CallRecord], now_us: int, count: int) 
     if run.is_ready:
         return "is ready: it runs as soon as a worker is free"
     if not calls:
-        return "waits for nothing that is known"
+        return "has just moved on: look again"
     return _wait(min(calls, key=_urgency), now_us) + (f"; and {count - 1} more" if count > 1 else "")
 
 

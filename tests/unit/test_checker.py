@@ -172,3 +172,30 @@ def test_an_error_of_our_own_drops_no_live_session():
     with pytest.raises(RecursionError):
         session.check(nothing, nothing, {})
     assert session._session is live
+
+
+GET = "from typing import TypedDict\n\nclass Invoice(TypedDict):\n    id: int\n    note: str | None\n\nasync def get(*, id: int) -> Invoice: ...\nasync def plain(*, id: int) -> dict: ...\n"
+UNAWAITED = [
+    'x = svc.get(id=1)\nprint(x["id"])',
+    'x = svc.plain(id=1)\nprint(x["id"])',
+    "x = svc.get(id=1)\nfor each in x:\n    print(each)",
+    "x = svc.get(id=1)\nprint(x.id)",
+    "x = svc.get(id=1)\nprint(x + 1)",
+    "x = svc.get(id=1)\nprint(1 + x)",
+    'xs = [svc.get(id=n) for n in range(3)]\nprint(xs[0]["id"])',
+    'async def own(n):\n    return await svc.get(id=n)\nprint(own(3)["id"])',
+]
+AWAITED = [
+    'x = svc.get(id=1)\ny = await x\nprint(y["id"])',
+    'x = svc.get(id=1)\ndef show():\n    print(x["id"])\nx = await x\nshow()',
+    'flag = len("ab") == 2\nx = svc.get(id=1) if flag else {"id": 2}\ny = x if isinstance(x, dict) else await x\nprint(y["id"])',
+    'import asyncio\nxs = [svc.get(id=n) for n in range(3)]\nys = await asyncio.gather(*xs)\nprint(ys[0]["id"])',
+    'import asyncio\nx = svc.get(id=1)\nwhile True:\n    x = await x\n    break\nprint(x["id"])',
+]
+
+
+@pytest.mark.claim("P1.checked_before")
+async def test_a_call_whose_result_is_used_and_that_is_not_awaited_is_refused():
+    found = await verdicts([f"import svc\n{each}" for each in (*UNAWAITED, *AWAITED)], GET)
+    assert [text for text, each in zip(UNAWAITED, found, strict=False) if not each] == []
+    assert [(text, each) for text, each in zip(AWAITED, found[len(UNAWAITED) :], strict=True) if each] == []

@@ -198,6 +198,8 @@ async def test_a_named_call_gets_the_answer_that_it_got_and_is_paid_once(project
         assert len(provider.calls) == 1
         other, _ = await ask(app, chat("other"), call="run:1", is_named=True)
         assert other.status == 409
+        (total,) = app.models.totals(["agent", "model", "day"], since_us=0)
+        assert (total.calls, total.cost_nusd) == (2, app.models.lines(wanted={"status": "answered"})[0].cost_nusd)
 
 
 async def test_a_provider_is_tried_again_until_it_has_said_something(project, provider: Mock):

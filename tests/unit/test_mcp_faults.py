@@ -2,6 +2,7 @@
 
 import io
 import json
+import socketserver
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from overwinter.app import App
 from overwinter.config import Agent, Config, Worker
 from overwinter.errors import HomeError
 from overwinter.faces.cli.bridge import hand_on
+from overwinter.faces.client import Client
 from overwinter.faces.mcp import McpDoor
 from overwinter.faces.mcp.tasks import EXTENSION
 from overwinter.testing import OWNER, idle
@@ -100,3 +102,31 @@ def test_over_stdio_a_bug_is_an_answer_to_whoever_waits_for_one(line, id_):
     told = [json.loads(each) for each in target.getvalue().splitlines()]
     assert [(each["id"], each["error"]["code"]) for each in told] == ([] if id_ is None else [(id_, -32603)])
     assert b"why" not in target.getvalue()
+
+
+def test_over_stdio_a_word_of_progress_is_handed_on_before_there_is_another(tmp_path):
+    heard = threading.Event()
+    word = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":2}}'
+    answer = b'{"jsonrpc":"2.0","id":7,"result":{}}'
+
+    class Slow(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+            self.wfile.write(head + b"event: message\ndata: " + word + b"\n\n")
+            assert heard.wait(20)
+            self.wfile.write(b"event: message\ndata: " + answer + b"\n\n")
+
+    with socketserver.UnixStreamServer(str(tmp_path / "socket"), Slow) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        words = list[bytes]()
+
+        def before(message: bytes) -> None:
+            words.append(message)
+            heard.set()
+
+        assert Client(tmp_path / "socket").relay("/mcp", b"{}", {}, before) == (200, answer)
+        thread.join(20)
+    assert words == [word]

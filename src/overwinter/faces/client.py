@@ -141,7 +141,7 @@ class Client:
     ) -> tuple[int, bytes]:
         """Send a body as it is to a path, on a connection of its own; return the status and body of the answer.
 
-        Of a stream of events the last is the answer; `before` is given the others as they come. With an `idempotency-key` it is sent
+        In a stream of events one is the answer; `before` is given the notifications before it as they come. With an `idempotency-key` it is sent
         again when the connection breaks.
 
         Raises:
@@ -154,7 +154,7 @@ class Client:
                     connection.request("POST", place, raw, {**self._headers(raw), **headers})
                     response = connection.getresponse()
                     if response.getheader("content-type", "").startswith("text/event-stream"):
-                        return response.status, _last(response, before)
+                        return response.status, _answer(response, before)
                     return response.status, response.read()
             except _Broken:
                 failures += 1
@@ -281,21 +281,23 @@ class Client:
         self._path = self._reach()
 
 
-def _last(stream: Iterable[bytes], before: Callable[[bytes], None]) -> bytes:
-    """Return the last event of a stream: the answer, which has an id.
+def _answer(stream: Iterable[bytes], before: Callable[[bytes], None]) -> bytes:
+    """Return the answer in a stream of events: the message that is no notification. Those go to `before` as they come.
 
     Raises:
         HTTPException: it ended before.
     """
-    last = b""
     for line in stream:
         if line.startswith(b"data: "):
-            if last:
-                before(last)
-            last = line.removeprefix(b"data: ").rstrip()
-    if b'"id"' not in last:
-        raise http.client.IncompleteRead(last)
-    return last
+            raw = line.removeprefix(b"data: ").rstrip()
+            try:
+                message: Any = json.loads(raw)
+            except ValueError as error:
+                raise http.client.IncompleteRead(raw) from error
+            if "method" not in message:
+                return raw
+            before(raw)
+    raise http.client.IncompleteRead(b"")
 
 
 def _json(status: int, raw: bytes) -> dict[str, Any]:

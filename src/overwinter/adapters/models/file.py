@@ -385,11 +385,11 @@ class ModelsFile:
         groups = [columns[each] for each in by]
         picked = ", ".join(groups) + ", " if groups else ""
         sql = f"""select {picked}count(*), total(cost), total(saved),
-            total(usage ->> 'fresh') + total(usage ->> 'cache_read') + total(usage ->> 'cache_write')
-            + total(usage ->> 'cache_write_long') + total(usage ->> 'audio_input'),
-            total(usage ->> 'cache_read'), total(usage ->> 'output'), sum(status = 'cached'),
-            sum(state = 'unknown' or usage ->> 'source' = 'unknown')
-            from line where state <> 'refused' and began >= ? and began < ? {"group by " + ", ".join(groups) if groups else ""} order by 1"""
+            total(used ->> 'fresh') + total(used ->> 'cache_read') + total(used ->> 'cache_write')
+            + total(used ->> 'cache_write_long') + total(used ->> 'audio_input'),
+            total(used ->> 'cache_read'), total(used ->> 'output'), sum(status = 'cached'),
+            sum(state = 'unknown' or used ->> 'source' = 'unknown')
+            from (select *, nullif(usage, '') as used from line) where state <> 'refused' and began >= ? and began < ? {"group by " + ", ".join(groups) if groups else ""} order by 1"""
         with guarded(self._path):
             rows = list(self._db.execute(sql, (since_us, until_us)))
         return [_total(by, row) for row in rows]

@@ -30,6 +30,7 @@ OPERATING = frozenset({
 })  # fmt: skip
 # A literal that fits some members of a union, in a list: the checker names those and refuses them, as a list of fewer kinds.
 FITTING = re.compile(r"found `list\[[A-Z]\w*(?: \| (?:[A-Z]\w*|\.\.\. omitted \d+ union elements))+\]`")
+COROUTINE = re.compile(r"(?:of type|and) `(CoroutineType\[[^`]*)`")
 WITHOUT_VALUES = frozenset({"invalid-syntax", "unresolved-reference", "unresolved-import"})
 
 
@@ -51,6 +52,8 @@ class Judge:
         subjects = self._subjects(report)
         if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
             return False
+        if report.rule in OPERATING and any(map(_is_coroutine, COROUTINE.findall(report.message))):
+            return True  # nothing can be done with one but to await it, whatever it comes to
         if report.rule in OPERATING and "None" in report.message:
             return not any(self._names.may_be_known(each) for each in subjects)
         word = self._keyword(report)
@@ -127,6 +130,13 @@ def _is_there(report: Report) -> bool:
             return found is not None and found[1] in MODULES and found[1] != "__future__"
         case _:
             return False
+
+
+def _is_coroutine(type_: str) -> bool:
+    """Whether a type is that of a coroutine, and of nothing else: no union."""
+    while (outer := re.sub(r"\[[^\[\]]*\]", "", type_)) != type_:
+        type_ = outer
+    return type_ == "CoroutineType"
 
 
 def _is_certain_type(message: str, *, may_be_known: bool) -> bool:

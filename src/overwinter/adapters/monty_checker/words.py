@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
+from overwinter.adapters.monty_checker.judge import OPERATING
 from overwinter.adapters.monty_checker.text import Report
 from overwinter.frozen import frozen
 
@@ -33,6 +34,8 @@ class Words:
 
 def explained(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words:
     """Return a report's message with what helps to mend it."""
+    if "`CoroutineType[" in report.message and report.rule in OPERATING:
+        return Words(message=f"{report.message}: is an `await` missing where it was called?")
     match report.rule:
         case "unresolved-reference":
             return _undefined(report.message, modules)

@@ -185,17 +185,18 @@ def is_of_goal(result: object) -> bool:
     )
 
 
-def outcome(result: Mapping[str, Any]) -> str:
+def outcome(result: Mapping[str, Any], run_id: str) -> str:
     """Return how a goal ended, for people."""
+    after = f"--after {run_id[-TAIL:]}"
     cost = f"{result['steps']} steps, {result['cost_usd']:.4f} USD"
     if result["end"] == "done":
         return f"\n{safe_lines(result['answer'])}\n\n({cost})"
     why = {
-        "steps": "it came to its last step: raise --steps, and go on with --after",
-        "money": "its money is spent: raise --usd or the budget, and go on with --after",
-        "time": "its time has passed: go on with --after",
+        "steps": f"it came to its last step: raise --steps, and go on with {after}",
+        "money": f"its money is spent: raise --usd or the budget, and go on with {after}",
+        "time": f"its time has passed: go on with {after}",
     }.get(result["end"], result["why"])
-    return f"no answer ({cost}): {safe(why)}"
+    return f"no answer ({cost}, run {run_id[-TAIL:]}): {safe(why)}"
 
 
 def _said(value: Mapping[str, Any]) -> str:
@@ -264,6 +265,10 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
 
 
 def _by(body: Mapping[str, Any]) -> str:
+    """Return who began a run: the call of another one, or a person; "" if nobody is known."""
+    if body.get("parent"):
+        place = f":{body['call']}" if "call" in body else ""
+        return f" (begun by run {safe(body['parent'])[-TAIL:]}{place})"
     return f" (by {safe(body['by'])})" if "by" in body else ""
 
 

@@ -32,7 +32,10 @@ def run(  # noqa: PLR0913 - a command's options
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Of a goal; [gateway] model if not given", show_default=False)
+        str | None,
+        typer.Option(
+            "--model", help="Of a goal; `model` under `gateway` in overwinter.toml if not given", show_default=False
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Of a goal: replies of the model at most, 50", show_default=False)
@@ -105,7 +108,9 @@ def _watched(client: Any, run_id: str, home: Path, *, is_json: bool) -> dict[str
     for line in doubts(ended):
         typer.echo(line, err=True)
     if ended["status"] == "finished" and is_of_goal(ended["result"]):
-        typer.echo(outcome(ended["result"]))
+        typer.echo(outcome(ended["result"], run_id))
+    elif ended["status"] != "finished":
+        typer.echo(f"overwinter{home_option(home)} show {run_id[-TAIL:]}    says more", err=True)
     return ended
 
 
