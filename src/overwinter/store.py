@@ -412,6 +412,13 @@ class Store(Protocol):
         """
         ...
 
+    async def ended(self) -> frozenset[str]:
+        """Wait until commits of this process about other runs have ended runs; return those. One caller at a time.
+
+        A hint, that nothing goes on computing for them: none of their turns is committed any more, and none of their effects starts.
+        """
+        ...
+
     async def ready(self, leases: Sequence[Lease], limit: int, *, since_us: int = 0) -> Ready:
         """Return ready runs of these leases, at most `limit`, and the next instant at which time makes one ready.
 

@@ -177,9 +177,15 @@ async def _family(app: App, run: RunRecord) -> list[RunRecord]:
 
 
 async def _instants(app: App, run: RunRecord) -> list[int]:
-    """Return the instants for which a run waits."""
-    calls = [each.not_before_us for each in await app.calls(run.run_id) if not each.person]
-    return [each for each in (run.due_us, run.not_before_us, *calls) if each and each < NEVER_US]
+    """Return the instants for which a run waits; 0: for a call that is to be performed, and that the store could not take."""
+    calls = [each for each in await app.calls(run.run_id) if not each.person]
+    owed = [
+        0
+        for each in calls
+        if each.state is CallState.INTENDED and each.call.effect != "wait" and not each.not_before_us
+    ]
+    instants = (run.due_us, run.not_before_us, *(each.not_before_us for each in calls))
+    return [*owed, *(each for each in instants if each and each < NEVER_US)]
 
 
 async def _answer(app: App, run_id: str, answers: Mapping[str, str]) -> bool:

@@ -230,6 +230,7 @@ class Worker:
         async with anyio.create_task_group() as group, self._effects.open():
             self._scope = group.cancel_scope
             group.start_soon(self._listen)
+            group.start_soon(self._hear_ends)
             group.start_soon(self._watch)
             for _ in range(self._slots):
                 group.start_soon(self._drive)
@@ -243,6 +244,13 @@ class Worker:
         while True:
             for run_id in await self._store.woken():
                 self._enqueue(run_id)
+
+    async def _hear_ends(self) -> None:
+        """Stop what runs are at that were ended with others: by a time-out of the call that began them, or their parent's end."""
+        while True:
+            ended = await self._store.ended()
+            for run_id in ended & {*self._busy, *(run_id for run_id, _ in self._effects.places)}:
+                await self.interrupt(run_id)
 
     async def _watch(self) -> None:
         while True:

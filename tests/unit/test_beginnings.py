@@ -13,10 +13,10 @@ from overwinter import worker
 from overwinter.adapters.sqlite import family
 from overwinter.app import App, Parts
 from overwinter.config import Agent, Config, Limits, Worker
-from overwinter.errors import WorkerCrashed
+from overwinter.errors import HomeFull, WorkerCrashed
 from overwinter.events import Status
 from overwinter.store import Page, Turn
-from overwinter.testing import OWNER, CrashPoints, finish
+from overwinter.testing import OWNER, CrashPoints, ManualClock, finish
 
 pytestmark = [pytest.mark.anyio, pytest.mark.claim("L1.family")]
 
@@ -247,3 +247,132 @@ async def test_a_run_that_is_about_to_begin_does_not_after_the_revocation_of_its
             run = await finish(app, run_id)
         assert "was revoked" in run.result["message"]
         assert interpreters[0].started == []
+
+
+class Late:
+    """A store in which the commit that makes a run is durable before anybody hears of it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._store, self.made, self.go_on = parts.store, anyio.Event(), anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, turn: Turn, **how: Any) -> Any:
+        verdict = await self._store.commit(turn, **how)
+        if turn.draft is not None:
+            self.made.set()
+            await self.go_on.wait()
+        return verdict
+
+
+async def test_a_run_that_has_begun_is_the_answer_to_its_call_whatever_forbids_it_by_then(project):
+    stores = list[Late]()
+
+    def wrap(parts: Parts) -> Parts:
+        stores.append(Late(parts))
+        store: Any = stores[0]
+        return replace(parts, store=store)
+
+    async with opened(project, config=PATIENT, wrap=wrap) as app:
+        run_id = await app.start("await tools.spawn('await tools.receive()', agent='low')")
+        with anyio.fail_after(20):
+            await stores[0].made.wait()
+            await app.governance.revoke("low", by="owner")
+            stores[0].go_on.set()
+            run = await finish(app, run_id)
+        assert "was cancelled by overwinter (agent low was revoked)" in run.result["message"]
+        assert (await facts(app, run_id)).count("answered") == 1
+
+
+class Full:
+    """A store whose disk is full for a while as soon as a run is to begin."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._store, self.refused, self.is_full = parts.store, 0, True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _refuse(self) -> None:
+        if self.is_full:
+            self.refused += 1
+            raise HomeFull("no space is left")
+
+    async def commit(self, turn: Turn, **how: Any) -> Any:
+        if turn.draft is not None:
+            self._refuse()
+        return await self._store.commit(turn, **how)
+
+    async def create(self, run: Any, **how: Any) -> Any:
+        if run.origin is not None:
+            self._refuse()
+        return await self._store.create(run, **how)
+
+
+async def test_a_disk_that_is_full_fails_no_program_that_begins_a_run(project):
+    stores, clock = list[Full](), ManualClock()
+
+    def wrap(parts: Parts) -> Parts:
+        stores.append(Full(parts))
+        store: Any = stores[0]
+        return replace(parts, store=store)
+
+    async with opened(project, wrap=wrap, clock=clock) as app:
+        run_id = await app.start(SPAWNING)
+        with anyio.fail_after(20):
+            while not stores[0].refused:  # noqa: ASYNC110 - nothing tells of what was refused
+                await anyio.sleep(0.005)
+            await rested(app)
+            stores[0].is_full = False
+            assert (await finish(app, run_id, clock)).result == 42
+        assert len(await children(app)) == 1
+
+
+async def test_a_run_that_is_cut_off_by_the_time_out_of_its_call_computes_no_longer(project):
+    async with opened(project, config=PATIENT) as app:
+        source = ENDLESS.replace("pass')", "pass', timeout=0.1)")
+        run = await finish(app, await app.start(source))
+        assert run.status is Status.FAILED
+        assert [each.status for each in await children(app)] == [Status.CANCELLED]
+        await rested(app)
+
+
+async def test_what_a_run_has_begun_a_moment_before_it_is_cancelled_computes_no_longer(project):
+    looks, made = list[anyio.Event](), anyio.Event()
+
+    class Between:
+        def __init__(self, parts: Parts) -> None:
+            self._store = parts.store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        async def draft(self, run: Any) -> Any:
+            await looks[0].wait()
+            return await self._store.draft(run)
+
+        async def commit(self, turn: Turn, **how: Any) -> Any:
+            verdict = await self._store.commit(turn, **how)
+            if turn.draft is not None:
+                made.set()
+            return verdict
+
+        async def descendants(self, run_id: str) -> Any:
+            found = await self._store.descendants(run_id)
+            looks[0].set()
+            await made.wait()
+            return found
+
+    def wrap(parts: Parts) -> Parts:
+        looks.append(anyio.Event())
+        store: Any = Between(parts)
+        return replace(parts, store=store)
+
+    endless = "await tools.spawn('await shop.double(number=1)\\nwhile True:\\n    pass')"
+    async with opened(project, config=PATIENT, wrap=wrap) as app:
+        run_id = await app.start(endless)
+        with anyio.fail_after(20):
+            await app.cancel(run_id, by="owner")
+        assert [each.status for each in await children(app)] == [Status.CANCELLED]
+        await rested(app)

@@ -23,9 +23,11 @@ from overwinter.catalog.operations import Fault
 from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared, merged, shape_of, stub
 from overwinter.clock import Clock
 from overwinter.config import Config, Service
+from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.frozen import replace
 from overwinter.handles import TOO_LARGE, Handles
+from overwinter.lineage import SPAWNS
 from overwinter.values import Value
 
 __all__ = ["Sources", "open_sources"]
@@ -157,7 +159,9 @@ class Sources:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
         try:
             return await self._crossing(call, await part.perform(call))
-        except Exception as error:  # noqa: BLE001 - a fault in one call must not end the others
+        except Exception as error:
+            if isinstance(error, HomeError) and call.function in SPAWNS:
+                raise  # it is our own store: nothing was begun, or the next attempt finds it
             what = f"{call.function}: {type(error).__name__}: {error}"
             return Unknown(why=what) if call.effect == "write" else Raised(kind="RuntimeError", message=what)
 

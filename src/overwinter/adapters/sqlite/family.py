@@ -56,7 +56,7 @@ class Concerned:
 
     run_id: str
     is_woken: bool
-    """Whether it may have become ready."""
+    """Whether its call was answered, so it may have become ready; else it was ended with the one that began it."""
     audited: Sequence[Entry]
 
 
@@ -85,6 +85,7 @@ def told(wrote: Wrote[T], others: Sequence[Concerned], made: Wrote[Created] | No
         wrote.others, wrote.audited = made.others, [*made.audited, *wrote.audited]
     if others:
         wrote.others = [*wrote.others, *((each.run_id, each.is_woken) for each in others)]
+        wrote.ended = [each.run_id for each in others if not each.is_woken]
         wrote.audited = [*wrote.audited, *(entry for each in others for entry in each.audited)]
     return wrote
 

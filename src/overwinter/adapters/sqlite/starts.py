@@ -47,10 +47,10 @@ class Start:
 
 def refused(db: apsw.Connection, run: NewRun) -> OverwinterError | Created | None:
     """Return why a run may not begin, or the one that its call has begun before; None: it may, and its agent is enrolled."""
+    if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:
+        return Created(run_id=earlier, is_new=False)  # before all else: it has begun, whatever forbids it by now
     if agents.enrolled(db, run.agent) is None:
         return Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it")
-    if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:
-        return Created(run_id=earlier, is_new=False)
     why = family.refused(db, run)
     return Conflict(why) if why else None
 

@@ -131,6 +131,10 @@ class SqliteStore:
         """Wait until runs may have become ready; return them."""
         return await self._watching.woken()
 
+    async def ended(self) -> frozenset[str]:
+        """Wait until runs were ended by commits about others; return them."""
+        return await self._watching.ended()
+
     async def watch(self, run_id: str, since: int) -> None:
         """Return when the run's journal has an event at position `since`, or the run goes on no more."""
         await self._watching.watch(run_id, since)

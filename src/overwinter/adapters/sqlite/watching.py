@@ -19,6 +19,8 @@ class Watching:
         """Reads one row; is told when who is active may have changed."""
         self._woken: set[str] = set()
         self._has_woken = asyncio.Event()
+        self._ended: set[str] = set()
+        self._has_ended = asyncio.Event()
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._until_over: dict[str, list[asyncio.Future[None]]] = {}
         """Those who look only when a run may have ended: most commits are turns after which it goes on."""
@@ -29,6 +31,13 @@ class Watching:
         self._has_woken.clear()
         woken, self._woken = frozenset(self._woken), set()
         return woken
+
+    async def ended(self) -> frozenset[str]:
+        """Wait until runs were ended by commits about others; return them."""
+        await self._has_ended.wait()
+        self._has_ended.clear()
+        ended, self._ended = frozenset(self._ended), set()
+        return ended
 
     async def watch(self, run_id: str, since: int) -> None:
         """Return when the run's journal has an event at position `since`, or the run goes on no more."""
@@ -70,6 +79,9 @@ class Watching:
                     self._tell_all()
                 if wrote.grown is not None:
                     self._tell_of(wrote.grown, is_woken=wrote.is_woken, goes_on=wrote.goes_on)
+                if wrote.ended:
+                    self._ended.update(wrote.ended)
+                    self._has_ended.set()
                 for run_id, is_woken in wrote.others:  # of these only who was answered is woken, and goes on
                     self._tell_of(run_id, is_woken=is_woken, goes_on=is_woken)
             if job.future.done():

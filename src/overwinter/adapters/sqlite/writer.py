@@ -69,6 +69,8 @@ class Wrote(Generic[T]):
     """Entries of the audit log: they go with this commit, or it does not."""
     others: Sequence[tuple[str, bool]] = ()
     """More runs whose journal grew, and whether they may have become ready."""
+    ended: Sequence[str] = ()
+    """More runs that it has ended, in the middle of whatever they were at."""
     is_revoked: bool = False
     """Whether agents may have been revoked or restored, whichever: who is active is looked up again, and all who watch a run look."""
 
