@@ -50,6 +50,15 @@ def test_a_question_is_shown_with_the_command_that_answers_it(shell):
     assert json.loads(shell("show", run, "--json").stdout)["result"] == "yes"
 
 
+def test_who_starts_a_run_in_a_home_that_nobody_serves_is_told_so(shell):
+    (shell.place / "p.py").write_text("1")
+    begun = shell("run", "p.py", "-d")
+    assert "nobody serves this home: it waits for `overwinter" in begun.stderr
+    shell.serve()
+    until(lambda: json.loads(shell("show", begun.stdout.strip(), "--json").stdout)["status"] == "finished")
+    assert shell("run", "p.py", "-d").stderr == ""
+
+
 def test_logs_follow_until_the_end_and_json_lines_parse(shell):
     (shell.place / "p.py").write_text("print('one')\nm = await tools.receive()\nprint(m)\nm")
     shell.serve()

@@ -25,9 +25,15 @@ FIELDS_SHOWN_MAX = 60
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-def _lookup(name: str, *parameters: str, effect: Effect = "read") -> Function:
+ASKED_MAX = 10
+"""Attempts to ask a model: some four minutes. A provider that is down, and left alone after that, is back by then, or something is wrong."""
+
+
+def _lookup(name: str, *parameters: str, effect: Effect = "read", attempts_max: int = 5) -> Function:
     parts = tuple(Parameter(name=each.rstrip("?"), is_required=not each.endswith("?")) for each in parameters)
-    return Function(name=f"tools.{name}", effect=effect, parameters=parts, stub="", is_listed=False)
+    return Function(
+        name=f"tools.{name}", effect=effect, parameters=parts, stub="", is_listed=False, attempts_max=attempts_max
+    )
 
 
 LOOKUPS: Mapping[str, Function] = {
@@ -36,8 +42,8 @@ LOOKUPS: Mapping[str, Function] = {
     "browse": _lookup("browse", "prefix", "limit?"),
     "describe": _lookup("describe", "name", "names?"),
     "read": _lookup("read", "handle", "path?"),
-    "think": _lookup("think", "prompt", "model?", "system?", "schema?", "max_tokens?", "temperature?"),
-    "reply": _lookup("reply", "attempted?", "heard?", "max_tokens?"),
+    "think": _lookup("think", "prompt", "model?", "system?", "schema?", "max_tokens?", "temperature?", attempts_max=ASKED_MAX),
+    "reply": _lookup("reply", "attempted?", "heard?", "max_tokens?", attempts_max=ASKED_MAX),
     "attempt": _lookup("attempt", "program", "after?", "timeout?", effect="idempotent"),
     "spawn": _lookup(
         "spawn", "program?", "goal?", "inputs?", "agent?", "name?", "timeout?", "model?", "steps?", "usd?", "seconds?",

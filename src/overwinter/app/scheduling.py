@@ -110,7 +110,9 @@ class Scheduling:
             if text in (each.id, each.name) or (len(text) >= TAIL_MIN and each.id.endswith(text.lower()))
         ]
         if len(found) != 1:
-            raise NotFound(f"{len(found) or 'no'} schedules are called {text!r}: `overwinter schedule` lists them")
+            raise NotFound(
+                f"{len(found) or 'no'} schedules are called {text!r}: `overwinter schedule` lists them, and takes an id too"
+            )
         return found[0]
 
     async def pause(self, text: str, *, by: str, reason: str = "") -> Schedule:

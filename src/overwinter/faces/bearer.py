@@ -30,7 +30,8 @@ OPEN = frozenset(key.partition(" ")[2] for key, need in NEEDS.items() if need.sc
 """Paths for everybody: public keys."""
 REALM = 'Bearer realm="overwinter"'
 UNKNOWN = (
-    "an API token is needed, `Authorization: Bearer ow_...`: `overwinter token create` makes one, on the home's machine"
+    "an API token is needed, `Authorization: Bearer ow_...`, and none came, or one that is unknown, has expired or was revoked: "
+    "`overwinter token create` makes one, on the home's machine"
 )
 """Says the same of a token that is unknown, has expired or was revoked: whoever tries some learns nothing."""
 FAILURES_MAX = 10

@@ -7,13 +7,15 @@ any number of processes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Literal, Protocol
 
+from overwinter.clock import SECOND_US
 from overwinter.frozen import frozen
 from overwinter.gateway.usage import Usage
 
-__all__ = ["Budget", "Hold", "Ledger", "Line", "Reserved", "Scope", "Spent", "State", "Window"]
+__all__ = ["Budget", "Hold", "Ledger", "Line", "Reserved", "Scope", "Spent", "State", "Window", "bounds"]
 
 Window = Literal["hour", "day", "month", "ever"]
 """Calendar hour, day or month in UTC; or without end."""
@@ -154,3 +156,18 @@ class Ledger(Protocol):
     async def left(self) -> Sequence[Line]:
         """Return the lines still held by a process that is gone, oldest first."""
         ...
+
+
+def bounds(window: Window, now_us: int) -> tuple[int, int | None]:
+    """Return when the window of an instant begins and ends, microseconds UTC."""
+    if window == "ever":
+        return 0, None
+    if window == "hour":
+        start = now_us - now_us % (3_600 * SECOND_US)
+        return start, start + 3_600 * SECOND_US
+    if window == "day":
+        start = now_us - now_us % (86_400 * SECOND_US)
+        return start, start + 86_400 * SECOND_US
+    first = datetime.fromtimestamp(now_us / SECOND_US, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    following = (first + timedelta(days=32)).replace(day=1)
+    return round(first.timestamp()) * SECOND_US, round(following.timestamp()) * SECOND_US

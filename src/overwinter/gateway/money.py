@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from overwinter.clock import Clock
+from overwinter.clock import SECOND_US, Clock
 from overwinter.frozen import replace
 from overwinter.gateway.attempts import Limit, Seen
 from overwinter.gateway.background import has_ended, unknown, waiting
-from overwinter.gateway.budget import Budget, Hold, Ledger, Line, Reserved
+from overwinter.gateway.budget import Budget, Hold, Ledger, Line, Reserved, bounds
 from overwinter.gateway.dialect import Asked
 from overwinter.gateway.prices import Bound, Prices, Unpriced, bill, bill_at_default, bound_nusd
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -17,7 +17,6 @@ __all__ = ["Accounts", "Allowance"]
 
 TRIES_MAX = 16
 """Of one named call, each after a crash in the middle of the last."""
-RATE_RETRY_S = 60.0
 FREE = frozenset({"count"})
 """Operations that no provider bills."""
 
@@ -89,7 +88,7 @@ class Accounts:
                 case Reserved.HELD:
                     return held
                 case Reserved.REFUSED:
-                    raise ModelRefused(_spent(budget, nusd))
+                    raise ModelRefused(_spent(budget, nusd, self._clock.now_us()))
                 case Reserved.REPEATED if not is_named:
                     break
                 case Reserved.REPEATED:
@@ -191,12 +190,14 @@ class Allowance(Limit):
         return True
 
 
-def _spent(budget: Budget | None, nusd: int) -> Refusal:
+def _spent(budget: Budget | None, nusd: int, now_us: int) -> Refusal:
     assert budget is not None, "who refuses says which budget"
     whose = f"the budget of {budget.scope.kind} {budget.scope.name}"
     if budget.limit_nusd is None:
         message = f"{whose} lets {budget.calls_max} calls begin in each {budget.window}: wait, or raise it"
-        return Refusal(why="rate", message=message, retry_after_s=RATE_RETRY_S)
+        _, until_us = bounds(budget.window, now_us)
+        after_s = None if until_us is None else (until_us - now_us) / SECOND_US
+        return Refusal(why="rate", message=message, retry_after_s=after_s)
     message = (
         f"{whose}, {budget.limit_nusd / 1e9:g} USD for each {budget.window}, does not hold this call: it may cost "
         f"{nusd / 1e9:.6f} USD"

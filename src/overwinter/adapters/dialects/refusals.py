@@ -28,6 +28,8 @@ class _Words:
     google: str
 
 
+SOON_S = 60.0
+"""Until when a client should try again by itself: the official SDKs wait no longer, and would ask at once."""
 _INVALID = "invalid_request_error"
 _WORDS: Mapping[Why, _Words] = {
     "invalid": _Words(400, _INVALID, "invalid_request", _INVALID, "INVALID_ARGUMENT"),
@@ -98,7 +100,7 @@ def error_wire(refusal: Refusal, body: dict[str, Any], status: int | None = None
     headers: dict[str, str] = {"content-type": "application/json"}
     should_retry: Literal["true", "false"] = "false"
     if refusal.retry_after_s is not None:
-        should_retry = "true"
+        should_retry = "true" if refusal.retry_after_s <= SOON_S else "false"
         headers["retry-after"] = str(max(1, ceil(refusal.retry_after_s)))
     headers["x-should-retry"] = should_retry
     return Wire(body=msgspec.json.encode(body), headers=headers, status=status or status_of(refusal))

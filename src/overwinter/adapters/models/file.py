@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from overwinter.clock import SECOND_US, Clock
 from overwinter.errors import HomeError, HomeHeld, HomeTooNew
 from overwinter.frozen import frozen, replace
 from overwinter.gateway.answers import Kept
-from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, Window
+from overwinter.gateway.budget import Budget, Hold, Line, Reserved, Scope, Spent, bounds
 from overwinter.gateway.similar import KNOWN_MAX, Known
 from overwinter.gateway.usage import Usage
 
@@ -303,7 +302,7 @@ class ModelsFile:
             rows = [next(iter(list(self._db.execute(sql, _place(each, now_us)))), (0, 0, 0)) for each in budgets]
         return [
             Spent(
-                budget=each, spent_nusd=row[0], held_nusd=row[1], calls=row[2], until_us=_window(each.window, now_us)[1]
+                budget=each, spent_nusd=row[0], held_nusd=row[1], calls=row[2], until_us=bounds(each.window, now_us)[1]
             )
             for each, row in zip(budgets, rows, strict=True)
         ]
@@ -345,7 +344,7 @@ class ModelsFile:
             rows = list(self._db.execute("select kind, name, window, start from budget order by kind, name, window"))
         for kind, name, window, start in rows:
             found = limits(kind, name, window)
-            if found is not None and start == _window(window, now_us)[0]:
+            if found is not None and start == bounds(window, now_us)[0]:
                 yield Budget(scope=Scope(kind=kind, name=name), window=window, limit_nusd=found[0], calls_max=found[1])
 
     # --- What was spent ----------------------------------------------------------------------------------------------
@@ -532,22 +531,7 @@ def _tell(db: apsw.Connection, call: str) -> None:
 
 
 def _place(budget: Budget, now_us: int) -> tuple[str, str, str, int]:
-    return budget.scope.kind, budget.scope.name, budget.window, _window(budget.window, now_us)[0]
-
-
-def _window(window: Window, now_us: int) -> tuple[int, int | None]:
-    """Return when the window of an instant begins and ends, microseconds UTC."""
-    if window == "ever":
-        return 0, None
-    if window == "hour":
-        start = now_us - now_us % (3_600 * SECOND_US)
-        return start, start + 3_600 * SECOND_US
-    if window == "day":
-        start = now_us - now_us % (86_400 * SECOND_US)
-        return start, start + 86_400 * SECOND_US
-    first = datetime.fromtimestamp(now_us / SECOND_US, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    following = (first + timedelta(days=32)).replace(day=1)
-    return round(first.timestamp()) * SECOND_US, round(following.timestamp()) * SECOND_US
+    return budget.scope.kind, budget.scope.name, budget.window, bounds(budget.window, now_us)[0]
 
 
 def _total(by: Sequence[str], row: tuple[Any, ...]) -> Total:

@@ -18,7 +18,7 @@ from overwinter.faces.cli.progress import progress
 if TYPE_CHECKING:
     from overwinter.faces.client import Client
 
-__all__ = ["home_path", "is_served", "open_door", "served_socket"]
+__all__ = ["home_path", "is_attended", "is_served", "open_door", "served_socket"]
 
 START_S_MAX = 90.0
 """How long a home may take to open after it began its last import. A source may take 60 s, an MCP server 30 s."""
@@ -78,6 +78,11 @@ def open_door(home: Path, *, is_worker: bool = False, is_json: bool = False) -> 
             yield client
     finally:
         door.close()
+
+
+def is_attended(home: Path) -> bool:
+    """Return whether somebody else works on the runs of a home."""
+    return bool(os.environ.get("OVERWINTER_URL")) or is_served(home)
 
 
 def _token() -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from overwinter.errors import UsageError
-from overwinter.faces.cli.door import home_path, open_door
+from overwinter.faces.cli.door import home_path, is_attended, open_door
 from overwinter.faces.cli.guard import Home, Json, once, seconds
 from overwinter.faces.cli.render import TAIL, doubts, event_line, is_of_goal, outcome, print_json, reached, safe
 
@@ -78,16 +78,16 @@ def run(  # noqa: PLR0913 - a command's options
     if goal is not None and (given or is_check_only):
         raise UsageError("a goal takes no inputs, and there is nothing to check before a model has written a program")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor that ends the command detaches it too
+    is_waiting = not is_attended(place)
     with open_door(place, is_worker=not (is_detached or is_check_only), is_json=is_json) as client:
         if is_check_only:
-            checked = client.post("check", **what, agent=agent, inputs=given)
-            _print_check(checked, is_json=is_json)
+            _print_check(client.post("check", **what, agent=agent, inputs=given), is_json=is_json)
             return
         name = name or (file.stem if file is not None else None)
         body = {**what, "agent": agent, "inputs": given, "name": name, "keep": is_kept, "dedup": dedup or once()}
         run_id = client.post("runs", **body)["id"]
         if is_detached:
-            print_json({"id": run_id}) if is_json else typer.echo(run_id)
+            _say_begun(run_id, place, is_waiting=is_waiting, is_json=is_json)
             return
         ended = _watched(client, run_id, place, is_json=is_json)
     has_no_answer = goal is not None and ended["status"] == "finished" and ended["result"]["end"] != "done"
@@ -143,6 +143,12 @@ def follow(client: Any, run_id: str, *, is_json: bool, since: int = 0) -> None: 
             print_json(event)
         elif (line := event_line(event, names)) is not None:
             typer.echo(line)
+
+
+def _say_begun(run_id: str, home: Path, *, is_waiting: bool, is_json: bool) -> None:
+    print_json({"id": run_id}) if is_json else typer.echo(run_id)
+    if is_waiting:
+        typer.echo(f"nobody serves this home: it waits for `overwinter{home_option(home)} serve`", err=True)
 
 
 def _say_detached(run_id: str, home: Path) -> None:
