@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 STORE = "src/overwinter/adapters/sqlite/store.py"
 ROWS = "src/overwinter/adapters/sqlite/rows.py"
 CONFORMANCE = ["tests/conformance/test_store.py"]
+STARTS = "src/overwinter/adapters/sqlite/starts.py"
+DRAFTS = ["tests/conformance/test_drafts.py"]
 ATTACKED = ["tests/unit/test_approvals_attacked.py"]
 TURNS = ["tests/unit/test_turns.py"]
 MATRIX = ["tests/crash"]
@@ -23,7 +25,7 @@ MODELS = ["tests/unit/test_gateway.py"]
 
 MUTATIONS = {
     "the epoch is not compared": (ROWS, "return self.epoch == epoch", "return True", CONFORMANCE),
-    "seq is not compared": (STORE, "if row.seq != turn.seq:", "if False:", CONFORMANCE),
+    "seq is not compared": (ROWS, "if row.seq == turn.seq else", "if True else", CONFORMANCE),
     "all mail goes, not the mail named": (
         ROWS,
         'db.executemany("delete from mail where n = ? and id = ?", [(row.n, to_bytes(each)) for each in turn.consumed])',
@@ -50,7 +52,12 @@ MUTATIONS = {
         "if row is None:\n                return Wrote(result=False)\n            marked",
         CONFORMANCE,
     ),
-    "a revoked agent's turn is committed": (STORE, "if not row.is_active:\n                return Wrote(Verdict.REVOKED)", "if False:\n                return Wrote(Verdict.REVOKED)", CONFORMANCE),
+    "a revoked agent's turn is committed": (ROWS, "if not row.is_active:\n        return Verdict.REVOKED", "if False:\n        return Verdict.REVOKED", CONFORMANCE),
+    "a run is made in another epoch of its agent": (STARTS, "agents.epoch(db, start.run.agent) == turn.draft.loaded.agent_epoch", "True", DRAFTS),
+    "a fenced process makes a run": (STARTS, "if rows.epoch_held(db) != turn.lease.epoch:", "if False:", DRAFTS),
+    "a run is made whatever forbids it": (STARTS, "if is_known and refused(db, start.run) is None else", "if is_known else", DRAFTS),
+    "a run that has begun is told to be revoked": (STARTS, "if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:", "if False:", [*DRAFTS, "tests/unit/test_beginnings.py"]),
+    "what is ended with others computes on": ("src/overwinter/worker.py", "group.start_soon(self._hear_ends)", "pass", ["tests/unit/test_beginnings.py"]),
     "a gate is passed twice": ("src/overwinter/adapters/sqlite/gates.py", "and used is null and state = 0", "", CONFORMANCE),
     "a yes to another digest counts": ("src/overwinter/adapters/sqlite/gates.py", "if row[0] != digest:", "if False:", CONFORMANCE),
     "a gated call is performed": ("src/overwinter/worker.py", "and intent.gate is None and", "and", ["tests/unit/test_approvals.py"]),
