@@ -209,7 +209,7 @@ MUTATIONS = {
     ),
     "a budget that has no room is passed": (
         "src/overwinter/gateway/money.py",
-        "raise ModelRefused(_spent(budget, nusd))",
+        "raise ModelRefused(_spent(budget, nusd, self._clock.now_us()))",
         "return held",
         MODELS,
     ),
