@@ -5,6 +5,7 @@ interpreter workers take turns. A run is in the hands of at most one of them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -250,7 +251,8 @@ class Worker:
         while True:
             ended = await self._store.ended()
             for run_id in ended & {*self._busy, *(run_id for run_id, _ in self._effects.places)}:
-                await self.interrupt(run_id)
+                with suppress(HomeError):  # all of it has stopped; only what became of a write was not written down
+                    await self.interrupt(run_id)
 
     async def _watch(self) -> None:
         while True:

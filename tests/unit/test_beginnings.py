@@ -12,7 +12,7 @@ from overwinter import app as apps
 from overwinter import worker
 from overwinter.adapters.sqlite import family
 from overwinter.app import App, Parts
-from overwinter.config import Agent, Config, Limits, Worker
+from overwinter.config import Agent, Config, Limits, Service, Worker
 from overwinter.errors import HomeFull, WorkerCrashed
 from overwinter.events import Status
 from overwinter.store import Page, Turn
@@ -58,6 +58,17 @@ class Noting:
         return await self._interpreter.start(program, now_us=now_us)
 
 
+def around(kind: Any, part: str, **options: Any) -> tuple[list[Any], Any]:
+    """Return what puts one of a kind around a part of a home, and the list in which it stands once it does."""
+    made = list[Any]()
+
+    def wrap(parts: Parts) -> Parts:
+        made.append(kind(parts, **options))
+        return replace(parts, **{part: made[0]})
+
+    return made, wrap
+
+
 async def children(app: App) -> Any:
     return [each for each in await app.runs(Page()) if each.parent is not None]
 
@@ -79,12 +90,7 @@ async def test_a_program_that_begins_a_run_pays_one_commit_for_it_and_its_first_
 
 
 async def test_a_run_whose_first_turn_takes_long_is_written_down_without_it_and_takes_it_once(project):
-    stores = list[Stores]()
-
-    def held(parts: Parts) -> Parts:
-        stores.append(Stores(parts))
-        return replace(parts, store=stores[0])
-
+    stores, held = around(Stores, "store")
     async with opened(project, wrap=held) as app:
         run_id = await app.start(SPAWNING)
         with anyio.fail_after(20):
@@ -100,12 +106,7 @@ async def test_a_run_whose_first_turn_takes_long_is_written_down_without_it_and_
 
 
 async def test_a_run_whose_first_turn_kills_its_worker_is_written_down_and_takes_it_again(project):
-    interpreters = list[Noting]()
-
-    def dying(parts: Parts) -> Parts:
-        interpreters.append(Noting(parts, dies=True))
-        return replace(parts, interpreter=interpreters[0])
-
+    interpreters, dying = around(Noting, "interpreter", dies=True)
     async with opened(project, wrap=dying) as app:
         assert (await finish(app, await app.start(SPAWNING))).result == 42
         (child,) = await children(app)
@@ -114,12 +115,7 @@ async def test_a_run_whose_first_turn_kills_its_worker_is_written_down_and_takes
 
 
 async def test_a_run_whose_parent_is_cancelled_in_its_first_turn_goes_no_further(project):
-    stores = list[Stores]()
-
-    def held(parts: Parts) -> Parts:
-        stores.append(Stores(parts))
-        return replace(parts, store=stores[0])
-
+    stores, held = around(Stores, "store")
     async with opened(project, wrap=held) as app:
         run_id = await app.start(SPAWNING)
         with anyio.fail_after(20):
@@ -135,12 +131,7 @@ async def test_a_run_whose_parent_is_cancelled_in_its_first_turn_goes_no_further
 
 @pytest.mark.claim("G5.computing")
 async def test_a_run_whose_agent_is_revoked_in_its_first_turn_goes_no_further(project):
-    stores = list[Stores]()
-
-    def held(parts: Parts) -> Parts:
-        stores.append(Stores(parts))
-        return replace(parts, store=stores[0])
-
+    stores, held = around(Stores, "store")
     async with opened(project, wrap=held) as app:
         run_id = await app.start(SPAWNING)
         with anyio.fail_after(20):
@@ -153,15 +144,9 @@ async def test_a_run_whose_agent_is_revoked_in_its_first_turn_goes_no_further(pr
 
 
 async def test_a_first_turn_that_is_answered_in_its_own_commit_is_taken_once(project, monkeypatch):
-    monkeypatch.setattr(
-        apps, "TURNS_PER_INTERPRETER", 1
-    )  # so the run is next in line before anybody else can take a step
-    interpreters = list[Noting]()
-
-    def noting(parts: Parts) -> Parts:
-        interpreters.append(Noting(parts))
-        return replace(parts, interpreter=interpreters[0])
-
+    # So the run is next in line before anybody else can take a step.
+    monkeypatch.setattr(apps, "TURNS_PER_INTERPRETER", 1)
+    interpreters, noting = around(Noting, "interpreter")
     child = "text = ''\ntry:\n    await tools.ask('', 'q')\nexcept Exception as error:\n    text = 'refused'\ntext"
     config = Config(agents={"default": Agent(owner=OWNER, tools=("*",))}, worker=Worker(interpreters=1))
     async with opened(project, config=config, wrap=noting) as app:
@@ -196,12 +181,7 @@ async def test_nothing_computes_for_a_run_that_its_call_may_not_begin(project, m
 
 
 async def test_a_run_that_is_revoked_with_its_first_turn_under_way_says_so_and_has_stopped(project):
-    interpreters = list[Noting]()
-
-    def noting(parts: Parts) -> Parts:
-        interpreters.append(Noting(parts))
-        return replace(parts, interpreter=interpreters[0])
-
+    interpreters, noting = around(Noting, "interpreter")
     async with opened(project, config=PATIENT, wrap=noting) as app:
         run_id = await app.start(ENDLESS)
         with anyio.fail_after(20):
@@ -267,13 +247,7 @@ class Late:
 
 
 async def test_a_run_that_has_begun_is_the_answer_to_its_call_whatever_forbids_it_by_then(project):
-    stores = list[Late]()
-
-    def wrap(parts: Parts) -> Parts:
-        stores.append(Late(parts))
-        store: Any = stores[0]
-        return replace(parts, store=store)
-
+    stores, wrap = around(Late, "store")
     async with opened(project, config=PATIENT, wrap=wrap) as app:
         run_id = await app.start("await tools.spawn('await tools.receive()', agent='low')")
         with anyio.fail_after(20):
@@ -311,13 +285,8 @@ class Full:
 
 
 async def test_a_disk_that_is_full_fails_no_program_that_begins_a_run(project):
-    stores, clock = list[Full](), ManualClock()
-
-    def wrap(parts: Parts) -> Parts:
-        stores.append(Full(parts))
-        store: Any = stores[0]
-        return replace(parts, store=store)
-
+    stores, wrap = around(Full, "store")
+    clock = ManualClock()
     async with opened(project, wrap=wrap, clock=clock) as app:
         run_id = await app.start(SPAWNING)
         with anyio.fail_after(20):
@@ -376,3 +345,43 @@ async def test_what_a_run_has_begun_a_moment_before_it_is_cancelled_computes_no_
             await app.cancel(run_id, by="owner")
         assert [each.status for each in await children(app)] == [Status.CANCELLED]
         await rested(app)
+
+
+SLOW = '''
+"""Slow."""
+import asyncio
+
+from overwinter import write
+
+@write
+async def send() -> int:
+    """Take long."""
+    await asyncio.sleep(3600)
+    return 1
+'''
+
+
+class Unparked:
+    """A store whose disk is full when it is to say that nobody knows what became of a write."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._store, self.refused = parts.store, anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def park(self, *_what: Any, **_how: Any) -> Any:
+        self.refused.set()
+        raise HomeFull("no space is left")
+
+
+async def test_a_home_outlives_a_full_disk_as_it_stops_a_run_that_was_cut_off_with_its_write_under_way(project):
+    (project / "slow_tools.py").write_text(SLOW)
+    stores, wrap = around(Unparked, "store")
+    config = replace(PATIENT, services={"slow": Service(python="slow_tools")})
+    async with opened(project, config=config, wrap=wrap) as app:
+        run = await finish(app, await app.start("await tools.spawn('await slow.send()', timeout=0.5)"))
+        assert run.status is Status.FAILED
+        with anyio.fail_after(20):
+            await stores[0].refused.wait()
+            assert (await finish(app, await app.start("await shop.double(number=21)"))).result == 42

@@ -401,9 +401,8 @@ def _marks(node: Any) -> Iterator[tuple[str, str]]:
             yield from (("any", "args"), ("any", "context"))
         case {"Var": "principal" | "resource" as name}:
             yield "side", name
-        case {
-            "__entity": _
-        }:  # of all entities a request knows its own two: what is said of one by its name is said of a side
+        # Of all entities a request knows its own two: what is said of one by its name is said of a side.
+        case {"__entity": _}:
             yield "side", "resource"
         case dict() | list():
             for each in node.values() if isinstance(node, dict) else node:
