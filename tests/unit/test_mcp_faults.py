@@ -4,6 +4,7 @@ import io
 import json
 import socketserver
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from kit import opened
 from mcp_kit import able, earlier, nothing, present, put
 from overwinter.app import App
 from overwinter.config import Agent, Config, Worker
-from overwinter.errors import HomeError
+from overwinter.errors import HomeError, ServerUnreachable
 from overwinter.faces.cli.bridge import hand_on
 from overwinter.faces.client import Client
 from overwinter.faces.mcp import McpDoor
@@ -104,29 +105,36 @@ def test_over_stdio_a_bug_is_an_answer_to_whoever_waits_for_one(line, id_):
     assert b"why" not in target.getvalue()
 
 
-def test_over_stdio_a_word_of_progress_is_handed_on_before_there_is_another(tmp_path):
-    heard = threading.Event()
-    word = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":2}}'
-    answer = b'{"jsonrpc":"2.0","id":7,"result":{}}'
+def related(path: Path, events: list[bytes], heard: threading.Event) -> tuple[int, bytes]:
+    """Return what a server's answer is taken for that sends events, each after the first once that was heard."""
 
     class Slow(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while self.rfile.readline().strip():
                 pass
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-            self.wfile.write(head + b"event: message\ndata: " + word + b"\n\n")
-            assert heard.wait(20)
-            self.wfile.write(b"event: message\ndata: " + answer + b"\n\n")
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+            for number, event in enumerate(events):
+                assert not number or heard.wait(20)
+                self.wfile.write(b"event: message\ndata: " + event + b"\n\n")
 
-    with socketserver.UnixStreamServer(str(tmp_path / "socket"), Slow) as server:
+    with socketserver.UnixStreamServer(str(path / "socket"), Slow) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        words = list[bytes]()
+        try:
+            return Client(path / "socket").relay("/mcp", b"{}", {}, lambda _: heard.set())
+        finally:
+            thread.join(20)
 
-        def before(message: bytes) -> None:
-            words.append(message)
-            heard.set()
 
-        assert Client(tmp_path / "socket").relay("/mcp", b"{}", {}, before) == (200, answer)
-        thread.join(20)
-    assert words == [word]
+@pytest.mark.parametrize("said", [b"5", b"{}", b'{"result":{}}', b"{", b"[1]", b'"id"'])
+def test_over_stdio_what_is_no_answer_is_not_taken_for_one(tmp_path, said):
+    with pytest.raises(ServerUnreachable):
+        related(tmp_path, [said], threading.Event())
+
+
+def test_over_stdio_a_word_of_progress_is_handed_on_before_there_is_another(tmp_path):
+    heard = threading.Event()
+    word = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":2}}'
+    answer = b'{"jsonrpc":"2.0","id":7,"result":{}}'
+    assert related(tmp_path, [word, answer], heard) == (200, answer)
+    assert heard.is_set()

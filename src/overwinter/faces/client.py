@@ -282,10 +282,10 @@ class Client:
 
 
 def _answer(stream: Iterable[bytes], before: Callable[[bytes], None]) -> bytes:
-    """Return the answer in a stream of events: the message that is no notification. Those go to `before` as they come.
+    """Return the answer in a stream of events, which has an id. What calls a method goes to `before` as it comes.
 
     Raises:
-        HTTPException: it ended before.
+        HTTPException: it ended before, or has something else in it.
     """
     for line in stream:
         if line.startswith(b"data: "):
@@ -294,9 +294,13 @@ def _answer(stream: Iterable[bytes], before: Callable[[bytes], None]) -> bytes:
                 message: Any = json.loads(raw)
             except ValueError as error:
                 raise http.client.IncompleteRead(raw) from error
-            if "method" not in message:
-                return raw
-            before(raw)
+            match message:
+                case {"method": _}:
+                    before(raw)
+                case {"id": _}:
+                    return raw
+                case _:
+                    raise http.client.IncompleteRead(raw)
     raise http.client.IncompleteRead(b"")
 
 
