@@ -55,7 +55,7 @@ async def bodies(app: App, run_id: str):
 async def test_whoever_comes_to_the_socket_is_named_as_the_kernel_names_them(project, ledger):
     parts = []
     async with served(project, wrap=lambda each: parts.append(each) or each) as (app, post, client):
-        run = (await post("runs", source="got = await tools.receive()\nawait tools.ask('me', 'Well?')"))["id"]
+        run = (await post("runs", source="await tools.receive()\nawait tools.ask('boss@example.com', 'Well?')"))["id"]
         await post("runs", run, "messages", message=1)
         await idle(app)
         await post("questions", f"{run}:1", "answer", answer="yes", by="boss@example.com")
@@ -70,6 +70,18 @@ async def test_whoever_comes_to_the_socket_is_named_as_the_kernel_names_them(pro
             ("message", [f"{ME} ({UID})"]),
             ("call.result", [f"boss@example.com (claimed by {UID})"]),
         ]
+
+
+@pytest.mark.claim("I3.claim")
+async def test_a_claimed_name_answers_only_what_it_is_asked(project, ledger):
+    async with served(project) as (app, post, _):
+        run = (await post("runs", source="await tools.ask('ana@example.com, boss@example.com', 'Well?')"))["id"]
+        await idle(app)
+        with pytest.raises(Denied, match="not mallory"):
+            await post("questions", f"{run}:0", "answer", answer="yes", by="mallory@example.com")
+        assert "answered" not in await bodies(app, run)
+        await post("questions", f"{run}:0", "answer", answer="yes", by="boss@example.com", dedup="k")
+        assert await post("questions", f"{run}:0", "answer", answer="yes", by="x", dedup="k") == {"is_answered": True}
 
 
 @pytest.mark.claim("I3.claim")

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import anyio
 
 from overwinter import journal
+from overwinter.actor import Actor
 from overwinter.adapters.catalog_file import Hit, Pin, Refreshed, Source
 from overwinter.adapters.home import Home, open_home
 from overwinter.app.auditing import Auditing
@@ -484,7 +485,7 @@ class App:
         """Return what a person is asked; see `Inbox.question`."""
         return await self.inbox.question(question)
 
-    async def answer(self, question: str, answer: str, *, by: str, dedup: str | None = None) -> None:
+    async def answer(self, question: str, answer: str, *, by: str | Actor, dedup: str | None = None) -> None:
         """Answer a question; see `Inbox.answer`."""
         await self.inbox.answer(question, answer, by=by, dedup=dedup)
 

@@ -5,7 +5,9 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from overwinter import journal
-from overwinter.errors import Conflict, NotFound, UsageError
+from overwinter.actor import Actor
+from overwinter.approval import named
+from overwinter.errors import Conflict, Denied, NotFound, UsageError
 from overwinter.events import CallState, Event, Raised, Returned
 from overwinter.store import After, CallRecord, Store, Voted
 from overwinter.values import Value
@@ -53,7 +55,7 @@ class Inbox:
             raise NotFound(f"run {run_id} has no question {index}: `overwinter questions` lists the open ones")
         return record
 
-    async def answer(self, question: str, answer: str, *, by: str, dedup: str | None = None) -> None:
+    async def answer(self, question: str, answer: str, *, by: str | Actor, dedup: str | None = None) -> None:
         """Answer a question, `RUN:INDEX`.
 
         A call of unknown outcome takes `done`, `done VALUE` with the call's result as JSON, `failed` or `failed WHY`,
@@ -62,20 +64,22 @@ class Inbox:
         Args:
             question: its name.
             answer: the text.
-            by: who answers.
+            by: who answers; a text is one whom the caller knows. Whoever claims a name must claim one that is asked.
             dedup: a second answer with the same key is the first one again, and changes nothing.
 
         Raises:
             NotFound: there is no such question.
             Conflict: it was answered before.
             UsageError: the answer is not among its options.
+            Denied: the name that is claimed is nobody's who is asked.
         """
         run_id, index = await self._place(question)
         key = None if dedup is None else f"answer {index} {dedup}"
         if key is not None and await self._store.has_seen(run_id, key):
             return
         try:
-            await self._settle(await self.question(question), answer, by, key)
+            record = await self.question(question)
+            await self._settle(record, answer, by, key)
         except Conflict:
             if key is None or not await self._store.has_seen(run_id, key):
                 raise
@@ -98,10 +102,14 @@ class Inbox:
             )
         return await self._resolve(tail), int(number)
 
-    async def _settle(self, record: CallRecord, answer: str, by: str, key: str | None) -> None:
+    async def _settle(self, record: CallRecord, answer: str, actor: str | Actor, key: str | None) -> None:
         if record.gate is not None and not record.gate.is_used:
             place = record.call.key
             raise UsageError(f"{place} is a call to approve: `overwinter approve {place}`, or `reject`")
+        if isinstance(actor, Actor) and actor.is_claimed and actor.person not in named(record.person or ""):
+            # It stops nobody who owns the home; a slip is not taken for the word of whoever is asked.
+            raise Denied(f"{record.person} is asked {record.call.key}, not {actor.person}: --as says for whom you act")
+        by = str(actor)
         if record.state is CallState.UNKNOWN:
             await self._settle_unknown(record, answer, by, key)
         elif record.call.more is not None:

@@ -330,7 +330,8 @@ class _Api:
     async def answer(self, request: Request) -> Response:
         body = await _body(request)
         question, answer = request.path_params["question"], _field(body, "answer", str)
-        await self._app.answer(question, answer, by=body["by"], dedup=_key(request, body))
+        by = request.scope.get(ACTOR, body["by"])
+        await self._app.answer(question, answer, by=by, dedup=_key(request, body))
         return JSONResponse({"is_answered": True})
 
     async def health(self, request: Request) -> Response:
