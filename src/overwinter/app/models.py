@@ -61,6 +61,8 @@ class Listed:
     is_permitted: bool
     is_left_alone: bool
     """Whether its provider has failed too often a moment ago."""
+    fault: str
+    """Why no call of it would leave, whatever the rules say: no credential, or no price where a budget counts; "": it would."""
 
 
 @frozen
@@ -91,7 +93,7 @@ class Models:
         self.file = opened.file
         """Budgets, and the ledger of calls."""
         self.gateway, self.dialects = opened.gateway, opened.dialects
-        self._prices = opened.prices
+        self._prices, self._fault = opened.prices, opened.fault
         self._budgets = lru_cache(CALLERS_MAX)(partial(budgets_of, config))
         self._names = list[str]()
         """Ends of names for calls, drawn at random and not given yet."""
@@ -142,16 +144,17 @@ class Models:
         """Return every declared model, and whether an agent may call it; of a pattern, whether it may call one of its name."""
         caller = self.caller(agent, Wish(call=""))
         permitted = set(self.gateway.permitted(caller, self.names))
-        return [self._listed(name, is_permitted=name in permitted) for name in self.names]
+        has_budget = bool(caller.budgets)
+        return [self._listed(name, is_permitted=name in permitted, has_budget=has_budget) for name in self.names]
 
-    def _listed(self, name: str, *, is_permitted: bool) -> Listed:
+    def _listed(self, name: str, *, is_permitted: bool, has_budget: bool) -> Listed:
         target = self.gateway.routes.of(name).targets[0]
         is_plain = not re.search(r"[*?]", name)
         until_us = self.gateway.breaker.open_until_us(target.provider.name)
         try:
-            rates = self._prices.rates(target.provider.prices, target.model, "", 1) if is_plain else None
-        except Unpriced:
-            rates = None
+            rates, unpriced = self._prices.rates(target.provider.prices, target.model, "", 1) if is_plain else None, ""
+        except Unpriced as error:
+            rates, unpriced = None, f"{error}, and a budget cannot be kept without: add it to prices.toml"
         return Listed(
             name=name,
             provider=target.provider.name,
@@ -164,6 +167,7 @@ class Models:
             is_plain=is_plain,
             is_permitted=is_permitted,
             is_left_alone=until_us is not None and self._clock.now_us() < until_us,
+            fault=self._fault(target.provider.name) or (unpriced if has_budget else ""),
         )
 
     async def test(self, model: str, agent: str) -> str:

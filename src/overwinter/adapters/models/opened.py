@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from overwinter.adapters.translations import translations
 from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
+from overwinter.errors import ConfigInvalid
 from overwinter.frozen import frozen
 from overwinter.gateway import Gateway, Settings
 from overwinter.gateway.budget import Line
@@ -41,6 +43,8 @@ class ModelParts:
     file: ModelsFile
     prices: TablePrices
     dialects: Mapping[DialectName, Dialect]
+    fault: Callable[[str], str]
+    """Returns why the credentials of a provider cannot be read; "": they can, or it needs none."""
     told: Sequence[Callable[[Line], None]] = ()
     """Who besides is told each line that ended."""
 
@@ -110,7 +114,9 @@ async def open_models(  # noqa: PLR0913 - what a gateway is made of
                 may_act=may_act,
                 translations=translations(),
             )
-            yield ModelParts(gateway=gateway, file=file, prices=prices, dialects=spoken, told=told)
+            yield ModelParts(
+                gateway=gateway, file=file, prices=prices, dialects=spoken, fault=partial(_fault, places), told=told
+            )
 
 
 def _routes(config: Config) -> Routes:
@@ -154,6 +160,14 @@ def _place(name: str, config: Config, directory: Path, vault: Vault, clock: Cloc
         return {**headers, "": references.whole(declared.auth, f"{where}.auth", name="auth") if declared.auth else ""}
 
     return Place(url=declared.url, credentials=_Remembered(read, clock))
+
+
+def _fault(places: Mapping[str, Place], provider: str) -> str:
+    try:
+        places[provider].credentials()
+    except ConfigInvalid as error:
+        return str(error)
+    return ""
 
 
 class _Remembered:

@@ -1,7 +1,8 @@
 """`overwinter models`: which models may be called, whether they answer, what they cost."""
 
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ Agent = Annotated[str, typer.Option("--agent", "-a", help="Under whose identity"
 @model_cli.command("list")
 @guarded
 def list_models(*, agent: Agent = "default", home: Home = None, is_json: Json = False) -> None:
-    """List the models of overwinter.toml, what they cost, and whether an agent may call them."""
+    """List the models of overwinter.toml, what they cost, and whether an agent may call them and they can be called."""
     with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("gateway", "models", agent=agent)["models"]
     if is_json:
@@ -34,7 +35,7 @@ def list_models(*, agent: Agent = "default", home: Home = None, is_json: Json = 
             "may": "yes" if each["is_permitted"] else "no",
             "input": _price(each, "input_usd_per_mtok"),
             "output": _price(each, "output_usd_per_mtok"),
-            "state": "left alone" if each["is_left_alone"] else "ready",
+            "state": "left alone" if each["is_left_alone"] else "not ready" if each["fault"] else "ready",
         }
         for each in found
     ]
@@ -42,6 +43,8 @@ def list_models(*, agent: Agent = "default", home: Home = None, is_json: Json = 
     typer.echo(
         table(rows, columns) if rows else "no model is declared: [providers.NAME] and [models.NAME] in overwinter.toml"
     )
+    for fault, names in _by_fault(found).items():
+        typer.echo(safe(f"{', '.join(names)}: {fault}"))
 
 
 @model_cli.command("test")
@@ -168,6 +171,15 @@ def cost(
 
 def _usd(nusd: int) -> str:
     return f"{nusd / 1e9:.6f} USD"
+
+
+def _by_fault(models: Iterable[Mapping[str, Any]]) -> Mapping[str, Sequence[str]]:
+    """Return what is wrong, and with which models: those of one provider lack the same credential."""
+    found = defaultdict[str, list[str]](list)
+    for each in models:
+        if each["fault"]:
+            found[each["fault"]].append(each["name"])
+    return found
 
 
 def _price(model: Mapping[str, Any], which: str) -> str:
