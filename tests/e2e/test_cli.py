@@ -142,6 +142,21 @@ def test_each_bad_input_gets_one_message_and_its_exit_code(shell, name):
 
 
 @pytest.mark.claim("U3.errors")
+def test_a_slip_in_the_path_of_a_home_makes_none(shell):
+    refused = shell("ps", "--home", "absent/.overwinter")
+    assert refused.returncode == 4, words(refused)
+    assert "overwinter init" in refused.stderr
+    assert not (shell.place / "absent").exists()
+
+
+@pytest.mark.claim("U3.errors")
+def test_an_interrupt_while_a_command_is_still_being_imported_is_no_traceback(shell):
+    (shell.place / "typer.py").write_text("raise KeyboardInterrupt")
+    stopped = shell("ps")
+    assert (stopped.returncode, words(stopped)) == (130, "")
+
+
+@pytest.mark.claim("U3.errors")
 def test_a_second_process_on_a_home_is_told_who_holds_it(shell):
     server = shell.serve()
     second = shell("serve")

@@ -133,7 +133,7 @@ BAD = {
     "unknown option": (["ps", "--nope"], 2, "--nope"),
     "unknown bench": (["bench"], 2, "source checkout"),
     "status": (["ps", "--status", "odd"], 2, "there are live, finished"),
-    "home in a file": (["ps", "--home", "p.py/home"], 10, "cannot be used as a home"),
+    "home in a file": (["serve", "--home", "p.py/home"], 10, "cannot be used as a home"),
     "home too long": (["ps", "--home", "x" * 120], 10, "too long for a socket"),
 }
 

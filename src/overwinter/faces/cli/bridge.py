@@ -25,7 +25,7 @@ HEADERS = {"x-overwinter-bridge": "1", "accept": "application/json, text/event-s
 def bridge(home: Path, agent: str, source: IO[bytes], target: IO[bytes]) -> None:
     """Hand messages on until their source ends. A home that nobody serves is worked on for as long."""
     lock = threading.Lock()
-    with open_door(home, is_worker=True, is_json=True) as client, ThreadPoolExecutor(AT_ONCE) as threads:
+    with open_door(home, is_worker=True, is_json=True, makes=True) as client, ThreadPoolExecutor(AT_ONCE) as threads:
         for line in source:
             if line.strip():
                 threads.submit(hand_on, client, agent, line, target, lock)

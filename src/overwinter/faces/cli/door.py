@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overwinter.errors import HomeHeld, OverwinterError, UsageError
+from overwinter.errors import HomeHeld, NotFound, OverwinterError, UsageError
 from overwinter.faces.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def is_served(home: Path) -> bool:
 
 
 @contextmanager
-def open_door(home: Path, *, is_worker: bool = False, is_json: bool = False) -> "Generator[Client]":
+def open_door(
+    home: Path, *, is_worker: bool = False, is_json: bool = False, makes: bool = False
+) -> "Generator[Client]":
     """Yield a client of the home, which finds the home's next holder if the present one goes away.
 
     With `$OVERWINTER_URL`, which `--url` sets, it is the home there, and none here is touched.
@@ -61,17 +63,24 @@ def open_door(home: Path, *, is_worker: bool = False, is_json: bool = False) -> 
         home: the directory.
         is_worker: if nobody holds the home, run its programs too, for as long as the block lasts.
         is_json: a machine reads: no line on the terminal while a home that nobody holds imports what is new.
+        makes: make a home where there is none; else only beside an `overwinter.toml`, for a slip in a path must not make one.
 
     Raises:
+        NotFound: there is none.
         HomeError: it cannot be opened.
         ConfigInvalid: its `overwinter.toml` is wrong.
     """
-    from overwinter.faces.client import Client, remote  # noqa: PLC0415 - `--version` and `--help` need no HTTP
+    from overwinter.adapters.home import config_path  # noqa: PLC0415 - `--version` and `--help` need no home
+    from overwinter.faces.client import Client, remote  # noqa: PLC0415 - nor HTTP
 
     if url := os.environ.get("OVERWINTER_URL"):
         with closing(Client(remote(url, _token()))) as client:
             yield client
         return
+    if not (makes or home.exists() or (place := config_path(home)).exists()):
+        raise NotFound(
+            f"there is no home {home}, and no {place.name} in {place.parent}: `overwinter init` there begins one"
+        )
     door = _Door(home, is_worker=is_worker, is_json=is_json)
     try:
         with closing(Client(door.reach(), door.reach)) as client:
