@@ -23,6 +23,13 @@ def test_a_schedule_is_made_shown_paused_resumed_started_and_removed(shell: Shel
     made = told(shell, "add", "pay.py", "--cron", "0 7 * * 1-5", "--zone", "Europe/Berlin", "--input", "cents=7")
     assert made["name"] == "pay"
     assert told(shell, "show", "pay")["start"]["inputs"] == {"cents": 7}
+    assert "input     cents=7\n" in shell("schedule", "show", "pay").stdout
+    other = told(shell, "add", "pay.py", "--cron", "0 8 * * *", "--input", "cents=8")
+    which = shell("schedule", "show", "pay")
+    assert which.returncode == 4
+    assert made["id"] in which.stderr
+    assert other["id"] in which.stderr
+    told(shell, "remove", other["id"])
     assert told(shell, "pause", "pay", "--reason", "holidays")["paused"] == "holidays"
     assert "holidays" in shell("schedule").stdout
     assert told(shell, "resume", "pay")["next"] == made["next"]

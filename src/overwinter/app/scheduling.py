@@ -109,10 +109,12 @@ class Scheduling:
             for each in await self.listed()
             if text in (each.id, each.name) or (len(text) >= TAIL_MIN and each.id.endswith(text.lower()))
         ]
-        if len(found) != 1:
+        if len(found) > 1:
             raise NotFound(
-                f"{len(found) or 'no'} schedules are called {text!r}: `overwinter schedule` lists them, and takes an id too"
+                f"{len(found)} schedules are called {text!r}, say which: {', '.join(each.id for each in found)}"
             )
+        if not found:
+            raise NotFound(f"no schedule is called {text!r}: `overwinter schedule` lists them")
         return found[0]
 
     async def pause(self, text: str, *, by: str, reason: str = "") -> Schedule:

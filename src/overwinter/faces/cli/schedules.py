@@ -8,7 +8,7 @@ import typer
 from overwinter.errors import UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, me, seconds
-from overwinter.faces.cli.render import print_json, safe, table
+from overwinter.faces.cli.render import print_json, safe, safe_lines, table
 from overwinter.faces.cli.running import inputs_of, source_of
 
 __all__ = ["schedule_cli"]
@@ -94,9 +94,12 @@ def show(name: Name, *, home: Home = None, is_json: Json = False) -> None:
     if is_json:
         print_json(found)
         return
-    start = found.pop("start")
+    start: dict[str, Any] = found.pop("start")
+    inputs: dict[str, Any] = start.get("inputs") or {}
     typer.echo("\n".join(f"{key:9} {safe(value)}" for key, value in found.items() if value not in (None, "")))
-    typer.echo(f"\n{start.get('goal') or start.get('source')}")
+    for key, value in inputs.items():
+        typer.echo(f"input     {safe(key)}={safe(value)}")
+    typer.echo(f"\n{safe_lines(str(start.get('goal') or start.get('source')))}")
 
 
 def _act(verb: str, name: str, home: Path | None, *, is_json: bool, reason: str = "") -> dict[str, Any]:
