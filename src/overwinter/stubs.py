@@ -1,5 +1,6 @@
 """Python signatures as `.pyi` text: what programs are checked against, and what a model reads."""
 
+import ast
 import dataclasses
 import enum
 import inspect
@@ -8,12 +9,13 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 from overwinter.errors import ConfigInvalid
 from overwinter.functions import Key
 
-__all__ = ["HEADER", "TOOLS", "Stubs", "doc"]
+__all__ = ["HEADER", "TOOLS", "Stubs", "doc", "of_tools"]
 
 HEADER = """from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -78,6 +80,13 @@ PLAIN: Mapping[object, str] = {
 CONTAINERS: Mapping[object, str] = {
     list: "list", set: "set", frozenset: "frozenset", dict: "dict", Sequence: "list", Mapping: "dict",
 }  # fmt: skip
+
+
+@cache
+def of_tools() -> Mapping[str, str]:
+    """Return what the module `tools` declares, each by its name."""
+    declared = [each for each in ast.parse(TOOLS).body if isinstance(each, ast.ClassDef | ast.AsyncFunctionDef)]
+    return {each.name: ast.get_source_segment(TOOLS, each) or "" for each in declared}
 
 
 class Stubs:

@@ -411,6 +411,16 @@ async def test_a_wrong_call_is_refused_before_any_of_it_runs(project, source, wo
         assert words in str(caught.value)
 
 
+async def test_the_functions_of_every_program_are_described_like_any_other(project):
+    async with opened(project, config=Config(agents={"default": Agent()})) as app:
+        said = app.describe(["tools.spawn", "tools.ErrorDetail", "tools.nothing"])
+        assert said.startswith("async def spawn(\n    program: str | None = ..., *, goal: str | None = ..."), said
+        assert "class ErrorDetail(TypedDict):\n    type: str\n" in said
+        assert said.endswith("# there is no tools.nothing")
+    run, _, _ = await ran(project, "await tools.describe('tools.receive')")
+    assert run.result.startswith("async def receive(")
+
+
 async def test_programs_look_functions_up_and_call_them_by_name(project):
     source = """
 found = await tools.search(["remove an order", "list orders"], limit=2)

@@ -11,6 +11,7 @@ from overwinter.catalog.naming import class_name
 from overwinter.catalog.seen import text
 from overwinter.events import Answer, Call, Effect, Raised, Returned
 from overwinter.handles import Handles, handle_of
+from overwinter.stubs import of_tools
 from overwinter.values import Value
 
 __all__ = ["Discovery"]
@@ -168,6 +169,8 @@ class Discovery:
 
     def _described(self, name: str, allowed: set[str] | None) -> str:
         service, _, rest = name.partition(".")
+        if service == "tools" and rest in of_tools():
+            return of_tools()[rest]
         function = self._file.function(name)
         if function is not None and (allowed is None or name in allowed):
             types = self._types(service)
