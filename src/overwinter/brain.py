@@ -63,7 +63,9 @@ while True:
         said = await tools.reply(attempted=attempted, heard=heard)
     except Exception as error:
         detail = await tools.error(error)
-        end, why = "money" if detail["code"] in ("budget", "insufficient_quota", "billing_error") else "refused", detail["message"]
+        end, why = "unavailable" if detail["retryable"] else "refused", detail["message"]
+        if detail["code"] in ("budget", "insufficient_quota", "billing_error"):
+            end = "money"
         break
     cost_nusd += said["cost_nusd"]
     program, text, is_cut = said["program"], said["text"], said["is_cut"]
@@ -105,7 +107,7 @@ while True:
 """
 """Inputs: `steps`, `seconds` or None, `refusals`, `last` or None; beside them `goal`, `model` and `usd` or None, which the host reads.
 
-Its value: how it ended (`done`, `steps`, `money`, `time`, `refused`, `silent`), the answer if it is done, why if it is not, what the model's
+Its value: how it ended (`done`, `steps`, `money`, `time`, `refused`, `unavailable`, `silent`), the answer if it is done, why if it is not, what the model's
 own calls cost, and the last run whose variables are kept, with which a later goal goes on.
 """
 REFUSALS_MAX = 8

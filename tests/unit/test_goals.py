@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from kit import opened
@@ -14,7 +16,7 @@ from overwinter.errors import NotFound, UsageError
 from overwinter.events import Status
 from overwinter.faces import wire
 from overwinter.store import Page
-from overwinter.testing import ScriptedModel, finish, idle
+from overwinter.testing import ManualClock, ScriptedModel, finish, idle
 
 pytestmark = pytest.mark.anyio
 
@@ -124,6 +126,25 @@ async def test_a_model_whose_programs_are_all_refused_is_ended(project):
     async with home(project, lambda _: says("await shop.nothing()")) as app:
         result = await reached(app)
     assert (result["end"], result["steps"]) == ("refused", 8)
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_model_that_is_down_ends_it_as_unavailable_after_some_minutes(project):
+    clock = ManualClock()
+    began_us = clock.now_us()
+
+    async def pass_time() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            clock.advance(1.0)
+
+    async with opened(project, config=config_of(NOWHERE), clock=clock) as app, anyio.create_task_group() as group:
+        group.start_soon(pass_time)
+        run = await app.result(await app.start(goal="x"), 50)
+        group.cancel_scope.cancel()
+        assert (run.result["end"], run.result["steps"], run.result["answer"]) == ("unavailable", 1, None)
+        assert "cannot be reached" in run.result["why"]
+        assert clock.now_us() - began_us > 120_000_000
 
 
 @pytest.mark.claim("L2.money")
