@@ -82,6 +82,8 @@ def without_comments(program: str) -> str:
     lines = (
         program.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     )  # not splitlines(), which breaks at U+2028 too
+    if "#" not in program:
+        return "\n".join(lines)
     try:
         for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
             if token.type == tokenize.COMMENT:

@@ -8,7 +8,7 @@ import apsw
 
 from overwinter import journal, values
 from overwinter.events import Status
-from overwinter.ids import from_bytes
+from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Inherited
 
 __all__ = ["Chains", "has_left"]
@@ -26,10 +26,10 @@ Ran = tuple[tuple[str, int | None], ...]
 """Sources, see `Inherited.earlier`."""
 
 
-def has_left(db: apsw.Connection, n: int) -> bool:
+def has_left(db: apsw.Connection, run_id: str) -> bool:
     """Return whether another run can go on from one."""
-    sql = "select 1 from run join snapshot using (n) where n = ? and status in (1, 2)"  # without the state itself
-    return bool(list(db.execute(sql, (n,))))
+    sql = "select 1 from run join snapshot using (n) where id = ? and status in (1, 2)"  # without the state itself
+    return bool(list(db.execute(sql, (to_bytes(run_id),))))
 
 
 class Chains:
@@ -38,6 +38,18 @@ class Chains:
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
         self._ran: dict[str, Ran] = {}
+        self._last: Inherited | None = None
+
+    def after(self, run_id: str) -> Inherited | None:
+        """Return what a run goes on with that comes after this one; None: there is nothing, or no such run.
+
+        A step of a goal asks three times. One that was deleted since may be told once more: the commit of a start looks itself.
+        """
+        if self._last is not None and self._last.run_id == run_id:
+            return self._last
+        found = list(self._db.execute("select n from run where id = ?", (to_bytes(run_id),)))
+        self._last = self.inherited(found[0][0]) if found else None
+        return self._last
 
     def inherited(self, n: int) -> Inherited | None:
         """Return what a run goes on with that comes after one; None: there is nothing any more."""

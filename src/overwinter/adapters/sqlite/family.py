@@ -92,8 +92,7 @@ def told(wrote: Wrote[T], others: Sequence[Concerned], made: Wrote[Created] | No
 
 def refused(db: apsw.Connection, run: NewRun) -> str:
     """Return why a run may not begin; "" if it may."""
-    before = None if run.after is None else rows.run_row(db, run.after)
-    if run.after is not None and (before is None or not chains.has_left(db, before.n)):
+    if run.after is not None and not chains.has_left(db, run.after):
         return f"run {run.after} has left no variables: only one that has ended and was to keep them has"
     return "" if run.origin is None else _refused(db, run.origin)
 

@@ -180,8 +180,7 @@ class SqliteStore:
     async def inherited(self, run_id: str) -> Inherited | None:
         """Return what a run would begin with that goes on from this one."""
         with guarded(self._path):
-            row = rows.run_row(self._reading, run_id)
-            return None if row is None else self._chains.inherited(row.n)
+            return self._chains.after(run_id)
 
     async def descendants(self, run_id: str) -> Sequence[str]:
         """Return the runs below one that have not ended."""
