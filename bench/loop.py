@@ -20,6 +20,7 @@ from bench.turns import TOOLS
 from overwinter.brain import STEPS_MAX
 from overwinter.config import load
 from overwinter.faces.cli.door import served_socket
+from overwinter.faces.cli.serving import spare_collections
 from overwinter.faces.client import Client
 from overwinter.testing import Heard, ScriptedModel, open_test_app
 
@@ -84,6 +85,7 @@ async def stepped(place: Path, steps: int) -> list[float]:
     async with open_test_app(
         place / ".overwinter", {}, directory=place, config=config, models=ScriptedModel(say)
     ) as app:
+        spare_collections()  # as `overwinter serve` does
         run = await app.result(await app.start(goal="go on", steps=steps + 1))
     assert run.result["answer"] == "done", run.result
     return [(after - before) * 1_000 for before, after in pairwise(at[10:])]
