@@ -33,6 +33,11 @@ def test_version_is_printed(shell):
     assert shell("--version").stdout.strip() == f"overwinter {__version__}"
 
 
+def test_one_function_is_called_with_its_arguments(shell):
+    called = shell("tools", "call", "shop.double", "number=21")
+    assert (called.returncode, called.stdout) == (0, "42\n"), words(called)
+
+
 def test_a_question_is_shown_with_the_command_that_answers_it(shell):
     (shell.place / "p.py").write_text("await tools.ask('me@example.com', 'Charge 5 EUR?', options=['yes', 'no'])")
     shell.serve()
@@ -121,6 +126,9 @@ BAD = {
     "toml key": ("ps", {"overwinter.toml": "[limits]\nmemory = 3\n"}, [], 2, "line 2: limits.memory is unknown; did you mean"),
     "toml type": ("ps", {"overwinter.toml": "[worker]\nthreads = 'many'\n"}, [], 2, "line 2: worker.threads is a whole number"),
     "toml module": ("ps", {"overwinter.toml": "[services.crm]\npython = 'absent'\n"}, [], 2, "'absent' cannot be imported"),
+    "argument": ("tools", {}, ["call", "shop.double", "number=x"], 3, "Expected `int`"),
+    "no function": ("tools", {}, ["call", "shop.triple", "number=1"], 3, "has no function"),
+    "no full name": ("tools", {}, ["call", "shop", "number=1"], 20, "there is no function shop"),
     "gc length": ("gc", {}, ["--older-than", "soon"], 2, "30d"),
     "cpu": ("run", {"p.py": "while True: pass"}, ["p.py"], 20, "limits.turn_cpu_s"),
     "memory": ("run", {"p.py": "x = 'a' * 10**9"}, ["p.py"], 20, "limits.memory_mb"),

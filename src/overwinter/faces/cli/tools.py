@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Annotated, Any, Never, ParamSpec
 
 import typer
 
@@ -21,6 +22,8 @@ __all__ = ["tools_cli"]
 
 FAULTS_SHOWN = 5
 DIFFERENT_SHOWN = 20
+WRITTEN_MAX = 100_000
+"""Characters of a call with its arguments: a longer text is no program to be checked, it is data."""
 
 tools_cli = typer.Typer(
     no_args_is_help=True, help="What programs can call: services, functions, and whether they changed."
@@ -111,12 +114,10 @@ def call_function(
     home: Home = None,
     is_json: Json = False,
 ) -> None:
-    """Call one function, as a run like any other: decided, journaled, retried."""
-    given = dict(_argument(word) for word in arguments or [])
+    """Call one function, as a run like any other: checked, decided, journaled, retried."""
+    program = _program(name, dict(_argument(word) for word in arguments or []))
     with open_door(home_path(home), is_worker=True, is_json=is_json) as client:
-        source = f"await tools.call({name!r}, arguments)"
-        body = {"source": source, "agent": agent, "name": f"call {name}", "inputs": {"arguments": given}}
-        run_id = client.post("runs", **body, dedup=once())["id"]
+        run_id = client.post("runs", **program, agent=agent, name=f"call {name}", dedup=once())["id"]
         ended = client.get("runs", run_id, "result", wait_s=60)
     if is_json:
         print_json(ended)
@@ -196,14 +197,28 @@ def accept(
         raise UsageError(f"nothing that {', '.join(names)} names has changed or gone: see overwinter tools pins")
 
 
+def _program(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return a program that makes one call: with its arguments written out, so that they are checked, if they can be."""
+    written = f"await {name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+    service, _, function = name.partition(".")
+    is_plain = all(each.isidentifier() and not iskeyword(each) for each in (service, function, *given))
+    if is_plain and len(written) <= WRITTEN_MAX:
+        return {"source": written}
+    return {"source": f"await tools.call({name!r}, arguments)", "inputs": {"arguments": given}}
+
+
 def _argument(word: str) -> tuple[str, Any]:
     name, equals, text = word.partition("=")
     if not equals or not name.isidentifier():
         raise UsageError(f"{word!r} is no argument: write NAME=VALUE")
     try:
-        return name, json.loads(text)
+        return name, json.loads(text, parse_constant=_refused)
     except (ValueError, RecursionError):
         return name, text
+
+
+def _refused(constant: str) -> Never:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _refreshed(client: "Client", service: str | None, *, is_json: bool) -> dict[str, Any]:
