@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overwinter.faces.cli.render import event_line, safe, safe_lines, show, table
+from overwinter.faces.cli.render import event_line, is_of_goal, outcome, safe, safe_lines, show, table
 from overwinter.faces.wire import readable
 
 ANY_TEXT = st.text(st.characters(), max_size=40)  # half characters too
@@ -153,3 +153,19 @@ def test_what_people_say_of_a_call_is_one_line(kind, body, words):
 def test_keys_that_read_alike_are_all_shown():
     assert readable({1: "a", "1": "b"}) == [[1, "a"], ["1", "b"]]
     assert readable({1: "a"}) == {"1": "a"}
+
+
+ENDED = {"end": "done", "answer": "It is 42.", "why": "", "steps": 2, "cost_usd": 0.01, "last": None}
+
+
+def test_what_a_goal_ends_with_is_told_from_whatever_a_program_ends_with():
+    assert is_of_goal(ENDED)
+    assert "It is 42." in outcome(ENDED, "RUN12345")
+    for key, value in {"steps": "2", "cost_usd": "free", "answer": None, "why": None, "end": 1}.items():
+        assert not is_of_goal({**ENDED, key: value})
+    assert not is_of_goal([ENDED])
+
+
+def test_a_goal_whose_model_is_down_says_how_it_goes_on():
+    said = outcome({**ENDED, "end": "unavailable", "answer": None, "why": "mock cannot be reached"}, "RUN12345")
+    assert said.endswith("mock cannot be reached: go on with --after RUN12345 when it is back")

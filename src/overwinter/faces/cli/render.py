@@ -179,10 +179,11 @@ def event_line(event: Mapping[str, Any], names: dict[int, str]) -> str | None:
 
 
 def is_of_goal(result: object) -> bool:
-    """Whether a value is what a run with a goal ends with."""
-    return isinstance(result, dict) and {"end", "answer", "why", "steps", "cost_usd"} <= set(
-        cast("dict[str, Any]", result)
-    )
+    """Whether a value is what a run with a goal ends with; a program may end with whatever it likes."""
+    found = cast("dict[str, Any]", result) if isinstance(result, dict) else {}
+    answer = str if found.get("end") == "done" else str | None
+    kinds = {"end": str, "answer": answer, "why": str, "steps": int, "cost_usd": int | float}
+    return all(key in found and isinstance(found[key], kind) for key, kind in kinds.items())
 
 
 def outcome(result: Mapping[str, Any], run_id: str) -> str:
@@ -195,6 +196,7 @@ def outcome(result: Mapping[str, Any], run_id: str) -> str:
         "steps": f"it came to its last step: raise --steps, and go on with {after}",
         "money": f"its money is spent: raise --usd or the budget, and go on with {after}",
         "time": f"its time has passed: go on with {after}",
+        "unavailable": f"{result['why']}: go on with {after} when it is back",
     }.get(result["end"], result["why"])
     return f"no answer ({cost}, run {run_id[-TAIL:]}): {safe(why)}"
 
