@@ -121,12 +121,13 @@ async def open_test_app(  # noqa: PLR0913 - each part may be replaced
 
 
 async def idle(app: App) -> None:
-    """Return when nothing is left to do but wait: no turn is queued or under way, no call is in flight."""
+    """Return when nothing is left to do but wait: no turn is queued or under way, no call is in flight but those that pause."""
     quiet = 0
     while quiet < 3:  # noqa: PLR2004 - a wake-up may be on its way between two looks
         await anyio.sleep(IDLE_LOOK_S)
         pulse = app.pulse()
-        quiet = 0 if pulse.queued or pulse.busy or pulse.in_flight else quiet + 1
+        is_at_it = pulse.queued or pulse.busy or pulse.in_flight > len(app.models.gateway.pauses)
+        quiet = 0 if is_at_it else quiet + 1
 
 
 async def finish(
@@ -158,6 +159,7 @@ async def finish(
                 await app.committed(run_id, run.events)
             continue
         instants = [instant for each in family for instant in await _instants(app, each)]
+        instants += app.models.gateway.pauses
         ahead = [instant for instant in instants if instant > clock.now_us()]
         if ahead:
             clock.set(min(ahead))

@@ -180,6 +180,11 @@ class Gateway:
         self._flights = Flights()
         self._under_way = set[_UnderWay]()
 
+    @property
+    def pauses(self) -> Sequence[int]:
+        """Return the instants until which calls wait to be tried again."""
+        return self._attempts.pauses
+
     async def answer(self, asked: Asked, caller: Caller, sink: Sink, *, method: str = "POST") -> Line:
         """Answer a call, and return its line in the ledger. Whatever goes wrong is said to the sink, in the client's dialect."""
         under_way = _UnderWay(caller)

@@ -159,6 +159,8 @@ class Attempts:
     ) -> None:
         self._upstream, self._breaker, self._clock, self._random = upstream, breaker, clock, random
         self._translations = translations or {}
+        self.pauses: list[int] = []
+        """The instants until which calls wait to be tried again."""
 
     async def run(self, job: Job) -> Done | None:
         """Return how the call was answered; None: with a provider's own refusal, handed on as it came.
@@ -188,6 +190,14 @@ class Attempts:
         await job.sink.write(body)
         return None
 
+    async def _rest(self, pause_s: float) -> None:
+        until_us = self._clock.now_us() + round(pause_s * SECOND_US)
+        self.pauses.append(until_us)
+        try:
+            await self._clock.sleep_until(until_us)
+        finally:
+            self.pauses.remove(until_us)
+
     async def _of(self, job: Job, target: Target) -> Done | _Missed | None:
         """Try one target; None: it is left alone."""
         name, missed = target.provider.name, None
@@ -198,7 +208,7 @@ class Attempts:
                 pause_s = self._pause_s(number, missed.refusal.retry_after_s)
                 if pause_s > PAUSE_S_MAX or not await job.limit.more(target, job.seen):
                     return missed
-                await self._clock.sleep_until(self._clock.now_us() + round(pause_s * SECOND_US))
+                await self._rest(pause_s)
             try:
                 found = await self._try(job, target)
             except BaseException as error:
