@@ -177,6 +177,16 @@ def test_only_checking_runs_nothing(shell: Shell):
 
 
 @pytest.mark.claim("U3.errors")
+def test_doctor_says_once_what_is_wrong_with_a_file_and_what_it_could_not_look_at(shell: Shell):
+    (shell.place / "overwinter.toml").write_text("[agents]\nx = = 1")
+    found = shell("doctor", "--json")
+    assert found.returncode == 1
+    states = {each["what"]: (each["state"], each["found"]) for each in json.loads(found.stdout)["findings"]}
+    assert [what for what, (state, _) in states.items() if state == "wrong"] == ["configuration"]
+    assert states["tools"] == ("gap", "not looked at: see configuration")
+
+
+@pytest.mark.claim("U3.errors")
 def test_doctor_finds_a_lost_key_and_a_module_that_does_not_load(shell: Shell):
     assert shell("ps").returncode == 0
     (shell.place / ".overwinter" / "keys" / "snapshot.key").unlink()

@@ -37,11 +37,14 @@ FILESYSTEMS_REMOTE = ("nfs", "cifs", "smb", "fuse.sshfs", "9p")
 def examine(home: Path) -> list[dict[str, str]]:
     """Return findings: `state` is well, gap or wrong; `what` was looked at; what was `found`."""
     findings: list[dict[str, str]] = []
+    said: dict[str, str] = {}
+    """What is wrong, by its words: a file that cannot be read keeps much else from being looked at."""
     for what, look in _looks(home):
         try:
             state, found = look()
         except (OverwinterError, OSError) as error:
-            state, found = "wrong", str(error)
+            first = said.setdefault(str(error), what)
+            state, found = ("wrong", str(error)) if first == what else ("gap", f"not looked at: see {first}")
         findings.append({"state": state, "what": what, "found": found})
     return findings
 
