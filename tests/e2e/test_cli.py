@@ -154,7 +154,11 @@ def test_a_slip_in_the_path_of_a_home_makes_none(shell):
     refused = shell("ps", "--home", "absent/.overwinter")
     assert refused.returncode == 4, words(refused)
     assert "overwinter init" in refused.stderr
+    assert shell("logs", "ZZZZZZ", "--home", "absent/.overwinter").returncode == 4
     assert not (shell.place / "absent").exists()
+    (shell.place / "p.py").write_text("1")
+    assert shell("run", "p.py", "--home", "absent/.overwinter").returncode == 0
+    assert (shell.place / "absent" / ".overwinter").exists()
 
 
 @pytest.mark.claim("U3.errors")

@@ -163,7 +163,7 @@ def logs(
     is_json: Json = False,
 ) -> None:
     """Print a run's journal, one line an event."""
-    with open_door(home_path(home), is_worker=is_following, is_json=is_json, makes=True) as client:
+    with open_door(home_path(home), is_worker=is_following, is_json=is_json) as client:
         if is_following:
             follow(client, client.get("runs", run)["id"], is_json=is_json, since=since)
             return

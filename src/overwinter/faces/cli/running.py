@@ -79,7 +79,7 @@ def run(  # noqa: PLR0913 - a command's options
         raise UsageError("a goal takes no inputs, and there is nothing to check before a model has written a program")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor that ends the command detaches it too
     is_waiting = not is_attended(place)
-    with open_door(place, is_worker=not (is_detached or is_check_only), is_json=is_json) as client:
+    with open_door(place, is_worker=not (is_detached or is_check_only), is_json=is_json, makes=True) as client:
         if is_check_only:
             _print_check(client.post("check", **what, agent=agent, inputs=given), is_json=is_json)
             return
