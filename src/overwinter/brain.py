@@ -60,12 +60,14 @@ while True:
         break
     step += 1
     try:
-        said = await tools.reply(attempted=attempted, heard=heard)
+        said = await tools.reply(attempted=attempted, heard=heard, timeout=left)
     except Exception as error:
         detail = await tools.error(error)
         end, why = "unavailable" if detail["retryable"] else "refused", detail["message"]
         if detail["code"] in ("budget", "insufficient_quota", "billing_error"):
             end = "money"
+        elif detail["type"] == "TimeoutError" and detail["status"] is None:  # a provider's has one
+            end, why = "time", ""
         break
     cost_nusd += said["cost_nusd"]
     program, text, is_cut = said["program"], said["text"], said["is_cut"]

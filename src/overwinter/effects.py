@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import anyio
@@ -169,6 +170,17 @@ class Effects:
             if flight.task.done() and self._flying.get(place) is flight:
                 del self._flying[place]  # its task was cancelled before it took a step, so none of it was executed
         return [Cut(each.attempt.call, each.has_left) for each in flights]
+
+    def let_go(self, run_id: str, indices: Iterable[int]) -> None:
+        """Cancel calls in flight without whose answers their run has gone on, for a time-out came first."""
+        for index in indices:
+            if (flight := self._flying.get((run_id, index))) is not None:
+                flight.task.add_done_callback(partial(self._gone, (run_id, index), flight))
+                flight.task.cancel()
+
+    def _gone(self, place: tuple[str, int], flight: _Flight, _: object) -> None:
+        if self._flying.get(place) is flight:
+            del self._flying[place]  # its task was cancelled before it took a step
 
     async def park(self, cut: Iterable[Cut], why: str) -> None:
         """Have a person say what became of the writes among these that had left."""

@@ -62,7 +62,9 @@ async def spawn(
     \"\"\"Run a program, or have a model work at a goal, as a run of its own; its result. Cancelled with this run.\"\"\"
 async def attempt(program: str, *, after: str | None = ..., timeout: float | None = ...) -> Any:
     \"\"\"Run a program that a model wrote; how it ended.\"\"\"
-async def reply(*, attempted: Any = ..., heard: list[Any] = ..., max_tokens: int = ...) -> Any:
+async def reply(
+    *, attempted: Any = ..., heard: list[Any] = ..., max_tokens: int = ..., timeout: float | None = ...,
+) -> Any:
     \"\"\"What the model says next in the conversation of this run.\"\"\"
 async def receive(*, timeout: float | None = ...) -> Any:
     \"\"\"The next message for this run.\"\"\"

@@ -17,8 +17,10 @@ from overwinter.lineage import SPAWNS
 from overwinter.snapshot import Snapshot
 from overwinter.values import Value
 
-__all__ = ["WAITS", "Wait", "meant", "snapshot_after", "until", "wait"]
+__all__ = ["REPLY", "WAITS", "Wait", "meant", "snapshot_after", "until", "wait"]
 
+REPLY = "tools.reply"
+"""What a model says next: days may pass until it is up again."""
 WAIT_US_MAX = 36_525 * DAY_US
 """A century: whatever is longer is a mistake in a unit."""
 
@@ -65,8 +67,8 @@ def meant(request: Request) -> Request:
 
 
 def until(function: str, arguments: Mapping[str, Value], now_us: int) -> int | str | None:
-    """Return until when a call that begins a run waits for its end, None: for ever; or what is wrong with that."""
-    return _time_out(function, arguments, now_us) if function in SPAWNS else None
+    """Return until when a call waits that begins a run, or has a model reply, None: for ever; or what is wrong with that."""
+    return _time_out(function, arguments, now_us) if function in SPAWNS or function == REPLY else None
 
 
 def wait(function: str, arguments: Mapping[str, Value], now_us: int) -> Wait | str:

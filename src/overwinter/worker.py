@@ -445,6 +445,7 @@ class Worker:
 
     def _act(self, run: Loaded, lease: Lease, turned: Turned) -> None:
         """Start the effects of a committed turn: the only place from which a new intent is carried out."""
+        self._effects.let_go(run.run_id, turned.answered)
         has_effect = False
         for intent in turned.calls:
             if intent.due_us is not None:

@@ -1,9 +1,11 @@
 """The agent loop: a model works at a goal, and what can go wrong with either."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from kit import opened
@@ -27,6 +29,22 @@ async def reached(app: App, goal: str = "Double 21", **limits: Any) -> Any:
 
 async def children(app: App, run_id: str) -> Sequence[Any]:
     return [each for each in await app.runs(Page(limit=1_000)) if each.parent == run_id]
+
+
+class Silent:
+    """A way to a provider that takes the request and says nothing."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.is_left = anyio.Event(), anyio.Event()
+
+    @asynccontextmanager
+    async def send(self, *_: object) -> AsyncGenerator[Any]:
+        self.is_asked.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.is_left.set()
+        yield
 
 
 @pytest.mark.claim("L1.loop")
@@ -135,6 +153,32 @@ async def test_a_model_that_is_down_ends_it_as_unavailable_after_some_minutes(pr
     assert (run.result["end"], run.result["steps"], run.result["answer"]) == ("unavailable", 1, None)
     assert "cannot be reached" in run.result["why"]
     assert clock.now_us() - began_us > 120_000_000
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_model_that_is_down_does_not_hold_a_goal_beyond_its_time(project):
+    clock = ManualClock()
+    began_us = clock.now_us()
+    async with opened(project, config=config_of(NOWHERE), clock=clock) as app:
+        run = await finish(app, await app.start(goal="x", seconds=30), clock)
+    assert (run.result["end"], run.result["steps"]) == ("time", 1)
+    assert 30_000_000 <= clock.now_us() - began_us < 60_000_000
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_model_that_is_silent_is_let_go_when_the_time_of_a_goal_has_passed(project):
+    clock, silent = ManualClock(), Silent()
+    async with opened(project, config=config_of(NOWHERE), clock=clock, models=silent) as app:
+        run_id = await app.start(goal="x", seconds=30)
+        await silent.is_asked.wait()
+        clock.advance(31)
+        run = await app.result(run_id, 20)
+        await silent.is_left.wait()
+        await idle(app)
+        assert (run.result["end"], run.result["steps"]) == ("time", 1)
+        assert app.pulse().in_flight == 0
+        (line,) = app.models.lines(limit=10)
+        assert line.ended_us
 
 
 @pytest.mark.claim("L2.money")

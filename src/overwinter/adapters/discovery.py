@@ -44,7 +44,7 @@ LOOKUPS: Mapping[str, Function] = {
     "describe": _lookup("describe", "name", "names?"),
     "read": _lookup("read", "handle", "path?"),
     "think": _lookup("think", "prompt", "model?", "system?", "schema?", "max_tokens?", "temperature?", attempts_max=ASKED_MAX),
-    "reply": _lookup("reply", "attempted?", "heard?", "max_tokens?", attempts_max=ASKED_MAX),
+    "reply": _lookup("reply", "attempted?", "heard?", "max_tokens?", "timeout?", attempts_max=ASKED_MAX),
     "attempt": _lookup("attempt", "program", "after?", "timeout?", effect="idempotent"),
     "spawn": _lookup(
         "spawn", "program?", "goal?", "inputs?", "agent?", "name?", "timeout?", "model?", "steps?", "usd?", "seconds?",

@@ -28,10 +28,10 @@ from overwinter.gateway.budget import Budget, Scope
 from overwinter.lineage import ATTEMPT
 from overwinter.store import RunRecord
 from overwinter.values import Value
+from overwinter.waits import REPLY
 
 __all__ = ["Goals"]
 
-REPLY = "tools.reply"
 _LOOP_BEGINS = brain.LOOP.partition("\n")[0]
 """The first line of every version of the loop: a goal that began under an earlier one keeps its limit."""
 AHEAD_MAX = 64
