@@ -18,7 +18,7 @@ from google.genai.types import GenerateContentConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models_kit import ask, chat, config_of, home_of, until
+from models_kit import Client, ask, chat, config_of, home_of, until
 from overwinter.adapters.dialects import dialects
 from overwinter.adapters.models.file import open_models_file
 from overwinter.gateway.answers import Kept
@@ -283,12 +283,13 @@ async def test_when_the_one_that_asks_leaves_the_next_one_asks_for_all(project, 
     provider.script(Rule(fault="slow_first", times=2))
     async with home_of(project, config_of(provider.url, cache=True)) as app:
         async with anyio.create_task_group() as group:
-            group.start_soon(lambda: ask(app, chat(temperature=0), call="first"))
+            first = Client()
+            group.start_soon(lambda: ask(app, chat(temperature=0), client=first))
             await until(lambda: len(provider.calls) == 1)
             for _ in range(4):
                 group.start_soon(ask, app, chat(temperature=0))
             await until(lambda: app.models.gateway.under_way == 5)
-            app.models.gateway.leave("first")
+            app.models.gateway.leave(first)
             await until(lambda: len(provider.calls) == 2)
             await released(app, provider)
         assert len(provider.calls) == 2

@@ -198,7 +198,7 @@ async def test_a_client_that_leaves_its_background_stream_may_come_back(project,
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: ask(app, request(stream=True), dialect="responses", client=client, call="leaves"))
             await until(lambda: len(client.parts) > 0)
-            app.models.gateway.leave("leaves")
+            app.models.gateway.leave(client)
         line = app.models.line("leaves")
         assert line is not None
         assert (line.state, line.status) == ("held", "background")

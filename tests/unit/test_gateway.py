@@ -245,7 +245,7 @@ async def test_a_client_that_leaves_is_drained_for_the_exact_price_or_cut_for_an
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: ask(app, chat(stream=True), client=client, call="leaves"))
             await until(lambda: len(client.parts) > 0)
-            app.models.gateway.leave("leaves")
+            app.models.gateway.leave(client)
         cut = app.models.line("leaves")
         assert cut is not None
         assert cut.usage is not None

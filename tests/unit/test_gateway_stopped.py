@@ -104,16 +104,16 @@ async def test_whenever_a_call_is_stopped_no_provider_is_asked_after_it_and_it_i
         for turn in range(1, TURNS):  # after the first the gateway knows of it
             call, scope, asked_before = f"call-{turn}", anyio.CancelScope(), upstream.asked
 
-            async def answered(call: str, scope: anyio.CancelScope) -> None:
+            async def answered(call: str, scope: anyio.CancelScope, client: Client) -> None:
                 with scope:
-                    await app.models.answer(asked, "default", Wish(call=call), Client())
+                    await app.models.answer(asked, "default", Wish(call=call), client)
 
-            task = asyncio.get_running_loop().create_task(answered(call, scope))
+            task = asyncio.get_running_loop().create_task(answered(call, scope, client := Client()))
             for _ in range(turn):
                 await asyncio.sleep(0)
             stop = {
                 "cut": lambda: app.models.cut(["default"], "it was revoked"),
-                "leave": lambda call=call: gateway.leave(call),
+                "leave": lambda client=client: gateway.leave(client),
                 "outer": scope.cancel,
                 "native": task.cancel,
             }[how]
@@ -182,13 +182,13 @@ async def test_the_end_of_a_background_answer_is_told_also_if_whoever_saw_it_is_
         client, line = await ask(app, body, dialect="responses")
         app.models.gateway.ended = ended = Heard()
         file: Any = app.models.file
-        settle = file.settle
+        settle, other = file.settle, Client()
 
         def stop() -> None:
             if how == "cut":
                 app.models.cut(["default"], "it was revoked")
             else:
-                app.models.gateway.leave("again")
+                app.models.gateway.leave(other)
 
         async def settled(line: Line) -> bool:
             asyncio.get_running_loop().call_soon(stop)  # in the turn in which it is written
@@ -196,7 +196,7 @@ async def test_the_end_of_a_background_answer_is_told_also_if_whoever_saw_it_is_
 
         accounts: Any = app.models.gateway._accounts
         accounts._ledger = Settling(file, settled)
-        await again(app, client.json["id"], call="again")
+        await again(app, client.json["id"], call="again", client=other)
         assert [(each.call, each.status) for each in ended.lines] == [(line.call, "answered")]
         found = app.models.line(line.call)
         assert found is not None

@@ -112,7 +112,7 @@ class ModelsDoor:
             await _sent(send, wire.status, wire.headers, wire.body)
             return
         models, drain_s = self._app.models, 0.0 if is_aborted else DRAIN_S_MAX
-        client = Staying(partial(_left, receive), partial(models.gateway.leave, wish.call), drain_s)
+        client = Staying(partial(_left, receive), lambda: models.gateway.leave(sink), drain_s)
         sink = _Sink(send, client, wish.call)
         models.departures.expect(client)
         try:

@@ -28,7 +28,7 @@ from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on
 from overwinter.gateway.budget import Ledger, Line
-from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, is_steady, request_digest
+from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, is_remembering, is_steady, request_digest
 from overwinter.gateway.caller import Caller, Collected, Sink
 from overwinter.gateway.cleaning import Cleaned, Cleaner
 from overwinter.gateway.dialect import Asked, Dialect, DialectName
@@ -72,6 +72,8 @@ class Settings:
 @dataclass(slots=True, eq=False)
 class _UnderWay:
     caller: Caller
+    sink: Sink
+    """Who gets the answer: one of a name goes on when another of it leaves."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     began_s: float = field(default_factory=time.monotonic)
     why: str = ""
@@ -187,7 +189,7 @@ class Gateway:
 
     async def answer(self, asked: Asked, caller: Caller, sink: Sink, *, method: str = "POST") -> Line:
         """Answer a call, and return its line in the ledger. Whatever goes wrong is said to the sink, in the client's dialect."""
-        under_way = _UnderWay(caller)
+        under_way = _UnderWay(caller, sink)
         call = _Call(
             asked=asked,
             caller=caller,
@@ -254,10 +256,10 @@ class Gateway:
             each.scope.cancel()  # in this very step: one that is about to ask its provider must not
         return Cutting(len(found), [each.ended for each in found])
 
-    def leave(self, call: str) -> None:
-        """Stop a call under way whose client has left: what it used until now is estimated."""
+    def leave(self, sink: Sink) -> None:
+        """Stop the call under way whose client has left: what it used until now is estimated. Another of its name goes on."""
         for each in self._under_way:
-            if each.caller.call == call:
+            if each.sink is sink:
                 each.has_left = True
                 each.scope.cancel()
 
@@ -279,7 +281,7 @@ class Gateway:
         if await self._repeated(call, cleaned.restore):
             return
         key = self._key(call, targets)
-        kept = None if key is None else await self._answers.find(key)
+        kept = None if key is None else self._young(await self._answers.find(key), call.caller)
         if key is not None and kept is None and is_steady(call.asked, is_opted_in=call.caller.cache_s is not None):
             kept = await self._flights.join(key)
         if isinstance(kept, Kept):
@@ -319,6 +321,7 @@ class Gateway:
         found = await anyio.to_thread.run_sync(nearest, vector, known)  # 50 ms for as many as may be: not on the loop
         is_like = found is not None and found[1] >= self._settings.similar_min
         kept = await self._answers.find(found[0].answer) if found is not None and is_like else None
+        kept = self._young(kept, call.caller)
         return _Like(frame=frame, vector=vector, kept=kept, score=found[1] if found is not None else 0.0)
 
     async def _vector(self, text: str, caller: Caller, model: str) -> bytes | None:
@@ -414,6 +417,7 @@ class Gateway:
             or caller.is_unlogged
             or asked.operation not in ("generate", "embed")
             or asked.is_background
+            or is_remembering(asked)
         ):
             return None
         return self._key_of(asked, caller, targets)
@@ -422,6 +426,11 @@ class Gateway:
         route = f"{targets[0].provider.name}/{targets[0].model}"
         version = f"{self._policy.version}/{self._settings.version}"
         return cache_key(asked, self._secret, tenant=caller.tenant, route=route, version=version)
+
+    def _young(self, kept: Kept | None, caller: Caller) -> Kept | None:
+        """Return a kept answer that is not older than its caller wants."""
+        oldest_us = 0 if caller.cache_s is None else self._clock.now_us() - round(caller.cache_s * SECOND_US)
+        return None if kept is None or kept.made_us < oldest_us else kept
 
     def _kept_s(self, caller: Caller) -> float:
         return self._settings.cache_s if caller.cache_s is None else caller.cache_s

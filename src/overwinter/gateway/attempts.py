@@ -401,7 +401,7 @@ class _Flow:
                 out.append(event.wire)
                 job.sent.append(event)
             else:
-                out += self._restored(self.restorer.events(event))
+                out += self._restored(self.restorer.events(self.restorer.read(event)))
         await self._write(out)
 
     async def end(self) -> None:
@@ -492,10 +492,14 @@ def _is_fault(status: int) -> bool:
     return status >= 500 or status == 408  # noqa: PLR2004 - RFC 9110, 15.6 and 15.5.9
 
 
+RETRY_AFTER_S_MAX = 86_400.0
+"""A day: a provider may say whatever it likes, and nobody waits longer for it."""
+
+
 def _after_s(headers: Mapping[str, str]) -> float | None:
     """Return the pause that a provider asks for, in seconds."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name, "").strip()
         if text.replace(".", "", 1).isdecimal():
-            return float(text) * unit_s
+            return min(float(text) * unit_s, RETRY_AFTER_S_MAX)
     return None

@@ -17,7 +17,7 @@ from overwinter.gateway.answers import Kept
 from overwinter.gateway.dialect import Asked, DialectName
 from overwinter.gateway.tap import Tap
 
-__all__ = ["NEVER_MATTER", "Flight", "Flights", "cache_key", "call_key", "is_keepable", "is_steady", "request_digest"]
+__all__ = ["NEVER_MATTER", "Flight", "Flights", "cache_key", "call_key", "is_keepable", "is_remembering", "is_steady", "request_digest"]
 
 NEVER_MATTER: Mapping[DialectName, frozenset[str]] = {
     "chat": frozenset({
@@ -31,6 +31,10 @@ NEVER_MATTER: Mapping[DialectName, frozenset[str]] = {
 }  # fmt: skip
 """Top-level fields that change how an answer comes, or what it costs, and nothing in it. A response repeats who asked and its
 `metadata`, so there they count: one caller's are not for another. So does the `metadata` of a chat completion."""
+REMEMBERING: Mapping[DialectName, tuple[str, ...]] = {"responses": ("conversation",), "messages": ("container",)}
+"""Fields that name what grows with each request, at the provider."""
+_VERSION = re.compile(rb'"version"\s*:\s*"')
+"""Of a prompt that lies with the provider: without it, it is what somebody makes of it next."""
 HEADERS = ("anthropic-", "openai-")
 """What headers begin with that may change it: betas, versions."""
 SERVED = re.compile(rb"""(?x)
@@ -93,6 +97,14 @@ def request_digest(asked: Asked) -> bytes:
         digest.update(f"{name}\0{len(value)}\0".encode())
         digest.update(value)
     return digest.digest()
+
+
+def is_remembering(asked: Asked) -> bool:
+    """Whether what a request means lies with its provider, and may be another thing the next time: no answer to it is kept."""
+    if any(asked.top.get(name, b"null") != b"null" for name in REMEMBERING.get(asked.dialect, ())):
+        return True
+    prompt = asked.top.get("prompt", b"null") if asked.dialect == "responses" else b"null"
+    return prompt != b"null" and _VERSION.search(prompt) is None
 
 
 def is_steady(asked: Asked, *, is_opted_in: bool) -> bool:

@@ -98,6 +98,8 @@ class Event:
     """For an error: the status that it would have had."""
     message: str = ""
     answer_id: str = ""
+    is_unread: bool = False
+    """Something in it stands where nobody expects it: of its texts nothing is known."""
 
 
 class AnswerReader(Protocol):

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from overwinter.errors import UsageError
 from overwinter.frozen import frozen
+from overwinter.gateway.escapes import views
 from overwinter.gateway.leaves import Document, Leaf, Opaque, literal, read, replaced, shown
 from overwinter.gateway.parts import MEMO_MAX, Key, Memo, Part, Split, cut
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
@@ -313,7 +314,9 @@ class Search:
     def _batch(self, leaves: Sequence[Leaf], until: float) -> Sequence[Sequence[Found]]:
         keyed = [_keyed(leaf) for leaf in leaves]
         texts = [text for text, _ in keyed]
-        rows: list[list[Found]] = [[] for _ in leaves]
+        seen = [(number, view) for number, text in enumerate(texts) if "\\" in text for view in views(text)]
+        texts += [view.text for _, view in seen]
+        rows: list[list[Found]] = [[] for _ in texts]
         for detector in self._detectors:
             for row, found in zip(rows, self._asked(detector, leaves, texts), strict=True):
                 row.extend(found)
@@ -322,9 +325,11 @@ class Search:
                     f"the search for confidential values took more than {self._scan_s_max:g} s, last in {detector.name}, "
                     f"at {shown(leaves[0].path)}: send less, or raise the limit"
                 )
+        for (number, view), row in zip(seen, rows[len(leaves) :], strict=True):
+            rows[number] += [Found(view.place(each.start), view.place(each.end), each.kind) for each in row]
         return [
             _inside(leaf, row, shift) if row or "OW_" in leaf.text else ()
-            for leaf, row, (_, shift) in zip(leaves, rows, keyed, strict=True)
+            for leaf, row, (_, shift) in zip(leaves, rows, keyed, strict=False)
         ]
 
     def _asked(self, detector: Detector, leaves: Sequence[Leaf], texts: Sequence[str]) -> Sequence[Sequence[Found]]:

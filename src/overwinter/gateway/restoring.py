@@ -7,6 +7,7 @@ answers by the beginning of a placeholder, with them by the length of a value.
 import re
 from collections.abc import Iterator, Sequence
 
+from overwinter.frozen import replace
 from overwinter.gateway.dialect import Event, Text
 from overwinter.gateway.placeholders import DIGITS, LABEL_MAX, Vault
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -53,6 +54,20 @@ class Restorer:
             return left.text
         last = self._screen.close(channel)
         return self._vault.restored(left.text + last.text, is_json=left.is_json or last.is_json)
+
+    def read(self, event: Event) -> Event:
+        """Return an event as it may go on: of one whose texts are not known, placeholders in one piece become values.
+
+        Raises:
+            ModelRefused: it cannot be known what is in it, and there are rules for answers.
+        """
+        if not event.is_unread:
+            return event
+        if self._screen is not None:
+            message = "an event of the answer is not as its dialect says, so it cannot be known what is in it"
+            raise ModelRefused(Refusal(why="confidential", message=message))
+        text = event.wire.decode("utf-8", "surrogateescape")
+        return replace(event, wire=self._vault.restored(text, is_json=True).encode("utf-8", "surrogateescape"))
 
     def events(self, event: Event) -> Sequence[tuple[Event, Sequence[Text]]]:
         """Return the events that can go out by now, each with the texts to write in the place of its own.

@@ -292,13 +292,18 @@ class StreamReader:
             return ()
         found = self._read(self._cutter.feed(b"", is_last=True))
         if not self._is_over and (rest := self._cutter.rest()):
+            if rest.lstrip()[:1] in (b"{", b"["):
+                return [*found, *self._in_one_piece(rest)]
             found += self._last(rest)
         return found if self._is_over else [*found, *self._sayings.ended()]
 
+    def _in_one_piece(self, rest: bytes) -> Sequence[Event]:
+        """Return the error that came where events should; what else came so is no part of a stream, and no end of one."""
+        ended = self._sayings.ended()
+        event = self._sayings.whole(rest)
+        return [event] if event.kind == "error" else ended
+
     def _last(self, rest: bytes) -> list[Event]:
-        if rest.lstrip()[:1] in (b"{", b"["):
-            event = self._sayings.whole(rest)
-            return [event] if event.kind == "error" else []
         end = b"\r\n" if rest.endswith(b"\r\n") else b"\n"
         wire = rest + (end if rest.endswith((b"\n", b"\r")) else end + end)
         name, content = parts(wire)

@@ -239,7 +239,7 @@ class _Sayings:
             chunk = _CHUNK.decode(content)
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
-            return Event(wire=wire, kind="content")
+            return Event(wire=wire, kind="content", is_unread=True)
         if chunk.error is not None:
             return _failed(wire, chunk.error)
         return self._chunk(wire, chunk)

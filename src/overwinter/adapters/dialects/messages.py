@@ -213,7 +213,7 @@ class _Sayings:
             said = _SAID.decode(content)
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
-            return Event(wire=wire, kind="content")
+            return Event(wire=wire, kind="content", is_unread=True)
         match said.type or name:
             case "content_block_delta":
                 texts = _texts(said)

@@ -226,7 +226,7 @@ class _Sayings:
             said = _SAID.decode(content)
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
-            return Event(wire=wire, kind="content")
+            return Event(wire=wire, kind="content", is_unread=True)
         kind = said.type or name
         if kind.endswith(".delta"):
             return self._grown(wire, kind, said)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "HttpClient", "open_client"]
 
 PAGES_MAX = 1_000
+RETRY_AFTER_S_MAX = 86_400.0
+"""A day: a service may say whatever it likes, and nobody waits longer for it."""
 ITEMS_MAX = 1_000
 """Items of a list that a program gets when it names no number."""
 PAGE_SIZE = 100
@@ -252,13 +254,12 @@ class HttpClient:
         """Return the pause that a service asks for, in seconds (RFC 9110, 10.2.3)."""
         text = headers.get("Retry-After", "").strip()
         if text.replace(".", "", 1).isdecimal():
-            return float(text)
+            return min(float(text), RETRY_AFTER_S_MAX)
         try:
-            return (
-                max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.now_us() / SECOND_US) if text else None
-            )
+            at_s = parsedate_to_datetime(text).timestamp() if text else None
         except ValueError:
             return None
+        return None if at_s is None else min(max(0.0, at_s - self._clock.now_us() / SECOND_US), RETRY_AFTER_S_MAX)
 
     # --- Pages -------------------------------------------------------------------------------------------------------
 
