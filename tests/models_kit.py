@@ -13,6 +13,7 @@ import anyio.lowlevel
 from kit import opened
 from overwinter.app import App
 from overwinter.app.models import Wish
+from overwinter.clock import SECOND_US
 from overwinter.config import Agent, Config
 from overwinter.declared import DeclaredBudget, DeclaredModel, DeclaredProvider, GatewaySettings
 from overwinter.gateway.budget import Line
@@ -40,6 +41,22 @@ def config_of(url: str, *, budgets: Mapping[str, DeclaredBudget] | None = None, 
         budgets=budgets or {},
         gateway=GatewaySettings(model="cheap", **settings),
     )
+
+
+class Hasty:
+    """A clock that is at once where somebody waits for it to be."""
+
+    def __init__(self) -> None:
+        self.at_us = 1_900_000_000 * SECOND_US
+        self.waited_s: list[float] = []
+
+    def now_us(self) -> int:
+        return self.at_us
+
+    async def sleep_until(self, instant_us: int) -> None:
+        self.waited_s.append((instant_us - self.at_us) / SECOND_US)
+        self.at_us = max(self.at_us, instant_us)
+        await anyio.lowlevel.checkpoint()
 
 
 @asynccontextmanager

@@ -36,8 +36,18 @@ DROPPED_MIN = 200
 """What is shorter stays: its handle would take as much room."""
 DEEDS_MAX = 20
 """Calls that had happened, told of a program that failed."""
+_BREAKS = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+"""What begins a line besides a line feed, to somebody."""
+_BLANK = rf"[^\S\n{_BREAKS}]|[\u00ad\u034f\u061c\u115f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+"""What nobody sees."""
+_HEADINGS = (
+    "A person says", "A webhook says", "Your goal", "Your next goal", "Value of", "Printed", "The program failed", "It had done",
+    "Nothing was changed by it", "(left out", "Your reply ended", "You said nothing",
+)  # fmt: skip
 _HEADING = re.compile(
-    r"(^|[\r\x0b\x0c\x85\u2028\u2029])(?=[ \t]*(?:A person says|A webhook says|Your goal|Your next goal|Value of|Printed|The program failed|It had done))",
+    rf"(^|[{_BREAKS}])(?=(?:{_BLANK})*(?:"
+    + "|".join(rf"(?:{_BLANK})+".join(map(re.escape, each.split(" "))) for each in _HEADINGS)
+    + "))",
     re.MULTILINE | re.IGNORECASE,
 )
 """A line that begins as what the host says does."""
@@ -218,7 +228,7 @@ def _blocks(text: str) -> tuple[list[str], bool]:
 
 def finished(run_id: str, value: Value, printed: str) -> str:
     """Return what came of a program that reached its end, cut to what may stand in a conversation."""
-    shown = json.dumps(excerpt(value, handle=run_id), ensure_ascii=False) if value is not None else "None"
+    shown = _on_one_line(excerpt(value, handle=run_id)) if value is not None else "None"
     return _printed(run_id, printed) + f"Value of {run_id}: {shown}"
 
 
@@ -250,9 +260,14 @@ def heard(messages: Sequence[Value]) -> str:
     texts = list[str]()
     for each in messages:
         is_hook = isinstance(each, dict) and each.keys() == {"body", "headers"}
-        text = each if isinstance(each, str) else json.dumps(readable(each), ensure_ascii=False)
+        text = each if isinstance(each, str) else _on_one_line(readable(each))
         texts.append(f"A {'webhook' if is_hook else 'person'} says: {text}")
     return "\n".join(texts)
+
+
+def _on_one_line(value: Value) -> str:
+    """Return a value as JSON in which nothing begins a line."""
+    return re.sub(f"[{_BREAKS}]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _quoted(text: str) -> str:

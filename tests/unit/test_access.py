@@ -167,6 +167,8 @@ async def test_a_token_for_some_agents_reaches_nothing_of_others(project):
             ("POST", "/v1/runs", b"", {"source": "1"}),
             ("POST", "/v1/runs", b"agent=clerk", {"source": "1", "agent": "default"}),
             ("POST", "/v1/check", b"", {"source": "1", "agent": "default"}),
+            ("POST", "/v1/runs", b"", {"source": "1", "agent": "clerk", "after": other}),
+            ("POST", "/v1/runs", b"", {"source": "1", "agent": "clerk", "after": other[-6:]}),
             ("GET", "/v1/runs", b"", None),
             ("GET", "/v1/runs", b"agent=default", None),
             ("GET", f"/v1/runs/{other}", b"", None),

@@ -251,6 +251,30 @@ async def test_an_answer_is_kept_for_its_time_to_live(project, provider: Mock):
         assert await asked_times(app, provider, chat(temperature=0)) == 1
 
 
+@pytest.mark.claim("M4.exact")
+@pytest.mark.parametrize(
+    "field", [{"conversation": "conv_1"}, {"conversation": {"id": "conv_1"}}, {"prompt": {"id": "pmpt_1"}}]
+)
+async def test_a_request_that_names_what_grows_at_its_provider_is_never_answered_by_a_kept_answer(
+    project, provider: Mock, field: dict[str, Any]
+):
+    async with home_of(project, config_of(provider.url, cache=True)) as app:
+        body = {"model": "cheap", "input": "go on", "temperature": 0, **field}
+        assert [await asked_times(app, provider, body, dialect="responses") for _ in range(2)] == [1, 1]
+        fixed = {"model": "cheap", "temperature": 0, "prompt": {"id": "pmpt_1", "version": "2"}}
+        assert [await asked_times(app, provider, fixed, dialect="responses") for _ in range(2)] == [1, 0]
+
+
+async def test_an_answer_that_is_older_than_its_caller_wants_is_not_given(project, provider: Mock):
+    clock = ManualClock()
+    async with home_of(project, config_of(provider.url, cache=True), clock=clock) as app:
+        assert await asked_times(app, provider, chat(temperature=0)) == 1
+        clock.advance(50)
+        assert await asked_times(app, provider, chat(temperature=0), cache_s=60.0) == 0
+        assert await asked_times(app, provider, chat(temperature=0), cache_s=40.0) == 1
+        assert await asked_times(app, provider, chat(temperature=0), cache_s=40.0) == 0
+
+
 async def released(app, provider: Mock) -> None:
     await until(lambda: app.models.gateway.under_way == 0 or provider.provider.release() is not None)
 
@@ -293,6 +317,21 @@ async def test_when_the_one_that_asks_leaves_the_next_one_asks_for_all(project, 
             await until(lambda: len(provider.calls) == 2)
             await released(app, provider)
         assert len(provider.calls) == 2
+
+
+async def test_a_client_that_leaves_ends_its_own_call_and_not_another_of_its_name(project, provider: Mock):
+    provider.script(Rule(fault="slow_first"))
+    async with home_of(project, config_of(provider.url, cache=True)) as app:
+        first, second = Client(), Client()
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: ask(app, chat(temperature=0), client=first, call="same"))
+            await until(lambda: len(provider.calls) == 1)
+            group.start_soon(lambda: ask(app, chat(temperature=0), client=second, call="same"))
+            await until(lambda: app.models.gateway.under_way == 2)
+            app.models.gateway.leave(first)
+            await released(app, provider)
+        assert first.status == 0
+        assert (second.status, second.json["error"]["code"]) == (409, second.json["error"]["code"]), second.body
 
 
 # --- The file --------------------------------------------------------------------------------------------------------

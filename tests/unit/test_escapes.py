@@ -79,7 +79,7 @@ async def test_a_value_behind_an_escape_does_not_leave(project, provider: Mock, 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 async def test_a_value_behind_an_escape_of_a_tools_arguments_does_not_come_back(
-    project, provider: Mock, is_stream: bool
+    project, provider: Mock, *, is_stream: bool
 ):
     async with home_of(project, config_of(provider.url, redact_answers={"secret": "block", "card": "block"})) as app:
         for name in ("aws", "card", "stripe"):

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anyio.lowlevel
 import pytest
 
-from models_kit import MODEL, Client, config_of, home_of
+from models_kit import MODEL, Client, Hasty, config_of, home_of
 from overwinter.app import App
 from overwinter.app.models import Wish
 from overwinter.clock import SECOND_US
@@ -26,22 +25,6 @@ GENERATING: tuple[DialectName, ...] = ("chat", "responses", "messages", "gemini"
 BUDGETS = {"ever": DeclaredBudget(of="tenant", usd=1_000, window="ever")}
 every_dialect = pytest.mark.parametrize("dialect", GENERATING)
 _number = iter(range(10**9))
-
-
-class Hasty:
-    """A clock that is at once where somebody waits for it to be."""
-
-    def __init__(self) -> None:
-        self.at_us = 1_900_000_000 * SECOND_US
-        self.waited_s: list[float] = []
-
-    def now_us(self) -> int:
-        return self.at_us
-
-    async def sleep_until(self, instant_us: int) -> None:
-        self.waited_s.append((instant_us - self.at_us) / SECOND_US)
-        self.at_us = max(self.at_us, instant_us)
-        await anyio.lowlevel.checkpoint()
 
 
 def request(

@@ -172,10 +172,7 @@ async def _judge(of: Of, token: Token, request: Request, body: Mapping[str, Any]
         case "home":
             _concerned(token, "*", "the whole home")
         case "agent" | "named" | "listed":
-            agent = _agent(of, request, body)
-            _concerned(
-                token, agent, "the whole home: name an agent, agent=NAME" if agent == "*" else f"agent {agent!r}"
-            )
+            await _of_agent(of, token, request, body, app)
         case "run":
             path["run"] = await _run(token, path["run"], app)
         case "runs":
@@ -192,6 +189,13 @@ async def _judge(of: Of, token: Token, request: Request, body: Mapping[str, Any]
             path["schedule"] = await _schedule(token, path["schedule"], app)
         case "subject":
             await _subject(token, str(body.get("subject", "")), app)
+
+
+async def _of_agent(of: Of, token: Token, request: Request, body: Mapping[str, Any], app: App) -> None:
+    agent = _agent(of, request, body)
+    _concerned(token, agent, "the whole home: name an agent, agent=NAME" if agent == "*" else f"agent {agent!r}")
+    if isinstance(body.get("after"), str):  # a run to go on from
+        await _run(token, body["after"], app)
 
 
 def _agent(of: Of, request: Request, body: Mapping[str, Any]) -> str:

@@ -28,7 +28,15 @@ from overwinter.gateway.answers import Answers, Kept
 from overwinter.gateway.attempts import Attempts, Job, Restore
 from overwinter.gateway.background import goes_on
 from overwinter.gateway.budget import Ledger, Line
-from overwinter.gateway.cache import Flights, cache_key, call_key, is_keepable, is_remembering, is_steady, request_digest
+from overwinter.gateway.cache import (
+    Flights,
+    cache_key,
+    call_key,
+    is_keepable,
+    is_remembering,
+    is_steady,
+    request_digest,
+)
 from overwinter.gateway.caller import Caller, Collected, Sink
 from overwinter.gateway.cleaning import Cleaned, Cleaner
 from overwinter.gateway.dialect import Asked, Dialect, DialectName

@@ -17,7 +17,17 @@ from overwinter.gateway.answers import Kept
 from overwinter.gateway.dialect import Asked, DialectName
 from overwinter.gateway.tap import Tap
 
-__all__ = ["NEVER_MATTER", "Flight", "Flights", "cache_key", "call_key", "is_keepable", "is_remembering", "is_steady", "request_digest"]
+__all__ = [
+    "NEVER_MATTER",
+    "Flight",
+    "Flights",
+    "cache_key",
+    "call_key",
+    "is_keepable",
+    "is_remembering",
+    "is_steady",
+    "request_digest",
+]
 
 NEVER_MATTER: Mapping[DialectName, frozenset[str]] = {
     "chat": frozenset({

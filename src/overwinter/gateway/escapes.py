@@ -1,8 +1,8 @@
 """Texts as those read them who undo their escapes: JSON that stands in prose, in a fence, in a line of a log.
 
-A detector wants to know what stands before a value, and `\\n` before it is a letter to whoever does not know that it is none. So a
-text in which an escape touches a word is searched once more with its escapes undone. Only where an escape could hide something:
-nearly all of those in source code have a quote behind them.
+A detector wants to know what stands before a value, and the n of a written line feed is a letter like any other. So a text in
+which an escape touches a word is searched once more with its escapes undone. Only where one could hide something: nearly all of
+those in source code have a quote behind them.
 """
 
 import re
