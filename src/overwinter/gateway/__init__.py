@@ -36,6 +36,7 @@ from overwinter.gateway.cache import (
     is_remembering,
     is_steady,
     request_digest,
+    young,
 )
 from overwinter.gateway.caller import Caller, Collected, Sink
 from overwinter.gateway.cleaning import Cleaned, Cleaner
@@ -289,7 +290,7 @@ class Gateway:
         if await self._repeated(call, cleaned.restore):
             return
         key = self._key(call, targets)
-        kept = None if key is None else self._young(await self._answers.find(key), call.caller)
+        kept = None if key is None else young(await self._answers.find(key), call.caller.cache_s, self._clock.now_us())
         if key is not None and kept is None and is_steady(call.asked, is_opted_in=call.caller.cache_s is not None):
             kept = await self._flights.join(key)
         if isinstance(kept, Kept):
@@ -329,7 +330,7 @@ class Gateway:
         found = await anyio.to_thread.run_sync(nearest, vector, known)  # 50 ms for as many as may be: not on the loop
         is_like = found is not None and found[1] >= self._settings.similar_min
         kept = await self._answers.find(found[0].answer) if found is not None and is_like else None
-        kept = self._young(kept, call.caller)
+        kept = young(kept, call.caller.cache_s, self._clock.now_us())
         return _Like(frame=frame, vector=vector, kept=kept, score=found[1] if found is not None else 0.0)
 
     async def _vector(self, text: str, caller: Caller, model: str) -> bytes | None:
@@ -434,11 +435,6 @@ class Gateway:
         route = f"{targets[0].provider.name}/{targets[0].model}"
         version = f"{self._policy.version}/{self._settings.version}"
         return cache_key(asked, self._secret, tenant=caller.tenant, route=route, version=version)
-
-    def _young(self, kept: Kept | None, caller: Caller) -> Kept | None:
-        """Return a kept answer that is not older than its caller wants."""
-        oldest_us = 0 if caller.cache_s is None else self._clock.now_us() - round(caller.cache_s * SECOND_US)
-        return None if kept is None or kept.made_us < oldest_us else kept
 
     def _kept_s(self, caller: Caller) -> float:
         return self._settings.cache_s if caller.cache_s is None else caller.cache_s

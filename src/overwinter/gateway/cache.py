@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from overwinter.clock import SECOND_US
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.dialect import Asked, DialectName
 from overwinter.gateway.tap import Tap
@@ -27,6 +28,7 @@ __all__ = [
     "is_remembering",
     "is_steady",
     "request_digest",
+    "young",
 ]
 
 NEVER_MATTER: Mapping[DialectName, frozenset[str]] = {
@@ -122,6 +124,12 @@ def is_steady(asked: Asked, *, is_opted_in: bool) -> bool:
     if asked.operation == "embed":
         return True
     return asked.operation == "generate" and not asked.is_background and (asked.temperature == 0 or is_opted_in)
+
+
+def young(kept: Kept | None, age_s_max: float | None, now_us: int) -> Kept | None:
+    """Return a kept answer that is not older than its caller wants; None: it does not mind."""
+    is_old = kept is not None and age_s_max is not None and kept.made_us + round(age_s_max * SECOND_US) < now_us
+    return None if is_old else kept
 
 
 def is_keepable(asked: Asked, tap: Tap, body: bytes, *, is_opted_in: bool) -> bool:
