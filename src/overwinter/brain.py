@@ -21,7 +21,7 @@ from overwinter.readable import readable
 from overwinter.values import Value
 
 __all__ = [
-    "LOOP", "REFUSALS_MAX", "RULES", "SIGNATURES_MAX", "STEPS_MAX", "WINDOW_CHARACTERS", "Exchange", "conversation", "failed", "finished", "goal_of",
+    "LOOP", "LOOP_BEGINS", "REFUSALS_MAX", "RULES", "SIGNATURES_MAX", "STEPS_MAX", "WINDOW_CHARACTERS", "Exchange", "conversation", "failed", "finished", "goal_of",
     "heard", "instructions", "is_unclosed", "program_in",
 ]  # fmt: skip
 
@@ -122,6 +122,8 @@ while True:
 Its value: how it ended (`done`, `steps`, `money`, `time`, `refused`, `unavailable`, `silent`), the answer if it is done, why if it is not, what the model's
 own calls cost, and the last run whose variables are kept, with which a later goal goes on.
 """
+LOOP_BEGINS = LOOP.partition("\n")[0]
+"""The first line of every version of the loop: by it a goal is known that began under an earlier one."""
 REFUSALS_MAX = 8
 """Programs in a row that the check may refuse."""
 

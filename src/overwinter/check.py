@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -115,7 +114,7 @@ def render(findings: Sequence[Finding], source: str) -> str:
     certain = [finding for finding in findings if finding.is_certain]
     texts: list[str] = []
     for finding in certain[:FINDINGS_MAX]:
-        text = lines[finding.line - 1].strip() if 0 < finding.line <= len(lines) else ""
+        text = _cut(lines[finding.line - 1].strip(), MESSAGE_CHARACTERS_MAX) if 0 < finding.line <= len(lines) else ""
         texts.append(f"line {finding.line}: {finding.message}" + (f"\n    {text}" if text else ""))
     stubs = {finding.at: finding.stub.removeprefix("async def ") for finding in certain[:FINDINGS_MAX] if finding.stub}
     signatures = [f"{at.partition('.')[0]}.{stub}" for at, stub in stubs.items()]
@@ -177,8 +176,20 @@ def remaining(findings: Sequence[Finding], source: str, lines: Sequence[int]) ->
 
 def line_of(source: str, function: str) -> int:
     """Return the first line that names a function, `service.function`; 1 if none does in one piece."""
-    name = re.compile(rf"\b{re.escape(function)}\b|\b{re.escape(function.rpartition('.')[2])}\b")
-    return next((number for number, line in enumerate(source.split("\n"), 1) if name.search(line)), 1)
+    name = function.rpartition(".")[2]
+    try:
+        nodes = list(ast.walk(parse(source)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 1
+    lines = [
+        each.end_lineno or each.lineno
+        for each in nodes
+        if (isinstance(each, ast.Attribute) and each.attr == name)
+        or (isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Load))
+        or (isinstance(each, ast.ImportFrom) and any(alias.name == name for alias in each.names))
+        or (isinstance(each, ast.Constant) and each.value == function)
+    ]
+    return min(lines, default=1)
 
 
 def _holds(node: ast.stmt, line: int) -> bool:

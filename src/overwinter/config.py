@@ -416,6 +416,8 @@ class _Reader:
     def _names(self, config: Config) -> None:
         """Refuse what would silently name nothing."""
         for name, agent in config.agents.items():
+            if not agent.owner.strip():
+                raise self._wrong(("agents", name, "owner"), "is empty: nobody could ever approve a call of it")
             if agent.parent and agent.parent not in config.agents:
                 raise self._wrong(("agents", name, "parent"), f"names no agent of this file: {agent.parent!r}")
             above, seen = agent.parent, {name}

@@ -80,6 +80,11 @@ class Finding(Protocol):
         ...
 
     @property
+    def rule(self) -> str:
+        """Short name of the rule; `uncheckable`: nothing is known of the program."""
+        ...
+
+    @property
     def message(self) -> str:
         """What is wrong and what to do instead."""
         ...

@@ -1,8 +1,10 @@
 """The command line as people and scripts use it: first steps, waits, questions, and every bad input."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -116,6 +118,10 @@ BAD = {
     "type error": ("run", {"p.py": "await shop.double(number='a')"}, ["p.py"], 3, "Expected `int`"),
     "unsupported": ("run", {"p.py": "yield 1"}, ["p.py"], 3, "yield"),
     "missing input": ("run", {"p.py": "print(invoice_id)"}, ["p.py"], 3, "--input invoice_id=VALUE"),
+    "empty name": ("show", {}, [""], 2, "a name is empty"),
+    "empty person": ("answer", {}, ["x:0", "y", "--as", ""], 2, "nobody is named"),
+    "empty owner": ("ps", {"overwinter.toml": "[agents.a]\nowner = ''\n"}, [], 2, "agents.a.owner is empty"),
+    "long line": ("run", {"p.py": "x = '" + "y" * 300_000 + "'"}, ["p.py"], 3, "program too long"),
     "no such file": ("run", {}, ["absent.py"], 2, "absent.py"),
     "bad input word": ("run", {"p.py": "1"}, ["p.py", "-i", "x"], 2, "NAME=VALUE"),
     "unknown agent": ("run", {"p.py": "1"}, ["p.py", "--agent", "nobody"], 4, "default"),
@@ -149,13 +155,33 @@ def test_each_bad_input_gets_one_message_and_its_exit_code(shell, name):
     assert "Traceback" not in words(answer)
 
 
+def test_ctrl_c_in_a_terminal_is_no_crash_of_the_program_that_computes(shell):
+    (shell.place / "long.py").write_text("n = 0\nfor each in range(20_000_000):\n    n += each\nn")
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "overwinter", "run", "long.py"]
+    begun = subprocess.Popen(
+        command, cwd=shell.place, env=shell.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert begun.stdout is not None
+    assert "created" in begun.stdout.readline()
+    time.sleep(0.3)  # by now it computes, or has ended: then nothing is seen, and nothing is wrong
+    os.killpg(begun.pid, signal.SIGINT)  # as a terminal does
+    begun.communicate(timeout=30)
+    assert begun.returncode in (23, 130)
+    run = json.loads(shell("ps", "--all", "--json").stdout)["runs"][0]
+    assert "stumbled" not in shell("logs", run["id"], "--json").stdout
+
+
 @pytest.mark.claim("U3.errors")
 def test_a_slip_in_the_path_of_a_home_makes_none(shell):
     refused = shell("ps", "--home", "absent/.overwinter")
     assert refused.returncode == 4, words(refused)
     assert "overwinter init" in refused.stderr
+    (shell.place / "absent").mkdir()
+    (shell.place / "absent" / "empty").mkdir()
+    assert shell("ps", "--home", "absent/empty").returncode == 4
+    assert not list((shell.place / "absent" / "empty").iterdir())
     assert shell("logs", "ZZZZZZ", "--home", "absent/.overwinter").returncode == 4
-    assert not (shell.place / "absent").exists()
+    assert not (shell.place / "absent" / ".overwinter").exists()
     (shell.place / "p.py").write_text("1")
     assert shell("run", "p.py", "--home", "absent/.overwinter").returncode == 0
     assert (shell.place / "absent" / ".overwinter").exists()

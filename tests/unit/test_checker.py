@@ -14,7 +14,9 @@ from check_cases import CASES, STUB, awaited
 from jails import jail_here
 from overwinter.adapters.monty.launcher import open_launcher
 from overwinter.adapters.monty_checker import open_checker
-from overwinter.adapters.monty_checker.checker import _Session
+from overwinter.adapters.monty_checker.checker import MontyChecker, _Session
+from overwinter.check import line_of
+from overwinter.errors import WorkerCrashed
 from overwinter.subset import lacks
 from overwinter.subset.names import MODULES
 
@@ -199,3 +201,58 @@ async def test_a_call_whose_result_is_used_and_that_is_not_awaited_is_refused():
     found = await verdicts([f"import svc\n{each}" for each in (*UNAWAITED, *AWAITED)], GET)
     assert [text for text, each in zip(UNAWAITED, found, strict=False) if not each] == []
     assert [(text, each) for text, each in zip(AWAITED, found[len(UNAWAITED) :], strict=True) if each] == []
+
+
+KINDS = """from typing import Literal
+async def orders(*, prio: Literal[0, 1, 2] = ..., state: Literal["open", "paid"] = ..., dry: Literal[True] = ...) -> list[int]: ...
+async def double(*, number: int) -> int: ...
+"""
+
+
+@pytest.mark.claim("P2.layout")
+async def test_what_a_program_computes_may_be_one_of_the_literals_and_nothing_else_is():
+    right = [
+        "for p in range(3):\n    await svc.orders(prio=p)",
+        "await svc.orders(prio=int('1'))",
+        "for n, _ in enumerate('ab'):\n    await svc.orders(prio=n % 3)",
+        "await svc.orders(state='pa' + 'id', dry=bool(1))",
+        "async def at(prio: int):\n    return await svc.orders(prio=prio)\nawait at(1)",
+        "[await svc.double(number=each) for each in filter(None, [1, None, 2])]",
+        "[await svc.double(number=each) for each in filter(lambda each: each > 1, [1, 2])]",
+    ]
+    wrong = [
+        "await svc.orders(prio=3)",
+        "await svc.orders(prio='1')",
+        "await svc.orders(prio=str(1))",
+        "await svc.orders(state=len('a'))",
+        "await svc.orders(state='gone')",
+        "await svc.orders(prio=1.0 * 2)",
+    ]
+    found = await verdicts([*right, *wrong], KINDS)
+    assert [(text, each) for text, each in zip(right, found, strict=False) if each] == []
+    assert [text for text, each in zip(wrong, found[len(right) :], strict=True) if not each] == []
+
+
+async def test_a_program_that_could_not_be_checked_is_checked_the_next_time():
+    class Down:
+        asked = 0
+
+        async def run(self, work: Any) -> Any:
+            del work
+            self.asked += 1
+            raise WorkerCrashed("it died")
+
+    workers = Down()
+    checker = MontyChecker(cast("Any", workers))
+    for asked in (2, 4):
+        (finding,) = await checker.check("1", {}, {})
+        assert (finding.rule, workers.asked) == ("uncheckable", asked)
+
+
+def test_a_finding_about_a_function_names_the_line_that_names_it_and_no_word_of_a_comment():
+    source = '"""pay later"""\n# pay people\nx = "pay"\ny = shop.get(\n    id=1,\n)\nawait shop.pay(id=1)\n'
+    assert line_of(source, "shop.pay") == 7
+    assert line_of("from shop import pay\nawait pay()", "shop.pay") == 1
+    assert line_of("\nawait tools.call('shop.pay', {})", "shop.pay") == 2
+    assert line_of("1", "shop.pay") == 1
+    assert line_of("def (", "shop.pay") == 1

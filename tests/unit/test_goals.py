@@ -1,5 +1,6 @@
 """The agent loop: a model works at a goal, and what can go wrong with either."""
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from overwinter.errors import NotFound, UsageError
 from overwinter.events import Status
 from overwinter.faces import wire
 from overwinter.store import Page
-from overwinter.testing import ManualClock, ScriptedModel, finish, idle
+from overwinter.testing import Heard, ManualClock, ScriptedModel, finish, idle
 
 pytestmark = pytest.mark.anyio
 
@@ -179,6 +180,55 @@ async def test_a_model_that_is_silent_is_let_go_when_the_time_of_a_goal_has_pass
         assert app.pulse().in_flight == 0
         (line,) = app.models.lines(limit=10)
         assert line.ended_us
+
+
+@pytest.mark.claim("L1.loop")
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["before its first program", "asleep in a program"])
+async def test_what_a_goal_under_way_goes_on_from_is_not_collected(project, *, is_under_way: bool):
+    clock = ManualClock()
+    first = [says("secret = 'blue'\n1"), "the word is blue", "again"]
+    model = ScriptedModel([*first, says("await tools.receive()\nsecret"), "three"])
+
+    def at_home(**options: Any) -> Any:
+        return opened(project, config=config_of(NOWHERE), models=model, clock=clock, **options)
+
+    async with at_home() as app:
+        one = await finish(app, await app.start(goal="REMEMBER-ME"), clock)
+        two = await finish(app, await app.start(goal="two", after=one.run_id), clock)
+    async with at_home(is_worker=is_under_way) as app:
+        goal = await app.start(goal="three", after=two.run_id)
+        if is_under_way:
+            await idle(app)
+        clock.advance(10)
+        assert (await app.collect(older_than_s=1)).runs == 0
+    async with at_home() as app:
+        await idle(app)
+        (child,) = await children(app, goal)
+        await app.send(child.run_id, 4)
+        run = await finish(app, goal, clock)
+        assert (run.result["end"], run.result["answer"]) == ("done", "three")
+        assert "REMEMBER-ME" in json.dumps(model.heard[-1].body["messages"])
+        assert "blue" in model.heard[-1].text
+        clock.advance(10)
+        assert (await app.collect(older_than_s=1)).runs > 3
+
+
+@pytest.mark.claim("L1.loop")
+async def test_a_goal_after_one_whose_variables_are_gone_is_refused_before_it_is_paid_for(project):
+    clock = ManualClock()
+
+    def say(heard: Heard) -> str:
+        clock.advance(100)
+        return [says("x = 1\nx"), "done", "done again", "too far"][heard.number]
+
+    async with opened(project, config=config_of(NOWHERE), models=ScriptedModel(say), clock=clock) as app:
+        one = await finish(app, await app.start(goal="one"), clock)
+        two = await finish(app, await app.start(goal="two", after=one.run_id), clock)
+        assert two.result["last"] == one.result["last"]
+        older_s = (clock.now_us() - two.changed_us + 1) / 1e6
+        assert (await app.collect(older_than_s=older_s)).runs == 2
+        with pytest.raises(NotFound):
+            await app.start(goal="three", after=two.run_id)
 
 
 @pytest.mark.claim("L2.money")

@@ -10,7 +10,7 @@ from overwinter.adapters.key_files import key_in, make_key
 from overwinter.errors import HomeDamaged, HomeError, HomeFull, HomeHeld
 from overwinter.frozen import frozen
 
-__all__ = ["CONFIG_NAME", "Home", "config_path", "holder", "open_home", "socket_path"]
+__all__ = ["CONFIG_NAME", "Home", "config_path", "holder", "is_home", "open_home", "socket_path"]
 
 CONFIG_NAME = "overwinter.toml"
 SOCKET_NAME = "overwinter.sock"
@@ -45,6 +45,11 @@ class Home:
     def config_path(self) -> Path:
         """Return where the configuration is, or would be."""
         return config_path(self.path)
+
+
+def is_home(path: Path) -> bool:
+    """Whether somebody has opened a home there: a directory is none yet."""
+    return os.path.lexists(path / "lock")
 
 
 def config_path(home: Path) -> Path:

@@ -32,8 +32,6 @@ from overwinter.waits import REPLY
 
 __all__ = ["Goals"]
 
-_LOOP_BEGINS = brain.LOOP.partition("\n")[0]
-"""The first line of every version of the loop: a goal that began under an earlier one keeps its limit."""
 AHEAD_MAX = 64
 """Programs that wait to be checked ahead, the latest; others are checked when they are attempted, as they would be anyway."""
 TALKS_MAX = 256
@@ -137,7 +135,7 @@ class Goals:
             run = await self._store.run(run_id)
             inputs = (await self._talk(run_id)).inputs
             source = None if run is None else await self._store.program(run.program_digest)
-            is_goal = source is not None and source.startswith(_LOOP_BEGINS)
+            is_goal = source is not None and source.startswith(brain.LOOP_BEGINS)
             limit = inputs.get("usd") if is_goal else None
             above = () if run is None or run.parent is None else await self.purses(run.parent)
             known = above

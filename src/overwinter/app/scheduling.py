@@ -9,7 +9,16 @@ import anyio
 from overwinter.adapters.cron import following, local
 from overwinter.app.parts import Parts
 from overwinter.clock import SECOND_US
-from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, UsageError, WorkerCrashed
+from overwinter.errors import (
+    CheckFailed,
+    Conflict,
+    HomeError,
+    JailUnavailable,
+    NotFound,
+    OverwinterError,
+    UsageError,
+    WorkerCrashed,
+)
 from overwinter.events import Status
 from overwinter.frozen import replace
 from overwinter.schedule import FAILURES_MAX, SCHEDULES_MAX, Misfire, Overlap, Schedule, begins, passed, started_as
@@ -188,12 +197,15 @@ class Scheduling:
                 left = await self._recalled(schedule)
                 if left.next_us is not None and left.next_us <= now_us:
                     left = await self._come(left, now_us)
-            except WorkerCrashed:  # while the program was checked: nothing is wrong with the schedule
+            except (
+                WorkerCrashed,
+                JailUnavailable,
+            ):  # while the program was checked: nothing is wrong with the schedule
                 return replace(schedule, next_us=now_us + RETRY_US)
             except HomeError:
                 raise
             except OverwinterError as error:  # it would not start at any other instant either
-                left = replace(schedule, paused=str(error).split("\n")[0])
+                left = replace(schedule, paused=_why(error))
             await self._schedules.came(left)
             return left
         return None
@@ -234,7 +246,9 @@ class Scheduling:
         try:
             run_id = await self._app.start(**begins(schedule), dedup=started_as(schedule, instant_us))
         except UsageError as error:  # refused, as it would be at any other instant
-            return replace(schedule, paused=str(error).split("\n")[0])
+            if isinstance(error, CheckFailed) and any(each.rule == "uncheckable" for each in error.findings):
+                raise WorkerCrashed(str(error)) from error
+            return replace(schedule, paused=_why(error))
         return replace(schedule, started=schedule.started + 1, last_run=run_id, last_us=instant_us)
 
     async def _ring_at(self, at_us: int) -> None:
@@ -249,3 +263,9 @@ def _failures(schedule: Schedule, last: RunRecord | None) -> int:
     if last is None or last.status is Status.LIVE:
         return schedule.failures
     return schedule.failures + 1 if last.status in (Status.FAILED, Status.QUARANTINED) else 0
+
+
+def _why(error: OverwinterError) -> str:
+    """Return why a schedule cannot start; of a program that was refused what is wrong with it, not only that it was."""
+    first, _, rest = str(error).partition("\n")
+    return f"{first}: {rest.splitlines()[0]}" if isinstance(error, CheckFailed) and rest else first

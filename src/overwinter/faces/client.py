@@ -313,6 +313,8 @@ def _json(status: int, raw: bytes) -> dict[str, Any]:
 
 
 def _url(place: tuple[str, ...], query: Mapping[str, str | int | float | list[str] | None]) -> str:
+    if "" in place:
+        raise UsageError("a name is empty: is a variable of your shell not set?")
     given = {name: value for name, value in query.items() if value is not None}
     tail = f"?{urlencode(given, doseq=True)}" if given else ""
     return "/v1/" + "/".join(quote(part, safe="", errors="backslashreplace") for part in place) + tail

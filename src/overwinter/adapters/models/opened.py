@@ -20,7 +20,7 @@ from overwinter.adapters.translations import translations
 from overwinter.adapters.vault import Vault
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
-from overwinter.errors import ConfigInvalid
+from overwinter.errors import ConfigInvalid, HomeError
 from overwinter.frozen import frozen
 from overwinter.gateway import Gateway, Settings
 from overwinter.gateway.budget import Line
@@ -165,7 +165,7 @@ def _place(name: str, config: Config, directory: Path, vault: Vault, clock: Cloc
 def _fault(places: Mapping[str, Place], provider: str) -> str:
     try:
         places[provider].credentials()
-    except ConfigInvalid as error:
+    except (ConfigInvalid, HomeError) as error:
         return str(error)
     return ""
 

@@ -41,6 +41,9 @@ LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1")
 """What it may execute beside itself: the dynamic loader, which the kernel runs on its behalf."""
 
 libc = ctypes.CDLL(None, use_errno=True)
+libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+SIGINT, SIG_IGN = 2, 1
+"""Ctrl-C goes to all of a terminal's foreground group: it is the command's to hear, and no crash of whoever computes for it."""
 
 
 class Refused(Exception):
@@ -362,6 +365,7 @@ def main(words: list[str]) -> int:
         if not worker:
             raise Refused(f"name a worker after --\n{USAGE}")
         worker_file = os.open(jail.worker, os.O_RDONLY | os.O_CLOEXEC)
+        libc.signal(SIGINT, SIG_IGN)
         enter(jail, worker_file)
         os.execve(worker_file, worker, {})
     except (OSError, Refused) as error:

@@ -7,7 +7,7 @@ warning; the schema check at the call has the last word.
 import ast
 import builtins
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from overwinter.adapters.monty_checker.scopes import Names
@@ -139,11 +139,18 @@ def _is_coroutine(type_: str) -> bool:
     return type_ == "CoroutineType"
 
 
+COMPUTED: Mapping[str, re.Pattern[str]] = {
+    "str": re.compile(r"Literal\[[^\]]*[\"']"), "LiteralString": re.compile(r"Literal\[[^\]]*[\"']"),
+    "int": re.compile(r"Literal\[(?:[^\]]*, )?(?:-?\d|True|False)"), "bool": re.compile(r"Literal\[(?:[^\]]*, )?(?:True|False)"),
+}  # fmt: skip
+"""What a program computes, and the literals of which it may be one."""
+
+
 def _is_certain_type(message: str, *, may_be_known: bool) -> bool:
     """Whether both types of a mismatch are known well enough: exact, or `X | None` where `X` is needed.
 
     Of a None the program may know better than its type.
-    A `str` may be one of the literals; a dict or list of the program's own is inferred from its first items; a typed
+    A `str` may be one of the literals, an `int` one of the numbers; a dict or list of the program's own is inferred from its first items; a typed
     result may be kept in a plain `dict`; a generator expression with an `await` is a list here.
     """
     expected = re.search(r"[Ee]xpected `([^`]*)`|not assignable to (?:return type )?`([^`]*)`", message)
@@ -155,7 +162,7 @@ def _is_certain_type(message: str, *, may_be_known: bool) -> bool:
         return "list[Literal" in wanted and got.startswith("Literal")
     if " | " in got:
         return got == f"{wanted} | None" and not may_be_known
-    return not (got in ("str", "LiteralString") and "Literal[" in wanted)
+    return not (got in COMPUTED and COMPUTED[got].search(wanted))
 
 
 def _is_constant(node: ast.expr) -> bool:

@@ -4,17 +4,24 @@ Nothing of a run that has ended changes, so what ran up to it is read once; each
 those before it.
 """
 
+from contextlib import suppress
+from typing import Any
+
 import apsw
 
 from overwinter import journal, values
+from overwinter.brain import LOOP_BEGINS
 from overwinter.events import Status
 from overwinter.ids import from_bytes, to_bytes
 from overwinter.store import Inherited
 
-__all__ = ["Chains", "has_left"]
+__all__ = ["Chains", "has_left", "held"]
 
 CHAINS_MAX = 256
 """Runs of which is remembered what ran up to them: one for each goal under way, as a rule."""
+_GOALS = """
+select inputs from run where status in (0, 4) and instr(inputs, cast('"after":"' as blob))
+and program in (select id from program where substr(source, 1, ?) = ?)"""
 _LEFT = """
 select id, agent, seq, snapshot.body from run join snapshot using (n)
 where n = ? and status in (1, 2)"""
@@ -32,6 +39,25 @@ def has_left(db: apsw.Connection, run_id: str) -> bool:
     return bool(list(db.execute(sql, (to_bytes(run_id),))))
 
 
+def held(db: apsw.Connection) -> set[int]:
+    """Return the runs from which goals under way go on: the goals before them, and the last program of each.
+
+    A goal names them in its inputs, for it goes on with a conversation and not with a state of its own.
+    """
+    found, unread = set[int](), [raw for (raw,) in db.execute(_GOALS, (len(LOOP_BEGINS), LOOP_BEGINS))]
+    while unread:
+        inputs: dict[str, Any] = {"last": "", "after": "", **values.decode(unread.pop())}
+        for name in ("last", "after"):
+            with suppress(ValueError):  # whoever starts the loop's text as a program gives it inputs of their own
+                for n, raw in list(
+                    db.execute("select n, inputs from run where id = ?", (to_bytes(str(inputs[name])),))
+                ):
+                    if name == "after" and n not in found:
+                        unread.append(raw)
+                    found.add(n)
+    return found
+
+
 class Chains:
     """Reads what runs go on with."""
 
@@ -43,9 +69,9 @@ class Chains:
     def after(self, run_id: str) -> Inherited | None:
         """Return what a run goes on with that comes after this one; None: there is nothing, or no such run.
 
-        A step of a goal asks three times. One that was deleted since may be told once more: the commit of a start looks itself.
+        A step of a goal asks three times, and nothing of it changes unless it is deleted.
         """
-        if self._last is not None and self._last.run_id == run_id:
+        if self._last is not None and self._last.run_id == run_id and has_left(self._db, run_id):
             return self._last
         found = list(self._db.execute("select n from run where id = ?", (to_bytes(run_id),)))
         self._last = self.inherited(found[0][0]) if found else None

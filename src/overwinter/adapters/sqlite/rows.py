@@ -1,6 +1,7 @@
 """Rows to values and back: every statement on the tables that is more than a line."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+import json
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -562,8 +563,8 @@ def ids_ending(db: apsw.Connection, text: str) -> list[str]:
     return found
 
 
-def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
-    """Delete old runs with their journals."""
+def collect(db: apsw.Connection, ended_before: int, limit: int, held: Collection[int]) -> Collected:
+    """Delete old runs with their journals, but those that are held."""
     old = [
         n
         for (n,) in db.execute(
@@ -571,8 +572,8 @@ def collect(db: apsw.Connection, ended_before: int, limit: int) -> Collected:
             "and not exists (select 1 from run heir where heir.after = run.n) "
             # What a goal's program left, its next one begins with, however long the goal has slept meanwhile.
             "and not (keeps and exists (select 1 from run upper where upper.n = run.parent and upper.status in (0, 4))) "
-            "order by changed limit ?",
-            (ended_before, limit),
+            "and n not in (select value from json_each(?)) order by changed limit ?",
+            (ended_before, json.dumps(sorted(held)), limit),
         )
     ]
     events = 0

@@ -14,7 +14,7 @@ from overwinter import values
 from overwinter.adapters.sqlite import audited, family, gates, rows, starts, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
-from overwinter.adapters.sqlite.chains import Chains
+from overwinter.adapters.sqlite.chains import Chains, held
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.requests import SqliteRequests
@@ -551,7 +551,9 @@ class SqliteStore:
         runs = events = 0
         while runs < limit:
             share = min(COLLECT_GROUP_MAX, limit - runs)
-            part = await self._writer.submit(lambda db, share=share: Wrote(rows.collect(db, ended_before_us, share)))
+            part = await self._writer.submit(
+                lambda db, share=share: Wrote(rows.collect(db, ended_before_us, share, held(db)))
+            )
             runs, events = runs + part.runs, events + part.events
             if part.runs < share:
                 break

@@ -70,14 +70,14 @@ def open_door(
         HomeError: it cannot be opened.
         ConfigInvalid: its `overwinter.toml` is wrong.
     """
-    from overwinter.adapters.home import config_path  # noqa: PLC0415 - `--version` and `--help` need no home
+    from overwinter.adapters.home import config_path, is_home  # noqa: PLC0415 - `--version` and `--help` need no home
     from overwinter.faces.client import Client, remote  # noqa: PLC0415 - nor HTTP
 
     if url := os.environ.get("OVERWINTER_URL"):
         with closing(Client(remote(url, _token()))) as client:
             yield client
         return
-    if not (makes or home.exists() or (place := config_path(home)).exists()):
+    if not (makes or is_home(home) or (place := config_path(home)).exists()):
         raise NotFound(
             f"there is no home {home}, and no {place.name} in {place.parent}: `overwinter init` there begins one"
         )

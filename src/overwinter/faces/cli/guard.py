@@ -22,10 +22,22 @@ Home = Annotated[
     typer.Option("--home", help="The home directory; $OVERWINTER_HOME, else .overwinter", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine")]
+
+
+def _named(person: str | None) -> str | None:
+    if person is not None and not person.strip():
+        raise typer.BadParameter("nobody is named: is a variable of your shell not set?")
+    return person
+
+
 Person = Annotated[
     str | None,
     typer.Option(
-        "--as", envvar="OVERWINTER_AS", help="The person for whom you act; you, if not given", show_default=False
+        "--as",
+        envvar="OVERWINTER_AS",
+        help="The person for whom you act; you, if not given",
+        show_default=False,
+        callback=_named,
     ),
 ]
 

@@ -194,7 +194,7 @@ def outcome(result: Mapping[str, Any], run_id: str) -> str:
         return f"\n{safe_lines(result['answer'])}\n\n({cost})"
     why = {
         "steps": f"it came to its last step: raise --steps, and go on with {after}",
-        "money": f"its money is spent: raise --usd or the budget, and go on with {after}",
+        "money": f"{result['why'] or 'its money is spent'} (raise --usd or the budget, and go on with {after})",
         "time": f"its time has passed: go on with {after}",
         "unavailable": f"{result['why']}: go on with {after} when it is back",
     }.get(result["end"], result["why"])
