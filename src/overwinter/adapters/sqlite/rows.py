@@ -1,7 +1,6 @@
 """Rows to values and back: every statement on the tables that is more than a line."""
 
-import json
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,7 +16,6 @@ from overwinter.store import (
     NEVER_US,
     After,
     CallRecord,
-    Collected,
     Inherited,
     Loaded,
     Mail,
@@ -29,7 +27,7 @@ from overwinter.store import (
 )
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "collect", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "sweep", "verdict",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "verdict",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -561,40 +559,3 @@ def ids_ending(db: apsw.Connection, text: str) -> list[str]:
             if len(found) == 10:  # noqa: PLR2004 - the contract's number
                 break
     return found
-
-
-def collect(db: apsw.Connection, ended_before: int, limit: int, held: Collection[int]) -> Collected:
-    """Delete old runs with their journals, but those that are held."""
-    old = [
-        n
-        for (n,) in db.execute(
-            "select n from run where status in (1, 2, 3) and changed < ? "
-            "and not exists (select 1 from run heir where heir.after = run.n) "
-            # What a goal's program left, its next one begins with, however long the goal has slept meanwhile.
-            "and not (keeps and exists (select 1 from run upper where upper.n = run.parent and upper.status in (0, 4))) "
-            "and n not in (select value from json_each(?)) order by changed limit ?",
-            (ended_before, json.dumps(sorted(held)), limit),
-        )
-    ]
-    events = 0
-    for n in old:
-        db.execute("delete from journal where n = ?", (n,))
-        events += db.changes()
-        db.execute("delete from kept where n = ?", (n,))
-        db.execute("delete from snapshot where n = ?", (n,))
-        db.execute("delete from seen where n = ?", (n,))
-        db.execute("delete from delivery where n = ?", (n,))
-        db.execute(
-            "update run set parent = null, parent_position = null where parent = ?", (n,)
-        )  # `n` may be another's later
-        db.execute("delete from run where n = ?", (n,))
-    return Collected(runs=len(old), events=events, programs=0, dedups=0)
-
-
-def sweep(db: apsw.Connection, dedups_before: int) -> Collected:
-    """Delete what nothing refers to any more."""
-    # The newest stays: the next one's number is one above it. So no number is ever another program's, see `SqliteStore._source`.
-    db.execute("delete from program where id not in (select program from run) and id < (select max(id) from program)")
-    programs = db.changes()
-    db.execute("delete from started where at < ?", (dedups_before,))
-    return Collected(runs=0, events=0, programs=programs, dedups=db.changes())

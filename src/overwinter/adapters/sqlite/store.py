@@ -14,7 +14,8 @@ from overwinter import values
 from overwinter.adapters.sqlite import audited, family, gates, rows, starts, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
 from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
-from overwinter.adapters.sqlite.chains import Chains, held
+from overwinter.adapters.sqlite.chains import Chains
+from overwinter.adapters.sqlite.collecting import collect, sweep
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
 from overwinter.adapters.sqlite.registry import SqliteRegistry
 from overwinter.adapters.sqlite.requests import SqliteRequests
@@ -551,14 +552,12 @@ class SqliteStore:
         runs = events = 0
         while runs < limit:
             share = min(COLLECT_GROUP_MAX, limit - runs)
-            part = await self._writer.submit(
-                lambda db, share=share: Wrote(rows.collect(db, ended_before_us, share, held(db)))
-            )
+            part = await self._writer.submit(lambda db, share=share: Wrote(collect(db, ended_before_us, share)))
             runs, events = runs + part.runs, events + part.events
             if part.runs < share:
                 break
         dedups_before = self._clock.now_us() - DEDUP_DAYS * DAY_US
-        rest = await self._writer.submit(lambda db: Wrote(rows.sweep(db, dedups_before)))
+        rest = await self._writer.submit(lambda db: Wrote(sweep(db, dedups_before)))
         return Collected(runs=runs, events=events, programs=rest.programs, dedups=rest.dedups)
 
     async def close(self) -> None:
