@@ -256,3 +256,90 @@ def test_a_finding_about_a_function_names_the_line_that_names_it_and_no_word_of_
     assert line_of("\nawait tools.call('shop.pay', {})", "shop.pay") == 2
     assert line_of("1", "shop.pay") == 1
     assert line_of("def (", "shop.pay") == 1
+
+
+WRONG = "await svc.double(nmber=1)"
+BELIEVED = [
+    f"""state = {{"more": True, "n": 0}}
+async def page():
+    state["n"] += 1
+    if state["n"] < 3:
+        state["more"] = True
+while state["more"]:
+    state["more"] = False
+    await page()
+    if state["more"]:
+        {WRONG}""",
+    f"""class Job:
+    def __init__(self):
+        self.failed = False
+    def run(self):
+        self.failed = True
+job = Job()
+job.failed = False
+job.run()
+if job.failed:
+    x = (1 if job.failed else 2)
+    {WRONG}""",
+    f"""cfg = {{"mode": "a"}}
+def change():
+    cfg["mode"] = "b"
+change()
+cfg["mode"] = "a"
+change()
+if cfg["mode"] == "a":
+    pass
+elif (
+    cfg["mode"] == "b"
+    and cfg["mode"]
+):
+    {WRONG}""",
+    f"""cfg = {{"n": 0}}
+def change():
+    cfg["n"] = 1
+cfg["n"] = 0
+change()
+assert cfg["n"] == 1, "é"
+{WRONG}""",
+    """seen = [False]
+def see():
+    seen[0] = True
+seen[0] = False
+see()
+y = (await svc.double(nmber=1)) if seen[0] else 0""",
+    f"import sys\nif sys.platform != 'linux':\n    {WRONG}",
+    "import sys\nif sys.platform == 'monty':\n    await svc.nothing(a=1)",
+    f"from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    {WRONG}",
+    f"TYPE_CHECKING = False\nif not TYPE_CHECKING:\n    {WRONG}",
+]
+NARROWED = """
+class Found:
+    def __init__(self):
+        self.name = None
+        self.kind = "open"
+found = Found()
+row = {"state": "open", "n": None}
+if found.name is not None and row["n"] is not None:
+    await svc.double(number=row["n"])
+    await svc.orders(state=found.kind if found.kind in ("open", "paid") else "open")
+print(f"{'a' if row['state'] else 'b'}")
+while row["n"] is not None:
+    await svc.double(number=row["n"] + 1)
+match row["state"]:
+    case "open":
+        await svc.orders(state="open")
+    case other:
+        print(other)
+assert row["state"] == "open"
+await svc.double(number=1)
+"""
+
+
+@pytest.mark.claim("P1.checked_before")
+async def test_what_the_checker_believes_to_be_out_of_reach_is_checked_too():
+    found = await verdicts([*BELIEVED, NARROWED], KINDS)
+    assert [text for text, each in zip(BELIEVED, found, strict=False) if not each] == []
+    for text, each in zip(BELIEVED, found, strict=False):
+        (line,) = [at for at, row in enumerate(text.split("\n"), 1) if "nmber" in row or "nothing" in row]
+        assert {finding.line for finding in each} == {line}, (text, each)
+    assert found[-1] == []

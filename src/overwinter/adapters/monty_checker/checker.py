@@ -4,6 +4,7 @@ Every text begins with an undefined name, so the checker always refuses it: noth
 adds up from one program to the next. The modules in this session hold no functions at all.
 """
 
+import ast
 import hashlib
 import re
 import textwrap
@@ -20,7 +21,16 @@ import pydantic_monty as monty
 from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
 from overwinter.adapters.monty_checker.earlier import NOTHING, Earlier, earlier
 from overwinter.adapters.monty_checker.judge import OPERATING, Judge
-from overwinter.adapters.monty_checker.text import Checked, Report, called_as_seen, checked_text, parsed
+from overwinter.adapters.monty_checker.scopes import root
+from overwinter.adapters.monty_checker.text import (
+    Checked,
+    Report,
+    called_as_seen,
+    checked_text,
+    opened,
+    parsed,
+    tool_names,
+)  # fmt: skip
 from overwinter.adapters.monty_checker.words import explained
 from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
@@ -40,6 +50,7 @@ REMEMBERED = 1_000
 FINISHED = "this checkout has already been finished"
 """What the interpreter's client raises, as a plain RuntimeError, of a session whose worker was killed."""
 LIMITS = monty.ResourceLimits(max_feed_duration_secs=5.0, max_turn_duration_secs=5.0, max_memory=256 << 20)
+CALLING = frozenset({"unknown-argument", "missing-argument", "too-many-positional-arguments"})
 LIMIT = re.compile(r"MemoryError: memory limit exceeded|TimeoutError: .*time limit exceeded")
 
 # Monty has these at run time; the checker it brings calls them undefined. tests/unit/test_checker.py tries every name.
@@ -281,6 +292,7 @@ class _Session:
             reports = _reports(session, checked.text)
             if any(report.row == checked.first - 1 for report in reports):
                 findings = _found(reports, checked, modules)
+                findings += _hidden(session, checked, findings, modules)
                 is_refused = any(finding.is_certain for finding in findings)
                 return findings if is_refused else [*findings, *_unseen(session, checked, reports, program.seen)]
         message = "it cannot be checked: the checker did not reach it"
@@ -308,6 +320,34 @@ def _reports(session: Any, text: str) -> list[Report]:
             Report(row=int(row), column=int(column), rule=rule, message=message) for row, column, rule, message in found
         ]
     raise AssertionError("the guard did not stop the program")
+
+
+def _hidden(session: Any, checked: Checked, known: list[Finding], modules: Mapping[str, str]) -> list[Finding]:
+    """Return what is wrong with calls of tools where the checker believed that the program never comes.
+
+    Nothing that a test may have said of a value counts there: not its type, only what the function takes.
+    """
+    text = opened(checked)
+    if text is None:
+        return []
+    tree = parsed(text.text)
+    tools = tool_names(tree, modules.keys())
+    rows = {
+        row
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Call) and root(each.func) in tools
+        for row in range(each.lineno, (each.end_lineno or each.lineno) + 1)
+    }
+    if not rows:
+        return []
+    reports = [each for each in _reports(session, text.text) if each.row in rows and _is_of_a_call(each)]
+    said = {(each.line, each.rule) for each in known}
+    return [each for each in _found(reports, text, modules) if each.is_certain and (each.line, each.rule) not in said]
+
+
+def _is_of_a_call(report: Report) -> bool:
+    """Whether a report hangs on no value: it is about what a function takes, or that a module has none of its name."""
+    return report.rule in CALLING or (report.rule == "unresolved-attribute" and report.message.startswith("Module `"))
 
 
 def _unseen(session: Any, checked: Checked, known: list[Report], seen: Mapping[str, str]) -> list[Finding]:
