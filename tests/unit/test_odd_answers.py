@@ -136,3 +136,13 @@ async def test_placeholders_in_an_event_that_cannot_be_read_are_restored(project
     ):
         client, _ = await ask(app, chat("bob@example.com", stream=True))
         assert b"mail bob@example.com" in client.body
+
+
+async def test_whoever_is_told_that_a_provider_is_left_alone_is_told_why(project):
+    async with (
+        answering(message("[1]", content_type="application/json")) as url,
+        home_of(project, config_of(url), clock=Hasty(), is_worker=False) as app,
+    ):
+        told = [(await ask(app, chat()))[0] for _ in range(4)]
+        assert (told[0].status, told[-1].status) == (502, 503)
+        assert told[0].json["error"]["message"] in told[-1].json["error"]["message"]

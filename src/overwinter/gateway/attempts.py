@@ -181,6 +181,8 @@ class Attempts:
                 break
         if missed is None:
             message = "every provider of this model has failed again and again, and is left alone for some seconds"
+            why = self._breaker.why(job.targets[0].provider.name)
+            message += f"; the last time: {why}" if why else ""
             raise ModelRefused(Refusal(why="overloaded", message=message, retry_after_s=5.0))
         if missed.reply is None:
             raise ModelRefused(missed.refusal)
@@ -221,7 +223,7 @@ class Attempts:
                 self._breaker.answered(name)
                 return found
             if found.is_fault:
-                self._breaker.failed(name, self._clock.now_us())
+                self._breaker.failed(name, self._clock.now_us(), found.refusal.message)
             else:
                 self._breaker.left(name)
             missed = found

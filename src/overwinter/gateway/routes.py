@@ -116,6 +116,7 @@ class _Health:
     failures: int = 0
     open_until_us: int = 0
     is_tried: bool = False
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -138,9 +139,10 @@ class Breaker:
         """Say that a provider works."""
         self._health.pop(provider, None)
 
-    def failed(self, provider: str, now_us: int) -> None:
-        """Say that a provider failed by its own fault."""
+    def failed(self, provider: str, now_us: int, why: str = "") -> None:
+        """Say that a provider failed by its own fault, and in its words how."""
         health = self._health.setdefault(provider, _Health())
+        health.why = why or health.why
         health.failures += 1
         health.open_until_us = now_us + round(OPEN_S * 1_000_000)
         health.is_tried = False
@@ -150,6 +152,11 @@ class Breaker:
         health = self._health.get(provider)
         if health is not None:
             health.is_tried = False
+
+    def why(self, provider: str) -> str:
+        """Return how a provider failed the last time; "": nobody said."""
+        health = self._health.get(provider)
+        return "" if health is None else health.why
 
     def open_until_us(self, provider: str) -> int | None:
         """Return until when a provider is left alone; None: it is not."""
