@@ -263,3 +263,14 @@ def test_a_result_is_its_structure_else_its_text_else_its_parts():
     image = {"type": "image", "data": "x"}
     assert answer({"content": [text, image]}) == Returned(value=[text, image])
     assert answer({"content": [text], "isError": True}) == Raised(kind="RuntimeError", message="t")
+
+
+def test_a_tool_whose_name_is_a_word_of_the_stubs_or_another_tools_is_called_by_a_longer_one():
+    names = ["list", "str", "get-item", "get_item", "plain"]
+    tools = [{"name": each, "inputSchema": {"type": "object"}} for each in names]
+    found, faults = operations(tools)
+    module = built("notes", found, resolver(tools))
+    assert [each.function.name for each in module.functions] == [
+        "notes.list_tool", "notes.str_tool", "notes.get_item", "notes.get_item_tool", "notes.plain",
+    ]  # fmt: skip
+    assert [*faults, *module.faults] == []

@@ -87,7 +87,7 @@ def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) ->
     support = _table(tool.get("execution")).get("taskSupport")
     return Operation(
         origin=name,
-        fallbacks=(),
+        fallbacks=("tool",),  # `list` and `str` are words of the stubs
         effect=_effect(tool.get("annotations")),
         summary=str(tool.get("title") or tool.get("description") or ""),
         description=str(tool.get("description") or ""),
