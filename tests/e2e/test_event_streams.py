@@ -36,6 +36,7 @@ class Reader:
     got: list[Event] = field(default_factory=list)
     last: str | None = None
     is_ended: bool = False
+    is_connected: bool = False
 
     def read(self, *, bytes_max: int | None = None, events_max: int | None = None) -> None:
         """Connect, and read until so much has come or the stream ends; what is not whole by then is lost."""
@@ -62,6 +63,7 @@ class Reader:
         connection.settimeout(TOGETHER_S)
         connection.connect(str(socket_path(self.shell.place / ".overwinter")))
         connection.sendall(self._asked())
+        self.is_connected = True
         return connection
 
     def _asked(self) -> bytes:
@@ -210,9 +212,10 @@ def test_a_client_comes_back_with_its_cursor_to_a_server_that_was_killed_and_sta
             server.send_signal(signal.SIGKILL)
             server.communicate()
         else:  # killed while it reads: the stream ends without its `end`
+            reader.is_connected = False
             thread = threading.Thread(target=reader.read, daemon=True)
             thread.start()
-            until(lambda: len(reader.got) > 2)
+            until(lambda: reader.is_connected and len(reader.got) > 2)
             server.send_signal(signal.SIGKILL)
             server.communicate()
             thread.join(TOGETHER_S)
