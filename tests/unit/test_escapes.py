@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models_kit import ask, chat, config_of, home_of
-from overwinter.gateway.escapes import DEPTH_MAX, views
+from overwinter.gateway.escapes import DEPTH_MAX, ESCAPES_MAX, views
 from provider import Mock, Rule
 
 pytestmark = pytest.mark.anyio
@@ -88,3 +88,12 @@ async def test_a_value_behind_an_escape_of_a_tools_arguments_does_not_come_back(
             client, line = await ask(app, chat("q", stream=is_stream, tools=tools))
             assert line.status != "answered", (name, client.body)
             assert KEYS[name].encode() not in client.body
+
+
+@pytest.mark.claim("M6.redact.no_leak")
+async def test_a_text_of_nothing_but_escapes_is_refused_before_it_takes_gigabytes(project, provider: Mock):
+    async with home_of(project, config_of(provider.url, redact={"otherwise": "replace"})) as app:
+        client, line = await ask(app, chat("\\nx" * (ESCAPES_MAX + 1)))
+        assert (client.status, line.status) == (403, "confidential")
+        assert "escapes" in client.json["error"]["message"]
+        assert provider.calls == []

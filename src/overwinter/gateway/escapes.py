@@ -6,13 +6,16 @@ those in source code have a quote behind them.
 """
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from overwinter.frozen import frozen
 
-__all__ = ["View", "views"]
+__all__ = ["ESCAPES_MAX", "View", "views"]
 
+ESCAPES_MAX = 500_000
+"""In one text: of 50 MB of them the places alone took gigabytes."""
 DEPTH_MAX = 3
 """JSON in JSON in JSON: the escapes of escapes."""
 _HIDING = re.compile(r"\\(?:u[0-9a-fA-F]{4}|[nrtbf\"'/](?=[\w+]))")
@@ -41,7 +44,11 @@ class View:
 
 
 def views(text: str) -> Sequence[View]:
-    """Return a text with its escapes undone, once and again, as long as one of them could hide something."""
+    """Return a text with its escapes undone, once and again, as long as one of them could hide something.
+
+    Raises:
+        ValueError: it has more than `ESCAPES_MAX`.
+    """
     found: list[View] = []
     while len(found) < DEPTH_MAX and "\\" in text and _HIDING.search(text) is not None:
         view = _undone(text, found[-1] if found else None)
@@ -54,17 +61,19 @@ def views(text: str) -> Sequence[View]:
 
 def _undone(text: str, before: View | None) -> View:
     parts: list[str] = []
-    here, there = [0], [0]
+    here, there = array("q", [0]), array("q", [0])
     at = size = 0
-    for each in _ESCAPE.finditer(text):
+    for count, each in enumerate(_ESCAPE.finditer(text)):
+        if count >= ESCAPES_MAX:
+            raise ValueError(f"a text has more than {ESCAPES_MAX:,} escapes")
         letter = _meant(each[0])
         if not letter:
             continue
         parts += (text[at : each.start()], letter)
         size += each.start() - at
         at = each.end()
-        here += (size, size + 1)
-        there += (each.start(), at)
+        here.extend((size, size + 1))
+        there.extend((each.start(), at))
         size += 1
     return View("".join((*parts, text[at:])), here, there, before)
 

@@ -314,7 +314,10 @@ class Search:
     def _batch(self, leaves: Sequence[Leaf], until: float) -> Sequence[Sequence[Found]]:
         keyed = [_keyed(leaf) for leaf in leaves]
         texts = [text for text, _ in keyed]
-        seen = [(number, view) for number, text in enumerate(texts) if "\\" in text for view in views(text)]
+        try:
+            seen = [(number, view) for number, text in enumerate(texts) if "\\" in text for view in views(text)]
+        except ValueError as error:
+            raise _refused(f"{error}, at or after {shown(leaves[0].path)}: send less") from None
         texts += [view.text for _, view in seen]
         rows: list[list[Found]] = [[] for _ in texts]
         for detector in self._detectors:
