@@ -253,7 +253,13 @@ async def test_an_answer_is_kept_for_its_time_to_live(project, provider: Mock):
 
 @pytest.mark.claim("M4.exact")
 @pytest.mark.parametrize(
-    "field", [{"conversation": "conv_1"}, {"conversation": {"id": "conv_1"}}, {"prompt": {"id": "pmpt_1"}}]
+    "field",
+    [
+        {"conversation": "conv_1"},
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1"}},
+        {"prompt": {"id": "p", "variables": {"version": "1"}}},
+    ],
 )
 async def test_a_request_that_names_what_grows_at_its_provider_is_never_answered_by_a_kept_answer(
     project, provider: Mock, field: dict[str, Any]

@@ -335,6 +335,32 @@ await svc.double(number=1)
 """
 
 
+TOLD_APART = [
+    """state = {"deal": True}
+if state["deal"]:
+    def h(x): return 1
+else:
+    def h(x, y): return 2
+if state["deal"]:
+    await svc.double(number=h(1))
+else:
+    await svc.double(number=h(1, 2))""",
+    """s = {"k": 1}
+match s["k"], await svc.double(number=1):
+    case 1, 2:
+        print("x")""",
+    """s = {"v": 1}
+t = {"number": 1} if s["v"] else {}
+if s["v"]:
+    await svc.double(**t)""",
+]
+
+
+@pytest.mark.claim("P2.layout")
+async def test_what_a_test_has_told_apart_is_no_mistake():
+    assert [each for each in await verdicts(TOLD_APART, KINDS) if each] == []
+
+
 @pytest.mark.claim("P1.checked_before")
 async def test_what_the_checker_believes_to_be_out_of_reach_is_checked_too():
     found = await verdicts([*BELIEVED, NARROWED], KINDS)

@@ -97,3 +97,11 @@ async def test_a_text_of_nothing_but_escapes_is_refused_before_it_takes_gigabyte
         assert (client.status, line.status) == (403, "confidential")
         assert "escapes" in client.json["error"]["message"]
         assert provider.calls == []
+
+
+async def test_the_letter_of_an_escape_is_no_part_of_a_value(project, provider: Mock):
+    async with home_of(project, config_of(provider.url, redact={"otherwise": "replace"})) as app:
+        await ask(app, chat("x\\njoe@acme.com and joe@acme.com"))
+        sent = json.loads(provider.provider.bodies[-1])["messages"][0]["content"]
+        before, _, after = sent.partition(" and ")
+        assert before == f"x\\n{after}"

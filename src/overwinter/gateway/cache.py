@@ -7,6 +7,7 @@ order of keys below the top level are a miss, never a wrong answer.
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,8 +46,6 @@ NEVER_MATTER: Mapping[DialectName, frozenset[str]] = {
 `metadata`, so there they count: one caller's are not for another. So does the `metadata` of a chat completion."""
 REMEMBERING: Mapping[DialectName, tuple[str, ...]] = {"responses": ("conversation",), "messages": ("container",)}
 """Fields that name what grows with each request, at the provider."""
-_VERSION = re.compile(rb'"version"\s*:\s*"')
-"""Of a prompt that lies with the provider: without it, it is what somebody makes of it next."""
 HEADERS = ("anthropic-", "openai-")
 """What headers begin with that may change it: betas, versions."""
 SERVED = re.compile(rb"""(?x)
@@ -116,7 +115,11 @@ def is_remembering(asked: Asked) -> bool:
     if any(asked.top.get(name, b"null") != b"null" for name in REMEMBERING.get(asked.dialect, ())):
         return True
     prompt = asked.top.get("prompt", b"null") if asked.dialect == "responses" else b"null"
-    return prompt != b"null" and _VERSION.search(prompt) is None
+    try:
+        named = json.loads(prompt)
+    except ValueError:
+        return True
+    return prompt != b"null" and not (isinstance(named, dict) and "version" in named and named["version"] is not None)
 
 
 def is_steady(asked: Asked, *, is_opted_in: bool) -> bool:

@@ -7,7 +7,7 @@ and the run's key alone: so each turn's bytes begin with the last turn's, and wh
 Whatever fails refuses the call. No error, log or path here ever has a value in it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import partial
 from hashlib import sha256
@@ -329,6 +329,8 @@ class Search:
                     f"at {shown(leaves[0].path)}: send less, or raise the limit"
                 )
         for (number, view), row in zip(seen, rows[len(leaves) :], strict=True):
+            ends = {(view.place(each.end), each.kind) for each in row}
+            rows[number] = [each for each in rows[number] if not _is_torn(each, texts[number], ends)]
             rows[number] += [Found(view.place(each.start), view.place(each.end), each.kind) for each in row]
         return [
             _inside(leaf, row, shift) if row or "OW_" in leaf.text else ()
@@ -383,6 +385,12 @@ def _keyed(leaf: Leaf) -> tuple[str, int]:
         return leaf.text, 0
     before = f'{leaf.key}: "'
     return f'{before}{leaf.text}"', len(before)
+
+
+def _is_torn(found: Found, text: str, ends: Collection[tuple[int, str]]) -> bool:
+    """Whether what was found begins in the middle of an escape, and the same is known without its letter."""
+    before = text[: found.start]
+    return (found.end, found.kind) in ends and (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def _inside(leaf: Leaf, found: Iterable[Found], shift: int) -> Sequence[Found]:

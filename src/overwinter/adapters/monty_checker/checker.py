@@ -5,6 +5,7 @@ adds up from one program to the next. The modules in this session hold no functi
 """
 
 import ast
+import builtins
 import hashlib
 import re
 import textwrap
@@ -23,6 +24,7 @@ from overwinter.adapters.monty_checker.earlier import NOTHING, Earlier, earlier
 from overwinter.adapters.monty_checker.judge import OPERATING, Judge
 from overwinter.adapters.monty_checker.scopes import root
 from overwinter.adapters.monty_checker.text import (
+    OPENED,
     Checked,
     Report,
     called_as_seen,
@@ -332,17 +334,30 @@ def _hidden(session: Any, checked: Checked, known: list[Finding], modules: Mappi
         return []
     tree = parsed(text.text)
     tools = tool_names(tree, modules.keys())
-    rows = {
-        row
-        for each in ast.walk(tree)
-        if isinstance(each, ast.Call) and root(each.func) in tools
-        for row in range(each.lineno, (each.end_lineno or each.lineno) + 1)
-    }
+    rows, others = set[int](), set[int]()
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Call):
+            here = range(each.lineno, (each.end_lineno or each.lineno) + 1)
+            (
+                rows if root(each.func) in tools and _is_written_out(each) else others if _may_vary(each) else set()
+            ).update(here)
+    rows -= others
     if not rows:
         return []
     reports = [each for each in _reports(session, text.text) if each.row in rows and _is_of_a_call(each)]
     said = {(each.line, each.rule) for each in known}
     return [each for each in _found(reports, text, modules) if each.is_certain and (each.line, each.rule) not in said]
+
+
+def _is_written_out(call: ast.Call) -> bool:
+    return all(word.arg is not None for word in call.keywords) and not any(
+        isinstance(each, ast.Starred) for each in call.args
+    )
+
+
+def _may_vary(call: ast.Call) -> bool:
+    """Whether a test may have said what is called, as of a function that is defined in both branches."""
+    return not (isinstance(call.func, ast.Name) and (call.func.id == OPENED or hasattr(builtins, call.func.id)))
 
 
 def _is_of_a_call(report: Report) -> bool:

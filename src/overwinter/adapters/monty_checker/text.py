@@ -14,7 +14,7 @@ from overwinter.adapters.monty_checker.scopes import root
 from overwinter.frozen import frozen
 from overwinter.syntax import parse
 
-__all__ = ["Checked", "Report", "called_as_seen", "checked_text", "opened", "parsed", "tool_names"]
+__all__ = ["OPENED", "Checked", "Report", "called_as_seen", "checked_text", "opened", "parsed", "tool_names"]
 
 LITERAL_NODES_MAX = 5_000
 """Literals inside literals grow as powers: this bounds the copy."""
@@ -78,7 +78,7 @@ def called_as_seen(text: str, names: Collection[str]) -> str:
 
 
 OPENED = "whatever_it_may_be"
-_OPENED = f"from typing import Any as {OPENED}_type\ndef {OPENED}(value: object) -> {OPENED}_type: ...\n"
+_OPENED = f"from typing import Any as {OPENED}_type\ndef {OPENED}(*value: object) -> {OPENED}_type: ...\n"
 
 
 def opened(checked: Checked) -> Checked | None:

@@ -1,13 +1,16 @@
 """`overwinter tools`: what programs can call, where it comes from, and whether it is still what it was."""
 
 import json
+import re
+from ast import literal_eval
 from collections.abc import Callable
+from contextlib import suppress
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Annotated, Any, Never, ParamSpec
 
 import typer
 
-from overwinter.errors import UsageError
+from overwinter.errors import CheckFailed, UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, once
 from overwinter.faces.cli.importing import import_servers
@@ -22,6 +25,8 @@ __all__ = ["tools_cli"]
 
 FAULTS_SHOWN = 5
 DIFFERENT_SHOWN = 20
+_AS_TEXT = re.compile(r"Expected `[^`]*\b(?:datetime|date|timedelta|Decimal)\b")
+"""What JSON has no form of: whoever is called reads it from a text."""
 WRITTEN_MAX = 100_000
 """Characters of a call with its arguments: a longer text is no program to be checked, it is data."""
 
@@ -115,9 +120,15 @@ def call_function(
     is_json: Json = False,
 ) -> None:
     """Call one function, as a run like any other: checked, decided, journaled, retried."""
-    program = _program(name, dict(_argument(word) for word in arguments or []))
+    given = dict(_argument(word) for word in arguments or [])
+    about = {"agent": agent, "name": f"call {name}"}
     with open_door(home_path(home), is_worker=True, is_json=is_json) as client:
-        run_id = client.post("runs", **program, agent=agent, name=f"call {name}", dedup=once())["id"]
+        try:
+            run_id = client.post("runs", **_program(name, given), **about, dedup=once())["id"]
+        except CheckFailed as error:
+            if _AS_TEXT.search(str(error)) is None:
+                raise
+            run_id = client.post("runs", **_as_data(name, given), **about, dedup=once())["id"]
         ended = client.get("runs", run_id, "result", wait_s=60)
     if is_json:
         print_json(ended)
@@ -202,8 +213,15 @@ def _program(name: str, given: dict[str, Any]) -> dict[str, Any]:
     written = f"await {name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     service, _, function = name.partition(".")
     is_plain = all(each.isidentifier() and not iskeyword(each) for each in (service, function, *given))
-    if is_plain and len(written) <= WRITTEN_MAX:
-        return {"source": written}
+    with suppress(
+        ValueError, SyntaxError, RecursionError, MemoryError
+    ):  # what is infinite, or nested too deeply, is no program
+        if is_plain and len(written) <= WRITTEN_MAX and literal_eval(repr(given)) == given:
+            return {"source": written}
+    return _as_data(name, given)
+
+
+def _as_data(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return {"source": f"await tools.call({name!r}, arguments)", "inputs": {"arguments": given}}
 
 
