@@ -5,10 +5,12 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ["DAY_US", "SECOND_US", "Clock", "SystemClock"]
+__all__ = ["DAY_US", "RETRY_AFTER_S_MAX", "SECOND_US", "Clock", "SystemClock"]
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
+RETRY_AFTER_S_MAX = 86_400.0
+"""Longest pause that a service or a provider may ask for: what it says is not to be trusted with a run's life."""
 
 
 class Clock(Protocol):

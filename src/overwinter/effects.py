@@ -22,7 +22,7 @@ import anyio
 from overwinter import journal
 from overwinter.approval import Gate
 from overwinter.catalog import Asks, Began, Later, Performed, Tools, Unknown
-from overwinter.clock import SECOND_US, Clock
+from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
 from overwinter.errors import HomeError
 from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
 from overwinter.frozen import frozen
@@ -42,8 +42,6 @@ POLL_S_MIN = 0.2
 """Shortest pause before a service that works on is asked again."""
 POLL = "is_poll"
 """Key in what is left of a call: see `_is_poll`."""
-RETRY_AFTER_S_MAX = 86_400.0
-"""Longest pause that a service may ask for: what it says is not to be trusted with a run's life."""
 CUT_S_MAX = 1.0
 """How long to wait for cancelled calls: one that does not stop is a thread of the operator's own, and is left alone."""
 STORE_RETRY_S = 1.0

@@ -146,3 +146,17 @@ async def test_whoever_is_told_that_a_provider_is_left_alone_is_told_why(project
         told = [(await ask(app, chat()))[0] for _ in range(4)]
         assert (told[0].status, told[-1].status) == (502, 503)
         assert told[0].json["error"]["message"] in told[-1].json["error"]["message"]
+
+
+@pytest.mark.parametrize("status", [500, 200])
+async def test_what_a_provider_said_of_one_request_is_not_told_to_whoever_asks_next(project, status: int):
+    said = json.dumps({"error": {"message": "cannot parse: my diary", "type": "server_error"}})
+    async with (
+        answering(message(said, status, content_type="application/json")) as url,
+        home_of(project, config_of(url), clock=Hasty(), is_worker=False) as app,
+    ):
+        told = [(await ask(app, chat()))[0] for _ in range(6)]
+        assert "diary" in told[0].body.decode()
+        assert told[-1].json["error"]["code"] == "overloaded"
+        assert "diary" not in told[-1].body.decode()
+        assert "answered 500" in told[-1].body.decode()

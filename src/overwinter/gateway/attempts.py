@@ -11,7 +11,7 @@ from random import Random
 import anyio
 import anyio.lowlevel
 
-from overwinter.clock import SECOND_US, Clock
+from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
 from overwinter.frozen import frozen
 from overwinter.gateway.caller import Sink
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event, Means, Text
@@ -223,7 +223,10 @@ class Attempts:
                 self._breaker.answered(name)
                 return found
             if found.is_fault:
-                self._breaker.failed(name, self._clock.now_us(), found.refusal.message)
+                # Whoever is told of it later is another caller: what the provider said may be of this one's request.
+                status, message = found.refusal.status, found.refusal.message
+                why = message if status is None else f"{name} answered {status}"
+                self._breaker.failed(name, self._clock.now_us(), why)
             else:
                 self._breaker.left(name)
             missed = found
@@ -492,10 +495,6 @@ def _too_large(bytes_max: int) -> UpstreamFailed:
 def _is_fault(status: int) -> bool:
     """Whether a status tells against a provider, not against a request."""
     return status >= 500 or status == 408  # noqa: PLR2004 - RFC 9110, 15.6 and 15.5.9
-
-
-RETRY_AFTER_S_MAX = 86_400.0
-"""A day: a provider may say whatever it likes, and nobody waits longer for it."""
 
 
 def _after_s(headers: Mapping[str, str]) -> float | None:

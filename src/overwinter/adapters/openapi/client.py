@@ -23,7 +23,7 @@ from overwinter.adapters.egress import Endpoint, Forbidden, Resolve, endpoint, r
 from overwinter.adapters.masks import Mask, mask_of
 from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
-from overwinter.clock import SECOND_US, Clock
+from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.frozen import frozen, replace
 from overwinter.handles import File
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "HttpClient", "open_client"]
 
 PAGES_MAX = 1_000
-RETRY_AFTER_S_MAX = 86_400.0
-"""A day: a service may say whatever it likes, and nobody waits longer for it."""
 ITEMS_MAX = 1_000
 """Items of a list that a program gets when it names no number."""
 PAGE_SIZE = 100
