@@ -38,15 +38,15 @@ DEEDS_MAX = 20
 """Calls that had happened, told of a program that failed."""
 _BREAKS = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 """What begins a line besides a line feed, to somebody."""
-_BLANK = rf"[^\S\n{_BREAKS}]|[\u00ad\u034f\u061c\u115f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
-"""What nobody sees."""
+_BLANK = "[ \t\x1f\xa0\xad\u034f\u061c\u115f\u1680\u180e\u2000-\u200f\u202a-\u202f\u205f-\u206f\u3000\ufeff]"
+"""What nobody sees: spaces of every width, and of none."""
 _HEADINGS = (
     "A person says", "A webhook says", "Your goal", "Your next goal", "Value of", "Printed", "The program failed", "It had done",
     "Nothing was changed by it", "(left out", "Your reply ended", "You said nothing",
 )  # fmt: skip
 _HEADING = re.compile(
-    rf"(^|[{_BREAKS}])(?=(?:{_BLANK})*(?:"
-    + "|".join(rf"(?:{_BLANK})+".join(map(re.escape, each.split(" "))) for each in _HEADINGS)
+    rf"(^|[{_BREAKS}])(?={_BLANK}*+(?:"
+    + "|".join(rf"{_BLANK}++".join(map(re.escape, each.split(" "))) for each in _HEADINGS)
     + "))",
     re.MULTILINE | re.IGNORECASE,
 )

@@ -175,21 +175,28 @@ def remaining(findings: Sequence[Finding], source: str, lines: Sequence[int]) ->
 
 
 def line_of(source: str, function: str) -> int:
-    """Return the first line that names a function, `service.function`; 1 if none does in one piece."""
+    """Return the first line that names a function, `service.function`, or if none does a part of that; 1 if nothing does."""
     name = function.rpartition(".")[2]
     try:
         nodes = list(ast.walk(parse(source)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return 1
-    lines = [
-        each.end_lineno or each.lineno
-        for each in nodes
-        if (isinstance(each, ast.Attribute) and each.attr == name)
-        or (isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Load))
-        or (isinstance(each, ast.ImportFrom) and any(alias.name == name for alias in each.names))
-        or (isinstance(each, ast.Constant) and each.value == function)
-    ]
-    return min(lines, default=1)
+    whole, parts = list[int](), list[int]()
+    for each in nodes:
+        match each:
+            case ast.Attribute(value=ast.Name(id=module), attr=attr) if f"{module}.{attr}" == function:
+                whole.append(each.end_lineno or each.lineno)
+            case ast.Constant(value=value) if value == function:
+                whole.append(each.lineno)
+            case ast.Attribute(attr=attr) if attr == name:
+                parts.append(each.end_lineno or each.lineno)
+            case ast.Name(id=word, ctx=ast.Load()) if word == name:
+                parts.append(each.lineno)
+            case ast.ImportFrom(names=names) if any(alias.name == name for alias in names):
+                parts.append(each.lineno)
+            case _:
+                pass
+    return min(whole or parts, default=1)
 
 
 def _holds(node: ast.stmt, line: int) -> bool:

@@ -20,7 +20,7 @@ from overwinter.values import Value
 __all__ = ["REPLY", "WAITS", "Wait", "meant", "snapshot_after", "until", "wait"]
 
 REPLY = "tools.reply"
-"""What a model says next: days may pass until it is up again."""
+"""The call for what a model says next, which may be down or silent for longer than its run has."""
 WAIT_US_MAX = 36_525 * DAY_US
 """A century: whatever is longer is a mistake in a unit."""
 

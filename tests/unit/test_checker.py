@@ -254,6 +254,7 @@ def test_a_finding_about_a_function_names_the_line_that_names_it_and_no_word_of_
     assert line_of(source, "shop.pay") == 7
     assert line_of("from shop import pay\nawait pay()", "shop.pay") == 1
     assert line_of("\nawait tools.call('shop.pay', {})", "shop.pay") == 2
+    assert line_of("row = {}\nrow.get(1)\nawait shop.get(id=1)", "shop.get") == 3
     assert line_of("1", "shop.pay") == 1
     assert line_of("def (", "shop.pay") == 1
 
