@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -116,10 +117,10 @@ def is_remembering(asked: Asked) -> bool:
         return True
     prompt = asked.top.get("prompt", b"null") if asked.dialect == "responses" else b"null"
     try:
-        named = json.loads(prompt)
-    except ValueError:
+        named: Any = json.loads(prompt)
+    except (ValueError, RecursionError):
         return True
-    return prompt != b"null" and not (isinstance(named, dict) and "version" in named and named["version"] is not None)
+    return named is not None and not (isinstance(named, dict) and named.get("version"))  # pyright: ignore[reportUnknownMemberType] - any JSON
 
 
 def is_steady(asked: Asked, *, is_opted_in: bool) -> bool:

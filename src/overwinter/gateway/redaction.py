@@ -387,10 +387,16 @@ def _keyed(leaf: Leaf) -> tuple[str, int]:
     return f'{before}{leaf.text}"', len(before)
 
 
+BACKSLASHES_MAX = 1_000
+"""In a row, before a letter: of more nobody says what they mean."""
+
+
 def _is_torn(found: Found, text: str, ends: Collection[tuple[int, str]]) -> bool:
     """Whether what was found begins in the middle of an escape, and the same is known without its letter."""
-    before = text[: found.start]
-    return (found.end, found.kind) in ends and (len(before) - len(before.rstrip("\\"))) % 2 == 1
+    if (found.end, found.kind) not in ends or text[found.start - 1 : found.start] != "\\":
+        return False
+    before = text[max(0, found.start - BACKSLASHES_MAX) : found.start]  # not all of a long text, for each of many finds
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def _inside(leaf: Leaf, found: Iterable[Found], shift: int) -> Sequence[Found]:

@@ -10,7 +10,7 @@ import hashlib
 import re
 import textwrap
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -32,7 +32,7 @@ from overwinter.adapters.monty_checker.text import (
     opened,
     parsed,
     tool_names,
-)  # fmt: skip
+)
 from overwinter.adapters.monty_checker.words import explained
 from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
@@ -53,6 +53,7 @@ FINISHED = "this checkout has already been finished"
 """What the interpreter's client raises, as a plain RuntimeError, of a session whose worker was killed."""
 LIMITS = monty.ResourceLimits(max_feed_duration_secs=5.0, max_turn_duration_secs=5.0, max_memory=256 << 20)
 CALLING = frozenset({"unknown-argument", "missing-argument", "too-many-positional-arguments"})
+"""Rules about what a function takes, whatever a value is."""
 LIMIT = re.compile(r"MemoryError: memory limit exceeded|TimeoutError: .*time limit exceeded")
 
 # Monty has these at run time; the checker it brings calls them undefined. tests/unit/test_checker.py tries every name.
@@ -334,19 +335,18 @@ def _hidden(session: Any, checked: Checked, known: list[Finding], modules: Mappi
         return []
     tree = parsed(text.text)
     tools = tool_names(tree, modules.keys())
-    rows, others = set[int](), set[int]()
-    for each in ast.walk(tree):
-        if isinstance(each, ast.Call):
-            here = range(each.lineno, (each.end_lineno or each.lineno) + 1)
-            (
-                rows if root(each.func) in tools and _is_written_out(each) else others if _may_vary(each) else set()
-            ).update(here)
-    rows -= others
+    calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call)]
+    plain = [each for each in calls if root(each.func) in tools and _is_written_out(each)]
+    rows = _rows(plain) - _rows(each for each in calls if each not in plain and _may_vary(each))
     if not rows:
         return []
     reports = [each for each in _reports(session, text.text) if each.row in rows and _is_of_a_call(each)]
     said = {(each.line, each.rule) for each in known}
     return [each for each in _found(reports, text, modules) if each.is_certain and (each.line, each.rule) not in said]
+
+
+def _rows(calls: Iterable[ast.Call]) -> set[int]:
+    return {row for each in calls for row in range(each.lineno, (each.end_lineno or each.lineno) + 1)}
 
 
 def _is_written_out(call: ast.Call) -> bool:

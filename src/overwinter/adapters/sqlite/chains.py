@@ -20,8 +20,9 @@ __all__ = ["Chains", "has_left", "held"]
 CHAINS_MAX = 256
 """Runs of which is remembered what ran up to them: one for each goal under way, as a rule."""
 _GOALS = """
-select inputs from run where status in (0, 4) and instr(inputs, cast('"after":"' as blob))
+select agent, inputs from run where status in (0, 4) and instr(inputs, cast('"after":"' as blob))
 and program in (select id from program where substr(source, 1, ?) = ?)"""
+_OWN = "select n, inputs from run where id = ? and agent = ?"
 _LEFT = """
 select id, agent, seq, snapshot.body from run join snapshot using (n)
 where n = ? and status in (1, 2)"""
@@ -42,18 +43,17 @@ def has_left(db: apsw.Connection, run_id: str) -> bool:
 def held(db: apsw.Connection) -> set[int]:
     """Return the runs from which goals under way go on: the goals before them, and the last program of each.
 
-    A goal names them in its inputs, for it goes on with a conversation and not with a state of its own.
+    A goal names them in its inputs, for it goes on with a conversation and not with a state of its own; only its own agent's count.
     """
-    found, unread = set[int](), [raw for (raw,) in db.execute(_GOALS, (len(LOOP_BEGINS), LOOP_BEGINS))]
+    found, unread = set[int](), list(db.execute(_GOALS, (len(LOOP_BEGINS), LOOP_BEGINS)))
     while unread:
-        inputs: dict[str, Any] = {"last": "", "after": "", **values.decode(unread.pop())}
+        agent, encoded = unread.pop()
+        inputs: dict[str, Any] = {"last": "", "after": "", **values.decode(encoded)}
         for name in ("last", "after"):
             with suppress(ValueError):  # whoever starts the loop's text as a program gives it inputs of their own
-                for n, raw in list(
-                    db.execute("select n, inputs from run where id = ?", (to_bytes(str(inputs[name])),))
-                ):
+                for n, raw in list(db.execute(_OWN, (to_bytes(str(inputs[name])), agent))):
                     if name == "after" and n not in found:
-                        unread.append(raw)
+                        unread.append((agent, raw))
                     found.add(n)
     return found
 
