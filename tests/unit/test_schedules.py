@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from kit import crashing, opened
 from overwinter.adapters.cron import following, local
 from overwinter.app.parts import Parts
+from overwinter.check import Checker, Finding
 from overwinter.clock import SECOND_US
-from overwinter.errors import CheckFailed, NotFound, UsageError
+from overwinter.errors import CheckFailed, JailUnavailable, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.schedule import LATE_US, Schedule, passed
 from overwinter.store import Page
@@ -307,3 +308,39 @@ async def test_what_is_wrong_is_refused_when_a_schedule_is_made(project):
         assert not await app.schedules.listed()
         with pytest.raises(NotFound):
             await app.schedules.resume("new year", by="me")
+
+
+class Shaken:
+    """A checker that cannot tell for a while."""
+
+    def __init__(self, checker: Checker) -> None:
+        self.checker, self.faults = checker, list[Finding | Exception]()
+
+    async def check(self, *given: Any, **named: Any) -> Any:
+        if not self.faults:
+            return await self.checker.check(*given, **named)
+        fault = self.faults.pop(0)
+        if isinstance(fault, Exception):
+            raise fault
+        return [fault]
+
+
+@pytest.mark.parametrize(
+    "fault", [Finding(line=1, column=0, rule="uncheckable", message="it died"), JailUnavailable("no room to fork")]
+)
+async def test_a_schedule_whose_program_cannot_be_checked_at_the_moment_waits_and_is_not_paused(project, fault):
+    clock, shaken = ManualClock(), list[Shaken]()
+
+    def wrap(parts: Parts) -> Parts:
+        shaken.append(Shaken(parts.checker))
+        return replace(parts, checker=shaken[0])
+
+    async with opened(project, clock=clock, wrap=wrap) as app:
+        made = await app.schedules.add({"source": "1 + 1"}, by="me", cron="*/5 * * * *")
+        shaken[0].faults = [fault]
+        clock.advance((made.next_us - clock.now_us()) / SECOND_US)
+        with anyio.fail_after(20):
+            while shaken[0].faults or not (left := (await app.schedules.listed())[0]).started:
+                clock.advance(1.0)
+                await anyio.sleep(0.002)
+        assert (left.paused, left.started) == ("", 1)
