@@ -272,11 +272,15 @@ class _Check:
             self.report.wrong(f"body {part!r:.20} of entry {seq}: does not stand after it")
             return
         try:
-            raw_key, raw = bytes.fromhex(key), base64.b64decode(content, validate=True)
-            is_spelt = (raw_key.hex(), base64.b64encode(raw).decode()) == (key, content)
+            raw_key = bytes.fromhex(key)
         except ValueError:
-            raw_key, raw, is_spelt = b"", b"", False
-        if not is_spelt or hmac.digest(raw_key, raw, "sha256").hex() != self.entry.get(f"{part}_hmac"):
+            raw_key = b""
+        raw = _from_base64(content)
+        if (
+            raw is None
+            or raw_key.hex() != key
+            or hmac.digest(raw_key, raw, "sha256").hex() != self.entry.get(f"{part}_hmac")
+        ):
             self.report.wrong(f"body {part} of entry {seq}: is not the one that the entry speaks of")
 
     def end(self) -> None:
@@ -415,12 +419,18 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no integer")
 
 
+def _from_base64(text: str) -> bytes | None:
+    """Return the bytes of base 64 in its one spelling, else None: a last letter has bits that no byte needs."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return raw if base64.b64encode(raw).decode() == text else None
+
+
 def _key(text: str, kind: int) -> _Key:
     name, key_id, encoded = [*text.strip().split("+", 2), "", ""][:3]
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except ValueError:
-        raw = b""
+    raw = _from_base64(encoded) or b""
     expected = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
     if len(raw) != 33 or raw[0] != kind or expected.hex() != key_id:  # noqa: PLR2004 - C2SP: type, then 32 bytes
         whose = "a log" if kind == LOG else "a witness"
@@ -433,11 +443,11 @@ def _parsed(note: str, origin: str) -> _Note:
     text, _, below = note.partition("\n\n")
     named, size, root, *more = [*text.split("\n"), "", ""]
     lines = below.split("\n")
+    raw = _from_base64(root) or b""
     try:
-        raw = base64.b64decode(root, validate=True)
-        is_spelt = f"{int(size)}\n{base64.b64encode(raw).decode()}" == f"{size}\n{root}" and len(raw) == 32  # noqa: PLR2004 - SHA-256
+        is_spelt = str(int(size)) == size and len(raw) == 32  # noqa: PLR2004 - SHA-256
     except ValueError:
-        raw, is_spelt = b"", False
+        is_spelt = False
     if not is_spelt or named != origin or any(more) or lines[-1]:
         raise _Misspelt(f"is no tree head of {origin}: {note!r:.100}")
     return _Note(int(size), raw, f"{text}\n", lines[:-1])
@@ -450,10 +460,7 @@ def _spelt(key: _Key) -> str:
 def _signatures(lines: list[str], key: _Key) -> Iterable[bytes]:
     for line in lines:
         dash, name, encoded = [*line.split(" "), "", ""][:3]
-        try:
-            blob = base64.b64decode(encoded, validate=True)
-        except ValueError:
-            continue
+        blob = _from_base64(encoded) or b""
         if dash == "\u2014" and name == key.name and blob[:4] == key.key_id:
             yield blob[4:]
 

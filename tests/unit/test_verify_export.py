@@ -1,6 +1,7 @@
 """The offline check: one file that runs alone, and finds any one byte that is changed."""
 
 import json
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -63,6 +64,20 @@ def test_any_one_byte_that_is_changed_is_found(change: int, offset: int) -> None
     for at in range(offset, len(WHOLE) - 1, 61):  # the last byte is the end of a line
         damaged = bytes([*WHOLE[:at], WHOLE[at] ^ change, *WHOLE[at + 1 :]])
         assert verify(lines_of(damaged), KEY, [WITNESS_KEY]).faults, (at, damaged[at - 20 : at + 20])
+
+
+def test_a_spelling_of_base_64_that_means_the_same_bytes_is_a_change() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    text, seen = WHOLE.decode(), 0
+    for found in re.finditer(r"[A-Za-z0-9+/](?==)", text):
+        at, bits = found.start(), 4 if text[found.end() : found.end() + 2] == "==" else 2
+        place = alphabet.index(text[at])
+        assert place % 2**bits == 0
+        for spare in range(1, 2**bits):
+            damaged = text[:at] + alphabet[place + spare] + text[at + 1 :]
+            assert verify(lines_of(damaged.encode()), KEY, [WITNESS_KEY]).faults, (at, damaged[at - 60 : at + 3])
+            seen += 1
+    assert seen > 50
 
 
 @pytest.mark.parametrize("at", range(len(LINES)))
