@@ -4,18 +4,21 @@ import ast
 import dataclasses
 import enum
 import inspect
+import keyword
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 from overwinter.errors import ConfigInvalid
+from overwinter.frozen import frozen
 from overwinter.functions import Key
 
-__all__ = ["HEADER", "TOOLS", "Stubs", "doc", "of_tools"]
+__all__ = ["HEADER", "SPELT", "TOOLS", "Field", "Stubs", "doc", "fields_of", "of_tools", "plain_of", "unshadowed"]
 
 HEADER = """from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -78,10 +81,19 @@ PLAIN: Mapping[object, str] = {
     type(None): "None", bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", datetime: "datetime",
     date: "date", timedelta: "timedelta", Decimal: "Decimal", Any: "Any", object: "Any", list: "list[Any]",
     dict: "dict[str, Any]", tuple: "tuple[Any, ...]", set: "set[Any]", frozenset: "frozenset[Any]",
+    Sequence: "list[Any]", Mapping: "dict[str, Any]",
 }  # fmt: skip
 CONTAINERS: Mapping[object, str] = {
     list: "list", set: "set", frozenset: "frozenset", dict: "dict", Sequence: "list", Mapping: "dict",
 }  # fmt: skip
+SPELT: Mapping[str, str] = dict.fromkeys(
+    ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"), "builtins"
+) | {
+    alias.name: line.module or ""
+    for line in ast.parse(HEADER).body if isinstance(line, ast.ImportFrom)
+    for alias in line.names
+}  # fmt: skip
+"""What stubs speak of, and where it is from: a function called `list` would stand for it in all that follows."""
 
 
 @cache
@@ -92,11 +104,15 @@ def of_tools() -> Mapping[str, str]:
 
 
 class Stubs:
-    """The stub of one module: its functions, and the types they speak of, each written once."""
+    """The stub of one module: its functions, and the types they speak of, each written once under a name of its own."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, functions: Collection[str]) -> None:
+        """Begin the stub of a service with these functions: no type is called as one of them."""
         self._service = service
-        self._types: dict[str, str] = {}
+        self._shadowed = SPELT.keys() & set(functions)
+        self._taken = {*SPELT, *functions}
+        self._names: dict[object, str] = {}
+        self._types: list[str] = []
         self._functions: list[str] = []
 
     def function(self, function: Callable[..., Any], summary: str) -> str:
@@ -122,28 +138,33 @@ class Stubs:
         return line
 
     def text(self) -> str:
-        """Return the module's whole stub."""
-        return "\n".join([HEADER, *self._types.values(), *self._functions, ""])
+        """Return the module's whole stub. Where a function is called `list`, types say `_list`."""
+        text = "\n".join([HEADER, *self._types, *self._functions, ""])
+        if not self._shadowed:
+            return text
+        imports = [f"from {SPELT[name]} import {name} as _{name}" for name in sorted(self._shadowed)]
+        return "\n".join([*imports, _aliased(text, self._shadowed), ""])
 
     def _type(self, hint: Any, where: str) -> str:  # noqa: ANN401, PLR0911, C901 - a hint is any object; one case a line
-        record = hint
         if hint is None:
             return "None"
         if isinstance(hint, typing.NewType):
             return self._type(hint.__supertype__, where)
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
-            return f"Literal[{', '.join(repr(each.value) for each in hint)}]"
-        if _is_record(record):
-            return self._record(record, where)
+            return self._enum(hint, where)
+        if _is_record(hint):
+            return self._record(hint, where)
         if _is_plain(hint):
             return PLAIN[hint]
         origin, args = get_origin(hint), get_args(hint)
         if origin in (typing.Union, types.UnionType):
             return " | ".join(dict.fromkeys(self._type(each, where) for each in args))
         if origin is Literal:
-            return f"Literal[{', '.join(map(repr, args))}]"
+            return f"Literal[{', '.join(repr(plain_of(each)) for each in args)}]"
         if origin in (typing.Annotated, typing.Required, typing.NotRequired):
             return self._type(args[0], where)
+        if not args and origin is not None and _is_plain(origin):  # typing.List
+            return "tuple[()]" if hint == tuple[()] else PLAIN[origin]
         if origin is tuple:
             return f"tuple[{', '.join('...' if each is ... else self._type(each, where) for each in args)}]"
         if origin in CONTAINERS:
@@ -153,25 +174,97 @@ class Stubs:
             "TypedDict or a dataclass"
         )
 
+    def _enum(self, hint: type[enum.Enum], where: str) -> str:
+        values = [each.value for each in hint]
+        if not issubclass(hint, enum.Flag) and all(type(each) in (str, int, bool, bytes) for each in values):
+            return f"Literal[{', '.join(map(repr, values))}]" if values else "Any"
+        return " | ".join(dict.fromkeys(self._type(type(each), where) for each in values))
+
     def _record(self, record: Any, where: str) -> str:  # noqa: ANN401 - a TypedDict or a dataclass
-        hints = typing.get_type_hints(record)
-        name, required = getattr(record, "__name__", ""), getattr(record, "__required_keys__", frozenset(hints))
-        if name not in self._types:
-            self._types[name] = ""  # a type that speaks of itself finds its name taken
-            fields = {key: self._type(hint, f"{where}, field {key!r}") for key, hint in hints.items()}
-            rows = {key: text if key in required else f"NotRequired[{text}]" for key, text in fields.items()}
-            if all(key.isidentifier() for key in rows):
-                body = "".join(f"    {key}: {text}\n" for key, text in rows.items()) or "    pass\n"
-                self._types[name] = f"class {name}(TypedDict):\n{body}"
-            else:
-                body = ", ".join(f"{key!r}: {text}" for key, text in rows.items())
-                self._types[name] = f"{name} = TypedDict({name!r}, {{{body}}})\n"
+        if (name := self._names.get(record)) is not None:
+            return name
+        name = self._names[record] = self._free(record, where)  # first: a type that speaks of itself finds its name
+        self._taken.add(name)
+        fields = fields_of(record, where)
+        texts = {key: self._type(each.hint, f"{where}, field {key!r}") for key, each in fields.items()}
+        rows = {key: text if fields[key].is_required else f"NotRequired[{text}]" for key, text in texts.items()}
+        if all(key.isidentifier() and not keyword.iskeyword(key) for key in rows):
+            body = "".join(f"    {key}: {text}\n" for key, text in rows.items()) or "    pass\n"
+            self._types.append(f"class {name}(TypedDict):\n{body}")
+        else:
+            body = ", ".join(f"{key!r}: {text}" for key, text in rows.items())
+            self._types.append(f"{name} = TypedDict({name!r}, {{{body}}})\n")
         return name
 
+    def _free(self, record: Any, where: str) -> str:  # noqa: ANN401 - a TypedDict or a dataclass
+        """Return its own name, or the shortest that says whose it is: `BillingLine`."""
+        path = f"{record.__module__}.{record.__qualname__}".replace("<locals>", "")
+        words = ["".join(word[:1].upper() + word[1:] for word in part.split("_")) for part in path.split(".") if part]
+        longer = ("".join(words[at:]) for at in range(len(words) - 2, -1, -1))
+        for name in (record.__name__, *longer):
+            if name not in self._taken:
+                return name
+        raise ConfigInvalid(f"{where}: two types are called {path}")
 
-def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
+
+def _aliased(text: str, shadowed: Collection[str]) -> str:
+    """Return a stub whose types go by names that no function of it takes away."""
+    tree = ast.parse(text)
+    fields = {each.target for each in ast.walk(tree) if isinstance(each, ast.AnnAssign)}
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Name) and each.id in shadowed and each not in fields:
+            each.id = f"_{each.id}"
+    return ast.unparse(tree)
+
+
+@frozen
+class Field:
+    """A field of a TypedDict or a dataclass."""
+
+    hint: Any
+    is_required: bool
+    is_given: bool = True
+    """Whether a caller sets it; a dataclass may compute one by itself."""
+
+
+def fields_of(record: Any, where: str) -> dict[str, Field]:  # noqa: ANN401 - a TypedDict or a dataclass
+    """Return the fields of a TypedDict or a dataclass by name.
+
+    Of a dataclass, what has a default need not be there, as with its own constructor.
+
+    Raises:
+        ConfigInvalid: if its type hints cannot be read.
+    """
+    hints = _hints(record, where)
+    if not is_typeddict(record):
+        return {each.name: _of_dataclass(each, hints[each.name]) for each in dataclasses.fields(record)}
+    required: frozenset[str] = record.__required_keys__
+    return {name: _of_typed_dict(hint, is_required=name in required) for name, hint in hints.items()}
+
+
+def _of_dataclass(field: "dataclasses.Field[Any]", hint: Any) -> Field:  # noqa: ANN401 - a hint is any object
+    has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return Field(hint=hint, is_required=field.init and not has_default, is_given=field.init)
+
+
+def _of_typed_dict(hint: Any, *, is_required: bool) -> Field:  # noqa: ANN401 - a hint is any object
+    """Return a field. `__required_keys__` of a module with `from __future__ import annotations` is blind to its marks."""
+    inner = hint
+    while (origin := get_origin(inner)) in (typing.Annotated, typing.Required, typing.NotRequired):
+        if origin is not typing.Annotated:
+            is_required = origin is typing.Required
+        inner = get_args(inner)[0]
+    return Field(hint=inner, is_required=is_required)
+
+
+def plain_of(value: Any) -> Any:  # noqa: ANN401 - a value of a Literal
+    """Return what a program sees of a value: of a member of an Enum its value."""
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _hints(declared: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - a function or a class
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(declared, include_extras=True)
     except Exception as error:
         raise ConfigInvalid(f"{where}: its type hints cannot be read: {error}") from error
 
@@ -185,6 +278,25 @@ def _is_plain(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object
         return hint in PLAIN
     except TypeError:
         return False
+
+
+_CLASS = re.compile(r"^class (\w+)\(TypedDict(, total=False)?\):\n((?:    \w+: .*\n)+)", re.MULTILINE)
+_ROW = re.compile(r"^    (\w+): (.*)$", re.MULTILINE)
+_WORD = re.compile(r"[^\W\d]\w*")
+
+
+def unshadowed(stub: str) -> str:
+    """Return a stub in which no field of a class stands for the type of another: `date: date` would be of no type at all."""
+    return _CLASS.sub(_unshadowed, stub)
+
+
+def _unshadowed(found: "re.Match[str]") -> str:
+    name, total, body = found[1], found[2] or "", found[3]
+    rows = dict(_ROW.findall(body))
+    if rows.keys().isdisjoint(_WORD.findall(" ".join(rows.values()))):
+        return found[0]
+    fields = ", ".join(f"{key!r}: {text}" for key, text in rows.items())
+    return f"{name} = TypedDict({name!r}, {{{fields}}}{total})\n"
 
 
 def doc(summary: str) -> str:

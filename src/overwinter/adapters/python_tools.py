@@ -1,5 +1,8 @@
 """Functions of the user's own modules as tools.
 
+Arguments are held against the types that the function declares (`python_values`) before it is called: what does not fit is a
+`TypeError` of the program, and nothing was carried out.
+
 What a function raises becomes what its program sees:
 
 | raised | read, idempotent | write |
@@ -23,11 +26,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from overwinter.adapters.python_values import Make, Misfit, maker
 from overwinter.catalog import Catalog, Function, Module, Parameter, PlainModule, Unknown
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
@@ -47,8 +51,8 @@ class _Bound:
     function: Callable[..., Any]
     declared: Function
     key_parameter: str | None
-    records: Mapping[str, Callable[..., Any]]
-    """Parameters that are declared as dataclass or Enum, and get one made of plain data."""
+    makers: Mapping[str, Make]
+    """What makes the value of each parameter of what a program gives."""
     is_async: bool
 
 
@@ -75,8 +79,9 @@ async def load_python_tools(
     bound: dict[str, _Bound] = {}
     catalog: dict[str, Module] = {}
     for service, module in loaded.items():
-        stubs = Stubs(service)
-        for name, function in _functions(module):
+        functions = _functions(module)
+        stubs = Stubs(service, [name for name, _ in functions])
+        for name, function in functions:
             bound[f"{service}.{name}"] = _bind(service, function, stubs)
         declared = {
             name.partition(".")[2]: each.declared for name, each in bound.items() if name.startswith(f"{service}.")
@@ -111,7 +116,7 @@ class PythonTools:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
         try:
             arguments = _arguments(bound, call)
-        except (TypeError, ValueError) as error:
+        except (Misfit, RecursionError) as error:
             return Raised(kind="TypeError", message=f"{call.function}: {error}")
         try:
             if bound.is_async:
@@ -165,11 +170,8 @@ def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
     keys = [name for name, hint in hints.items() if hint is Key and name != "return"]
     if len(keys) > 1:
         raise ConfigInvalid(f"{service}.{function.__name__} has two parameters of type Key: {', '.join(keys)}")
-    parameters = tuple(
-        Parameter(name=name, is_required=parameter.default is parameter.empty)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in keys
-    )
+    given = {name: each for name, each in inspect.signature(function).parameters.items() if name not in keys}
+    parameters = tuple(Parameter(name=name, is_required=each.default is each.empty) for name, each in given.items())
     return _Bound(
         function=function,
         declared=Function(
@@ -183,17 +185,13 @@ def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
             attempts_max=mark.attempts_max,
         ),
         key_parameter=keys[0] if keys else None,
-        records={
-            name: cast("Callable[..., Any]", hint)
+        makers={
+            name: maker(hint if given[name].default is not None else hint | None)
             for name, hint in hints.items()
-            if _is_record(hint) and name != "return"
+            if name in given
         },
         is_async=inspect.iscoroutinefunction(function),
     )
-
-
-def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, enum.Enum))
 
 
 # --- Carrying out a call ---------------------------------------------------------------------------------------------
@@ -232,11 +230,13 @@ def _rest(coroutine: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[Any
 
 
 def _arguments(bound: _Bound, call: Call) -> dict[str, Any]:
-    arguments = dict(call.arguments)
-    for name, kind in bound.records.items():
-        if name in arguments and arguments[name] is not None:
-            value = arguments[name]
-            arguments[name] = kind(**value) if type(value) is dict else kind(value)
+    arguments: dict[str, Any] = dict(call.arguments)
+    for name, make in bound.makers.items():
+        if name in arguments:
+            try:
+                arguments[name] = make(arguments[name])
+            except Misfit as misfit:
+                raise misfit.within(name) from None
     if bound.key_parameter is not None:
         arguments[bound.key_parameter] = Key(call.key)
     return arguments

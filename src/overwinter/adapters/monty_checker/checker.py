@@ -37,7 +37,7 @@ from overwinter.adapters.monty_checker.words import explained
 from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
 from overwinter.frozen import frozen
-from overwinter.stubs import TOOLS
+from overwinter.stubs import TOOLS, unshadowed
 from overwinter.subset import SOURCE_BYTES_MAX, lacks
 from overwinter.values import Value
 
@@ -262,7 +262,9 @@ class _Session:
                 type_check=True,
                 type_check_format="concise",
                 type_check_stubs=BUILTINS,
-                external_modules={name: monty.ExternalModule({}, stubs=stub) for name, stub in modules.items()},
+                external_modules={
+                    name: monty.ExternalModule({}, stubs=unshadowed(stub)) for name, stub in modules.items()
+                },
             )
         )
         desk.seen(session)
@@ -370,7 +372,7 @@ def _unseen(session: Any, checked: Checked, known: list[Report], seen: Mapping[s
     seen = {name: stub for name, stub in seen.items() if name.replace(".", "_") not in checked.text}
     if not seen:
         return []
-    head = SEEN + "".join(seen.values())
+    head = SEEN + unshadowed("".join(seen.values()))
     first, _, rest = called_as_seen(checked.text, seen).partition("\n")
     shift = head.count("\n")
     said = {(report.row, report.column, report.rule) for report in known}
