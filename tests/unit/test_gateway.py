@@ -144,7 +144,7 @@ async def test_a_model_without_a_price_is_denied_where_a_budget_applies_and_only
     budgets = {"day": DeclaredBudget(of="tenant", usd=100)}
     async with home_of(project, config_of(provider.url, budgets=budgets)) as app:
         client, line = await ask(app, body)
-        assert (client.status, line.status) == (402, "budget")
+        assert (client.status, line.status) == (402, "unpriced")
         assert "prices.toml" in client.body.decode()
 
 

@@ -18,6 +18,7 @@ from overwinter.events import Status
 from overwinter.faces import wire
 from overwinter.store import Page
 from overwinter.testing import Heard, ManualClock, ScriptedModel, finish, idle
+from provider import Mock, Rule
 
 pytestmark = pytest.mark.anyio
 
@@ -154,6 +155,33 @@ async def test_a_model_that_is_down_ends_it_as_unavailable_after_some_minutes(pr
     assert (run.result["end"], run.result["steps"], run.result["answer"]) == ("unavailable", 1, None)
     assert "cannot be reached" in run.result["why"]
     assert clock.now_us() - began_us > 120_000_000
+
+
+@pytest.mark.claim("L2.limits")
+@pytest.mark.parametrize(
+    ("setting", "goal", "why"),
+    [
+        ({"auth": "env:NO_SUCH_KEY_OF_A_PROVIDER"}, {}, "NO_SUCH_KEY_OF_A_PROVIDER"),
+        ({"prices": "nobody"}, {"usd": 5.0}, "has no price"),
+    ],
+)
+async def test_what_only_a_person_can_mend_ends_a_goal_at_once(project, setting, goal, why):
+    config, clock = config_of(NOWHERE), ManualClock()
+    config = replace(config, providers={"mock": replace(config.providers["mock"], **setting)})
+    began_us = clock.now_us()
+    async with opened(project, config=config, clock=clock) as app:
+        run = await finish(app, await app.start(goal="x", **goal), clock)
+    assert (run.result["end"], run.result["steps"], clock.now_us() - began_us) == ("refused", 1, 0)
+    assert why in run.result["why"]
+
+
+@pytest.mark.claim("L2.limits")
+async def test_a_provider_that_does_not_take_the_homes_key_ends_a_goal_at_once(project, provider: Mock):
+    provider.script(Rule(fault="status", status=401))
+    async with opened(project, config=config_of(provider.url)) as app:
+        result = await reached(app)
+    assert result["end"] == "refused"
+    assert "does not take the home's credential (401): see providers.mock.auth" in result["why"]
 
 
 @pytest.mark.claim("L2.limits")

@@ -54,7 +54,7 @@ __all__ = ["Caller", "Cleaned", "Cleaner", "Cutting", "Gateway", "Settings", "Si
 
 CUT_S_MAX = 1.0
 """How long to wait for calls that were cut."""
-NOTED = frozenset({"denied", "revoked", "budget", "rate", "confidential", "repeated"})
+NOTED = frozenset({"denied", "revoked", "budget", "unpriced", "rate", "confidential", "repeated"})
 """What is written down of calls that held nothing: whatever somebody decided. A request that has no meaning is not."""
 SAY_S_MAX = 0.25
 """How long the client of a call that was cut may take to hear so."""

@@ -39,6 +39,8 @@ SENT_MAX = 64
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 OURS = frozenset({401, 403})
 """The provider does not take the home's key: the client can do nothing about it."""
+WHYS: Mapping[str, Why] = {"timeout": "timeout", "forbidden": "misconfigured"}
+"""Why nothing came back, by how the way to the provider failed."""
 HANDED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "openai-processing-ms")
 """Headers of an answer that clients get; of the limits of the home's account they learn nothing."""
 
@@ -266,7 +268,7 @@ class Attempts:
                     return await self._pour(job, target, tap, reply, reader)
                 return await self._whole(job, target, tap, reply, reader, is_stream=is_stream)
         except UpstreamFailed as error:
-            why: Why = "timeout" if error.kind == "timeout" else "upstream"
+            why = WHYS.get(error.kind, "upstream")
             if error.has_left and not is_refused and not any(each.tap is tap for each in job.seen):
                 job.seen.append(Seen(target, tap))  # it may be at work for us, and bill it
             if job.has_begun:
@@ -284,8 +286,7 @@ class Attempts:
             body = b""  # the status says enough
         after_s = _after_s(reply.headers)
         if status in OURS:
-            message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
-            return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False)
+            return _Missed(refusal=_not_taken(name, status), is_retried=False)
         headers = _handed_on(reply.headers)
         if status < 400:  # noqa: PLR2004 - RFC 9110, 15.5
             return _Missed(refusal=_cut(target), is_retried=True)
@@ -446,6 +447,11 @@ async def _begin(job: Job, headers: Mapping[str, str]) -> None:
     await job.sink.begin(200, headers)
 
 
+def _not_taken(name: str, status: int) -> Refusal:
+    message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
+    return Refusal(why="misconfigured", message=message)
+
+
 def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key in HANDED_ON if (value := headers.get(key))}
 
@@ -456,8 +462,7 @@ def _missed(tap: Tap, target: Target) -> _Missed | None:
     if tap.error is not None:
         status = tap.error.status or 502
         if status in OURS:
-            message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
-            return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False)
+            return _Missed(refusal=_not_taken(name, status), is_retried=False)
         message = f"{name} answered with an error: {tap.trouble}"
         refusal = Refusal(why="upstream", message=message, status=status)
         return _Missed(refusal=refusal, is_retried=status in RETRIED, is_fault=_is_fault(status))

@@ -65,13 +65,14 @@ class Collected:
     """A sink for whoever wants the whole answer."""
 
     status: int = 0
+    refused: str = ""
+    """Why the gateway itself refused it; "": it did not."""
     parts: list[bytes] = field(default_factory=list[bytes])
     is_gone: bool = False
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Keep the status."""
-        del headers
-        self.status = status
+        self.status, self.refused = status, headers.get("x-overwinter-refused", "")
 
     async def write(self, body: bytes) -> None:
         """Keep a part."""

@@ -43,13 +43,13 @@ class Accounts:
                 f"under a budget, {', '.join(unbounded)} brings input of unknown size: set input_tokens_max of model "
                 f"{declared.name}"
             )
-            raise ModelRefused(Refusal(why="budget", message=message))
+            raise ModelRefused(Refusal(why="unpriced", message=message))
         if asked.served and declared.served_nusd_max is None:
             message = (
                 f"under a budget, {', '.join(asked.served)} may cost whatever the provider makes of it: say how much with tools_usd "
                 f"of model {declared.name}, or leave it out"
             )
-            raise ModelRefused(Refusal(why="budget", message=message))
+            raise ModelRefused(Refusal(why="unpriced", message=message))
         size = asked.size_bytes if window is None else min(asked.size_bytes, window)
         input_tokens = window if unbounded and window is not None else size
         output_tokens, injected = 0, None
@@ -63,7 +63,7 @@ class Accounts:
             message = (
                 f"{target.model} has no price ({error}), and a budget cannot be kept without: add it to prices.toml"
             )
-            raise ModelRefused(Refusal(why="budget", message=message)) from error
+            raise ModelRefused(Refusal(why="unpriced", message=message)) from error
         besides = (declared.served_nusd_max or 0) if asked.served else 0
         nusd = max(bound_nusd(each, input_tokens, output_tokens) for each in rates) + besides
         return Bound(nusd=nusd, output_tokens_max=injected)

@@ -17,12 +17,14 @@ Why = Literal[
     "unsupported",  # the target cannot carry a field of it
     "denied",  # the rules do not allow it
     "revoked",  # its agent may not act any more
-    "budget",  # a budget is spent, or has no price to go by
+    "budget",  # a budget does not hold it
+    "unpriced",  # a budget applies, and nobody knows what it may cost
     "rate",  # too many calls in a window; `retry_after_s` says when
     "confidential",  # a rule of redaction blocks it
     "repeated",  # its key was used by another request, or is still under way
     "overloaded",  # the gateway has no room
     "upstream",  # the provider failed, and every fallback with it
+    "misconfigured",  # the home has no credential for the provider, one that it does not take, or may not go there
     "timeout",  # the provider was silent for too long
     "partial",  # the provider stopped in the middle of its answer
     "stopped",  # we are going down, or somebody revoked the call under way

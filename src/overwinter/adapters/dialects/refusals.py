@@ -3,6 +3,7 @@
 Chosen by what programs do after it (calls until they give up, measured with Claude Code, Codex, Copilot and opencode). None is
 400 for a decision of policy: two of them try that again and again. A spent budget is 402, on which three stop at once; Codex
 stops on 429 `insufficient_quota`, so it is that in Responses. `x-should-retry: false` ends what the official SDKs would retry.
+`x-overwinter-refused` is the reason in the word of `Why`, the same in each dialect.
 """
 
 from collections.abc import Mapping
@@ -42,10 +43,12 @@ _WORDS: Mapping[Why, _Words] = {
     "revoked": _Words(403, "permission_error", "revoked", "permission_error", "PERMISSION_DENIED"),
     "confidential": _Words(403, "permission_error", "confidential", "permission_error", "PERMISSION_DENIED"),
     "budget": _Words(402, "insufficient_quota", "insufficient_quota", "billing_error", "RESOURCE_EXHAUSTED"),
+    "unpriced": _Words(402, "insufficient_quota", "insufficient_quota", "billing_error", "RESOURCE_EXHAUSTED"),
     "rate": _Words(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"),
     "repeated": _Words(409, _INVALID, "idempotency_conflict", _INVALID, "ABORTED"),
     "overloaded": _Words(503, "server_error", "overloaded", "overloaded_error", "UNAVAILABLE"),
     "upstream": _Words(502, "server_error", "upstream_failed", "api_error", "UNAVAILABLE"),
+    "misconfigured": _Words(502, "server_error", "misconfigured", "api_error", "UNAVAILABLE"),
     "timeout": _Words(504, "server_error", "upstream_timeout", "timeout_error", "DEADLINE_EXCEEDED"),
     "partial": _Words(502, "server_error", "answer_cut", "api_error", "UNAVAILABLE"),
     "stopped": _Words(503, "server_error", "stopped", "api_error", "UNAVAILABLE"),
@@ -97,7 +100,7 @@ def google_error(refusal: Refusal) -> dict[str, Any]:
 
 def error_wire(refusal: Refusal, body: dict[str, Any], status: int | None = None) -> Wire:
     """Return a refusal as a message, with the headers that end or delay another try."""
-    headers: dict[str, str] = {"content-type": "application/json"}
+    headers: dict[str, str] = {"content-type": "application/json", "x-overwinter-refused": refusal.why}
     should_retry: Literal["true", "false"] = "false"
     if refusal.retry_after_s is not None:
         should_retry = "true" if refusal.retry_after_s <= SOON_S else "false"

@@ -177,7 +177,7 @@ class Responses:
 
     def refused(self, refusal: Refusal) -> Wire:
         """Return a refusal after which clients stop."""
-        status = QUOTA_STATUS if refusal.why == "budget" and refusal.status is None else None
+        status = QUOTA_STATUS if refusal.why in ("budget", "unpriced") and refusal.status is None else None
         return error_wire(refusal, {"error": openai_error(refusal)}, status)
 
     def broken(self, refusal: Refusal, sent: Sequence[Event]) -> bytes:

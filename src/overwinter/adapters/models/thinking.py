@@ -29,7 +29,7 @@ TOLD_BYTES_MAX = 64 << 10
 CUT = ("length", "max_tokens", "MAX_TOKENS", "incomplete")
 """How dialects say that an answer came to its limit."""
 PREFERRED: tuple[DialectName, ...] = ("messages", "chat", "responses", "gemini")
-KINDS = {"denied": "PermissionError", "revoked": "PermissionError", "budget": "PermissionError", "confidential": "PermissionError", "timeout": "TimeoutError", "invalid": "ValueError", "unknown-model": "LookupError", "unsupported": "ValueError", "too-large": "ValueError"}  # fmt: skip
+KINDS = {"denied": "PermissionError", "revoked": "PermissionError", "budget": "PermissionError", "unpriced": "PermissionError", "confidential": "PermissionError", "timeout": "TimeoutError", "invalid": "ValueError", "unknown-model": "LookupError", "unsupported": "ValueError", "too-large": "ValueError"}  # fmt: skip
 
 Ask = Callable[[Asked, Call, Sink], Awaitable[Line]]
 """Answers a request for a call of a program, into a sink."""
@@ -260,7 +260,7 @@ def _read(name: DialectName, question: _Question, sink: Collected) -> tuple[Any,
     except ValueError:
         return Raised(kind="OSError", message=f"{question.model} answered what is no JSON", status=sink.status or 502)
     if sink.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-        return _failed(read, sink.status)
+        return _failed(read, sink.status, sink.refused)
     try:
         return _READERS[name](read)
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -288,7 +288,7 @@ def _checked(found: Any, question: _Question) -> Returned | Raised:
     return Returned(value=value)
 
 
-def _failed(read: Any, status: int) -> Raised:
+def _failed(read: Any, status: int, refused: str) -> Raised:
     error: Any = read.get("error", read) if isinstance(read, dict) else read
     error = error if isinstance(error, dict) else {"message": str(error)}
     why = str(error.get("code") or error.get("type") or error.get("status") or "")
@@ -296,8 +296,10 @@ def _failed(read: Any, status: int) -> Raised:
         kind="PermissionError" if status in (402, 403) else "TimeoutError" if status == 504 else "OSError",  # noqa: PLR2004 - RFC 9110, 15.5 and 15.6
         message=str(error.get("message", ""))[:2_000],
         status=status,
-        code=why,
-        is_retryable=status in (408, 409, 429, 500, 502, 503, 504, 529) and why != "insufficient_quota",
+        code=refused or why,
+        is_retryable=status in (408, 409, 429, 500, 502, 503, 504, 529)
+        and why != "insufficient_quota"
+        and refused != "misconfigured",
     )
 
 
