@@ -345,7 +345,7 @@ async def test_what_a_provider_runs_itself_is_bounded_by_the_operators_word_or_r
     config = config_of(provider.url, budgets={"day": DeclaredBudget(of="tenant", usd=100.0)})
     async with home_of(project, config) as app:
         client, line = await ask(app, SEARCHES[dialect], dialect=dialect)
-        assert (client.status, line.status) in ((402, "budget"), (429, "budget"))
+        assert (client.status, line.status) in ((402, "unpriced"), (429, "unpriced"))
         assert b"tools_usd" in client.body
         assert provider.calls == []
     told = {**config.models, "cheap": replace(config.models["cheap"], tools_usd=0.5)}
