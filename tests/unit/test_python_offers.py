@@ -30,12 +30,26 @@ class Desk:
             tool("pay", description="Pay.", isGated=True),
             tool("hang", timeoutSeconds=0.01, annotations={"readOnlyHint": True}),
             tool("break"),
+            {"name": "mark", "inputSchema": {
+                "$defs": {"base": {"type": "object", "properties": {"id": number}, "required": ["id"]}},
+                "allOf": [
+                    {"$ref": "#/$defs/base"},
+                    *[{"$ref": "#"}] * 40,
+                    {"properties": {"value": {}, "state": {"enum": ["open", None]}}, "required": ["value", "state"]},
+                ],
+                "oneOf": [
+                    {"properties": {"by": number, "why": {"type": "string"}}, "required": ["by", "why"]},
+                    {"properties": {"by": {"type": "string"}}, "required": ["by"]},
+                ],
+            }},
         ]
 
     async def call(self, name, arguments, key):
         self.calls.append((name, dict(arguments), str(key).rpartition(":")[2]))
         if name == "hang":
             await asyncio.sleep(60)
+        if name == "mark":
+            return arguments
         if name == "break":
             raise RuntimeError("half way")
         return arguments["class"] + arguments.get("b", 0)
@@ -93,6 +107,17 @@ async def test_what_it_offers_is_typed_and_called_by_its_own_names(app):
     with pytest.raises(CheckFailed):
         await app.start("await desk.add_up(class_='2')")
     assert next(iter(app.search("add up"))).name == "desk.add_up"
+
+
+async def test_arguments_in_parts_and_variants_are_parameters_and_null_is_given_where_something_must_be(app):
+    assert (
+        "async def mark(*, id: int, value: Any, state: Literal['open', None], by: int | str, why: str | None = ...)"
+        in app.describe(["desk.mark"])
+    )
+    given = {"id": 1, "value": None, "state": None, "by": "ana"}
+    assert await result(app, "await desk.mark(id=1, value=None, state=None, by='ana', why=None)") == given
+    with pytest.raises(CheckFailed):
+        await app.start("await desk.mark(id=1, value=None, by=1)")
 
 
 @pytest.mark.claim("G1.gated")

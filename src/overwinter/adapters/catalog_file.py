@@ -370,10 +370,8 @@ class CatalogFile:
         return None
 
     def _plan(self, name: str) -> Mapping[str, Any] | None:
-        return next(
-            (json.loads(plan) for (plan,) in self._db.execute("select plan from function where name = ?", (name,))),
-            None,
-        )
+        sql = "select plan, parameters from function where name = ?"
+        return next((_with_nulls(*map(json.loads, row)) for row in self._db.execute(sql, (name,))), None)
 
     # --- What answers looked like ------------------------------------------------------------------------------------
 
@@ -500,3 +498,12 @@ def _hit(row: tuple[Any, ...]) -> Hit:
 def _words(text: str) -> str:
     """Split camel case and every sign, so that a query's words meet those of a name."""
     return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text).lower()))
+
+
+def _with_nulls(plan: dict[str, Any], parameters: list[tuple[str, bool]]) -> Mapping[str, Any]:
+    """Return a plan in which null is a value of whatever a JSON body must have: its type has allowed it, and left out it is missing."""
+    required = {name for name, is_needed in parameters if is_needed}
+    if "json" in str(plan.get("media") or "json"):
+        for row in plan["arguments"]:
+            row[5] = row[5] or (row[0] in required and row[2] in ("field", "body"))
+    return plan

@@ -35,7 +35,7 @@ class _Bound:
     wires: Mapping[str, str]
     """Parameter to the name of the argument there."""
     nullable: frozenset[str]
-    """Parameters of which None is a value; of the others it is none given."""
+    """Parameters of which None is a value, those that must be given among them; of the others it is none given."""
 
 
 @asynccontextmanager
@@ -94,9 +94,10 @@ def _bound(function: BuiltFunction, offers: Offers, tool: Mapping[str, Any]) -> 
         timeout_s=float(tool.get("timeoutSeconds") or function.function.timeout_s),
     )
     rows = function.plan["arguments"]
+    required = {each.name for each in declared.parameters if each.is_required}
     return _Bound(
         offers=offers, tool=function.plan["tool"], declared=declared, wires={name: wire for name, wire, *_ in rows},
-        nullable=frozenset(name for name, *_, is_nullable in rows if is_nullable),
+        nullable=frozenset(name for name, *_, is_nullable in rows if is_nullable or name in required),
     )  # fmt: skip
 
 

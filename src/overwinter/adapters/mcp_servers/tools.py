@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from overwinter.catalog.operations import Argument, Fault, Operation
 from overwinter.events import Answer, Effect, Raised, Returned
+from overwinter.frozen import frozen
 from overwinter.handles import File
 
 __all__ = ["answer", "file_of", "operations", "resolver"]
@@ -17,12 +18,13 @@ def operations(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Operation], lis
     """Return the operations of a tool list, as the protocol writes it, and what is wrong with the rest."""
     found: list[Operation] = []
     faults: list[Fault] = []
+    resolve = resolver(tools)
     for tool in tools:
         name, schema = str(tool.get("name") or ""), tool.get("inputSchema")
         if not name or not isinstance(schema, Mapping):
             faults.append(Fault(place=name or "a tool", what="it has no name, or no schema of its arguments"))
             continue
-        found.append(_operation(name, tool, cast("Mapping[str, Any]", schema)))
+        found.append(_operation(name, tool, _fields(_placed(schema, f"{name}/inputSchema", 0), resolve, {}, 0)))
     return found, faults
 
 
@@ -74,14 +76,10 @@ def file_of(part: object) -> tuple[dict[str, Any], File | None]:
     return rest, File(body=base64.b64decode(written, validate=True), name=name, media=media)
 
 
-def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) -> Operation:
-    properties, required = schema.get("properties"), schema.get("required")
-    needed = {str(key) for key in cast("list[Any]", required)} if isinstance(required, list) else set[str]()
-    rows = cast("Mapping[str, Any]", properties) if isinstance(properties, Mapping) else {}
-    place = f"{name}/inputSchema"
+def _operation(name: str, tool: Mapping[str, Any], fields: "_Fields") -> Operation:
     arguments = tuple(
-        Argument(wire=str(key), place="field", schema=_placed(each, place, 0), is_required=key in needed)
-        for key, each in rows.items()
+        Argument(wire=key, place="field", schema=each, is_required=key in fields.required)
+        for key, each in fields.schemas.items()
     )
     result = tool.get("outputSchema")
     support = _table(tool.get("execution")).get("taskSupport")
@@ -96,6 +94,50 @@ def _operation(name: str, tool: Mapping[str, Any], schema: Mapping[str, Any]) ->
         result=_placed(result, f"{name}/outputSchema", 0) if isinstance(result, Mapping) else None,
         plan={"tool": name, "is_task": support in ("required", "optional")},
     )
+
+
+@frozen
+class _Fields:
+    """What an object may have, and what it must."""
+
+    schemas: Mapping[str, Any]
+    required: frozenset[str]
+
+
+NONE = _Fields(schemas={}, required=frozenset())
+
+
+def _fields(schema: object, resolve: Callable[[str], Any], known: dict[str, _Fields], depth: int) -> _Fields:
+    """Return the fields of a schema of arguments: its own, those of all its parts, and of its variants what any has.
+
+    What a reference leads to is read once: a few that lead to each other would be millions.
+    """
+    table = _table(schema)
+    if depth > DEPTH_MAX:
+        return NONE
+    if "$ref" in table:
+        ref = str(table["$ref"])
+        if ref not in known:
+            known[ref] = NONE
+            known[ref] = _fields(resolve(ref), resolve, known, depth + 1)
+        return known[ref]
+    named = table.get("required")
+    required = {str(key) for key in cast("list[Any]", named)} if isinstance(named, list) else set[str]()
+    schemas = {str(key): each for key, each in _table(table.get("properties")).items()}
+    for word in ("allOf", "anyOf", "oneOf"):
+        parts = [_fields(each, resolve, known, depth + 1) for each in _list(table.get(word))]
+        for key in dict.fromkeys(key for part in parts for key in part.schemas):
+            given = [part.schemas[key] for part in parts if key in part.schemas]
+            alike = [each for at, each in enumerate(given) if each not in given[:at]]
+            schemas.setdefault(key, alike[0] if len(alike) == 1 else {word: alike})
+        needed = [part.required for part in parts]
+        if needed:
+            required |= frozenset.union(*needed) if word == "allOf" else frozenset.intersection(*needed)
+    return _Fields(schemas=schemas, required=frozenset(required & schemas.keys()))
+
+
+def _list(value: object) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def _table(value: object) -> Mapping[str, Any]:
