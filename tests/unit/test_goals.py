@@ -154,7 +154,7 @@ async def test_a_model_that_is_down_ends_it_as_unavailable_after_some_minutes(pr
         run = await finish(app, await app.start(goal="x"), clock)
     assert (run.result["end"], run.result["steps"], run.result["answer"]) == ("unavailable", 1, None)
     assert "cannot be reached" in run.result["why"]
-    assert clock.now_us() - began_us > 120_000_000
+    assert clock.now_us() - began_us > 91_000_000  # half of nine pauses, doubled from 0.5 s to 60
 
 
 @pytest.mark.claim("L2.limits")

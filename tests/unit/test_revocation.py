@@ -9,6 +9,8 @@ from kit import crashing, opened
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.errors import Conflict, NotFound, Revoked
 from overwinter.events import CallState, Status
+from overwinter.faces import wire
+from overwinter.store import Page
 from overwinter.testing import CrashPoints, ManualClock, finish, idle
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +131,22 @@ async def test_all_below_a_revoked_agent_are_revoked_with_it(project):
             await app.start("1", agent="helper")
         with pytest.raises(Conflict):
             await app.governance.restore("helper", by="lead")
+
+
+@pytest.mark.claim("G5.below")
+@pytest.mark.parametrize("agent", ["clerk", "helper"])
+async def test_nothing_starts_under_an_authority_that_has_ended_an_agents_own_or_one_above_it(project, agent):
+    clock = ManualClock()
+    config = replace(CONFIG, agents={**AGENTS, "clerk": replace(AGENTS["clerk"], expires="2030-03-17T17:47:00Z")})
+    async with opened(project, config=config, clock=clock) as app:
+        await finish(app, await app.start("1", agent=agent), clock)
+        before = len(await app.runs(Page(limit=10)))
+        clock.advance(86_400)
+        with pytest.raises(Revoked, match="the authority of agent 'clerk' has ended: nothing starts under it"):
+            await app.start("1", agent=agent)
+        assert len(await app.runs(Page(limit=10))) == before
+        shown = wire.identity(await app.governance.identity("clerk"), app.access.now_us())
+        assert shown["state"] == "expired"
 
 
 async def test_no_message_reaches_a_stopped_run(project):

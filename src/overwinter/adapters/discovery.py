@@ -27,7 +27,7 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 ASKED_MAX = 10
-"""Attempts to ask a model: some four minutes. A provider that is down, and left alone after that, is back by then, or something is wrong."""
+"""Attempts to ask a model: one and a half to three minutes of pauses. A provider that is down, and left alone after that, is back by then, or something is wrong."""
 
 
 def _lookup(name: str, *parameters: str, effect: Effect = "read", attempts_max: int = 5) -> Function:

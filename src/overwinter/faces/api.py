@@ -407,9 +407,9 @@ class _Agents:
         query, limit = request.query_params, limit_of(request.query_params, PAGE_MAX)
         names = [each for each in await self._app.governance.identities() if each.name > query.get("after", "")]
         following = names[limit - 1].name if len(names) > limit else None
-        standing = self._app.models.standing
+        standing, now_us = self._app.models.standing, self._app.access.now_us()
         rows = [
-            {**wire.identity(each), "budgets": [wire.spent(one) for one in await standing(each.name)]}
+            {**wire.identity(each, now_us), "budgets": [wire.spent(one) for one in await standing(each.name)]}
             for each in names[:limit]
         ]
         return JSONResponse({"agents": rows, "following": following})
@@ -468,7 +468,7 @@ class _Agents:
             reason=_field(body, "reason", str, ""),
             has_runs=_field(body, "has_runs", bool, default=False),
         )
-        return JSONResponse(wire.identity(restored))
+        return JSONResponse(wire.identity(restored, self._app.access.now_us()))
 
 
 def _agent(request: Request) -> str:

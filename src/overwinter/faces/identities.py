@@ -43,7 +43,9 @@ class _Identities:
         return JSONResponse({"keys": done["keys"], "counts_until": wire.instant(done["counts_until_s"] * 1_000_000)})
 
     async def show(self, request: Request) -> Response:
-        return JSONResponse(wire.identity(await self.app.governance.identity(request.path_params["agent"])))
+        return JSONResponse(
+            wire.identity(await self.app.governance.identity(request.path_params["agent"]), self.app.access.now_us())
+        )
 
     async def document(self, request: Request) -> Response:
         text = await self.app.mint.document(request.path_params["agent"])

@@ -177,8 +177,9 @@ def hit(found: "Hit") -> dict[str, Value]:
     }
 
 
-def identity(agent: Identity) -> dict[str, Value]:
-    """Return an agent as JSON."""
+def identity(agent: Identity, now_us: int) -> dict[str, Value]:
+    """Return an agent as JSON, as it stands now."""
+    has_ended = agent.expires_us is not None and agent.expires_us <= now_us
     return {
         "name": agent.name,
         "id": name_of(agent),
@@ -188,7 +189,7 @@ def identity(agent: Identity) -> dict[str, Value]:
         "models": list(agent.models),
         "expires": instant(agent.expires_us),
         "epoch": agent.epoch,
-        "state": "revoked" if agent.is_revoked else "active",
+        "state": "revoked" if agent.is_revoked else "expired" if has_ended else "active",
         "changed": instant(agent.changed_us or None),
         "by": agent.by,
         "reason": agent.reason,
@@ -209,7 +210,7 @@ def spent(found: "Spent") -> dict[str, Value]:
 def revocation(done: "Revocation") -> dict[str, Value]:
     """Return what a revocation stopped as JSON."""
     return {
-        "agents": [identity(each) for each in done.identities],
+        "agents": [identity(each, each.changed_us) for each in done.identities],
         "runs": done.runs,
         "turns": done.turns,
         "calls": done.calls,

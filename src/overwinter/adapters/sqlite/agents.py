@@ -8,7 +8,7 @@ import apsw
 
 from overwinter.identity import Identity
 
-__all__ = ["enrol", "enrolled", "epoch", "fell", "identities", "is_active", "restore", "revoke"]
+__all__ = ["ended", "enrol", "enrolled", "epoch", "fell", "identities", "is_active", "restore", "revoke"]
 
 ACTIVE, REVOKED = 0, 1
 _COLUMNS = "name, owner, purpose, parent, expires, models, epoch, state, changed, by, reason"
@@ -55,6 +55,12 @@ def epoch(db: apsw.Connection, name: str) -> int:
 def is_active(db: apsw.Connection, name: str) -> bool:
     """Whether an agent is known, and not revoked."""
     return list(db.execute("select state from agent where name = ?", (name,))) == [(ACTIVE,)]
+
+
+def ended(db: apsw.Connection, name: str, now: int) -> str | None:
+    """Return whose authority has ended, the agent's own or one's above it; None: nobody's."""
+    sql = f"select name from agent where expires <= ?2 and (name = ?1 or name in ({_ABOVE})) limit 1"
+    return next((found for (found,) in list(db.execute(sql, (name, now)))), None)
 
 
 def identities(db: apsw.Connection) -> list[Identity]:

@@ -45,12 +45,16 @@ class Start:
         return cls(run, digest, inputs, Event(kind="created", body=body), is_short)
 
 
-def refused(db: apsw.Connection, run: NewRun) -> OverwinterError | Created | None:
+def refused(db: apsw.Connection, run: NewRun, now: int) -> OverwinterError | Created | None:
     """Return why a run may not begin, or the one that its call has begun before; None: it may, and its agent is enrolled."""
     if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:
         return Created(run_id=earlier, is_new=False)  # before all else: it has begun, whatever forbids it by now
     if agents.enrolled(db, run.agent) is None:
         return Revoked(f"agent {run.agent!r} was revoked: it can start nothing; a person may restore it")
+    if (whose := agents.ended(db, run.agent, now)) is not None:
+        return Revoked(
+            f"the authority of agent {whose!r} has ended: nothing starts under it; `expires` in overwinter.toml says when it does"
+        )
     why = family.refused(db, run)
     return Conflict(why) if why else None
 
@@ -84,7 +88,7 @@ def begun(db: apsw.Connection, start: Start, turn: Turn, now: int) -> Wrote[Crea
     if rows.epoch_held(db) != turn.lease.epoch:
         return Verdict.FENCED
     is_known = agents.epoch(db, start.run.agent) == turn.draft.loaded.agent_epoch
-    return put(db, start, now) if is_known and refused(db, start.run) is None else Verdict.STALE
+    return put(db, start, now) if is_known and refused(db, start.run, now) is None else Verdict.STALE
 
 
 def drafted(db: apsw.Connection, run: NewRun, inherited: Inherited | None) -> Loaded | None:

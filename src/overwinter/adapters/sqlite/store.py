@@ -156,7 +156,7 @@ class SqliteStore:
 
         def act(db: apsw.Connection) -> Wrote[Any]:
             now = self._clock.now_us()
-            if (refused := starts.refused(db, run)) is not None:
+            if (refused := starts.refused(db, run, now)) is not None:
                 return Wrote(refused)
             if dedup is not None:
                 for (earlier,) in db.execute("select run from started where dedup = ?", (dedup,)):
