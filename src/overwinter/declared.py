@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
+from fnmatch import fnmatchcase
 
 from overwinter.frozen import frozen
 
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 DIALECTS = ("chat", "responses", "messages", "gemini", "embeddings")
+PATTERN = re.compile(r"[*?]")
 MODEL_NAME = re.compile(r"[A-Za-z0-9*?._:/@-]{1,200}")
 WINDOWS = ("hour", "day", "month", "ever")
 SCOPES = re.compile(r"(tenant|run|(team|agent|key):.+)")
@@ -166,22 +168,23 @@ def _models(declared: Declared) -> Iterator[tuple[Place, str]]:
     for name, model in declared.models.items():
         if model.provider not in declared.providers:
             yield ("models", name, "provider"), f"names no provider of this file: {model.provider!r}"
-        if re.search(r"[*?]", name) and model.model:
+        if PATTERN.search(name) and model.model:
             yield (
                 ("models", name, "model"),
                 "is for one name: a pattern stands for many, each of which goes on as it was asked",
             )
         for other in model.fallbacks:
-            if other not in declared.models or re.search(r"[*?]", other):
+            if other not in declared.models or PATTERN.search(other):
                 yield ("models", name, "fallbacks"), f"names no model of this file by its whole name: {other!r}"
 
 
 def _gateway(declared: Declared) -> Iterator[tuple[Place, str]]:
     gateway = declared.gateway
-    if gateway.model and gateway.model not in declared.models:
-        yield ("gateway", "model"), f"names no model of this file: {gateway.model!r}"
-    if gateway.similar_model and gateway.similar_model not in declared.models:
-        yield ("gateway", "similar_model"), f"names no model of this file: {gateway.similar_model!r}"
+    for key, model in (("model", gateway.model), ("similar_model", gateway.similar_model)):
+        if PATTERN.search(model):
+            yield ("gateway", key), f"is a pattern: {model!r} stands for many, and one of them is asked"
+        elif model and not any(fnmatchcase(model, each) for each in declared.models):
+            yield ("gateway", key), f"names no model of this file: {model!r}"
     if gateway.on_disconnect not in ("drain", "abort"):
         yield ("gateway", "on_disconnect"), f"is drain or abort, not {gateway.on_disconnect!r}"
     yield from _treated("redact", gateway.redact, (*CLASSES, OTHERWISE), TREATMENTS)

@@ -104,6 +104,16 @@ def test_a_reader_that_leaves_is_no_error(shell):
     assert "Traceback" not in piped.stderr
 
 
+@pytest.mark.claim("U3.errors")
+@pytest.mark.parametrize("words", ["ps", "ps --json", "doctor"])
+def test_an_output_that_is_full_is_one_sentence_and_an_exit_code(shell, words):
+    full = subprocess.run(["sh", "-c", f"{sys.executable} -m overwinter {words} >/dev/full"], cwd=shell.place, env=shell.environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert full.returncode == 1
+    assert "No space left on device" in full.stderr
+    assert "Traceback" not in full.stderr
+
+
 def test_sigterm_lets_calls_in_flight_end(shell):
     server = shell.serve()
     server.send_signal(signal.SIGTERM)
@@ -122,6 +132,8 @@ BAD = {
     "empty person": ("answer", {}, ["x:0", "y", "--as", ""], 2, "nobody is named"),
     "empty owner": ("ps", {"overwinter.toml": "[agents.a]\nowner = ''\n"}, [], 2, "agents.a.owner is empty"),
     "long line": ("run", {"p.py": "x = '" + "y" * 300_000 + "'"}, ["p.py"], 3, "program too long"),
+    "long name": ("run", {}, ["x" * 300 + ".py"], 2, "File name too long"),
+    "long home": ("ps", {}, ["--home", "x" * 300], 1, "File name too long"),
     "no such file": ("run", {}, ["absent.py"], 2, "absent.py"),
     "bad input word": ("run", {"p.py": "1"}, ["p.py", "-i", "x"], 2, "NAME=VALUE"),
     "unknown agent": ("run", {"p.py": "1"}, ["p.py", "--agent", "nobody"], 4, "default"),

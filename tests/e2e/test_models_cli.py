@@ -46,5 +46,14 @@ async def test_a_model_that_cannot_be_called_is_not_ready_and_the_list_says_why(
     assert [(each["name"], bool(each["fault"])) for each in said] == [("cheap", False), ("new", True)], said
     assert "prices.toml" in said[1]["fault"]
     assert (await command("test", "cheap")).returncode == 0
+    nobody = await command("test", "cheap", "--agent", "nobody")
+    assert (nobody.returncode, "there is no agent 'nobody'" in nobody.stderr) == (4, True), nobody.stderr
+    place.write_text(
+        CONFIG.format(url=provider.url)
+        .replace("[models.new]", '[models."new-*"]')
+        .replace('model = "nobody', '# model = "nobody')
+    )
+    many = await command("test", "new-*")
+    assert (many.returncode, "'new-*' is a pattern" in many.stdout) == (1, True), many.stdout
     used = json.loads((await command("usage", "--json")).stdout)
     assert used, used

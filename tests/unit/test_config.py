@@ -82,6 +82,13 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
     assert loaded(tmp_path, "[worker]\nthreads = 3\n", "utf-8-sig").worker.threads == 3
 
 
+MODELS = "[providers.o]\nurl = 'https://x'\ndialects = ['chat']\n[models.'gpt-*']\nprovider = 'o'\n[gateway]\n"
+
+
+def test_the_model_that_is_asked_unless_another_is_named_may_be_one_of_a_pattern(tmp_path):
+    assert loaded(tmp_path, MODELS + "model = 'gpt-6'").gateway.model == "gpt-6"
+
+
 WRONG = {
     "toml": ("[worker]\nthreads = = 3", "line 2"),
     "twice": ("[worker]\nthreads = 3\nthreads = 4\n", "line 3"),
@@ -121,6 +128,8 @@ WRONG = {
     "service with file": ("[services.crm]\npython = 'shop/crm.py'", "is a module's name such as 'shop.billing'"),
     "asked without function": ("[agents.a]\nasks = ['billing']", "line 2: agents.a.asks has 'billing', which names no function"),
     "tool without function": ("[agents.a]\ntools = ['billing']", "line 2: agents.a.tools has 'billing', which names no function: write 'billing.*'"),
+    "model by pattern": (MODELS + "model = 'gpt-*'", "gateway.model is a pattern: 'gpt-*' stands for many"),
+    "model that fits none": (MODELS + "model = 'claude-5'", "gateway.model names no model of this file: 'claude-5'"),
     "layer": ("[jail]\nallow_missing = ['walls']", "knows no layer 'walls'; there are namespaces, landlock, seccomp"),
     "open network": ("[jail]\nallow_missing = ['namespaces', 'seccomp']", "the network would be open"),
 }  # fmt: skip

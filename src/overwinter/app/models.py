@@ -1,7 +1,6 @@
 """Model calls of a home: who may make them on whose budget, what they cost, and what is left of those that a crash cut off."""
 
 import logging
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -26,6 +25,7 @@ from overwinter.gateway.background import WAITING, unknown
 from overwinter.gateway.budget import Budget, Line, Scope, ScopeKind, Spent, Window
 from overwinter.gateway.dialect import Asked
 from overwinter.gateway.prices import Unpriced
+from overwinter.gateway.routes import PATTERN
 from overwinter.principal import Principal
 
 __all__ = ["NUSD", "Listed", "Models", "Wish", "budgets_of"]
@@ -131,7 +131,7 @@ class Models:
     def permitted(self, agent: str) -> list[str]:
         """Return the models that an agent may call, patterns left out."""
         return self.gateway.permitted(
-            self.caller(agent, Wish(call="")), [each for each in self.names if not re.search(r"[*?]", each)]
+            self.caller(agent, Wish(call="")), [each for each in self.names if not PATTERN.search(each)]
         )
 
     async def answer(  # noqa: PLR0913 - what a call is made with
@@ -149,7 +149,7 @@ class Models:
 
     def _listed(self, name: str, *, is_permitted: bool, has_budget: bool) -> Listed:
         target = self.gateway.routes.of(name).targets[0]
-        is_plain = not re.search(r"[*?]", name)
+        is_plain = not PATTERN.search(name)
         until_us = self.gateway.breaker.open_until_us(target.provider.name)
         try:
             rates, unpriced = self._prices.rates(target.provider.prices, target.model, "", 1) if is_plain else None, ""

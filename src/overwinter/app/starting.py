@@ -287,7 +287,7 @@ class Starting:
         if not named:
             raise UsageError("no model is named: pass one of overwinter.toml, or set `[gateway] model`")
         try:
-            self._parts.models.gateway.routes.of(named)
+            self._parts.models.gateway.routes.one(named)
         except ModelRefused as error:
             raise NotFound(str(error)) from error
         return {

@@ -48,7 +48,8 @@ class _Models:
 
     async def test(self, request: Request) -> Response:
         body = await body_of(request)
-        message = await self.app.models.test(field(body, "model", str), field(body, "agent", str, "default"))
+        agent = (await self.app.governance.identity(field(body, "agent", str, "default"))).name
+        message = await self.app.models.test(field(body, "model", str), agent)
         return JSONResponse({"is_answered": not message, "message": message})
 
     async def usage(self, request: Request) -> Response:

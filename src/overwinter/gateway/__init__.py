@@ -388,7 +388,7 @@ class Gateway:
         caller = call.caller
         if not all(map(self._may_act, caller.principal.chain)):
             raise ModelRefused(Refusal(why="revoked", message=f"agent {caller.principal.agent!r} was revoked"))
-        route = self.routes.of(asked.model)
+        route = self.routes.one(asked.model)
         first, *others = [
             (each, asked.model if not number else each.declared.name) for number, each in enumerate(route.targets)
         ]

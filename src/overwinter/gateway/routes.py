@@ -1,6 +1,7 @@
 """Where a model's calls go: one provider first, others when it fails before it has said anything."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -9,13 +10,15 @@ from overwinter.frozen import frozen
 from overwinter.gateway.dialect import DialectName
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["Breaker", "Model", "Provider", "Route", "Routes", "Target"]
+__all__ = ["PATTERN", "Breaker", "Model", "Provider", "Route", "Routes", "Target"]
 
 FAILURES_MAX = 5
 """Failures in a row after which a provider is left alone for a while."""
 OPEN_S = 15.0
 """How long; then one call tries it."""
 NAMES_SHOWN = 3
+PATTERN = re.compile(r"[*?]")
+"""What makes the name of a declaration one of many."""
 
 
 @frozen
@@ -102,6 +105,17 @@ class Routes:
         others = [found for name in declared.fallbacks if (found := self._declared(name)) is not None]
         targets = [self._target(declared, asked), *(self._target(each, each.name) for each in others)]
         return Route(asked=asked, targets=tuple(targets))
+
+    def one(self, asked: str) -> Route:
+        """Return the same for a model that somebody asks for.
+
+        Raises:
+            ModelRefused: there is none, or a pattern is asked for, which stands for many.
+        """
+        if PATTERN.search(asked):
+            message = f"{asked[:200]!r} is a pattern: ask for one of the models that it stands for, by its name"
+            raise ModelRefused(Refusal(why="unknown-model", message=message))
+        return self.of(asked)
 
     def _declared(self, asked: str) -> Model | None:
         found = self._plain.get(asked)

@@ -93,7 +93,7 @@ class Thinker:
     async def _sent(self, call: Call, question: "_Question") -> tuple[DialectName, Collected, Line] | Raised:
         """Ask a question in a dialect that its model speaks; return which, what came, and its line in the ledger."""
         try:
-            spoken = self._routes.of(question.model).targets[0].provider.dialects
+            spoken = self._routes.one(question.model).targets[0].provider.dialects
             name: DialectName | None = next((each for each in PREFERRED if each in spoken), None)
             if name is None:
                 return Raised(

@@ -1,5 +1,6 @@
 """What every command shares: where its home is, JSON or text, and errors as one sentence with an exit code."""
 
+import errno
 import os
 import pwd
 import re
@@ -17,6 +18,7 @@ from overwinter.faces.cli.render import print_json, safe, safe_lines
 __all__ = ["After", "Home", "Json", "Limit", "Person", "guarded", "me", "more", "once", "seconds"]
 
 EXIT_INTERRUPTED = 130
+OS_ERROR_CHARACTERS_MAX = 400
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="The home directory; $OVERWINTER_HOME, else .overwinter", show_default=False),
@@ -63,6 +65,11 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing more
             raise typer.Exit(0) from None
+        except OSError as error:
+            typer.echo(f"overwinter: {safe(str(error)[:OS_ERROR_CHARACTERS_MAX])}", err=True)
+            if error.errno in (errno.ENOSPC, errno.EIO):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write fails as well
+            raise typer.Exit(1) from None
 
     return called
 
