@@ -139,6 +139,9 @@ def programs(built_function: BuiltFunction) -> Iterator[tuple[str, str]]:
             break
     if function.result.isidentifier() and function.result[0].isupper() and function.result not in ("Any", "None"):
         yield "wrong field of result", f"r = {_call(name, given)}\nr['no_such_field']"
+    if function.result.startswith("list["):
+        yield "correct, in a loop", f"for each in {_call(name, given)}:\n    print(each)"
+        yield "key of a list", f"r = {_call(name, given)}\nr['data']"
 
 
 def arguments(schema: Mapping[str, Any]) -> dict[str, Any] | None:

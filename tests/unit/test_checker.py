@@ -233,6 +233,62 @@ async def test_what_a_program_computes_may_be_one_of_the_literals_and_nothing_el
     assert [text for text, each in zip(wrong, found[len(right) :], strict=True) if not each] == []
 
 
+ROWS = """from typing import Any, TypedDict
+class Row(TypedDict):
+    id: int
+    tags: list[str]
+    extra: dict[str, Any]
+    more: list[Any]
+async def find(*, q: str = ...) -> list[Row]: ...
+async def get(*, id: int) -> Row: ...
+async def either(*, id: int) -> list[Row] | dict[str, Row]: ...
+async def text() -> str: ...
+async def put(*, row: Row = ..., rows: list[Row] = ..., extra: dict[str, Any] = ..., any: Any = ..., price: float = ...) -> None: ...
+"""
+
+
+@pytest.mark.claim("P1.checked_before")
+async def test_a_list_or_dict_that_a_tool_answers_is_used_as_what_it_is_or_the_program_is_refused():
+    """The commonest slip of models: `rows["data"]`. What the program itself made of a name or stored somewhere is its own matter."""
+    wrong = [
+        "rows = await svc.find()\nrows['data']",
+        "(await svc.find())['data']",
+        "rows = await svc.find()\nfor key, row in rows.items():\n    print(key)",
+        "rows = sorted(await svc.find(), key=lambda row: row['id'])\nrows['a']",
+        "rows = await svc.find()\nrows.id",
+        "row = await svc.get(id=1)\nrow['tags'].split(',')",
+        "row = await svc.get(id=1)\nrow['tags']['a']",
+        "for row in await svc.find():\n    row['tags'].upper()",
+        "[row['more'].upper() for row in await svc.find()]",
+        "row = await svc.get(id=1)\nrow['extra'].append(1)",
+        "row = await svc.get(id=1)\nrow['extra'][0]",
+        "text = await svc.text()\ntext['a']",
+        "rows = await svc.find()\nawait svc.put(row=rows)",
+        "await svc.put(rows=await svc.get(id=1))",
+        "row = await svc.get(id=1)\nawait svc.put(price=row['tags'])",
+    ]
+    right = [
+        "rows = await svc.find()\nrows[0]['tags'][0].upper()",
+        "rows = await svc.find()\nrows = {row['id']: row for row in rows}\nrows['a'] if 'a' in rows else rows.items()",
+        "rows = await svc.find()\nif rows:\n    rows = {}\nrows['a']",
+        "rows = (await svc.find()) or {}\nrows['a']",
+        "row = await svc.get(id=1)\nrow['tags'] = ','.join(row['tags'])\nrow['tags'].upper()",
+        "row = await svc.get(id=1)\ndef change(row):\n    row['tags'] = ''\nchange(row)\nrow['tags'].upper()",
+        "found = await svc.either(id=1)\nif isinstance(found, dict):\n    found['a']\nelse:\n    found[0]",
+        "row = await svc.get(id=1)\nrow['extra']['a'].append(1)",
+        "row = await svc.get(id=1)\nrow['extra'] and row['extra'].items()",
+        "row = await svc.get(id=1)\nrow['more'][0].upper()",
+        "row = await svc.get(id=1)\nawait svc.put(row=row, extra=row['extra'], any=row['tags'], price=row['id'])",
+        "extra = await svc.get(id=1)\nawait svc.put(extra=extra)",
+        "row = await svc.get(id=1)\nawait svc.put(row=row['extra'])",
+        "async def show(rows):\n    print(rows['a'])\nrows = await svc.find()\nawait show({'a': rows})",
+    ]
+    found = await verdicts([*right, *wrong], ROWS)
+    assert [(text, each) for text, each in zip(right, found, strict=False) if each] == []
+    assert [text for text, each in zip(wrong, found[len(right) :], strict=True) if not each] == []
+    assert "has no keys: its elements are reached by number" in found[len(right)][0].message
+
+
 async def test_a_program_that_could_not_be_checked_is_checked_the_next_time():
     class Down:
         asked = 0

@@ -10,11 +10,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
-from overwinter.adapters.monty_checker.scopes import Names
+from overwinter.adapters.monty_checker.scopes import Names, root
 from overwinter.adapters.monty_checker.text import Checked, Report, tool_names
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 
-__all__ = ["OPERATING", "Judge"]
+__all__ = ["OPERATING", "UNTAKEN", "Judge"]
 
 LOOSE = ("dict[", "list[", "Any", "Unknown")
 ASSIGNING = frozenset({"invalid-argument-type", "invalid-assignment", "invalid-return-type"})
@@ -41,7 +41,7 @@ class Judge:
         self._lines = checked.text.split("\n")
         self._nodes = list(ast.walk(tree))
         self._tree = tree
-        self._modules = modules
+        self._tools = tool_names(tree, modules)
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
         """Return whether a report refuses the program."""
@@ -52,8 +52,8 @@ class Judge:
         subjects = self._subjects(report)
         if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
             return False
-        if report.rule in OPERATING and any(map(_is_coroutine, COROUTINE.findall(report.message))):
-            return True  # nothing can be done with one but to await it, whatever it comes to
+        if self._is_misused(report):
+            return True
         if report.rule in OPERATING and "None" in report.message:
             return not any(self._names.may_be_known(each) for each in subjects)
         word = self._keyword(report)
@@ -72,9 +72,59 @@ class Judge:
         is_loose = any(part in report.message for part in (*LOOSE, "in union", " | "))
         return not (report.rule in OPERATING and is_loose)
 
+    def _is_misused(self, report: Report) -> bool:
+        """Return whether what a tool gave is used as what it is not: `rows["data"]` of a list, `row["tags"].split()`, no `await`.
+
+        Of the program's own lists and dicts the checker guesses what they are; of a tool's it was told.
+        """
+        if report.rule in OPERATING and any(map(_is_coroutine, COROUTINE.findall(report.message))):
+            return True  # nothing can be done with one but to await it, whatever it comes to
+        if report.rule == "unresolved-attribute" and (found := WITHOUT.search(report.message)):
+            values = [
+                node.value
+                for node in self._nodes
+                if isinstance(node, ast.Attribute) and node.attr == found[2] and self._is_at(node.value, report)
+            ]
+            return _kind(found[1]) is not None and any(map(self._is_promised, values))
+        if report.rule != "invalid-argument-type":
+            return False
+        if found := UNTAKEN.search(report.message):
+            kind = _kind(found[2])
+            values = [
+                node.value
+                for node in self._nodes
+                if isinstance(node, ast.Subscript)
+                and isinstance(node.slice, ast.Constant)
+                and any(self._is_at(each, report) for each in (node, node.value, node.slice))
+                and isinstance(node.slice.value, str) == (kind != "mapping")
+            ]
+            return kind in ("list", "mapping", "str") and any(map(self._is_promised, values))
+        pair = EXPECTED.search(report.message)
+        if pair is None or not any(map(self._is_promised, self._given_to_tools(report))):
+            return False
+        wanted, got = {_kind(each) for each in _members(pair[1])}, _kind(pair[2])
+        return (
+            None not in (*wanted, got)
+            and got not in wanted
+            and (got, "float") not in {("int", each) for each in wanted}
+        )
+
+    def _given_to_tools(self, report: Report) -> list[ast.expr]:
+        calls = [each for each in self._nodes if isinstance(each, ast.Call) and root(each.func) in self._tools]
+        return [word.value for call in calls for word in call.keywords if self._is_at(word, report)]
+
+    def _is_promised(self, node: ast.expr) -> bool:
+        """Return whether a value is a tool's own, and no part of it one that the program may have put there."""
+        keys = {
+            each.slice.value
+            for each in ast.walk(node)
+            if isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Constant)
+        }
+        return keys.isdisjoint(self._stored_keys()) and self._names.is_promised(node)
+
     @cached_property
     def _names(self) -> Names:
-        return Names(self._tree, tool_names(self._tree, self._modules))
+        return Names(self._tree, self._tools)
 
     def _subjects(self, report: Report) -> list[ast.expr]:
         """Return the expressions that a report is about: what is called and given, what is taken apart."""
@@ -137,6 +187,38 @@ def _is_coroutine(type_: str) -> bool:
     while (outer := re.sub(r"\[[^\[\]]*\]", "", type_)) != type_:
         type_ = outer
     return type_ == "CoroutineType"
+
+
+WITHOUT = re.compile(r"Object of type `([^`]*)` has no attribute `([^`]*)`")
+UNTAKEN = re.compile(
+    r"Method `__getitem__` of type .* cannot be called with key of type `([^`]*)` on object of type `([^`]*)`"
+)
+EXPECTED = re.compile(r"Expected `([^`]*)`, found `([^`]*)`")
+SCALARS = frozenset({"str", "int", "float", "bool", "bytes", "date", "datetime", "Decimal", "timedelta", "None"})
+
+
+def _kind(type_: str) -> str | None:
+    """Return what a type is at run time, as far as an operation cares; None: several things, or one that is not known."""
+    head, _, rest = type_.partition("[")
+    if rest and (not rest.endswith("]") or len(_members(type_)) > 1):
+        return None
+    if head in ("list", "dict"):
+        return "list" if head == "list" else "mapping"
+    if head in SCALARS:
+        return head
+    return "mapping" if re.fullmatch(r"[A-Z]\w*", type_) and type_ not in ("Any", "Unknown", "Never") else None
+
+
+def _members(type_: str) -> list[str]:
+    """Split a union at its own bars, not at those inside brackets."""
+    parts, level = [""], 0
+    for letter in type_:
+        level += (letter == "[") - (letter == "]")
+        if letter in "|&" and not level:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [each.strip() for each in parts]
 
 
 COMPUTED: Mapping[str, re.Pattern[str]] = {

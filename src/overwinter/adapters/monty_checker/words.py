@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-from overwinter.adapters.monty_checker.judge import OPERATING
+from overwinter.adapters.monty_checker.judge import OPERATING, UNTAKEN
 from overwinter.adapters.monty_checker.text import Report
 from overwinter.frozen import frozen
 
@@ -36,6 +36,13 @@ def explained(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Word
     """Return a report's message with what helps to mend it."""
     if "`CoroutineType[" in report.message and report.rule in OPERATING:
         return Words(message=f"{report.message}: is an `await` missing where it was called?")
+    if found := UNTAKEN.search(report.message):
+        what = (
+            "is reached by keys"
+            if found[2].startswith("dict[")
+            else "has no keys: its elements are reached by number, or in a loop"
+        )
+        return Words(message=f"an object of type `{found[2]}` {what}, not by `{found[1]}`", got=found[1])
     match report.rule:
         case "unresolved-reference":
             return _undefined(report.message, modules)
