@@ -40,6 +40,36 @@ def test_one_function_is_called_with_its_arguments(shell):
     assert (called.returncode, called.stdout) == (0, "42\n"), words(called)
 
 
+def test_a_date_and_an_amount_are_given_as_json_writes_them_and_arrive_as_what_they_are(shell):
+    (shell.place / "typed.py").write_text("""
+from datetime import date
+from decimal import Decimal
+from overwinter import read
+
+@read
+async def due(*, day: date, amount: Decimal, state: str) -> str:
+    return f"{day.year} {amount + 1} {state}"
+""")
+    (shell.place / "overwinter.toml").write_text(
+        '[agents.default]\ntools = ["*"]\n[services.typed]\npython = "typed"\n'
+    )
+    called = shell("tools", "call", "typed.due", "day=2026-01-02", 'amount="1.50"', "state=open")
+    assert (called.returncode, called.stdout) == (0, '"2026 2.50 open"\n'), words(called)
+    for wrong, what in (
+        ("day=soon", "day: must be a date, not str 'soon'"),
+        ("state=1", "state: must be str, not int 1"),
+    ):
+        given = {
+            "day": "day=2026-01-02",
+            "amount": 'amount="1.50"',
+            "state": "state=open",
+            wrong.partition("=")[0]: wrong,
+        }
+        refused = shell("tools", "call", "typed.due", *given.values())
+        assert refused.returncode != 0
+        assert what in words(refused)
+
+
 def test_a_question_is_shown_with_the_command_that_answers_it(shell):
     (shell.place / "p.py").write_text("await tools.ask('me@example.com', 'Charge 5 EUR?', options=['yes', 'no'])")
     shell.serve()
