@@ -18,7 +18,19 @@ from overwinter.errors import ConfigInvalid
 from overwinter.frozen import frozen
 from overwinter.functions import Key
 
-__all__ = ["HEADER", "SPELT", "TOOLS", "Field", "Stubs", "doc", "fields_of", "of_tools", "plain_of", "unshadowed"]
+__all__ = [
+    "HEADER",
+    "SPELT",
+    "TOOLS",
+    "Field",
+    "Stubs",
+    "doc",
+    "fields_of",
+    "is_key",
+    "of_tools",
+    "plain_of",
+    "unshadowed",
+]
 
 HEADER = """from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -127,7 +139,7 @@ class Stubs:
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ConfigInvalid(f"{where} takes *{name}: name its parameters, so that programs can be checked")
-            if hints.get(name) is Key:
+            if is_key(hints.get(name)):
                 continue
             text = self._type(hints.get(name, Any), f"{where}, parameter {name!r}")
             parameters.append(f"{name}: {text}" + ("" if parameter.default is parameter.empty else " = ..."))
@@ -160,7 +172,7 @@ class Stubs:
         if origin in (typing.Union, types.UnionType):
             return " | ".join(dict.fromkeys(self._type(each, where) for each in args))
         if origin is Literal:
-            return f"Literal[{', '.join(repr(plain_of(each)) for each in args)}]"
+            return self._literals([plain_of(each) for each in args], where)
         if origin in (typing.Annotated, typing.Required, typing.NotRequired):
             return self._type(args[0], where)
         if not args and origin is not None and _is_plain(origin):  # typing.List
@@ -175,15 +187,20 @@ class Stubs:
         )
 
     def _enum(self, hint: type[enum.Enum], where: str) -> str:
-        values = [each.value for each in hint]
-        if not issubclass(hint, enum.Flag) and all(type(each) in (str, int, bool, bytes) for each in values):
+        if issubclass(hint, enum.Flag):  # members that are put together are none of its members
+            return "int"
+        return self._literals([plain_of(each) for each in hint], where)
+
+    def _literals(self, values: Sequence[Any], where: str) -> str:
+        if all(value is None or type(value) in (str, int, bool, bytes) for value in values):
             return f"Literal[{', '.join(map(repr, values))}]" if values else "Any"
-        return " | ".join(dict.fromkeys(self._type(type(each), where) for each in values))
+        kinds = list(dict.fromkeys(map(type, values)))
+        return " | ".join(self._type(each, where) for each in kinds) if all(map(_is_plain, kinds)) else "Any"
 
     def _record(self, record: Any, where: str) -> str:  # noqa: ANN401 - a TypedDict or a dataclass
         if (name := self._names.get(record)) is not None:
             return name
-        name = self._names[record] = self._free(record, where)  # first: a type that speaks of itself finds its name
+        name = self._names[record] = self._free(record)  # first: a type that speaks of itself finds its name
         self._taken.add(name)
         fields = fields_of(record, where)
         texts = {key: self._type(each.hint, f"{where}, field {key!r}") for key, each in fields.items()}
@@ -196,15 +213,13 @@ class Stubs:
             self._types.append(f"{name} = TypedDict({name!r}, {{{body}}})\n")
         return name
 
-    def _free(self, record: Any, where: str) -> str:  # noqa: ANN401 - a TypedDict or a dataclass
+    def _free(self, record: Any) -> str:  # noqa: ANN401 - a TypedDict or a dataclass
         """Return its own name, or the shortest that says whose it is: `BillingLine`."""
         path = f"{record.__module__}.{record.__qualname__}".replace("<locals>", "")
         words = ["".join(word[:1].upper() + word[1:] for word in part.split("_")) for part in path.split(".") if part]
         longer = ("".join(words[at:]) for at in range(len(words) - 2, -1, -1))
-        for name in (record.__name__, *longer):
-            if name not in self._taken:
-                return name
-        raise ConfigInvalid(f"{where}: two types are called {path}")
+        names = [name for name in (record.__name__, *longer) if name.isidentifier()] or ["Record"]
+        return next((name for name in names if name not in self._taken), f"{names[-1]}{'_' * len(self._names)}")
 
 
 def _aliased(text: str, shadowed: Collection[str]) -> str:
@@ -223,28 +238,33 @@ class Field:
 
     hint: Any
     is_required: bool
+    """Whether a value of the type must have it. A dataclass has all its fields, so a program gives them all."""
     is_given: bool = True
-    """Whether a caller sets it; a dataclass may compute one by itself."""
+    """Whether its constructor takes it; a dataclass may compute one by itself."""
 
 
 def fields_of(record: Any, where: str) -> dict[str, Field]:  # noqa: ANN401 - a TypedDict or a dataclass
     """Return the fields of a TypedDict or a dataclass by name.
 
-    Of a dataclass, what has a default need not be there, as with its own constructor.
-
     Raises:
-        ConfigInvalid: if its type hints cannot be read.
+        ConfigInvalid: if its type hints cannot be read, or its constructor takes what is no field.
     """
-    hints = _hints(record, where)
-    if not is_typeddict(record):
-        return {each.name: _of_dataclass(each, hints[each.name]) for each in dataclasses.fields(record)}
-    required: frozenset[str] = record.__required_keys__
-    return {name: _of_typed_dict(hint, is_required=name in required) for name, hint in hints.items()}
+    hints = _hints(record, where, include_extras=True)
+    if is_typeddict(record):
+        required: frozenset[str] = record.__required_keys__
+        return {name: _of_typed_dict(hint, is_required=name in required) for name, hint in hints.items()}
+    if names := [name for name, hint in hints.items() if isinstance(hint, dataclasses.InitVar)]:
+        raise ConfigInvalid(
+            f"{where}: {record.__name__}.{names[0]} is no field but an InitVar, and cannot cross to a program"
+        )
+    return {each.name: _of_dataclass(each, hints[each.name]) for each in dataclasses.fields(record)}
 
 
 def _of_dataclass(field: "dataclasses.Field[Any]", hint: Any) -> Field:  # noqa: ANN401 - a hint is any object
-    has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    return Field(hint=hint, is_required=field.init and not has_default, is_given=field.init)
+    while get_origin(hint) is typing.Annotated:  # what is said there may have no hash, as a union needs
+        hint = get_args(hint)[0]
+    hint = hint if field.default is not None else hint | None
+    return Field(hint=hint, is_required=True, is_given=field.init)
 
 
 def _of_typed_dict(hint: Any, *, is_required: bool) -> Field:  # noqa: ANN401 - a hint is any object
@@ -257,14 +277,21 @@ def _of_typed_dict(hint: Any, *, is_required: bool) -> Field:  # noqa: ANN401 - 
     return Field(hint=inner, is_required=is_required)
 
 
+def is_key(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object
+    """Whether a parameter gets the call's idempotency key."""
+    return (get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint) is Key
+
+
 def plain_of(value: Any) -> Any:  # noqa: ANN401 - a value of a Literal
     """Return what a program sees of a value: of a member of an Enum its value."""
-    return value.value if isinstance(value, enum.Enum) else value
+    while isinstance(value, enum.Enum):
+        value = value.value
+    return str.__str__(value) if isinstance(value, str) else value
 
 
-def _hints(declared: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - a function or a class
+def _hints(declared: Any, where: str, *, include_extras: bool = False) -> dict[str, Any]:  # noqa: ANN401 - a function or a class
     try:
-        return typing.get_type_hints(declared, include_extras=True)
+        return typing.get_type_hints(declared, include_extras=include_extras)
     except Exception as error:
         raise ConfigInvalid(f"{where}: its type hints cannot be read: {error}") from error
 
@@ -280,7 +307,7 @@ def _is_plain(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object
         return False
 
 
-_CLASS = re.compile(r"^class (\w+)\(TypedDict(, total=False)?\):\n((?:    \w+: .*\n)+)", re.MULTILINE)
+_CLASS = re.compile(r"^class (\w+)\((_?TypedDict)(, total=False)?\):\n((?:    \w+: .*\n)+)(?! )", re.MULTILINE)
 _ROW = re.compile(r"^    (\w+): (.*)$", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -291,12 +318,12 @@ def unshadowed(stub: str) -> str:
 
 
 def _unshadowed(found: "re.Match[str]") -> str:
-    name, total, body = found[1], found[2] or "", found[3]
+    name, base, total, body = found[1], found[2], found[3] or "", found[4]
     rows = dict(_ROW.findall(body))
     if rows.keys().isdisjoint(_WORD.findall(" ".join(rows.values()))):
         return found[0]
     fields = ", ".join(f"{key!r}: {text}" for key, text in rows.items())
-    return f"{name} = TypedDict({name!r}, {{{fields}}}{total})\n"
+    return f"{name} = {base}({name!r}, {{{fields}}}{total})\n"
 
 
 def doc(summary: str) -> str:

@@ -185,6 +185,18 @@ async def test_a_provider_that_does_not_take_the_homes_key_ends_a_goal_at_once(p
 
 
 @pytest.mark.claim("L2.limits")
+async def test_a_model_that_is_down_for_a_moment_is_asked_again_whatever_its_fallback_lacks(project, provider: Mock):
+    provider.script(Rule(fault="status", status=503, times=3), Rule(fault="status", status=403), Rule())
+    config, clock = config_of(provider.url), ManualClock()
+    bare = replace(config.providers["mock"], auth="env:NO_SUCH_KEY_OF_A_PROVIDER")
+    models = {"cheap": replace(config.models["cheap"], fallbacks=("other",)), "other": DeclaredModel(provider="bare")}
+    config = replace(config, providers={**config.providers, "bare": bare}, models=models)
+    async with opened(project, config=config, clock=clock) as app:
+        run = await finish(app, await app.start(goal="x"), clock)
+    assert run.result["end"] == "done"
+
+
+@pytest.mark.claim("L2.limits")
 async def test_a_model_that_is_down_does_not_hold_a_goal_beyond_its_time(project):
     clock = ManualClock()
     began_us = clock.now_us()

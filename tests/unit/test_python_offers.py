@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from overwinter.adapters.mcp_servers.tools import operations
 from overwinter.app import App
 from overwinter.config import Agent, Config, Service, Worker
 from overwinter.errors import CheckFailed, ConfigInvalid, Denied
@@ -32,10 +33,13 @@ class Desk:
             tool("break"),
             {"name": "mark", "inputSchema": {
                 "$defs": {"base": {"type": "object", "properties": {"id": number}, "required": ["id"]}},
+                "$ref": "#/$defs/base",
+                "required": ["value", "extra"],
+                "properties": {"extra": number},
                 "allOf": [
-                    {"$ref": "#/$defs/base"},
+                    {"$ref": "#nowhere"}, {"required": ["state"]},
                     *[{"$ref": "#"}] * 40,
-                    {"properties": {"value": {}, "state": {"enum": ["open", None]}}, "required": ["value", "state"]},
+                    {"properties": {"value": {}, "state": {"enum": ["open", None]}}},
                 ],
                 "oneOf": [
                     {"properties": {"by": number, "why": {"type": "string"}}, "required": ["by", "why"]},
@@ -109,15 +113,29 @@ async def test_what_it_offers_is_typed_and_called_by_its_own_names(app):
     assert next(iter(app.search("add up"))).name == "desk.add_up"
 
 
+def test_a_schema_of_many_parts_is_read_in_bounded_time():
+    parts = [{"$ref": f"#a{number}"} for number in range(100_000)] + [
+        {"properties": {f"p{n}": {}}} for n in range(1_000)
+    ]
+    wide = [{"properties": {"a": {"enum": [number, *range(300)]}}} for number in range(2_000)]
+    for schema in (
+        {"allOf": parts},
+        {"anyOf": wide},
+        {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}] * 1_000}}, "$ref": "#/$defs/a"},
+    ):
+        (found,), faults = operations([{"name": "a", "inputSchema": schema}])
+        assert (faults, len(found.arguments) <= 200) == ([], True)
+
+
 async def test_arguments_in_parts_and_variants_are_parameters_and_null_is_given_where_something_must_be(app):
     assert (
-        "async def mark(*, id: int, value: Any, state: Literal['open', None], by: int | str, why: str | None = ...)"
+        "async def mark(*, extra: int, id: int, value: Any, state: Literal['open', None], by: int | str, why: str | None = ...)"
         in app.describe(["desk.mark"])
     )
-    given = {"id": 1, "value": None, "state": None, "by": "ana"}
-    assert await result(app, "await desk.mark(id=1, value=None, state=None, by='ana', why=None)") == given
+    given = {"extra": 2, "id": 1, "value": None, "state": None, "by": "ana"}
+    assert await result(app, "await desk.mark(extra=2, id=1, value=None, state=None, by='ana', why=None)") == given
     with pytest.raises(CheckFailed):
-        await app.start("await desk.mark(id=1, value=None, by=1)")
+        await app.start("await desk.mark(extra=2, id=1, value=None, by=1)")
 
 
 @pytest.mark.claim("G1.gated")

@@ -31,13 +31,13 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from overwinter.adapters.python_values import Make, Misfit, maker
+from overwinter.adapters.python_values import Makers, Misfit
 from overwinter.catalog import Catalog, Function, Module, Parameter, PlainModule, Unknown
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Answer, Call, Raised, Returned
 from overwinter.frozen import frozen
 from overwinter.functions import CallError, Key, OutcomeUnknown, mark_of
-from overwinter.stubs import Stubs
+from overwinter.stubs import Stubs, is_key
 
 __all__ = ["PythonTools", "imported", "load_python_tools", "meant"]
 
@@ -51,7 +51,7 @@ class _Bound:
     function: Callable[..., Any]
     declared: Function
     key_parameter: str | None
-    makers: Mapping[str, Make]
+    makers: Mapping[str, Callable[[Any], Any]]
     """What makes the value of each parameter of what a program gives."""
     is_async: bool
 
@@ -80,9 +80,9 @@ async def load_python_tools(
     catalog: dict[str, Module] = {}
     for service, module in loaded.items():
         functions = _functions(module)
-        stubs = Stubs(service, [name for name, _ in functions])
+        stubs, makers = Stubs(service, [name for name, _ in functions]), Makers()
         for name, function in functions:
-            bound[f"{service}.{name}"] = _bind(service, function, stubs)
+            bound[f"{service}.{name}"] = _bind(service, function, stubs, makers)
         declared = {
             name.partition(".")[2]: each.declared for name, each in bound.items() if name.startswith(f"{service}.")
         }
@@ -116,7 +116,7 @@ class PythonTools:
             return Raised(kind="AttributeError", message=f"there is no function {call.function} any more")
         try:
             arguments = _arguments(bound, call)
-        except (Misfit, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the function was not called
             return Raised(kind="TypeError", message=f"{call.function}: {error}")
         try:
             if bound.is_async:
@@ -162,12 +162,12 @@ def _functions(module: ModuleType) -> list[tuple[str, Callable[..., Any]]]:
     ]
 
 
-def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
+def _bind(service: str, function: Callable[..., Any], stubs: Stubs, makers: Makers) -> _Bound:
     mark = mark_of(function)
     summary = (inspect.getdoc(function) or "").split("\n")[0]
     line = stubs.function(function, summary)
     hints = typing.get_type_hints(function)
-    keys = [name for name, hint in hints.items() if hint is Key and name != "return"]
+    keys = [name for name, hint in hints.items() if is_key(hint) and name != "return"]
     if len(keys) > 1:
         raise ConfigInvalid(f"{service}.{function.__name__} has two parameters of type Key: {', '.join(keys)}")
     given = {name: each for name, each in inspect.signature(function).parameters.items() if name not in keys}
@@ -186,7 +186,7 @@ def _bind(service: str, function: Callable[..., Any], stubs: Stubs) -> _Bound:
         ),
         key_parameter=keys[0] if keys else None,
         makers={
-            name: maker(hint if given[name].default is not None else hint | None)
+            name: makers.of(hint if given[name].default is not None else hint | None)
             for name, hint in hints.items()
             if name in given
         },

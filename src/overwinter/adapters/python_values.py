@@ -1,29 +1,35 @@
 """What a program gives a Python function: plain data, held against the type that the function declares, and made into it.
 
 At any depth a dataclass is made of a dict and an Enum of its value. Nothing else is turned into another type but what JSON has no
-word for: a date, a decimal number, a tuple and a set may be given as JSON can write them.
+word for: a date, a decimal number, a tuple and a set may be given as JSON can write them. A TypedDict may have more keys than it
+declares, as its type allows; a dataclass may not, for they would be lost.
 
 Not by pydantic, nor by msgspec: the first turns "1" into 1 and 1.0 into 1, and costs a home 90 ms to start; the second leaves out
-fields it does not know, in silence, and takes no union of two dataclasses.
+fields that a dataclass does not have, in silence, and takes no union of two.
 """
 
 import dataclasses
 import enum
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from functools import cache
 from typing import Any, Literal, get_args, get_origin, is_typeddict
 
-from overwinter.stubs import fields_of, plain_of
+from overwinter.frozen import frozen
+from overwinter.stubs import Field, fields_of, plain_of
 
-__all__ = ["Make", "Misfit", "maker"]
+__all__ = ["Makers", "Misfit"]
 
 SHOWN_LENGTH_MAX = 60
+SHOWN_BITS_MAX = 256
+UNION_LENGTH_MAX = 400
 
-Make = Callable[[Any], Any]
+Memo = dict[tuple[int, int], Any]
+"""What unions have made of the values of one call, by the ids of both: a value is made once, however many types lead to it."""
+Make = Callable[[Any, Memo], Any]
 """Returns what is made of a value, or raises `Misfit`."""
 
 
@@ -40,48 +46,73 @@ class Misfit(TypeError):
         return Misfit(self.what, f"{step}{self.path}")
 
 
-def maker(hint: Any) -> Make:  # noqa: PLR0911, C901 - a hint is any object; one case a line
-    """Return what makes values of a type. The type is one that `stubs.Stubs` takes."""
-    if hint is None or hint is type(None):
-        return _instance("None", type(None))
-    if isinstance(hint, typing.NewType):
-        return maker(hint.__supertype__)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _enum(hint)
-    if is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
-        return _record(hint)
-    if hint in (Any, object):
-        return _anything
-    if (plain := PLAIN.get(hint)) is not None:
-        return plain
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _union([maker(each) for each in args if each is not type(None)], has_none=type(None) in args)
-    if origin is Literal:
-        return _literal(args)
-    if origin in (typing.Annotated, typing.Required, typing.NotRequired):
-        return maker(args[0])
-    origin = origin or hint
-    if origin is tuple and (args or hint == tuple[()]) and args[-1:] != (...,):
-        return _tuple([maker(each) for each in args])
-    if origin in (dict, Mapping):
-        return _dict(*(maker(each) for each in args or (Any, Any)))
-    return _many(origin, maker(args[0] if args else Any))
+class Makers:
+    """Makes values of the types that the functions of a service declare. The types are ones that `stubs.Stubs` takes."""
+
+    def __init__(self) -> None:
+        self._records: dict[Any, Make] = {}
+
+    def of(self, hint: Any) -> Callable[[Any], Any]:
+        """Return what makes a value of a type, or raises `Misfit`.
+
+        Raises:
+            ConfigInvalid: the hints of a record in it cannot be read.
+        """
+        make = self._make(hint)
+        return lambda value: make(value, {})
+
+    def _make(self, hint: Any) -> Make:  # noqa: PLR0911, C901 - a hint is any object; one case a line
+        if hint is None or hint is type(None):
+            return _instance("None", type(None))
+        if isinstance(hint, typing.NewType):
+            return self._make(hint.__supertype__)
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            return _enum(hint)
+        if is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
+            return self._record(hint)
+        if hint in (Any, object):
+            return _anything
+        origin, args = get_origin(hint), get_args(hint)
+        if origin in (typing.Union, types.UnionType):
+            return _union([_Variant(kind=_kind(each), make=self._make(each)) for each in args])
+        if origin is Literal:
+            return _literal(args)
+        if origin in (typing.Annotated, typing.Required, typing.NotRequired):
+            return self._make(args[0])
+        kind = origin or hint
+        if kind in PLAIN:
+            return PLAIN[kind]
+        if kind is tuple and (args or hint == tuple[()]) and args[-1:] != (...,):
+            return _tuple([self._make(each) for each in args])
+        if kind in (dict, Mapping):
+            return _dict(*(self._make(each) for each in args or (Any, Any)))
+        return _many(kind, self._make(args[0] if args else Any))
+
+    def _record(self, record: Any) -> Make:
+        if record not in self._records:
+            makers: dict[str, Make] = {}
+            fields = fields_of(record, record.__name__)
+            self._records[record] = _record(record, fields, makers)  # first: a type may speak of itself
+            makers.update({name: self._make(field.hint) for name, field in fields.items()})
+        return self._records[record]
 
 
-def _anything(value: Any) -> Any:
+def _anything(value: Any, memo: Memo) -> Any:
+    del memo
     return value
 
 
 def _misfit(wanted: str, value: Any) -> Misfit:
-    shown = repr(value) if isinstance(value, (str, int, float, Decimal, date, timedelta, type(None))) else ""
-    shown = f" {shown:.{SHOWN_LENGTH_MAX}}" if shown and value is not None else ""
-    kind = "None" if value is None else type(value).__name__
-    return Misfit(f"must be {wanted}, not {kind}{shown}")
+    shown = "None" if value is None else type(value).__name__
+    is_short = isinstance(value, str | float | Decimal | date | timedelta)
+    if is_short or (isinstance(value, int) and value.bit_length() <= SHOWN_BITS_MAX):
+        shown += f" {value[:SHOWN_LENGTH_MAX] if isinstance(value, str) else value!r:.{SHOWN_LENGTH_MAX}}"
+    return Misfit(f"must be {wanted}, not {shown}")
 
 
 def _instance(wanted: str, *kinds: type) -> Make:
-    def make(value: Any) -> Any:
+    def make(value: Any, memo: Memo) -> Any:
+        del memo
         if isinstance(value, kinds):
             return value
         raise _misfit(wanted, value)
@@ -92,7 +123,8 @@ def _instance(wanted: str, *kinds: type) -> Make:
 def _written(wanted: str, kind: type, read: Callable[[Any], Any]) -> Make:
     """Return what takes a value of a kind, or its text."""
 
-    def make(value: Any) -> Any:
+    def make(value: Any, memo: Memo) -> Any:
+        del memo
         if isinstance(value, kind):
             return value
         try:
@@ -114,23 +146,32 @@ PLAIN: Mapping[object, Make] = {
 
 
 def _enum(kind: type[enum.Enum]) -> Make:
-    def make(value: Any) -> Any:
+    known = {(type(plain), plain): each for each in kind if _is_hashable(plain := plain_of(each))}
+
+    def make(value: Any, memo: Memo) -> Any:
+        del memo
         try:
-            return kind(value)
+            found = known.get((type(value), value)) if _is_hashable(value) else None
+            return kind(value) if found is None else found
         except Exception:  # noqa: BLE001 - its own `_missing_` may raise what it likes
-            raise _misfit(_either([each.value for each in kind]), value) from None
+            raise _misfit(_either(map(plain_of, kind)), value) from None
 
     return make
+
+
+def _is_hashable(value: Any) -> bool:
+    return type(value).__hash__ is not None
 
 
 def _literal(args: Sequence[Any]) -> Make:
     known = [(plain_of(each), each) for each in args]
 
-    def make(value: Any) -> Any:
+    def make(value: Any, memo: Memo) -> Any:
+        del memo
         for plain, each in known:
             if type(value) is type(plain) and value == plain:
                 return each
-        raise _misfit(_either([plain for plain, _ in known]), value)
+        raise _misfit(_either(plain for plain, _ in known), value)
 
     return make
 
@@ -139,113 +180,161 @@ def _either(values: Iterable[Any]) -> str:
     return " or ".join(map(repr, values))
 
 
-def _union(makers: Sequence[Make], *, has_none: bool) -> Make:
-    """Return what takes the first type that a value fits, where a text is a text before it is a date."""
-    makers = sorted(makers, key=lambda each: each in (PLAIN[datetime], PLAIN[date], PLAIN[Decimal]))
+@frozen
+class _Variant:
+    """One type of a union."""
 
-    def make(value: Any) -> Any:
-        if value is None and has_none:
-            return None
+    kind: Any
+    """The class that its values have as they are given; None: it may be any."""
+    make: Make
+
+
+def _kind(hint: Any) -> Any:
+    while get_origin(hint) is typing.Annotated:
+        hint = get_args(hint)[0]
+    kind = get_origin(hint) or hint
+    return (
+        type(None)
+        if kind is None
+        else {Sequence: list, Mapping: dict}.get(kind, kind)
+        if isinstance(kind, type)
+        else None
+    )
+
+
+def _union(variants: Sequence[_Variant]) -> Make:
+    """Return what takes the first type that a value fits: one whose own it is before one that would change it, a text before a date."""
+    by_text = [PLAIN[date], PLAIN[datetime], PLAIN[Decimal]]
+    variants = sorted(variants, key=lambda each: by_text.index(each.make) + 1 if each.make in by_text else 0)
+
+    def chosen(value: Any, memo: Memo) -> Any:
         misfits: list[Misfit] = []
-        for each in makers:
+        own = [each for each in variants if each.kind is type(value)]
+        for each in (*own, *(each for each in variants if each.kind is not type(value))):
             try:
-                return each(value)
+                return each.make(value, memo)
             except Misfit as misfit:
-                misfits.append(misfit)
+                misfits += [misfit] if each.kind is not type(None) else []
         if len(misfits) == 1:
             raise misfits[0]
-        raise Misfit("; ".join(dict.fromkeys(map(str, misfits))))
+        raise Misfit("; ".join(dict.fromkeys(map(str, misfits)))[:UNION_LENGTH_MAX])
+
+    def make(value: Any, memo: Memo) -> Any:
+        at = (id(value), id(chosen))
+        if at not in memo:
+            try:
+                memo[at] = (chosen(value, memo), None)
+            except Misfit as misfit:
+                memo[at] = (None, misfit)
+        made, misfit = memo[at]
+        if misfit is not None:
+            raise Misfit(misfit.what, misfit.path)
+        return made
 
     return make
 
 
 def _many(kind: Any, make_one: Make) -> Make:
-    wanted = {tuple: "tuple", set: "set", frozenset: "frozenset"}.get(kind, "list")
-    taken = (list, tuple, set, frozenset) if wanted in ("set", "frozenset") else (list, tuple)
-    made_by = {"tuple": tuple, "set": set, "frozenset": frozenset, "list": list}[wanted]
+    made_by = kind if kind in (tuple, set, frozenset) else list
+    taken = (list, tuple, set, frozenset) if made_by in (set, frozenset) else (list, tuple)
 
-    def make(value: Any) -> Any:
+    def make(value: Any, memo: Memo) -> Any:
         if not isinstance(value, taken):
-            raise _misfit(wanted, value)
+            raise _misfit(made_by.__name__, value)
         if make_one is _anything and type(value) is made_by:
             return value
+        made = [_at(f"[{at}]", make_one, each, memo) for at, each in enumerate(typing.cast("Iterable[Any]", value))]
         try:
-            return made_by(_each(make_one, value))
-        except Misfit:
-            raise
+            return made_by(made)
         except TypeError as error:  # a set of what cannot be hashed
             raise Misfit(str(error)) from None
 
     return make
 
 
-def _each(make_one: Make, values: Iterable[Any]) -> Iterable[Any]:
-    made = 0
-    try:
-        for value in values:
-            yield make_one(value)
-            made += 1
-    except Misfit as misfit:
-        raise misfit.within(f"[{made}]") from None
-
-
 def _tuple(makers: Sequence[Make]) -> Make:
-    def make(value: Any) -> Any:
-        if not isinstance(value, (list, tuple)):
+    def make(value: Any, memo: Memo) -> Any:
+        if not isinstance(value, list | tuple):
             raise _misfit("tuple", value)
         if len(value) != len(makers):
             raise Misfit(f"must have {len(makers)} elements, not {len(value)}")
-        return tuple(_at(f"[{at}]", each, one) for at, (each, one) in enumerate(zip(makers, value, strict=True)))
+        return tuple(_at(f"[{at}]", each, one, memo) for at, (each, one) in enumerate(zip(makers, value, strict=True)))
 
     return make
 
 
 def _dict(make_key: Make, make_value: Make) -> Make:
-    def make(value: Any) -> Any:
+    def make(value: Any, memo: Memo) -> Any:
         if not isinstance(value, dict):
             raise _misfit("dict", value)
+        given = typing.cast("dict[Any, Any]", value)
         if make_key is make_value is _anything:
-            return value
-        return {
-            _at(f"[{key!r:.{SHOWN_LENGTH_MAX}}] as key", make_key, key): _at(
-                f"[{key!r:.{SHOWN_LENGTH_MAX}}]", make_value, one
-            )
-            for key, one in typing.cast("dict[Any, Any]", value).items()
+            return given
+        made = {
+            _at(f"[{_shown(key)}] as key", make_key, key, memo): _at(f"[{_shown(key)}]", make_value, one, memo)
+            for key, one in given.items()
         }
+        if len(made) < len(given):
+            raise Misfit("two of its keys are the same one")
+        return made
 
     return make
 
 
-def _at(step: str, make: Make, value: Any) -> Any:
+def _shown(key: Any) -> str:
+    return (
+        repr(key[:SHOWN_LENGTH_MAX])
+        if isinstance(key, str)
+        else type(key).__name__
+        if isinstance(key, int) and key.bit_length() > SHOWN_BITS_MAX
+        else f"{key!r:.{SHOWN_LENGTH_MAX}}"
+    )
+
+
+def _at(step: str, make: Make, value: Any, memo: Memo) -> Any:
     try:
-        return make(value)
+        return make(value, memo)
     except Misfit as misfit:
         raise misfit.within(step) from None
 
 
-@cache
-def _record(record: Any) -> Make:
-    makers: dict[str, Make] = {}  # filled when the first value comes: a type may speak of itself
-    fields = fields_of(record, getattr(record, "__name__", ""))
-    required = [name for name, field in fields.items() if field.is_required]
-    is_dict = is_typeddict(record)
+def _record(record: Any, fields: Mapping[str, Field], makers: Mapping[str, Make]) -> Make:
+    is_dict, name_of = is_typeddict(record), record.__name__
+    given_to = None if is_dict else inspect.signature(record).parameters
+    is_its_own = given_to is None or set(given_to) == {name for name, field in fields.items() if field.is_given}
+    required = [name for name, field in fields.items() if _is_needed(name, field, given_to)]
 
-    def make(value: Any) -> Any:
+    def make(value: Any, memo: Memo) -> Any:
+        if not is_its_own:  # its constructor is not made of its fields: it alone knows what it takes
+            given = typing.cast("dict[str, Any]", value) if isinstance(value, dict) else None
+            return _constructed(record, lambda: record(value) if given is None else record(**given))
         if not isinstance(value, dict):
-            raise _misfit(record.__name__, value)
-        if not makers:
-            makers.update({name: maker(field.hint) for name, field in fields.items()})
+            raise _misfit(name_of, value)
         given = typing.cast("dict[Any, Any]", value)
-        if unknown := [name for name in given if name not in fields]:
-            raise Misfit(f"{record.__name__} has no field {unknown[0]!r:.{SHOWN_LENGTH_MAX}}")
+        if not is_dict and (unknown := [name for name in given if name not in fields]):
+            raise Misfit(f"{name_of} has no field {_shown(unknown[0])}")
         if missing := [name for name in required if name not in given]:
-            raise Misfit(f"{record.__name__} misses {', '.join(map(repr, missing))}")
-        made = {name: _at(f".{name}", makers[name], one) for name, one in given.items() if fields[name].is_given}
+            raise Misfit(f"{name_of} misses {', '.join(map(repr, missing))}")
+        made = {
+            name: _at(f".{name}", makers[name], one, memo) if name in makers else one for name, one in given.items()
+        }
         if is_dict:
             return made
-        try:
-            return record(**made)
-        except Exception as error:  # noqa: BLE001 - its own checks may raise what they like
-            raise Misfit(f"{record.__name__} refuses it: {error or type(error).__name__}") from None
+        return _constructed(
+            record, lambda: record(**{name: one for name, one in made.items() if fields[name].is_given})
+        )
 
     return make
+
+
+def _is_needed(name: str, field: Field, given_to: Mapping[str, inspect.Parameter] | None) -> bool:
+    if given_to is None:
+        return field.is_required
+    return name in given_to and given_to[name].default is inspect.Parameter.empty
+
+
+def _constructed(record: Any, construct: Callable[[], Any]) -> Any:
+    try:
+        return construct()
+    except Exception as error:  # noqa: BLE001 - its own checks may raise what they like
+        raise Misfit(f"{record.__name__} refuses it: {error or type(error).__name__}") from None

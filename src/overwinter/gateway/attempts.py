@@ -37,8 +37,9 @@ SAID_CHARACTERS_MAX = 2_000
 SENT_MAX = 64
 """Events remembered of a stream: an ending says which block it ends."""
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-OURS = frozenset({401, 403})
-"""The provider does not take the home's key: the client can do nothing about it."""
+UNKNOWN_KEY = 401
+OURS = frozenset({UNKNOWN_KEY, 403})
+"""The provider does not take the home's key, or, by the second one, perhaps not this request: the client can do nothing about it."""
 WHYS: Mapping[str, Why] = {"timeout": "timeout", "forbidden": "misconfigured"}
 """Why nothing came back, by how the way to the provider failed."""
 HANDED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "openai-processing-ms")
@@ -178,7 +179,8 @@ class Attempts:
             found = await self._of(job, target)
             if isinstance(found, Done):
                 return found
-            missed = found or missed
+            if found is not None and (missed is None or found.refusal.why != "misconfigured"):
+                missed = found  # of one that cannot be asked at all, what another said before is the answer
             if found is not None and not found.is_retried:
                 break
         if missed is None:
@@ -449,7 +451,7 @@ async def _begin(job: Job, headers: Mapping[str, str]) -> None:
 
 def _not_taken(name: str, status: int) -> Refusal:
     message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
-    return Refusal(why="misconfigured", message=message)
+    return Refusal(why="misconfigured" if status == UNKNOWN_KEY else "upstream", message=message)
 
 
 def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Tools of an MCP server as operations, and its answers as values. Protocol 2026-07-28 and those before it: the SDK speaks both."""
 
 import base64
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -12,19 +13,20 @@ from overwinter.handles import File
 __all__ = ["answer", "file_of", "operations", "resolver"]
 
 DEPTH_MAX = 64
+PARTS_MAX = 200
+"""Of one schema of arguments: what more of them say is not read."""
 
 
 def operations(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Operation], list[Fault]]:
     """Return the operations of a tool list, as the protocol writes it, and what is wrong with the rest."""
     found: list[Operation] = []
     faults: list[Fault] = []
-    resolve = resolver(tools)
     for tool in tools:
         name, schema = str(tool.get("name") or ""), tool.get("inputSchema")
         if not name or not isinstance(schema, Mapping):
             faults.append(Fault(place=name or "a tool", what="it has no name, or no schema of its arguments"))
             continue
-        found.append(_operation(name, tool, _fields(_placed(schema, f"{name}/inputSchema", 0), resolve, {}, 0)))
+        found.append(_operation(name, tool, _Parts(cast("Mapping[str, Any]", schema), f"{name}/inputSchema").fields()))
     return found, faults
 
 
@@ -34,11 +36,7 @@ def resolver(tools: Sequence[Mapping[str, Any]]) -> Callable[[str], Any]:
 
     def resolve(ref: str) -> Any:
         place, _, path = ref.partition("#")
-        node: Any = roots.get(place)
-        for step in path.split("/")[1:]:
-            key = step.replace("~1", "/").replace("~0", "~")  # RFC 6901, section 3
-            node = cast("Mapping[str, Any]", node).get(key) if isinstance(node, Mapping) else None
-        return _placed(node, place, 0)
+        return _placed(_pointed(roots.get(place), path), place, 0)
 
     return resolve
 
@@ -96,6 +94,44 @@ def _operation(name: str, tool: Mapping[str, Any], fields: "_Fields") -> Operati
     )
 
 
+class _Parts:
+    """A schema of arguments, which may be put together of parts and variants."""
+
+    def __init__(self, schema: Mapping[str, Any], place: str) -> None:
+        self._root, self._place = _placed(schema, place, 0), place
+        self._left = PARTS_MAX
+        self._refs = set[str]()
+
+    def fields(self) -> "_Fields":
+        """Return the schema's own fields, those of all its parts, and of its variants what any has."""
+        whole = self._of(self._root)
+        return _Fields(schemas=whole.schemas, required=whole.required & whole.schemas.keys())
+
+    def _of(self, schema: object) -> "_Fields":
+        table, self._left = _table(schema), self._left - 1
+        schemas = {str(key): each for key, each in _table(table.get("properties")).items()}
+        required = frozenset(map(str, _list(table.get("required"))))
+        for word in ("$ref", "allOf", "anyOf", "oneOf"):
+            parts = [self._of(each) for each in self._parts(table, word) if self._left > 0]
+            for key in dict.fromkeys(key for part in parts for key in part.schemas):
+                given = {json.dumps(each): each for part in parts if (each := part.schemas.get(key)) is not None}
+                schemas.setdefault(key, next(iter(given.values())) if len(given) == 1 else {word: list(given.values())})
+            if needed := [part.required for part in parts]:
+                is_whole = word in ("$ref", "allOf")
+                required |= frozenset.union(*needed) if is_whole else frozenset.intersection(*needed)
+        return _Fields(schemas=schemas, required=required)
+
+    def _parts(self, table: Mapping[str, Any], word: str) -> list[Any]:
+        if word != "$ref":
+            return _list(table.get(word))
+        ref = table.get(word)
+        if not isinstance(ref, str) or ref in self._refs:  # once: a few that lead to each other would be millions
+            return []
+        self._refs.add(ref)
+        place, _, path = ref.partition("#")
+        return [_pointed(self._root, path)] if place == self._place else []
+
+
 @frozen
 class _Fields:
     """What an object may have, and what it must."""
@@ -104,36 +140,13 @@ class _Fields:
     required: frozenset[str]
 
 
-NONE = _Fields(schemas={}, required=frozenset())
-
-
-def _fields(schema: object, resolve: Callable[[str], Any], known: dict[str, _Fields], depth: int) -> _Fields:
-    """Return the fields of a schema of arguments: its own, those of all its parts, and of its variants what any has.
-
-    What a reference leads to is read once: a few that lead to each other would be millions.
-    """
-    table = _table(schema)
-    if depth > DEPTH_MAX:
-        return NONE
-    if "$ref" in table:
-        ref = str(table["$ref"])
-        if ref not in known:
-            known[ref] = NONE
-            known[ref] = _fields(resolve(ref), resolve, known, depth + 1)
-        return known[ref]
-    named = table.get("required")
-    required = {str(key) for key in cast("list[Any]", named)} if isinstance(named, list) else set[str]()
-    schemas = {str(key): each for key, each in _table(table.get("properties")).items()}
-    for word in ("allOf", "anyOf", "oneOf"):
-        parts = [_fields(each, resolve, known, depth + 1) for each in _list(table.get(word))]
-        for key in dict.fromkeys(key for part in parts for key in part.schemas):
-            given = [part.schemas[key] for part in parts if key in part.schemas]
-            alike = [each for at, each in enumerate(given) if each not in given[:at]]
-            schemas.setdefault(key, alike[0] if len(alike) == 1 else {word: alike})
-        needed = [part.required for part in parts]
-        if needed:
-            required |= frozenset.union(*needed) if word == "allOf" else frozenset.intersection(*needed)
-    return _Fields(schemas=schemas, required=frozenset(required & schemas.keys()))
+def _pointed(root: object, path: str) -> object:
+    """Return what a JSON pointer leads to (RFC 6901); None: nothing is there."""
+    node: Any = root if not path or path.startswith("/") else None
+    for step in path.split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        node = cast("Mapping[str, Any]", node).get(key) if isinstance(node, Mapping) else None
+    return node
 
 
 def _list(value: object) -> list[Any]:
