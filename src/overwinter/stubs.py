@@ -127,25 +127,26 @@ class Stubs:
         self._types: list[str] = []
         self._functions: list[str] = []
 
-    def function(self, function: Callable[..., Any], summary: str) -> str:
-        """Add a function; return its line. Sync or not, a program awaits it, and passes arguments by keyword.
+    def function(self, name: str, function: Callable[..., Any], summary: str) -> str:
+        """Add a function under a name; return its line. Sync or not, a program awaits it, and passes arguments by keyword.
 
         Raises:
             ConfigInvalid: if a parameter or the result is of a type that cannot cross.
         """
-        where = f"{self._service}.{function.__name__}"
+        where = f"{self._service}.{name}"
         hints = _hints(function, where)
         parameters: list[str] = []
-        for name, parameter in inspect.signature(function).parameters.items():
+        for word, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise ConfigInvalid(f"{where} takes *{name}: name its parameters, so that programs can be checked")
-            if is_key(hints.get(name)):
+                raise ConfigInvalid(f"{where} takes *{word}: name its parameters, so that programs can be checked")
+            if is_key(hints.get(word)):
                 continue
-            text = self._type(hints.get(name, Any), f"{where}, parameter {name!r}")
-            parameters.append(f"{name}: {text}" + ("" if parameter.default is parameter.empty else " = ..."))
+            hint = hints.get(word, Any)
+            text = self._type(hint if parameter.default is not None else hint | None, f"{where}, parameter {word!r}")
+            parameters.append(f"{word}: {text}" + ("" if parameter.default is parameter.empty else " = ..."))
         result = self._type(hints.get("return", Any), f"{where}, result")
         star = "*, " if parameters else ""
-        line = f"async def {function.__name__}({star}{', '.join(parameters)}) -> {result}: ..."
+        line = f"async def {name}({star}{', '.join(parameters)}) -> {result}: ..."
         self._functions.append(line if not summary else line[:-3] + f'\n    """{doc(summary)}"""')
         return line
 
@@ -279,7 +280,8 @@ def _of_typed_dict(hint: Any, *, is_required: bool) -> Field:  # noqa: ANN401 - 
 
 def is_key(hint: Any) -> bool:  # noqa: ANN401 - a hint is any object
     """Whether a parameter gets the call's idempotency key."""
-    return (get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint) is Key
+    is_open = get_origin(hint) in (typing.Annotated, typing.Union, types.UnionType)
+    return hint is Key or (is_open and any(is_key(each) for each in get_args(hint)))
 
 
 def plain_of(value: Any) -> Any:  # noqa: ANN401 - a value of a Literal

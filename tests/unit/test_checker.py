@@ -266,6 +266,11 @@ async def test_a_list_or_dict_that_a_tool_answers_is_used_as_what_it_is_or_the_p
         "rows = await svc.find()\nawait svc.put(row=rows)",
         "await svc.put(rows=await svc.get(id=1))",
         "row = await svc.get(id=1)\nawait svc.put(price=row['tags'])",
+        "await svc.put(row=svc.get(id=1))",
+        "x = svc.text()\nawait svc.put(price=x)",
+        "await svc.put(rows=[await svc.get(id=1), svc.get(id=2)])",
+        "async def full():\n    return 1\nawait svc.put(price=full())",
+        "row = await svc.get(id=1)\nawait svc.put(rows=row['tags'])",
     ]
     right = [
         "rows = await svc.find()\nrows[0]['tags'][0].upper()",
@@ -287,6 +292,26 @@ async def test_a_list_or_dict_that_a_tool_answers_is_used_as_what_it_is_or_the_p
     assert [(text, each) for text, each in zip(right, found, strict=False) if each] == []
     assert [text for text, each in zip(wrong, found[len(right) :], strict=True) if not each] == []
     assert "has no keys: its elements are reached by number" in found[len(right)][0].message
+
+
+OWN = [
+    "stats = {}\nfor n in ['a']:\n    stats[n] = {'name': n, 'count': 0}\n    stats[n]['count'] += 1",
+    "rows = [{'name': 'a', 'count': 0}]\nfor r in rows:\n    r['count'] += 1\n    r['name'] += '!'",
+    "g = {n: {'name': n, 'n': 0} for n in ['a']}\ng['a']['n'] += 1\n-g['a']['n']",
+    "acc = [0, 'x']\nacc[0] += 1\nacc[0] < 3",
+    "rows = [['a', 1]]\nfor r in rows:\n    r[1] += 1\nfor i in range(rows[0][1]):\n    rows[0][0].upper()",
+    "d = {}\nd['a'] = {'k': 'v'}\nd['a']['n'] = 1\nd['a']['n'] += 1",
+    "g = {}\nfor l in await svc.find():\n    g[l['id']] = {'row': l, 'n': l['id']}\nfor k in g:\n    g[k]['row']['id'] + g[k]['n']",
+    "best = {'tags': None, 'id': -1}\nfor l in await svc.find():\n    if l['id'] > best['id']:\n        best = l",
+    "stats = {}\nfor r in await svc.find():\n    s = stats.setdefault(r['id'], {'n': 0, 'tags': []})\n    s['n'] += 1\n    s['tags'] += r['tags']",
+    "d = {'f': print, 'n': 1}\nd['f'](1)\n[each for each in d.get('rows', [])]",
+]
+
+
+@pytest.mark.claim("P2.layout")
+async def test_what_a_program_keeps_in_lists_and_dicts_of_its_own_is_its_own_matter():
+    found = await verdicts(OWN, ROWS)
+    assert [(text, each) for text, each in zip(OWN, found, strict=True) if each] == []
 
 
 async def test_a_program_that_could_not_be_checked_is_checked_the_next_time():

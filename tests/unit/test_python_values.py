@@ -72,6 +72,18 @@ class Right:
     op: Literal["right"]
 
 
+@dataclass
+class Circle:
+    size: int
+    kind: Literal["circle"] = field(init=False, default="circle")
+
+
+@dataclass
+class Square:
+    size: int
+    kind: Literal["square"] = field(init=False, default="square")
+
+
 class Named(str):
     __slots__ = ()
 
@@ -128,6 +140,11 @@ FIT = [
     (tuple[int, ...] | list[int], [1, 2], [1, 2]),
     (datetime | date, "2026-01-02", date(2026, 1, 2)),
     (datetime | date, NOON, NOON),
+    (list[date] | list[str], ["2026-01-02"], ["2026-01-02"]),
+    (dict[str, Decimal] | dict[str, str], {"a": "1.50"}, {"a": "1.50"}),
+    (list[Decimal] | list[int], [1, 2], [1, 2]),
+    (list[date | None] | None, ["2026-01-02", None], [date(2026, 1, 2), None]),
+    (Circle | Square, {"size": 3, "kind": "square"}, Square(3)),
     (Annotated[Line | None, "a"], {"sku": "a"}, Line("a")),
     (Left, {"child": None, "op": "left", "notes": [1]}, Left(None, "left", [1])),
 ]
@@ -209,8 +226,11 @@ def test_a_result_of_a_function_can_be_its_argument(line):
 MODULE = '''
 from __future__ import annotations
 
+import enum
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Annotated, NotRequired, TypedDict
+from types import MappingProxyType
+from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
 from overwinter import Key, read
 
@@ -229,11 +249,32 @@ class Options(TypedDict):
 
 @read
 async def put(
-    *, lines: list[Line], first: Line = None, options: Options | None = None, key: Annotated[Key, "of the call"]
+    *, lines: list[Line], first: Line = None, options: Options | None = None, key: Annotated[Key, "of the call"] | None = None
 ) -> Line:
     """Put them."""
     seen.append((lines, first, options, key))
     return lines[0]
+
+
+again = put
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Pair(NamedTuple):
+    a: Colour
+    b: int
+
+
+@read
+def kinds(a: int, /, b: int = 2) -> dict[str, object]:
+    """Answer what is a kind of a list or dict."""
+    return OrderedDict(a={Colour.RED}, b=Counter({Colour.RED: a}), c=Pair(Colour.RED, b), d=range(2), e=MappingProxyType({"x": 1}))
+
+
+sq = read(lambda n: n)
 '''
 
 
@@ -248,8 +289,8 @@ async def tools(tmp_path: Path):
 
 @pytest.mark.anyio
 async def test_a_function_is_called_with_what_it_declares_or_not_at_all(tools):
-    async def put(**arguments: Any) -> object:
-        call = Call(run_id="r", index=0, function="shop.put", arguments=arguments, effect="read")
+    async def put(name: str = "shop.put", **arguments: Any) -> object:
+        call = Call(run_id="r", index=0, function=name, arguments=arguments, effect="read")
         return await tools.perform(call)
 
     module = sys.modules["shop_of_values"]
@@ -267,3 +308,14 @@ async def test_a_function_is_called_with_what_it_declares_or_not_at_all(tools):
     assert module.seen == []
     assert "    deep: NotRequired[bool]\n" in tools.catalog.modules["shop"].stub
     assert "    count: int\n" in tools.catalog.modules["shop"].stub
+    stub = tools.catalog.modules["shop"].stub
+    assert (
+        "async def put(*, lines: list[Line], first: Line | None = ..., options: Options | None = ...) -> Line:" in stub
+    )
+    assert await put("shop.again", lines=[{"sku": "a"}]) == Returned(value={"sku": "a", "count": 1})
+    assert await put("shop.sq", n=3) == Returned(value=3)
+    found = {"a": {"red"}, "b": {"red": 1}, "c": ("red", 2), "d": [0, 1], "e": {"x": 1}}
+    answer = await put("shop.kinds", a=1)
+    assert answer == Returned(value=found)
+    assert isinstance(answer, Returned)
+    assert [type(each) for each in answer.value.values()] == [type(each) for each in found.values()]

@@ -41,7 +41,7 @@ Keyworded = TypedDict("Keyworded", {"class": int, "of-it": str})
 def stub_of(*functions: Callable[..., Any]) -> str:
     stubs = Stubs("shop", [each.__name__ for each in functions])
     for each in functions:
-        stubs.function(each, "")
+        stubs.function(each.__name__, each, "")
     return stubs.text()
 
 

@@ -21,12 +21,12 @@ import importlib
 import inspect
 import sys
 import types
-import typing
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import anyio
 import anyio.to_thread
@@ -42,6 +42,10 @@ from overwinter.stubs import Stubs, is_key
 __all__ = ["PythonTools", "imported", "load_python_tools", "meant"]
 
 CLOSE_S_MAX = 5.0
+PLAIN_KINDS: Mapping[type, Callable[..., Any]] = {
+    dict: dict, list: list, tuple: tuple, frozenset: frozenset, set: set, Mapping: dict, range: list, deque: list
+}  # fmt: skip
+"""What programs have for these, and for what is derived from them."""
 KINDS_BY_STATUS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError",
                    408: "TimeoutError"}  # fmt: skip
 
@@ -82,7 +86,7 @@ async def load_python_tools(
         functions = _functions(module)
         stubs, makers = Stubs(service, [name for name, _ in functions]), Makers()
         for name, function in functions:
-            bound[f"{service}.{name}"] = _bind(service, function, stubs, makers)
+            bound[f"{service}.{name}"] = _bind(f"{service}.{name}", function, stubs, makers)
         declared = {
             name.partition(".")[2]: each.declared for name, each in bound.items() if name.startswith(f"{service}.")
         }
@@ -162,20 +166,21 @@ def _functions(module: ModuleType) -> list[tuple[str, Callable[..., Any]]]:
     ]
 
 
-def _bind(service: str, function: Callable[..., Any], stubs: Stubs, makers: Makers) -> _Bound:
+def _bind(name: str, function: Callable[..., Any], stubs: Stubs, makers: Makers) -> _Bound:
     mark = mark_of(function)
     summary = (inspect.getdoc(function) or "").split("\n")[0]
-    line = stubs.function(function, summary)
-    hints = typing.get_type_hints(function)
-    keys = [name for name, hint in hints.items() if is_key(hint) and name != "return"]
+    line = stubs.function(name.partition(".")[2], function, summary)
+    hints = get_type_hints(function)
+    keys = [word for word, hint in hints.items() if is_key(hint) and word != "return"]
     if len(keys) > 1:
-        raise ConfigInvalid(f"{service}.{function.__name__} has two parameters of type Key: {', '.join(keys)}")
-    given = {name: each for name, each in inspect.signature(function).parameters.items() if name not in keys}
-    parameters = tuple(Parameter(name=name, is_required=each.default is each.empty) for name, each in given.items())
+        raise ConfigInvalid(f"{name} has two parameters of type Key: {', '.join(keys)}")
+    taken = inspect.signature(function).parameters
+    given = {word: each for word, each in taken.items() if word not in keys}
+    parameters = tuple(Parameter(name=word, is_required=each.default is each.empty) for word, each in given.items())
     return _Bound(
-        function=function,
+        function=_by_words(function, taken),
         declared=Function(
-            name=f"{service}.{function.__name__}",
+            name=name,
             effect=mark.effect,
             parameters=parameters,
             stub=line,
@@ -186,12 +191,25 @@ def _bind(service: str, function: Callable[..., Any], stubs: Stubs, makers: Make
         ),
         key_parameter=keys[0] if keys else None,
         makers={
-            name: makers.of(hint if given[name].default is not None else hint | None)
-            for name, hint in hints.items()
-            if name in given
+            word: makers.of(hint if given[word].default is not None else hint | None)
+            for word, hint in hints.items()
+            if word in given
         },
         is_async=inspect.iscoroutinefunction(function),
     )
+
+
+def _by_words(function: Callable[..., Any], taken: Mapping[str, inspect.Parameter]) -> Callable[..., Any]:
+    """Return a function that takes all its arguments by name, as programs give them."""
+    firsts = [word for word, each in taken.items() if each.kind is each.POSITIONAL_ONLY]
+    if not firsts:
+        return function
+
+    def called(**given: Any) -> Any:
+        places = [given.pop(word) for word in firsts if word in given]
+        return function(*places, **given)
+
+    return called
 
 
 # --- Carrying out a call ---------------------------------------------------------------------------------------------
@@ -243,16 +261,17 @@ def _arguments(bound: _Bound, call: Call) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as dicts and enums as their values, at any depth."""
+    """Return dataclasses as dicts and enums as their values, at any depth, and what is a kind of list or dict as one."""
     if hasattr(type(value), "__dataclass_fields__"):
         return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
-        return value.value
-    if type(value) is dict:
-        return {key: _plain(each) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(each) for each in value)
-    return value
+        return _plain(value.value)
+    kind: type[Any] | None = next((each for each in PLAIN_KINDS if isinstance(value, each)), None)
+    if kind is None:
+        return value
+    if kind in (dict, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return PLAIN_KINDS[kind](_plain(each) for each in value)
 
 
 def meant(function: Function, error: BaseException) -> Answer | Unknown:  # noqa: PLR0911 - the table's rows

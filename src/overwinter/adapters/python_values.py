@@ -27,9 +27,7 @@ SHOWN_LENGTH_MAX = 60
 SHOWN_BITS_MAX = 256
 UNION_LENGTH_MAX = 400
 
-Memo = dict[tuple[int, int], Any]
-"""What unions have made of the values of one call, by the ids of both: a value is made once, however many types lead to it."""
-Make = Callable[[Any, Memo], Any]
+Make = Callable[[Any, "Memo"], Any]
 """Returns what is made of a value, or raises `Misfit`."""
 
 
@@ -46,6 +44,18 @@ class Misfit(TypeError):
         return Misfit(self.what, f"{step}{self.path}")
 
 
+class Memo:
+    """What is known while a value is made."""
+
+    __slots__ = ("is_exact", "made")
+
+    def __init__(self) -> None:
+        self.is_exact = False
+        """Whether a text is no date now, and a list no set: a union looks for a type that a value has already."""
+        self.made: dict[tuple[int, int, bool], tuple[Any, Misfit | None]] = {}
+        """What unions have made, by the ids of value and union: a value is made once, however many types lead to it."""
+
+
 class Makers:
     """Makes values of the types that the functions of a service declare. The types are ones that `stubs.Stubs` takes."""
 
@@ -59,7 +69,7 @@ class Makers:
             ConfigInvalid: the hints of a record in it cannot be read.
         """
         make = self._make(hint)
-        return lambda value: make(value, {})
+        return lambda value: make(value, Memo())
 
     def _make(self, hint: Any) -> Make:  # noqa: PLR0911, C901 - a hint is any object; one case a line
         if hint is None or hint is type(None):
@@ -74,7 +84,7 @@ class Makers:
             return _anything
         origin, args = get_origin(hint), get_args(hint)
         if origin in (typing.Union, types.UnionType):
-            return _union([_Variant(kind=_kind(each), make=self._make(each)) for each in args])
+            return _union([_Variant(make=self._make(each), is_none=each in (None, type(None))) for each in args])
         if origin is Literal:
             return _literal(args)
         if origin in (typing.Annotated, typing.Required, typing.NotRequired):
@@ -124,9 +134,10 @@ def _written(wanted: str, kind: type, read: Callable[[Any], Any]) -> Make:
     """Return what takes a value of a kind, or its text."""
 
     def make(value: Any, memo: Memo) -> Any:
-        del memo
         if isinstance(value, kind):
             return value
+        if memo.is_exact:
+            raise _misfit(wanted, value)
         try:
             if type(value) is str or (kind is Decimal and type(value) is int):
                 return read(value)
@@ -184,54 +195,51 @@ def _either(values: Iterable[Any]) -> str:
 class _Variant:
     """One type of a union."""
 
-    kind: Any
-    """The class that its values have as they are given; None: it may be any."""
     make: Make
-
-
-def _kind(hint: Any) -> Any:
-    while get_origin(hint) is typing.Annotated:
-        hint = get_args(hint)[0]
-    kind = get_origin(hint) or hint
-    return (
-        type(None)
-        if kind is None
-        else {Sequence: list, Mapping: dict}.get(kind, kind)
-        if isinstance(kind, type)
-        else None
-    )
+    is_none: bool
 
 
 def _union(variants: Sequence[_Variant]) -> Make:
-    """Return what takes the first type that a value fits: one whose own it is before one that would change it, a text before a date."""
+    """Return what takes the first type that a value has already, else the first that can be made of it, a date before an instant."""
     by_text = [PLAIN[date], PLAIN[datetime], PLAIN[Decimal]]
-    variants = sorted(variants, key=lambda each: by_text.index(each.make) + 1 if each.make in by_text else 0)
+    ordered = sorted(variants, key=lambda each: by_text.index(each.make) + 1 if each.make in by_text else 0)
 
-    def chosen(value: Any, memo: Memo) -> Any:
-        misfits: list[Misfit] = []
-        own = [each for each in variants if each.kind is type(value)]
-        for each in (*own, *(each for each in variants if each.kind is not type(value))):
+    def remembered(value: Any, memo: Memo) -> Any:
+        at = (id(value), id(ordered), memo.is_exact)
+        if at not in memo.made:
             try:
-                return each.make(value, memo)
+                memo.made[at] = (_first(ordered, value, memo), None)
             except Misfit as misfit:
-                misfits += [misfit] if each.kind is not type(None) else []
-        if len(misfits) == 1:
-            raise misfits[0]
-        raise Misfit("; ".join(dict.fromkeys(map(str, misfits)))[:UNION_LENGTH_MAX])
-
-    def make(value: Any, memo: Memo) -> Any:
-        at = (id(value), id(chosen))
-        if at not in memo:
-            try:
-                memo[at] = (chosen(value, memo), None)
-            except Misfit as misfit:
-                memo[at] = (None, misfit)
-        made, misfit = memo[at]
+                memo.made[at] = (None, misfit)
+        made, misfit = memo.made[at]
         if misfit is not None:
             raise Misfit(misfit.what, misfit.path)
         return made
 
+    def make(value: Any, memo: Memo) -> Any:
+        if not memo.is_exact:
+            memo.is_exact = True
+            try:
+                return remembered(value, memo)
+            except Misfit:
+                pass  # made of it, perhaps
+            finally:
+                memo.is_exact = False
+        return remembered(value, memo)
+
     return make
+
+
+def _first(variants: Sequence[_Variant], value: Any, memo: Memo) -> Any:
+    misfits: list[Misfit] = []
+    for each in variants:
+        try:
+            return each.make(value, memo)
+        except Misfit as misfit:
+            misfits += [] if each.is_none else [misfit]
+    if len(misfits) == 1:
+        raise misfits[0]
+    raise Misfit("; ".join(dict.fromkeys(map(str, misfits)))[:UNION_LENGTH_MAX])
 
 
 def _many(kind: Any, make_one: Make) -> Make:
@@ -239,7 +247,7 @@ def _many(kind: Any, make_one: Make) -> Make:
     taken = (list, tuple, set, frozenset) if made_by in (set, frozenset) else (list, tuple)
 
     def make(value: Any, memo: Memo) -> Any:
-        if not isinstance(value, taken):
+        if not isinstance(value, made_by if memo.is_exact else taken):
             raise _misfit(made_by.__name__, value)
         if make_one is _anything and type(value) is made_by:
             return value
@@ -254,7 +262,7 @@ def _many(kind: Any, make_one: Make) -> Make:
 
 def _tuple(makers: Sequence[Make]) -> Make:
     def make(value: Any, memo: Memo) -> Any:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, tuple if memo.is_exact else list | tuple):
             raise _misfit("tuple", value)
         if len(value) != len(makers):
             raise Misfit(f"must have {len(makers)} elements, not {len(value)}")

@@ -191,6 +191,12 @@ def _line_ends(source: str) -> tuple[int, ...]:
     return tuple(found.end() for found in re.finditer(rb"\r\n?|\n", source.encode()))
 
 
+STANDING_FOR = re.compile(
+    rb"\"<(coroutine|function|re\.Match)(?: external_future\(\d+\)| object|(?<=function) '[^\"]*' at 0x)[^\"]*>\""
+)
+"""The interpreter sends a text for what it cannot send: a whole text of this form is no text of the program's own."""
+
+
 def crossing(label: str, value: values.Value) -> int | tuple[str, str]:
     """Return the encoded size of a value, or the exception that says why it cannot cross: kind and message."""
     if type(value) in _SMALL or (type(value) is int and -_INT_SMALL < value < _INT_SMALL):
@@ -203,6 +209,10 @@ def crossing(label: str, value: values.Value) -> int | tuple[str, str]:
         return "ValueError", f"{label} cannot cross: {error}"
     if any(found[1] for found in ESCAPES.finditer(raw)):
         return "ValueError", f"{label} cannot cross: a text in it has half a surrogate pair, which is no character"
+    if b'"<' in raw and (found := STANDING_FOR.search(raw)) is not None:
+        what = found[1].decode()
+        remedy = ": `await` the call" if what == "coroutine" else ": send plain data"
+        return "TypeError", f"{label} cannot cross: there is a {what} in it{remedy}"
     return len(raw)
 
 

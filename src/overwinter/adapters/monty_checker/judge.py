@@ -54,8 +54,8 @@ class Judge:
             return False
         if self._is_misused(report):
             return True
-        if report.rule in OPERATING and "None" in report.message:
-            return not any(self._names.may_be_known(each) for each in subjects)
+        if report.rule in OPERATING:
+            return self._is_certain_operation(report, subjects)
         word = self._keyword(report)
         if report.rule == "invalid-argument-type" and word and (word.arg is None or _is_constant(word.value)):
             return word.arg is not None and not FITTING.search(report.message)
@@ -68,46 +68,68 @@ class Judge:
             )
         if report.rule in ASSIGNING:
             return _is_certain_type(report.message, may_be_known=any(map(self._names.may_be_known, subjects)))
+        return True
+
+    def _is_certain_operation(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
+        if self._is_of_a_container(report):
+            return False
+        if "None" in report.message:
+            return not any(self._names.may_be_known(each) for each in subjects)
         # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
-        is_loose = any(part in report.message for part in (*LOOSE, "in union", " | "))
-        return not (report.rule in OPERATING and is_loose)
+        return not any(part in report.message for part in (*LOOSE, "in union", " | "))
+
+    def _is_of_a_container(self, report: Report) -> bool:
+        """Return whether an operation is on what the program took out of a list or dict of its own: `counts[name]["n"] += 1`."""
+        values = [each for node in self._nodes for each in _operands(node)]
+        rows = {id(each) for each in values if self._is_at(each, report)}
+        return any(
+            taken is not None and not self._names.is_promised(taken)
+            for node in self._nodes
+            if rows & {id(each) for each in _operands(node)}
+            for taken in map(_taken_from, _operands(node))
+        )
 
     def _is_misused(self, report: Report) -> bool:
         """Return whether what a tool gave is used as what it is not: `rows["data"]` of a list, `row["tags"].split()`, no `await`.
 
         Of the program's own lists and dicts the checker guesses what they are; of a tool's it was told.
         """
-        if report.rule in OPERATING and any(map(_is_coroutine, COROUTINE.findall(report.message))):
-            return True  # nothing can be done with one but to await it, whatever it comes to
-        if report.rule == "unresolved-attribute" and (found := WITHOUT.search(report.message)):
-            values = [
-                node.value
-                for node in self._nodes
-                if isinstance(node, ast.Attribute) and node.attr == found[2] and self._is_at(node.value, report)
-            ]
-            return _kind(found[1]) is not None and any(map(self._is_promised, values))
-        if report.rule != "invalid-argument-type":
+        match report.rule:
+            case rule if rule in OPERATING and any(map(_is_coroutine, COROUTINE.findall(report.message))):
+                return True  # nothing can be done with one but to await it, whatever it comes to
+            case "unresolved-attribute":
+                return self._is_without(report)
+            case "invalid-argument-type":
+                return self._is_untaken(report) or self._is_misgiven(report)
+            case _:
+                return False
+
+    def _is_without(self, report: Report) -> bool:
+        found = WITHOUT.search(report.message)
+        if found is None or _kind(found[1]) is None:
             return False
-        if found := UNTAKEN.search(report.message):
-            kind = _kind(found[2])
-            values = [
-                node.value
-                for node in self._nodes
-                if isinstance(node, ast.Subscript)
-                and isinstance(node.slice, ast.Constant)
-                and any(self._is_at(each, report) for each in (node, node.value, node.slice))
-                and isinstance(node.slice.value, str) == (kind != "mapping")
-            ]
-            return kind in ("list", "mapping", "str") and any(map(self._is_promised, values))
-        pair = EXPECTED.search(report.message)
-        if pair is None or not any(map(self._is_promised, self._given_to_tools(report))):
-            return False
-        wanted, got = {_kind(each) for each in _members(pair[1])}, _kind(pair[2])
-        return (
-            None not in (*wanted, got)
-            and got not in wanted
-            and (got, "float") not in {("int", each) for each in wanted}
+        attributes = [each for each in self._nodes if isinstance(each, ast.Attribute) and each.attr == found[2]]
+        return any(self._is_promised(each.value) for each in attributes if self._is_at(each.value, report))
+
+    def _is_untaken(self, report: Report) -> bool:
+        found = UNTAKEN.search(report.message)
+        kind = _kind(found[2]) if found is not None else None
+        return kind in ("list", "mapping", "str") and any(
+            self._is_promised(node.value)
+            for node in self._nodes
+            if isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Constant)
+            and any(self._is_at(each, report) for each in (node, node.value, node.slice))
+            and isinstance(node.slice.value, str) == (kind != "mapping")
         )
+
+    def _is_misgiven(self, report: Report) -> bool:
+        pair, given = EXPECTED.search(report.message), self._given_to_tools(report)
+        if pair is None or not given:
+            return False
+        if "CoroutineType[" in pair[2]:
+            return re.search(r"\b(?:Any|object)\b", pair[1]) is None
+        return any(map(self._is_promised, given)) and _is_clash(pair[1], pair[2])
 
     def _given_to_tools(self, report: Report) -> list[ast.expr]:
         calls = [each for each in self._nodes if isinstance(each, ast.Call) and root(each.func) in self._tools]
@@ -166,6 +188,31 @@ class Judge:
         }
 
 
+def _operands(node: ast.AST) -> Sequence[ast.expr]:
+    """Return the expressions on which a node does something."""
+    match node:
+        case ast.AugAssign(target=left, value=right) | ast.BinOp(left=left, right=right):
+            return left, right
+        case ast.Compare(left=left, comparators=others):
+            return left, *others
+        case (
+            ast.Subscript(value=value) | ast.Attribute(value=value) | ast.Call(func=value) | ast.UnaryOp(operand=value)
+            | ast.For(iter=value) | ast.comprehension(iter=value)
+        ):  # fmt: skip
+            return (value,)
+        case _:
+            return ()
+
+
+def _taken_from(node: ast.expr) -> ast.expr | None:
+    """Return the container that an expression takes something out of."""
+    match node:
+        case ast.Subscript(value=value) | ast.Call(func=ast.Attribute(value=value, attr="get" | "setdefault" | "pop")):
+            return value
+        case _:
+            return None
+
+
 def _is_there(report: Report) -> bool:
     """Whether the name that the checker misses exists at run time: its library is smaller than the interpreter's."""
     match report.rule:
@@ -207,6 +254,20 @@ def _kind(type_: str) -> str | None:
     if head in SCALARS:
         return head
     return "mapping" if re.fullmatch(r"[A-Z]\w*", type_) and type_ not in ("Any", "Unknown", "Never") else None
+
+
+def _is_clash(wanted: str, got: str) -> bool:
+    """Return whether no value of one type is one of the other, as far as an operation cares."""
+    return all(_is_other(each, got) for each in _members(wanted))
+
+
+def _is_other(wanted: str, got: str) -> bool:
+    kinds = _kind(wanted), _kind(got)
+    if None in kinds or kinds == ("float", "int"):
+        return False
+    if kinds == ("list", "list"):
+        return _is_clash(wanted.removeprefix("list")[1:-1], got.removeprefix("list")[1:-1])
+    return kinds[0] != kinds[1]
 
 
 def _members(type_: str) -> list[str]:
