@@ -322,18 +322,28 @@ async def test_too_much_state_in_a_function_names_the_function(interpreter: Mont
         ("svc.f(1, {'k': Box()})", "TypeError", "argument 2 of svc.f"),
         ("svc.f(box=Box())", "TypeError", "argument 'box' of svc.f cannot cross: it is an object of class Box"),
         ("svc.f(n=10 ** 5_000)", "ValueError", "argument 'n' of svc.f"),
+        (
+            "svc.f(to=svc.g())",
+            "TypeError",
+            "argument 'to' of svc.f cannot cross: there is a coroutine in it: `await` the call",
+        ),
+        ("svc.f(to=['a', svc.g()])", "TypeError", "there is a coroutine in it"),
+        ("svc.f(to={'a': own()})", "TypeError", "there is a coroutine in it"),
+        ("svc.f(to=[own])", "TypeError", "there is a function in it"),
+        ("svc.f(to=[lambda: 1])", "TypeError", "there is a function in it"),
+        ("svc.f(to=re.search('a', 'a'))", "TypeError", "there is a re.Match in it: send plain data"),
     ],
 )
 async def test_an_argument_that_cannot_leave_is_named_at_the_call(
     interpreter: MontyInterpreter, call: str, kind: str, words: str
 ) -> None:
-    outcome = await failed(interpreter, f"class Box:\n    pass\nawait {call}")
-    assert (outcome.kind, outcome.line) == (kind, 3)
+    head = "import re\nclass Box:\n    pass\nasync def own():\n    pass\n"
+    outcome = await failed(interpreter, f"{head}await {call}")
+    assert (outcome.kind, outcome.line) == (kind, 6)
     assert words in outcome.message
-    caught = await start(
-        interpreter, f"class Box:\n    pass\ntry:\n    await {call}\nexcept {kind}:\n    r = 'caught'\nr"
-    )
-    assert caught == Finished(value="caught", output="")
+    caught = await start(interpreter, f"{head}try:\n    await {call}\nexcept {kind}:\n    r = 'caught'\nr")
+    assert isinstance(caught, Finished)
+    assert (caught.value, caught.output) == ("caught", "")
 
 
 async def test_more_calls_than_a_turn_may_hold_are_refused(interpreter: MontyInterpreter) -> None:

@@ -287,7 +287,8 @@ def _refused(who: Entity, act: Act, verdict: Verdict) -> Deny:
     if action in ("call", "see"):
         remedy = "add it to its `tools` in overwinter.toml, or permit it in policies/"
         return Deny(f"agent {who[1]!r} has no grant for {resource.name}: {remedy}")
-    return Deny(f"no rule permits {who[0].lower()} {who[1]!r} to {action} {resource.name}")
+    remedy = f": `models` of [agents.{who[1]}] says what it may ask" if action == "think" else ""
+    return Deny(f"no rule permits {who[0].lower()} {who[1]!r} to {action} {resource.name}{remedy}")
 
 
 def _misnamed(act: Act, rules: Rules) -> str:

@@ -260,7 +260,7 @@ def _read(name: DialectName, question: _Question, sink: Collected) -> tuple[Any,
     except ValueError:
         return Raised(kind="OSError", message=f"{question.model} answered what is no JSON", status=sink.status or 502)
     if sink.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-        return _failed(read, sink.status, sink.refused)
+        return _failed(read, sink.status, sink.refused, question.model)
     try:
         return _READERS[name](read)
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -288,13 +288,13 @@ def _checked(found: Any, question: _Question) -> Returned | Raised:
     return Returned(value=value)
 
 
-def _failed(read: Any, status: int, refused: str) -> Raised:
+def _failed(read: Any, status: int, refused: str, model: str) -> Raised:
     error: Any = read.get("error", read) if isinstance(read, dict) else read
     error = error if isinstance(error, dict) else {"message": str(error)}
     why = str(error.get("code") or error.get("type") or error.get("status") or "")
     return Raised(
         kind="PermissionError" if status in (402, 403) else "TimeoutError" if status == 504 else "OSError",  # noqa: PLR2004 - RFC 9110, 15.5 and 15.6
-        message=str(error.get("message", ""))[:2_000],
+        message=f"{'' if refused else f'{model}, {status}: '}{str(error.get('message', ''))[:2_000]}",
         status=status,
         code=refused or why,
         is_retryable=status in (408, 409, 429, 500, 502, 503, 504, 529)
