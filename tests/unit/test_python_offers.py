@@ -39,6 +39,7 @@ class Desk:
                 "allOf": [
                     {"$ref": "#nowhere"}, {"required": ["state"]},
                     *[{"$ref": "#"}] * 40,
+                    {"oneOf": [{"allOf": [{"$ref": "#/$defs/base"}]}, {"allOf": [{"$ref": "#/$defs/base"}]}]},
                     {"properties": {"value": {}, "state": {"enum": ["open", None]}}},
                 ],
                 "oneOf": [
@@ -125,6 +126,17 @@ def test_a_schema_of_many_parts_is_read_in_bounded_time():
     ):
         (found,), faults = operations([{"name": "a", "inputSchema": schema}])
         assert (faults, len(found.arguments) <= 200) == ([], True)
+
+
+def test_a_reference_used_twice_requires_what_it_requires_and_variants_that_were_not_read_nothing():
+    base = {"properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    again = {
+        "$defs": {"base": base},
+        "oneOf": [{"allOf": [{"$ref": "#/$defs/base"}]}, {"allOf": [{"$ref": "#/$defs/base"}]}],
+    }
+    many = {"properties": {"x": {}}, "anyOf": [*[{"required": ["x"]}] * 300, {"properties": {"y": {}}}]}
+    found, _ = operations([{"name": "a", "inputSchema": again}, {"name": "b", "inputSchema": many}])
+    assert [(each.wire, each.is_required) for tool in found for each in tool.arguments] == [("id", True), ("x", False)]
 
 
 async def test_arguments_in_parts_and_variants_are_parameters_and_null_is_given_where_something_must_be(app):

@@ -24,6 +24,11 @@ class Colour(enum.Enum):
     BLUE = "blue"
 
 
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
 class Rights(enum.IntFlag):
     READ = 1
     WRITE = 2
@@ -177,6 +182,9 @@ MISFIT = [
     (int | bytes, "x", "must be int, not str 'x'; must be bytes, not str 'x'"),
     (str, b"x" * 100, "must be str, not bytes"),
     (str, 10**5_000, "must be str, not int"),
+    (Level, True, "must be 1 or 2, not bool True"),
+    (Level, 1.0, "must be 1 or 2, not float 1.0"),
+    (dict[set[int], int], {(1,): 2}, "unhashable type: 'set'"),
     (dict[int, int], {"a" * 99: 1}, f"['{'a' * 60}'] as key: must be int, not str '{'a' * 59}"),
     (dict[str, int], {10**5_000: 1}, "[int] as key: must be str, not int"),
     (dict[Decimal, int], {"1.0": 1, "1.00": 2}, "two of its keys are the same one"),
@@ -209,6 +217,11 @@ def test_a_value_is_made_once_however_many_types_lead_to_it(last):
         with pytest.raises(Misfit) as caught:
             Makers().of(Left | Right)(value)
         assert len(str(caught.value)) < 2_000
+
+
+def test_two_places_get_two_objects():
+    first, second = Makers().of(list[list[int] | None])([(), ()])
+    assert first is not second
 
 
 lines = st.recursive(

@@ -163,9 +163,12 @@ def _enum(kind: type[enum.Enum]) -> Make:
         del memo
         try:
             found = known.get((type(value), value)) if _is_hashable(value) else None
-            return kind(value) if found is None else found
-        except Exception:  # noqa: BLE001 - its own `_missing_` may raise what it likes
-            raise _misfit(_either(map(plain_of, kind)), value) from None
+            found = kind(value) if found is None else found
+            if type(value) is type(plain_of(found)) or plain_of(found) != value:  # True is no 1 here
+                return found
+        except Exception:  # noqa: BLE001, S110 - its own `_missing_` may raise what it likes
+            pass
+        raise _misfit(_either(map(plain_of, kind)), value)
 
     return make
 
@@ -205,6 +208,8 @@ def _union(variants: Sequence[_Variant]) -> Make:
     ordered = sorted(variants, key=lambda each: by_text.index(each.make) + 1 if each.make in by_text else 0)
 
     def remembered(value: Any, memo: Memo) -> Any:
+        if not value or not isinstance(value, dict | list | tuple):  # others are one object wherever they stand
+            return _first(ordered, value, memo)
         at = (id(value), id(ordered), memo.is_exact)
         if at not in memo.made:
             try:
@@ -278,10 +283,14 @@ def _dict(make_key: Make, make_value: Make) -> Make:
         given = typing.cast("dict[Any, Any]", value)
         if make_key is make_value is _anything:
             return given
-        made = {
-            _at(f"[{_shown(key)}] as key", make_key, key, memo): _at(f"[{_shown(key)}]", make_value, one, memo)
+        rows = [
+            (_at(f"[{_shown(key)}] as key", make_key, key, memo), _at(f"[{_shown(key)}]", make_value, one, memo))
             for key, one in given.items()
-        }
+        ]
+        try:
+            made = dict(rows)
+        except TypeError as error:  # a key that cannot be hashed
+            raise Misfit(str(error)) from None
         if len(made) < len(given):
             raise Misfit("two of its keys are the same one")
         return made

@@ -145,6 +145,8 @@ class _Missed:
     is_retried: bool
     is_fault: bool = True
     """Whether it tells against the provider."""
+    is_ours: bool = False
+    """Whether it is the home that may not ask: of what another provider of the chain said it tells nothing."""
     reply: tuple[int, Mapping[str, str], bytes] | None = None
     """The provider's own refusal, to be handed on as it is."""
 
@@ -172,6 +174,7 @@ class Attempts:
             ModelRefused: nobody answered; or somebody began to, which the client has been told in its stream.
         """
         missed: _Missed | None = None
+        is_left_alone = False
         for number, target in enumerate(job.targets):
             # The hold is for the first one: another may be dearer, also where the first was left alone.
             if number and not await job.limit.more(target, job.seen):
@@ -179,11 +182,12 @@ class Attempts:
             found = await self._of(job, target)
             if isinstance(found, Done):
                 return found
-            if found is not None and (missed is None or found.refusal.why != "misconfigured"):
-                missed = found  # of one that cannot be asked at all, what another said before is the answer
+            is_left_alone = is_left_alone or found is None
+            if found is not None and (missed is None or not found.is_ours):
+                missed = found  # where the home may not ask, what another said before is the answer
             if found is not None and not found.is_retried:
                 break
-        if missed is None:
+        if missed is None or (missed.is_ours and is_left_alone):
             message = "every provider of this model has failed again and again, and is left alone for some seconds"
             why = self._breaker.why(job.targets[0].provider.name)
             message += f"; the last time: {why}" if why else ""
@@ -277,7 +281,8 @@ class Attempts:
                 raise await self._broken(job, target, f"{target.provider.name} broke off: {error}") from error
             message = f"{target.provider.name} did not answer: {error}"
             is_retried = error.kind in ("connect", "reset", "timeout")
-            return _Missed(refusal=Refusal(why=why, message=message, retry_after_s=None), is_retried=is_retried)
+            refusal = Refusal(why=why, message=message, retry_after_s=None)
+            return _Missed(refusal=refusal, is_retried=is_retried, is_ours=why == "misconfigured")
 
     async def _refused(self, job: Job, reply: Reply, target: Target, between: Translation | None) -> _Missed:
         """Return a provider's refusal. What it says to our key is not handed on."""
@@ -288,7 +293,7 @@ class Attempts:
             body = b""  # the status says enough
         after_s = _after_s(reply.headers)
         if status in OURS:
-            return _Missed(refusal=_not_taken(name, status), is_retried=False)
+            return _Missed(refusal=_not_taken(name, status), is_retried=False, is_ours=True)
         headers = _handed_on(reply.headers)
         if status < 400:  # noqa: PLR2004 - RFC 9110, 15.5
             return _Missed(refusal=_cut(target), is_retried=True)
@@ -464,7 +469,7 @@ def _missed(tap: Tap, target: Target) -> _Missed | None:
     if tap.error is not None:
         status = tap.error.status or 502
         if status in OURS:
-            return _Missed(refusal=_not_taken(name, status), is_retried=False)
+            return _Missed(refusal=_not_taken(name, status), is_retried=False, is_ours=True)
         message = f"{name} answered with an error: {tap.trouble}"
         refusal = Refusal(why="upstream", message=message, status=status)
         return _Missed(refusal=refusal, is_retried=status in RETRIED, is_fault=_is_fault(status))

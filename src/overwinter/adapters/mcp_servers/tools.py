@@ -100,7 +100,7 @@ class _Parts:
     def __init__(self, schema: Mapping[str, Any], place: str) -> None:
         self._root, self._place = _placed(schema, place, 0), place
         self._left = PARTS_MAX
-        self._refs = set[str]()
+        self._known: dict[str, _Fields] = {}
 
     def fields(self) -> "_Fields":
         """Return the schema's own fields, those of all its parts, and of its variants what any has."""
@@ -112,24 +112,31 @@ class _Parts:
         schemas = {str(key): each for key, each in _table(table.get("properties")).items()}
         required = frozenset(map(str, _list(table.get("required"))))
         for word in ("$ref", "allOf", "anyOf", "oneOf"):
-            parts = [self._of(each) for each in self._parts(table, word) if self._left > 0]
+            listed = self._parts(table, word)
+            parts = [self._of_ref(each) if word == "$ref" else self._of(each) for each in listed if self._left > 0]
             for key in dict.fromkeys(key for part in parts for key in part.schemas):
                 given = {json.dumps(each): each for part in parts if (each := part.schemas.get(key)) is not None}
                 schemas.setdefault(key, next(iter(given.values())) if len(given) == 1 else {word: list(given.values())})
-            if needed := [part.required for part in parts]:
-                is_whole = word in ("$ref", "allOf")
-                required |= frozenset.union(*needed) if is_whole else frozenset.intersection(*needed)
+            needed = [part.required for part in parts]
+            if needed and word in ("$ref", "allOf"):
+                required |= frozenset.union(*needed)
+            elif needed and len(parts) == len(listed):  # of variants that were not read nobody knows what they need
+                required |= frozenset.intersection(*needed)
         return _Fields(schemas=schemas, required=required)
 
     def _parts(self, table: Mapping[str, Any], word: str) -> list[Any]:
         if word != "$ref":
             return _list(table.get(word))
-        ref = table.get(word)
-        if not isinstance(ref, str) or ref in self._refs:  # once: a few that lead to each other would be millions
-            return []
-        self._refs.add(ref)
-        place, _, path = ref.partition("#")
-        return [_pointed(self._root, path)] if place == self._place else []
+        return [table[word]] if isinstance(table.get(word), str) else []
+
+    def _of_ref(self, ref: str) -> "_Fields":
+        """Return the fields of what a reference leads to, read once: a few that lead to each other would be millions."""
+        if ref not in self._known:
+            self._known[ref] = _Fields(schemas={}, required=frozenset())
+            place, _, path = ref.partition("#")
+            if place == self._place:
+                self._known[ref] = self._of(_pointed(self._root, path))
+        return self._known[ref]
 
 
 @frozen

@@ -30,6 +30,10 @@ OPERATING = frozenset({
 })  # fmt: skip
 # A literal that fits some members of a union, in a list: the checker names those and refuses them, as a list of fewer kinds.
 FITTING = re.compile(r"found `list\[[A-Z]\w*(?: \| (?:[A-Z]\w*|\.\.\. omitted \d+ union elements))+\]`")
+CHANGING = frozenset({
+    "add", "append", "clear", "difference_update", "discard", "extend", "insert", "intersection_update", "pop", "popitem", "remove",
+    "setdefault", "symmetric_difference_update", "update",
+})  # fmt: skip
 COROUTINE = re.compile(r"(?:of type|and) `(CoroutineType\[[^`]*)`")
 WITHOUT_VALUES = frozenset({"invalid-syntax", "unresolved-reference", "unresolved-import"})
 
@@ -42,6 +46,7 @@ class Judge:
         self._nodes = list(ast.walk(tree))
         self._tree = tree
         self._tools = tool_names(tree, modules)
+        self._first = checked.first
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
         """Return whether a report refuses the program."""
@@ -136,13 +141,35 @@ class Judge:
         return [word.value for call in calls for word in call.keywords if self._is_at(word, report)]
 
     def _is_promised(self, node: ast.expr) -> bool:
-        """Return whether a value is a tool's own, and no part of it one that the program may have put there."""
-        keys = {
-            each.slice.value
-            for each in ast.walk(node)
-            if isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Constant)
-        }
-        return keys.isdisjoint(self._stored_keys()) and self._names.is_promised(node)
+        """Return whether a value is a tool's own, as it came: nothing in this program may have changed it, or doubts what it is."""
+        return (
+            not self._is_anything_changed and self._names.is_promised(node, self._first) and not self._is_doubted(node)
+        )
+
+    @cached_property
+    def _is_anything_changed(self) -> bool:
+        """Whether the program changes a list or dict in place that is not plainly its own, so that a tool's may be another by then."""
+        return any(
+            not (isinstance(each, ast.Name) and self._names.is_own(each.id))
+            for node in self._nodes
+            if getattr(node, "lineno", 0) >= self._first
+            for each in _changed(node)
+        )
+
+    def _is_doubted(self, node: ast.expr) -> bool:
+        """Return whether the program itself looks what a value is, or expects that it is something else."""
+        text = ast.dump(node)
+        for each in self._nodes:
+            match each:
+                case ast.Try(body=body) if any(node in ast.walk(part) for part in body):
+                    return True
+                case ast.Call(func=ast.Name(id="hasattr" | "getattr" | "isinstance" | "type" | "callable")):
+                    return True
+                case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[value]) if ast.dump(value) == text:
+                    return True
+                case _:
+                    pass
+        return False
 
     @cached_property
     def _names(self) -> Names:
@@ -186,6 +213,19 @@ class Judge:
             and isinstance(node.ctx, ast.Store)
             and isinstance(node.slice, ast.Constant)
         }
+
+
+def _changed(node: ast.AST) -> Sequence[ast.expr]:
+    """Return what a node changes in place, as far as can be seen."""
+    match node:
+        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
+            return (value,)
+        case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in CHANGING:
+            return (value,)
+        case ast.AugAssign(target=target, op=ast.BitOr()):
+            return (target,)
+        case _:
+            return ()
 
 
 def _operands(node: ast.AST) -> Sequence[ast.expr]:

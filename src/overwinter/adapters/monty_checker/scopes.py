@@ -48,20 +48,32 @@ class Names:
         """Return whether some name in an expression may hold what the checker does not know of."""
         return any(id(each) in self._loose for each in ast.walk(node))
 
-    def is_promised(self, node: ast.expr | None, depth: int = 0) -> bool:
-        """Return whether a value is a part of what a tool answers, so that its type is the tool's own word."""
+    def is_own(self, name: str) -> bool:
+        """Return whether a name is bound to new lists, dicts and sets alone."""
+        given = [value for _, value in self._given.get(name, [])]
+        return bool(given) and all(map(_is_new, given))
+
+    def is_promised(self, node: ast.expr | None, first: int = 0, depth: int = 0) -> bool:
+        """Return whether a value is a part of what a tool answers, so that its type is the tool's own word.
+
+        Args:
+            node: the value.
+            first: the row from which on names are bound for it; what was bound before may have been changed since.
+            depth: how far the way to it was.
+        """
         if depth > DEPTH_MAX:
             return False
         match node:
             case ast.Await(value=ast.Call(func=function)):
                 return root(function) in self._tools
             case ast.Subscript(value=value):
-                return self.is_promised(value, depth + 1)
+                return self.is_promised(value, first, depth + 1)
             case ast.Name(id=name):
-                given = [value for _, value in self._given.get(name, [])]
-                return bool(given) and all(self.is_promised(each, depth + 1) for each in given)
-            case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in PASSING:
-                return self.is_promised(first, depth + 1)
+                given = self._given.get(name, [])
+                is_here = all(getattr(place, "lineno", 0) >= first for place, _ in given)
+                return bool(given) and is_here and all(self.is_promised(each, first, depth + 1) for _, each in given)
+            case ast.Call(func=ast.Name(id=name), args=[of, *_]) if name in PASSING:
+                return self.is_promised(of, first, depth + 1)
             case _:
                 return False
 
@@ -87,6 +99,17 @@ class Names:
 
     def _is_loose(self, node: ast.Name, bound: Mapping[str, int], outer: Mapping[str, int]) -> bool:
         return node.id in self._elsewhere or (node.id not in bound and outer.get(node.id, 0) > 1)
+
+
+def _is_new(node: ast.expr | None) -> bool:
+    """Whether an expression makes a list, dict or set that nothing else has. Its elements may be anybody's."""
+    match node:
+        case ast.Dict() | ast.List() | ast.Set() | ast.DictComp() | ast.ListComp() | ast.SetComp():
+            return True
+        case ast.Call(func=ast.Name(id="dict" | "list" | "set" | "sorted" | "defaultdict" | "Counter" | "deque")):
+            return True
+        case _:
+            return False
 
 
 def root(node: ast.AST) -> str | None:
