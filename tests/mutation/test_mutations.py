@@ -55,7 +55,7 @@ MUTATIONS = {
     "a revoked agent's turn is committed": (ROWS, "if not row.is_active:\n        return Verdict.REVOKED", "if False:\n        return Verdict.REVOKED", CONFORMANCE),
     "a run is made in another epoch of its agent": (STARTS, "agents.epoch(db, start.run.agent) == turn.draft.loaded.agent_epoch", "True", DRAFTS),
     "a fenced process makes a run": (STARTS, "if rows.epoch_held(db) != turn.lease.epoch:", "if False:", DRAFTS),
-    "a run is made whatever forbids it": (STARTS, "if is_known and refused(db, start.run) is None else", "if is_known else", DRAFTS),
+    "a run is made whatever forbids it": (STARTS, "if is_known and refused(db, start.run, now) is None else", "if is_known else", DRAFTS),
     "a run that has begun is told to be revoked": (STARTS, "if run.origin is not None and (earlier := family.child(db, run.origin)) is not None:", "if False:", [*DRAFTS, "tests/unit/test_beginnings.py"]),
     "what is ended with others computes on": ("src/overwinter/worker.py", "group.start_soon(self._hear_ends)", "pass", ["tests/unit/test_beginnings.py"]),
     "a gate is passed twice": ("src/overwinter/adapters/sqlite/gates.py", "and used is null and state = 0", "", CONFORMANCE),
