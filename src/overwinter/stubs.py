@@ -248,7 +248,7 @@ def fields_of(record: Any, where: str) -> dict[str, Field]:  # noqa: ANN401 - a 
     """Return the fields of a TypedDict or a dataclass by name.
 
     Raises:
-        ConfigInvalid: if its type hints cannot be read, or its constructor takes what is no field.
+        ConfigInvalid: if its type hints cannot be read, or a dataclass has an InitVar, which no value of it holds.
     """
     hints = _hints(record, where, include_extras=True)
     if is_typeddict(record):

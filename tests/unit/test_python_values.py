@@ -96,6 +96,7 @@ class Named(str):
 class Odd(enum.Enum):
     RED = Colour.RED
     NAMED = Named("x")
+    LISTS = ([1], 2)
 
 
 class Options(TypedDict):
@@ -141,6 +142,7 @@ FIT = [
     (Options, {"colour": "red", "etag": [1]}, {"colour": Colour.RED, "etag": [1]}),
     (Odd, "red", Odd.RED),
     (Odd, "x", Odd.NAMED),
+    (Odd, ([1], 2), Odd.LISTS),
     (set[int] | list[int], [3, 1, 1], [3, 1, 1]),
     (tuple[int, ...] | list[int], [1, 2], [1, 2]),
     (datetime | date, "2026-01-02", date(2026, 1, 2)),

@@ -174,7 +174,11 @@ def _enum(kind: type[enum.Enum]) -> Make:
 
 
 def _is_hashable(value: Any) -> bool:
-    return type(value).__hash__ is not None
+    try:
+        hash(value)
+    except TypeError:  # a tuple with a list in it has the method all the same
+        return False
+    return True
 
 
 def _literal(args: Sequence[Any]) -> Make:
@@ -299,13 +303,11 @@ def _dict(make_key: Make, make_value: Make) -> Make:
 
 
 def _shown(key: Any) -> str:
-    return (
-        repr(key[:SHOWN_LENGTH_MAX])
-        if isinstance(key, str)
-        else type(key).__name__
-        if isinstance(key, int) and key.bit_length() > SHOWN_BITS_MAX
-        else f"{key!r:.{SHOWN_LENGTH_MAX}}"
-    )
+    if isinstance(key, str):
+        return repr(key[:SHOWN_LENGTH_MAX])
+    if isinstance(key, int) and key.bit_length() > SHOWN_BITS_MAX:
+        return type(key).__name__
+    return f"{key!r:.{SHOWN_LENGTH_MAX}}"
 
 
 def _at(step: str, make: Make, value: Any, memo: Memo) -> Any:

@@ -115,7 +115,11 @@ class _Parts:
             listed = self._parts(table, word)
             parts = [self._of_ref(each) if word == "$ref" else self._of(each) for each in listed if self._left > 0]
             for key in dict.fromkeys(key for part in parts for key in part.schemas):
-                given = {json.dumps(each): each for part in parts if (each := part.schemas.get(key)) is not None}
+                given = {
+                    json.dumps(each, default=repr): each
+                    for part in parts
+                    if (each := part.schemas.get(key)) is not None
+                }
                 schemas.setdefault(key, next(iter(given.values())) if len(given) == 1 else {word: list(given.values())})
             needed = [part.required for part in parts]
             if needed and word in ("$ref", "allOf"):
