@@ -55,6 +55,25 @@ async def test_an_older_database_is_not_opened_until_a_person_says_so_and_the_lo
             assert (entry["kind"], entry["act"]) == ("restore", ["lead"])
 
 
+async def test_a_lost_database_is_not_made_anew_until_a_person_says_so_and_the_log_says_who(project):
+    async with agents(project) as app:
+        await app.governance.revoke("clerk", by="lead")
+    home = project / ".overwinter"
+    for each in home.glob("store.db*"):
+        each.unlink()
+    for _ in range(2):
+        with pytest.raises(HomeDamaged, match=r"store\.db is missing.*audit accept"):
+            async with agents(project):
+                pass
+    assert not list(home.glob("store.db*"))
+    accept_older(home / "audit.anchor", Accepted(by="lead", reason="the disk died"))
+    for _ in range(2):
+        async with agents(project) as app:
+            assert not (await app.governance.identity("clerk")).is_revoked
+            entries = await app._parts.audit.entries(0, await app._parts.audit.size())
+            assert [json.loads(raw)["act"] for _, raw in entries if json.loads(raw)["kind"] == "restore"] == [["lead"]]
+
+
 @pytest.mark.claim("G5.anchor")
 async def test_epochs_that_fell_in_an_untouched_log_are_noticed(project):
     async with agents(project) as app:

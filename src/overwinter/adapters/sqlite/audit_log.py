@@ -31,6 +31,7 @@ __all__ = [
     "log_signer",
     "next_signer",
     "open_log",
+    "refuse_lost",
     "sealing",
 ]
 
@@ -301,6 +302,20 @@ def begin_anew(path: Path, clock: Clock, store_key: bytes, *, by: str, reason: s
                 unfit.replace(unfit.with_name("audit.key.unfit"))
             put()
             return seq, following.public
+
+
+def refuse_lost(path: Path) -> None:
+    """Refuse to make a store's file anew in a home that had one, unless a person said so.
+
+    Raises:
+        HomeDamaged: it is gone.
+    """
+    known = None if path.exists() else anchor.read(path.with_name(ANCHOR_NAME))
+    if known is not None and known.accepted is None:
+        raise HomeDamaged(
+            f"{path} is missing, and this home had one: its runs and its audit log are in it, of {known.size} entries or more. "
+            "Restore it from a backup; or `overwinter audit accept --reason ...` begins with an empty one, and says so for ever"
+        )
 
 
 def _refuse_older(fault: str | None, file: anchor.AnchorFile) -> None:

@@ -13,7 +13,7 @@ import apsw
 from overwinter import values
 from overwinter.adapters.sqlite import audited, family, gates, rows, starts, voting
 from overwinter.adapters.sqlite.audit_keeping import AuditKeeping
-from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, sealing
+from overwinter.adapters.sqlite.audit_log import AuditLog, Sealing, refuse_lost, sealing
 from overwinter.adapters.sqlite.chains import Chains
 from overwinter.adapters.sqlite.collecting import collect, sweep
 from overwinter.adapters.sqlite.deliveries import SqliteDeliveries
@@ -77,6 +77,7 @@ async def open_store(path: Path, clock: Clock, ids: Ids, *, key: bytes) -> "Asyn
     Raises:
         HomeError: see `errors`: too new, damaged, full, or sealed with another key.
     """
+    refuse_lost(path)
     make(path, to_bytes(ids.new()), key_id(key))
     writing = connect(path, is_writer=True)
     with closing(writing):
