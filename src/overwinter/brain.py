@@ -51,7 +51,11 @@ _HEADING = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 """A line that begins as what the host says does."""
-_OPENING = re.compile(r"```(?:python3?|py)[ \t]*", re.IGNORECASE)
+_FENCE = re.compile(r"([ \t]*)```[ \t]*([\w+#-]*)(?:[ \t][^`]*)?")
+_PROGRAM = frozenset({"python", "python3", "py"})
+_UNNAMED = frozenset({"", "tool_code"})
+"""Fences behind which some models put their programs, and all of them other things."""
+_AWAITS = re.compile(r"^[^#\n]*\bawait [A-Za-z_][\w.]*\(", re.MULTILINE)
 
 LOOP = """\
 # The agent loop. It is a program like any other: saved at each await, decided, budgeted and logged like any other.
@@ -199,7 +203,8 @@ def _shown(exchange: Exchange) -> tuple[str, str]:
 def program_in(text: str) -> str | None:
     """Return the program in what a model said; of several blocks all, one after another. None: there is none.
 
-    A reply that ends inside a block has none: what stands there may be half of what was meant.
+    A block that does not say its language is one if it awaits a call. A reply that ends inside a block has none: what stands there
+    may be half of what was meant.
     """
     blocks, is_open = _blocks(text)
     program = "\n".join(block.rstrip("\n") for block in blocks) + "\n"
@@ -212,20 +217,28 @@ def is_unclosed(text: str) -> bool:
 
 
 def _blocks(text: str) -> tuple[list[str], bool]:
-    """Return the blocks of a reply, and whether it ends inside one.
+    """Return the blocks of a reply that are programs, and whether it ends inside one.
 
     Line by line: an expression that looks for the end from each beginning takes minutes for a megabyte of beginnings.
     """
-    blocks, block = list[str](), None
+    blocks, block, tag, indent = list[str](), None, "", ""
     for line in text.replace("\r\n", "\n").split("\n"):
-        if block is None:
-            block = list[str]() if _OPENING.fullmatch(line) else None
-        elif line.rstrip(" \t") == "```":
-            blocks.append("\n".join(block))
+        fence = None if tag in _PROGRAM and block is not None else _FENCE.fullmatch(line)
+        if block is not None and line.removeprefix(indent).rstrip(" \t") == "```":
+            blocks += _program(block, tag)
             block = None
-        else:
-            block.append(line)
-    return blocks, block is not None
+        elif fence is not None and (block is None or fence[2].lower() in _PROGRAM):
+            block, tag, indent = list[str](), fence[2].lower(), fence[1]
+        elif block is not None:
+            block.append(line.removeprefix(indent))
+    return blocks, block is not None and (tag in _PROGRAM or bool(_program(block, tag)))
+
+
+def _program(block: Sequence[str], tag: str) -> list[str]:
+    """Return the program in a block, if it is one."""
+    program = "\n".join(block)
+    is_program = tag in _PROGRAM or (tag in _UNNAMED and _AWAITS.search(program) is not None)
+    return [program] if is_program else []
 
 
 def finished(run_id: str, value: Value, printed: str) -> str:

@@ -172,8 +172,18 @@ async def test_a_goal_that_began_under_an_earlier_version_of_the_loop_keeps_its_
         ("```python\nx = '''\n```python\n'''\n```", "x = '''\n```python\n'''\n"),
         ("```python\n```", None),
         ("```\n1\n```", None),
-        ("``` python\n1\n```", None),
-        ("  ```python\n1\n```", None),
+        ("```\nrows = await shop.rows()\n```", "rows = await shop.rows()\n"),
+        ("```tool_code\nprint(await shop.rows())\n```", "print(await shop.rows())\n"),
+        ("```\n# await shop.rows()\n```", None),
+        ("I will await your word:\n```\nawait it\n```", None),
+        ("```json\n[]\n```\n```python\n1\n```", "1\n"),
+        ("```json\n[]\n```\nawait shop.rows()\n```\n1\n```", None),
+        ("```text\nnever closed\n```python\n1\n```", "1\n"),
+        ("```\nawait shop.rows()\n", None),
+        ("``` python\n1\n```", "1\n"),
+        ("```python title=a.py\n1\n```", "1\n"),
+        ("1. first\n   ```python\n   if x:\n       y\n   ```\n", "if x:\n    y\n"),
+        ('```python\nx = """\n  ```\n"""\n```', 'x = """\n  ```\n"""\n'),
         ("```python\u2028" + "1\n```", None),
         ("```python\n1\n```\n```python\n2", None),
         ("```python\n1\n``` # no end", None),
@@ -187,6 +197,10 @@ def test_a_program_is_what_stands_in_closed_blocks(text, program):
 def test_a_megabyte_of_beginnings_is_read_in_one_pass():
     assert brain.program_in("```python\n" * 100_000) is None
     assert brain.is_unclosed("```python\n" * 100_000)
+    for each in ("```\n", "```\nawait a.b", " " * 1_000 + "```\n", "```a", "await " * 1_000 + "\n"):
+        assert brain.program_in(each * (1_000_000 // len(each))) is None
+    assert brain.is_unclosed("```\nawait shop.rows()\n")
+    assert not brain.is_unclosed("```\na | b\n")
 
 
 @pytest.mark.claim("L2.limits")
