@@ -239,7 +239,7 @@ class Field:
 
     hint: Any
     is_required: bool
-    """Whether a value of the type must have it. A dataclass has all its fields, so a program gives them all."""
+    """Whether a program must give it. One that it need not is there in what a function returns, and the checker lets it be read."""
     is_given: bool = True
     """Whether its constructor takes it; a dataclass may compute one by itself."""
 
@@ -265,7 +265,8 @@ def _of_dataclass(field: "dataclasses.Field[Any]", hint: Any) -> Field:  # noqa:
     while get_origin(hint) is typing.Annotated:  # what is said there may have no hash, as a union needs
         hint = get_args(hint)[0]
     hint = hint if field.default is not None else hint | None
-    return Field(hint=hint, is_required=True, is_given=field.init)
+    is_bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    return Field(hint=hint, is_required=is_bare and field.init, is_given=field.init)
 
 
 def _of_typed_dict(hint: Any, *, is_required: bool) -> Field:  # noqa: ANN401 - a hint is any object

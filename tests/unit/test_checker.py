@@ -329,6 +329,27 @@ async def test_what_a_program_keeps_in_lists_and_dicts_of_its_own_is_its_own_mat
     assert [(text, each) for text, each in zip(OWN, found, strict=True) if each] == []
 
 
+WITH_DEFAULTS = """\
+from typing import NotRequired, TypedDict
+class Line(TypedDict):
+    sku: str
+    qty: NotRequired[int]
+async def find() -> list[Line]: ...
+async def put(*, lines: list[Line]) -> None: ...
+"""
+
+
+async def test_what_has_a_default_need_not_be_given_and_is_read_like_the_rest():
+    right = [
+        "await svc.put(lines=[{'sku': 'a'}, {'sku': 'b', 'qty': 2}])",
+        "for line in await svc.find():\n    print(line['qty'] * 2)",
+        "await svc.put(lines=await svc.find())",
+    ]
+    wrong = ["await svc.put(lines=[{'qty': 2}])", "(await svc.find())[0]['qty'].upper()"]
+    found = await verdicts([*right, *wrong], WITH_DEFAULTS)
+    assert [bool(each) for each in found] == [False] * len(right) + [True] * len(wrong)
+
+
 async def test_a_program_that_could_not_be_checked_is_checked_the_next_time():
     class Down:
         asked = 0

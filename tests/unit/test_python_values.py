@@ -322,7 +322,7 @@ async def test_a_function_is_called_with_what_it_declares_or_not_at_all(tools):
     assert isinstance(await put(lines=deep), Raised)
     assert module.seen == []
     assert "    deep: NotRequired[bool]\n" in tools.catalog.modules["shop"].stub
-    assert "    count: int\n" in tools.catalog.modules["shop"].stub
+    assert "    count: NotRequired[int]\n" in tools.catalog.modules["shop"].stub
     stub = tools.catalog.modules["shop"].stub
     assert (
         "async def put(*, lines: list[Line], first: Line | None = ..., options: Options | None = ...) -> Line:" in stub

@@ -59,7 +59,7 @@ async def three(*, rows: typing.List, pair: tuple[()]) -> None: ...  # noqa: UP0
 
 def test_two_types_of_one_name_are_two():
     text = stub_of(one)
-    assert "class Line(TypedDict):\n    sku: str\n    due: date | None\n" in text
+    assert "class Line(TypedDict):\n    sku: str\n    due: NotRequired[date | None]\n" in text
     assert "class OldLinesLine(TypedDict):\n    text: str\n" in text
     assert "async def one(*, line: Line) -> OldLinesLine: ..." in text
     twin = line_of_before(text=int)
