@@ -197,6 +197,36 @@ def test_doctor_finds_a_lost_key_and_a_module_that_does_not_load(shell: Shell):
     assert (states["store"], states["tools"], states["configuration"]) == ("wrong", "wrong", "well")
 
 
+@pytest.mark.claim("U3.errors")
+def test_doctor_names_each_credential_that_is_not_there(shell: Shell):
+    config = shell.place / "overwinter.toml"
+    config.write_text(
+        config.read_text()
+        + """
+[services.desk]
+mcp = "false"
+auth = "env:ABSENT_AUTH"
+env = { DESK_TOKEN = "env:ABSENT_TOKEN" }
+[webhooks.pager]
+url = "https://hooks.example.com"
+secret = "env:ABSENT_SECRET"
+events = ["run.ended"]
+[providers.mock]
+url = "https://models.example.com"
+dialects = ["chat"]
+auth = "env:ABSENT_KEY"
+"""
+    )
+    found = shell("doctor", "--json")
+    assert found.returncode == 0
+    gaps = {each["what"]: each["found"] for each in json.loads(found.stdout)["findings"] if each["state"] == "gap"}
+    assert gaps.keys() >= {"tools", "models", "webhooks"}
+    assert "ABSENT_AUTH" in gaps["tools"]
+    assert "ABSENT_TOKEN" in gaps["tools"]
+    assert "ABSENT_KEY" in gaps["models"]
+    assert "ABSENT_SECRET" in gaps["webhooks"]
+
+
 def test_starting_the_command_loads_neither_server_nor_interpreter_nor_http():
     script = (
         "import atexit, sys; from overwinter.faces.cli import cli; "

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -27,6 +27,7 @@ from overwinter.faces.cli.door import is_served, served_socket
 from overwinter.faces.client import Client
 from overwinter.ids import Ids
 from overwinter.interpreter import Limits
+from overwinter.webhook import key_of
 
 __all__ = ["examine"]
 
@@ -63,6 +64,7 @@ def _looks(home: Path) -> Iterator[tuple[str, Look]]:
     yield "policies", lambda: _policies(home)
     yield "tools", lambda: _tools(home)
     yield "models", lambda: _models(home)
+    yield "webhooks", lambda: _webhooks(home)
     yield "server", lambda: _server(home)
 
 
@@ -165,6 +167,7 @@ def _policies(home: Path) -> tuple[str, str]:
 
 
 def _tools(home: Path) -> tuple[str, str]:
+    """Count functions, and read the credential of each service as its first call would; call nobody."""
     config, directory = _config(home), config_path(home).parent
     services = {name: service.python for name, service in config.services.items() if service.python}
 
@@ -176,27 +179,53 @@ def _tools(home: Path) -> tuple[str, str]:
     for service in config.services.values():
         if service.openapi and not service.openapi.startswith("http"):
             described += len(operations(parse(_read(directory / service.openapi), service.openapi))[0])
-    return "well", f"{anyio.run(count) + described} functions of {len(config.services)} services"
+    found = f"{anyio.run(count) + described} functions of {len(config.services)} services"
+    wanted = [
+        (f"services.{name}.{key}", key.rpartition(".")[2], value)
+        for name, service in config.services.items()
+        for key, value in [
+            ("auth", service.auth if ":" in service.auth else ""),
+            ("client_secret", service.client_secret),
+            *((f"headers.{each}", text) for each, text in service.headers.items()),
+            *((f"env.{each}", text) for each, text in service.env.items()),
+        ]
+    ]
+    return _credentials(home, wanted, found)
 
 
 def _models(home: Path) -> tuple[str, str]:
     """Read prices and the credential of each provider, as the first call would, and call nobody."""
     config, directory = _config(home), config_path(home).parent
     read_prices(directory / PRICES_NAME)
-    references, missing = References(directory, Vault(home)), list[str]()
-    for name, provider in config.providers.items():
+    found = f"{len(config.models)} models of {len(config.providers)} providers, {len(config.budgets)} budgets"
+    wanted = [(f"providers.{name}.auth", "auth", each.auth) for name, each in config.providers.items()]
+    return _credentials(home, wanted, found)
+
+
+def _webhooks(home: Path) -> tuple[str, str]:
+    """Read the key of each webhook, as its first delivery would, and tell nobody."""
+    config = _config(home)
+    wanted = [(f"webhooks.{name}.secret", "secret", each.secret) for name, each in config.webhooks.items()]
+    return _credentials(home, wanted, f"{len(config.webhooks)} webhooks", key_of)
+
+
+def _credentials(
+    home: Path, wanted: Sequence[tuple[str, str, str]], found: str, read: Callable[[str], object] = str
+) -> tuple[str, str]:
+    """Read references, each as (its place in the configuration, what it is called there, itself); "": there is none.
+
+    The server has an environment of its own, so one that is missing is a gap and no fault.
+    """
+    references, missing = References(config_path(home).parent, Vault(home)), list[str]()
+    for place, name, value in wanted:
         try:
-            if provider.auth:
-                references.whole(provider.auth, f"providers.{name}.auth", name="auth")
+            if value:
+                read(references.whole(value, place, name=name))
         except OverwinterError as error:
             missing.append(str(error))
-    if missing:
-        # The server has an environment of its own, so this is a gap and no fault.
-        return (
-            "gap",
-            f"{len(missing)} of {len(config.providers)} providers have no credential here: {'; '.join(missing)}",
-        )
-    return "well", f"{len(config.models)} models of {len(config.providers)} providers, {len(config.budgets)} budgets"
+        except ValueError as error:
+            missing.append(f"{place}: {error}")
+    return ("gap", f"{found}; without their credentials here: {'; '.join(missing)}") if missing else ("well", found)
 
 
 def _read(path: Path) -> bytes:
