@@ -329,6 +329,49 @@ async def test_what_a_program_keeps_in_lists_and_dicts_of_its_own_is_its_own_mat
     assert [(text, each) for text, each in zip(OWN, found, strict=True) if each] == []
 
 
+REPLACED = [
+    "row = await svc.get(id=1)\nrow['id'] = str(row['id'])\nrow['id'].upper()\nawait svc.name(text=row['id'])",
+    "for row in await svc.find():\n    row['id'] = str(row['id'])\n    key = row['id']\n    key.upper()",
+    "rows = await svc.find()\nfor row in rows:\n    row['id'] = str(row['id'])\nmax(row['id'] for row in rows).upper()",
+    "row = await svc.get(id=1)\nrow.update(id='x')\nrow['id'].upper()",
+    "row = await svc.get(id=1)\nrow.update({'id': 'x'})\nrow['id'].upper()",
+    "def clean(row):\n    row['id'] = str(row['id'])\nrows = await svc.find()\nfor row in rows:\n    clean(row)\nrows[0]['id'].upper()",
+    "row = await svc.get(id=1)\nfor key in list(row):\n    row[key] = str(row[key])\nrow['id'].upper()",
+    "rows = await svc.find()\nrows.append('end')\nrows[-1].upper()",
+    "rows = await svc.find()\nfor i, row in enumerate(rows):\n    rows[i] = row['id']\nrows[0] + 1",
+    "tags = (await svc.get(id=1))['tags']\ntags += [1]\ntags[-1] + 1",
+    "def add(rows):\n    rows.append('end')\nrows = await svc.find()\nadd(rows)\nrows[-1].upper()",
+    "for key, value in (await svc.get(id=1)).items():\n    if key == 'id':\n        value + 1\n        await svc.put(price=value)",
+    "by_id = {row['id']: row for row in await svc.find()}\nrow = by_id.get(1)\nrow['id'] + 1",
+]
+"""What the program put where something else was declared, or knows of a value that the checker does not."""
+
+
+@pytest.mark.claim("P2.layout")
+async def test_what_a_program_puts_where_something_else_was_declared_is_its_own_matter():
+    wrong = [
+        "row = await svc.get(id=1)\nrow['id'] = row['id'] + 1\nrow['id'].upper()",
+        "row = await svc.get(id=1)\nrow['id'] = str(row['id'])\nawait svc.name(text=1)",
+        "rows = await svc.find()\nrows.append(await svc.get(id=1))\nrows[-1].upper()",
+        "counts = {}\nfor row in await svc.find():\n    counts[row['id']] = 1\n    row['id'].upper()",
+        "row = await svc.maybe(id=1)\nrow['id']",
+        "found = await svc.search(q='a')\nfound['id']",
+    ]
+    stub = ROWS + (
+        "async def name(*, text: str) -> None: ...\nasync def maybe(*, id: int) -> Row | None: ...\n"
+        "async def search(*, q: str) -> Row | None: ...\n"
+    )
+    found = await verdicts([*REPLACED, *wrong], stub)
+    assert [(text, each) for text, each in zip(REPLACED, found, strict=False) if each] == []
+    assert [text for text, each in zip(wrong, found[len(REPLACED) :], strict=True) if not each] == []
+
+
+async def test_names_that_are_bound_to_each_other_many_times_are_each_looked_at_once():
+    chain = "".join(f"n{level + 1} = n{level}\n" * 10 for level in range(12))
+    (found,) = await verdicts([f"n0 = await svc.get(id=1)\n{chain}n12['tags'].upper()"], ROWS)
+    assert len(found) == 1
+
+
 WITH_DEFAULTS = """\
 from typing import NotRequired, TypedDict
 class Line(TypedDict):

@@ -31,7 +31,9 @@ class Rights(enum.IntFlag):
 
 
 def line_of_before(**fields: type) -> Any:
-    return dataclasses.make_dataclass("Line", fields.items(), namespace={"__module__": "shop.old_lines"})
+    line = dataclasses.make_dataclass("Line", fields.items())
+    line.__module__ = "shop.old_lines"  # since Python 3.12 the namespace has no say in it
+    return line
 
 
 OldLine = line_of_before(text=str)

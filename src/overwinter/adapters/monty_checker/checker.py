@@ -392,7 +392,7 @@ def _unseen(session: Any, checked: Checked, known: list[Report], seen: Mapping[s
 
 def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) -> list[Finding]:
     tree = parsed(checked.text)
-    judge = Judge(checked, tree, modules.keys())
+    judge = Judge(checked, tree, modules.keys(), reports)
     findings: list[Finding] = []
     for report in reports:
         if report.row < checked.first:

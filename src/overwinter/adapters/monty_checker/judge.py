@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
-from overwinter.adapters.monty_checker.scopes import Names, root
+from overwinter.adapters.monty_checker.scopes import Names, changed, root
 from overwinter.adapters.monty_checker.text import Checked, Report, tool_names
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 
@@ -30,37 +30,43 @@ OPERATING = frozenset({
 })  # fmt: skip
 # A literal that fits some members of a union, in a list: the checker names those and refuses them, as a list of fewer kinds.
 FITTING = re.compile(r"found `list\[[A-Z]\w*(?: \| (?:[A-Z]\w*|\.\.\. omitted \d+ union elements))+\]`")
-CHANGING = frozenset({
-    "add", "append", "clear", "difference_update", "discard", "extend", "insert", "intersection_update", "pop", "popitem", "remove",
-    "setdefault", "symmetric_difference_update", "update",
-})  # fmt: skip
 COROUTINE = re.compile(r"(?:of type|and) `(CoroutineType\[[^`]*)`")
+DISPLACING = (
+    re.compile(r"Invalid (?:assignment|argument) to key .* with declared type `([^`]*)`"),
+    re.compile(r"Invalid subscript assignment .* on object of type `([^`]*)`"),
+    re.compile(r"Argument to bound method `(?:list|dict|set)\.\w+` is incorrect: Expected `([^`]*)`"),
+    re.compile(r"Operator `[+|]=` is not supported between objects of type `((?:list|dict|set)\[[^`]*)`"),
+)
+"""What the checker says of a program that puts into a row or list what was not declared for it."""
 WITHOUT_VALUES = frozenset({"invalid-syntax", "unresolved-reference", "unresolved-import"})
 
 
 class Judge:
     """Tells a mistake from a value that the checker knows too loosely to judge."""
 
-    def __init__(self, checked: Checked, tree: ast.Module, modules: Collection[str]) -> None:
+    def __init__(
+        self, checked: Checked, tree: ast.Module, modules: Collection[str], reports: Collection[Report] = ()
+    ) -> None:
         self._lines = checked.text.split("\n")
         self._nodes = list(ast.walk(tree))
         self._tree = tree
         self._tools = tool_names(tree, modules)
         self._first = checked.first
+        self._displaced = {word for report in reports for word in self._displaced_by(report)}
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
         """Return whether a report refuses the program."""
-        if report.rule not in CERTAIN or _is_there(report):
+        if report.rule not in CERTAIN or _is_there(report) or self._is_put(report):
             return False
-        if re.search(r"bound method `(list|dict|set)\.", report.message):
-            return False  # what a container may take is guessed from its first item
         subjects = self._subjects(report)
         if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
             return False
+        if self._is_displaced(report):
+            return False
+        if report.rule in OPERATING:
+            return self._is_misused(report) or self._is_certain_operation(report, subjects)
         if self._is_misused(report):
             return True
-        if report.rule in OPERATING:
-            return self._is_certain_operation(report, subjects)
         word = self._keyword(report)
         if report.rule == "invalid-argument-type" and word and (word.arg is None or _is_constant(word.value)):
             return word.arg is not None and not FITTING.search(report.message)
@@ -81,7 +87,7 @@ class Judge:
         if "None" in report.message:
             return not any(self._names.may_be_known(each) for each in subjects)
         # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
-        return not any(part in report.message for part in (*LOOSE, "in union", " | "))
+        return not any(part in report.message for part in (*LOOSE, "`object`", "in union", " | "))
 
     def _is_of_a_container(self, report: Report) -> bool:
         """Return whether an operation is on what the program took out of a list or dict of its own: `counts[name]["n"] += 1`."""
@@ -92,6 +98,38 @@ class Judge:
             for node in self._nodes
             if rows & {id(each) for each in _operands(node)}
             for taken in map(_taken_from, _operands(node))
+        )
+
+    def _is_displaced(self, report: Report) -> bool:
+        """Return whether a report speaks of a type in whose place the program puts another: `row["due"] = date.fromisoformat(row["due"])`.
+
+        What the row or list has there from then on, the checker does not know: it still takes it to be what was declared.
+        """
+        if report.rule not in OPERATING | ASSIGNING:
+            return False
+        _, _, found = report.message.rpartition("found ")
+        if any(type_ in self._displaced for type_ in re.findall(r"`([^`]*)`", found)):
+            return True
+        return self._is_anything_replaced and any(map(self._names.is_taken, self._subjects(report)))
+
+    def _displaced_by(self, report: Report) -> Collection[str]:
+        """Return the types in whose place a program puts something else, by what the checker says of it, and what they are made of."""
+        found = next((found for each in DISPLACING if (found := each.search(report.message))), None)
+        if found is None and self._is_put(report):
+            found = EXPECTED.search(report.message)
+        return () if found is None else {found[1], *re.findall(r"\w+", found[1])} - {"list", "dict", "set", "Iterable"}
+
+    def _is_put(self, report: Report) -> bool:
+        """Return whether a report is about what is put into a container: it is guessed from its first item, and a row takes anything."""
+        if re.search(r"bound method `(list|dict|set)\.", report.message):
+            return True
+        return report.rule == "invalid-argument-type" and any(
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "update"
+            and root(node.func) not in self._tools
+            and any(self._is_at(word, report) for word in node.keywords)
+            for node in self._nodes
         )
 
     def _is_misused(self, report: Report) -> bool:
@@ -153,8 +191,13 @@ class Judge:
             not (isinstance(each, ast.Name) and self._names.is_own(each.id))
             for node in self._nodes
             if getattr(node, "lineno", 0) >= self._first
-            for each in _changed(node)
+            for each in changed(node)
         )
+
+    @cached_property
+    def _is_anything_replaced(self) -> bool:
+        """Whether the program puts something where the checker does not see it: `row[key] = ...`, in a row that a function was given."""
+        return any(self._names.is_replaced(node) for node in self._nodes)
 
     def _is_doubted(self, node: ast.expr) -> bool:
         """Return whether the program itself looks what a value is, or expects that it is something else."""
@@ -213,19 +256,6 @@ class Judge:
             and isinstance(node.ctx, ast.Store)
             and isinstance(node.slice, ast.Constant)
         }
-
-
-def _changed(node: ast.AST) -> Sequence[ast.expr]:
-    """Return what a node changes in place, as far as can be seen."""
-    match node:
-        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
-            return (value,)
-        case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in CHANGING:
-            return (value,)
-        case ast.AugAssign(target=target, op=ast.BitOr()):
-            return (target,)
-        case _:
-            return ()
 
 
 def _operands(node: ast.AST) -> Sequence[ast.expr]:
@@ -341,7 +371,7 @@ def _is_certain_type(message: str, *, may_be_known: bool) -> bool:
     if expected is None or found is None:
         return False
     wanted, got = (next(kind for kind in match.groups() if kind) for match in (expected, found))
-    if any(part in kind for part in (*LOOSE, "Generator") for kind in (wanted, got)):
+    if any(part in kind for part in (*LOOSE, "Generator", "object") for kind in (wanted, got)):
         return "list[Literal" in wanted and got.startswith("Literal")
     if " | " in got:
         return got == f"{wanted} | None" and not may_be_known

@@ -6,14 +6,19 @@ the name is ever given, and a value that another function gives it (`global`) it
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
-__all__ = ["FUNCTIONS", "Names", "binds", "own", "root"]
+__all__ = ["FUNCTIONS", "Names", "binds", "changed", "own", "root"]
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ClassDef)
 PASSING = frozenset({"sorted", "list", "reversed", "max", "min", "next", "iter"})
 """Built-ins that give back what they were given, or a part of it."""
+CHANGING = frozenset({
+    "add", "append", "clear", "difference_update", "discard", "extend", "insert", "intersection_update", "pop", "popitem", "remove",
+    "setdefault", "symmetric_difference_update", "update",
+})  # fmt: skip
 DEPTH_MAX = 16
 
 
@@ -25,6 +30,8 @@ class Names:
         self._elsewhere = _set_by_functions(tree)
         self._loose = set[int]()
         self._given = _given(tree)
+        self._parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        self._answers: dict[tuple[str, str, int], bool] = {}
         self._in_loops = {
             id(node)
             for loop in ast.walk(tree)
@@ -71,11 +78,33 @@ class Names:
             case ast.Name(id=name):
                 given = self._given.get(name, [])
                 is_here = all(getattr(place, "lineno", 0) >= first for place, _ in given)
-                return bool(given) and is_here and all(self.is_promised(each, first, depth + 1) for _, each in given)
+                rest = partial(all, (self.is_promised(each, first, depth + 1) for _, each in given))
+                return bool(given) and is_here and self._once(("promised", name, first), rest, meanwhile=False)
             case ast.Call(func=ast.Name(id=name), args=[of, *_]) if name in PASSING:
                 return self.is_promised(of, first, depth + 1)
             case _:
                 return False
+
+    def is_taken(self, node: ast.AST | None, depth: int = 0) -> bool:
+        """Return whether a value comes out of a list, row or dict."""
+        if depth > DEPTH_MAX:
+            return True
+        return node is not None and any(self._is_taken(each, depth) for each in ast.walk(node))
+
+    def _is_taken(self, node: ast.AST, depth: int) -> bool:
+        if not isinstance(node, ast.Name):
+            return isinstance(node, ast.Subscript)
+        rest = partial(any, (self.is_taken(of, depth + 1) for _, of in self._given.get(node.id, [])))
+        return self._once(("taken", node.id, 0), rest, meanwhile=True)
+
+    def is_replaced(self, node: ast.AST) -> bool:
+        """Return whether a node puts something into a list or row so that the checker does not see what, or into which."""
+        return any(
+            (name := root(each)) is not None
+            and not self.is_own(name)
+            and (name in self._parameters or not _is_seen(node))
+            for each in changed(node)
+        )
 
     def may_be_known(self, node: ast.expr | None, depth: int = 0) -> bool:
         """Return whether the program may know that a value is there, though its type says that it can be None.
@@ -89,7 +118,9 @@ class Names:
             case ast.Name(id=name):
                 given = self._given.get(name, [])
                 is_none = any(isinstance(value, ast.Constant) and value.value is None for _, value in given)
-                return is_none and any(id(place) in self._in_loops for place, _ in given)
+                is_set = is_none and any(id(place) in self._in_loops for place, _ in given)
+                rest = partial(any, (self.may_be_known(value, depth + 1) for _, value in given))
+                return is_set or self._once(("known", name, 0), rest, meanwhile=True)
             case ast.Call(func=ast.Attribute(value=value, attr="get")) | ast.Subscript(value=value):
                 return not self.is_promised(value)
             case ast.BinOp(left=left, right=right):
@@ -97,8 +128,39 @@ class Names:
             case _:
                 return False
 
+    def _once(self, question: tuple[str, str, int], ask: Callable[[], bool], *, meanwhile: bool) -> bool:
+        """Answer a question about a name, once: a hundred names that are bound to each other many times have no end else."""
+        if question not in self._answers:
+            self._answers[question] = meanwhile
+            self._answers[question] = ask()
+        return self._answers[question]
+
     def _is_loose(self, node: ast.Name, bound: Mapping[str, int], outer: Mapping[str, int]) -> bool:
         return node.id in self._elsewhere or (node.id not in bound and outer.get(node.id, 0) > 1)
+
+
+def changed(node: ast.AST) -> Sequence[ast.expr]:
+    """Return what a node changes in place, as far as can be seen."""
+    match node:
+        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
+            return (value,)
+        case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in CHANGING:
+            return (value,)
+        case ast.AugAssign(target=target, op=ast.BitOr()):
+            return (target,)
+        case _:
+            return ()
+
+
+def _is_seen(node: ast.AST) -> bool:
+    """Whether the checker compares what a node puts somewhere with what is declared for the place."""
+    match node:
+        case ast.Subscript(slice=key):
+            return isinstance(key, ast.Constant)
+        case ast.Call(func=ast.Attribute(attr="update"), args=args):
+            return all(isinstance(each, ast.Dict) and None not in each.keys for each in args)
+        case _:
+            return not isinstance(node, ast.AugAssign)
 
 
 def _is_new(node: ast.expr | None) -> bool:
