@@ -455,8 +455,13 @@ async def _begin(job: Job, headers: Mapping[str, str]) -> None:
 
 
 def _not_taken(name: str, status: int) -> Refusal:
-    message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
-    return Refusal(why="misconfigured" if status == UNKNOWN_KEY else "upstream", message=message)
+    if status == UNKNOWN_KEY:
+        message = f"{name} does not take the home's credential ({status}): see providers.{name}.auth"
+        return Refusal(why="misconfigured", message=message)
+    message = (
+        f"{name} lets the home's credential not do this ({status}): see what the key of providers.{name}.auth may do"
+    )
+    return Refusal(why="upstream", message=message)
 
 
 def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
