@@ -8,6 +8,8 @@ that is never awaited is never performed.
 import ast
 from collections.abc import Collection, Iterator, Sequence
 
+from overwinter.syntax import unparse
+
 __all__ = ["unwaited"]
 
 DRIVING = frozenset({"map", "filter", "sorted", "max", "min", "sort", "defaultdict", "field"})
@@ -68,7 +70,7 @@ def _forgotten(tree: ast.Module, tools: frozenset[str]) -> Iterator[tuple[int, i
     for node in ast.walk(tree):
         for call in _used_at_once(node):
             if isinstance(call, ast.Call) and id(call) not in awaited and _is_tool_call(call, tools):
-                what = f"`{ast.unparse(call.func)}(...)` is not awaited"
+                what = f"`{unparse(call.func)}(...)` is not awaited"
                 yield (
                     call.lineno,
                     call.col_offset + 1,

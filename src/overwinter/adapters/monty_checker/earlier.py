@@ -15,6 +15,7 @@ from overwinter.adapters.monty_checker.text import CHANGING, parsed
 from overwinter.check import Cell, Transcript
 from overwinter.frozen import frozen
 from overwinter.prefixes import Prefixes
+from overwinter.syntax import unparse
 
 __all__ = ["NOTHING", "Earlier", "earlier"]
 
@@ -188,7 +189,7 @@ def _statement(node: ast.stmt, *, is_kept: bool = False) -> _Statement:
 def _unparsed(node: ast.stmt) -> str:
     """Return a statement without its comments; empty if it is nested too deeply for that."""
     try:
-        return ast.unparse(node) + "\n"
+        return unparse(node) + "\n"
     except RecursionError:
         return ""
 

@@ -6,19 +6,21 @@ layout of a program never decides whether it is correct.
 """
 
 import ast
-import io
-import tokenize
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 
 from overwinter.adapters.monty_checker.scopes import root
 from overwinter.frozen import frozen
-from overwinter.syntax import parse
+from overwinter.syntax import comments, parse, unparse
 
 __all__ = ["OPENED", "Checked", "Report", "called_as_seen", "checked_text", "opened", "parsed", "tool_names"]
 
 LITERAL_NODES_MAX = 5_000
 """Literals inside literals grow as powers: this bounds the copy."""
 DEPTH_MAX = 8
+TREES_KEPT = 4
+KEPT_CHARACTERS_MAX = 20_000
+"""A check asks for the tree of a text up to three times; one of a large program has megabytes."""
 CHANGING = frozenset(
     ["append", "extend", "insert", "update", "setdefault", "pop", "popitem", "clear", "remove", "sort", "reverse"]
 )
@@ -102,12 +104,8 @@ def opened(checked: Checked) -> Checked | None:
 
 
 def _tests(tree: ast.Module) -> Iterator[ast.expr]:
-    # Up to Python 3.11 nobody knows where in its line something in an f-string stands.
-    inside = {id(each) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for each in ast.walk(node)}
     for node in ast.walk(tree):
         match node:
-            case _ if id(node) in inside:
-                pass
             case ast.If(test=test) | ast.While(test=test) | ast.Assert(test=test) | ast.IfExp(test=test):
                 yield test
             case ast.Match(subject=subject):
@@ -128,14 +126,9 @@ def without_comments(program: str) -> str:
     lines = (
         program.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     )  # not splitlines(), which breaks at U+2028 too
-    if "#" not in program:
-        return "\n".join(lines)
-    try:
-        for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
-            if token.type == tokenize.COMMENT:
-                lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
-    except (tokenize.TokenError, SyntaxError):
-        pass  # the interpreter refused it already, or says more of it
+    if "#" in program:
+        for row, column in reversed(comments("\n".join(lines))):
+            lines[row] = lines[row][:column]
     return "\n".join(lines)
 
 
@@ -153,7 +146,16 @@ def _without_future(program: str) -> str:
 
 
 def parsed(text: str) -> ast.Module:
-    """Return the tree, or an empty one where this Python refuses what Monty took."""
+    """Return the tree, which nobody changes, or an empty one where this Python refuses what Monty took."""
+    return _kept(text) if len(text) <= KEPT_CHARACTERS_MAX else _parsed(text)
+
+
+@lru_cache(TREES_KEPT)
+def _kept(text: str) -> ast.Module:
+    return _parsed(text)
+
+
+def _parsed(text: str) -> ast.Module:
     try:
         return parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -166,11 +168,11 @@ def _edits(call: ast.Call, literals: "_Literals") -> list[tuple[ast.expr | ast.k
         value = literals.resolve(word.value)
         if value is None or word.lineno != word.end_lineno:
             continue
-        if word.arg is not None and ast.unparse(value) != ast.unparse(word.value):
-            edits.append((word.value, ast.unparse(value)))
+        if word.arg is not None and unparse(value) != unparse(word.value):
+            edits.append((word.value, unparse(value)))
         elif word.arg is None and isinstance(value, ast.Dict) and all(_word(key) for key in value.keys):
             pairs = zip(value.keys, value.values, strict=True)
-            edits.append((word, ", ".join(f"{_word(key)}={ast.unparse(each)}" for key, each in pairs)))
+            edits.append((word, ", ".join(f"{_word(key)}={unparse(each)}" for key, each in pairs)))
     return edits
 
 
