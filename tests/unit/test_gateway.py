@@ -10,6 +10,7 @@ import pytest
 
 from models_kit import MODEL, Client, ask, chat, config_of, home_of, until
 from overwinter.declared import DeclaredBudget, DeclaredModel, DeclaredProvider
+from overwinter.errors import HomeDamaged
 from overwinter.gateway.dialect import DialectName
 from overwinter.testing import ManualClock
 from provider import Mock, Rule
@@ -39,6 +40,28 @@ async def test_a_model_that_no_rule_permits_is_not_asked(project, provider: Mock
         client, _ = await ask(app, chat(), agent="none")
         assert client.status == 403
         assert provider.calls == []
+
+
+@pytest.mark.claim("M2.hard")
+async def test_budgets_do_not_begin_anew_because_their_file_is_lost_until_a_person_says_so(project, provider: Mock):
+    config = config_of(provider.url, budgets={"all": DeclaredBudget(of="tenant", usd=1)})
+    place = project / ".overwinter" / "models.db"
+    for _ in range(2):
+        async with home_of(project, config):
+            pass
+        place.unlink()  # nothing was spent
+    async with home_of(project, config) as app:
+        await ask(app, chat(max_completion_tokens=50))
+        (before,) = await app.models.budgets()
+    place.unlink()
+    for _ in range(2):
+        with pytest.raises(HomeDamaged, match="touch"):
+            async with home_of(project, config):
+                pass
+    place.touch()
+    async with home_of(project, config) as app:
+        assert await app.models.budgets() == []
+    assert before.spent_nusd > 0
 
 
 @pytest.mark.claim("M4.policy_first")

@@ -19,7 +19,7 @@ from overwinter.catalog import Function, Tools
 from overwinter.check import Checker
 from overwinter.clock import SECOND_US, Clock
 from overwinter.config import Config
-from overwinter.errors import ConfigInvalid
+from overwinter.errors import ConfigInvalid, HomeDamaged
 from overwinter.frozen import frozen
 from overwinter.gateway.upstream import Upstream
 from overwinter.handles import Handles
@@ -185,11 +185,30 @@ async def _models(  # noqa: PLR0913 - what a gateway is made of
     *,
     around: Callable[[Upstream], Upstream] | None,
 ) -> "AsyncGenerator[Models]":
+    if config.budgets and not place.models_path.exists():
+        await _refuse_unspent(place.models_path, store.audit)
     directory, may_act = place.config_path.parent, store.registry.is_active
     async with open_models(
         config, place.models_path, clock, policy, directory=directory, key=place.key, may_act=may_act, around=around
     ) as opened:
         yield Models(config, opened, parents_of(config), clock)
+
+
+async def _refuse_unspent(path: Path, audit: AuditLog) -> None:
+    """Refuse to begin all budgets anew for a lost file.
+
+    Raises:
+        HomeDamaged: models were called before.
+    """
+    entries = await audit.size()
+    called = await audit.matching(
+        lambda entry: entry["kind"] == "model.call", range(entries - 1, -1, -1), limit=1, looked_max=entries
+    )
+    if called.entries:
+        raise HomeDamaged(
+            f"{path} is missing, and what was spent against budgets is in it: the audit log has calls of models. Restore it "
+            f"from a backup; or put an empty file there, `touch {path}`, and every budget begins anew"
+        )
 
 
 def rules_now(config: Config, directory: Path, grants: Iterable[Grant] = (), *, policies: str = POLICIES) -> Rules:
