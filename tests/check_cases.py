@@ -5,6 +5,11 @@ import json
 import re
 from pathlib import Path
 
+from jails import jail_here
+from overwinter.adapters.monty.launcher import open_launcher
+from overwinter.adapters.monty_checker import open_checker
+from overwinter.check import FIRST, Finding, Transcript
+
 CASES = json.loads((Path(__file__).parent / "fixtures" / "check_cases.json").read_text())
 STUB = re.sub(r"^def ", "async def ", CASES["stub"], flags=re.MULTILINE)
 
@@ -18,3 +23,11 @@ def awaited(program: str) -> str | None:
     except SyntaxError:
         return None
     return text
+
+
+async def verdicts(programs: list[str], stub: str, transcript: Transcript = FIRST) -> list[list[Finding]]:
+    """Return what refuses each program, whose tools are those of a stub."""
+    with open_launcher(jail_here()) as launcher:
+        async with open_checker(launcher=launcher, jail=jail_here()) as checker:
+            found = [await checker.check(each, {"svc": stub}, {}, transcript=transcript) for each in programs]
+    return [[finding for finding in each if finding.is_certain] for each in found]

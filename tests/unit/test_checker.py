@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pydantic_monty as monty
 import pytest
 
-from check_cases import CASES, STUB, awaited
+from check_cases import CASES, STUB, awaited, verdicts
 from jails import jail_here
 from overwinter.adapters.monty.launcher import open_launcher
 from overwinter.adapters.monty_checker import open_checker
@@ -22,15 +22,6 @@ from overwinter.subset.names import MODULES
 
 pytestmark = pytest.mark.anyio
 NAMES = json.loads((Path(__file__).parents[1] / "fixtures" / "monty-1.4.0-names.json").read_text())
-
-
-async def verdicts(programs, stub):
-    with open_launcher(jail_here()) as launcher:
-        async with open_checker(launcher=launcher, jail=jail_here()) as checker:
-            return [
-                [finding for finding in await checker.check(program, {"svc": stub}, {}) if finding.is_certain]
-                for program in programs
-            ]
 
 
 @pytest.mark.claim("P2.layout")
@@ -194,6 +185,49 @@ AWAITED = [
     'import asyncio\nxs = [svc.get(id=n) for n in range(3)]\nys = await asyncio.gather(*xs)\nprint(ys[0]["id"])',
     'import asyncio\nx = svc.get(id=1)\nwhile True:\n    x = await x\n    break\nprint(x["id"])',
 ]
+
+
+DROPPED = [
+    "import asyncio\nasyncio.sleep(100)",
+    "from asyncio import sleep as pause, gather\ngather(svc.get(id=1))",
+    "import asyncio\nboth = asyncio.gather(svc.get(id=1), svc.get(id=2))\n'done'",
+    "row = svc.get(id=1)\n'done'",
+    "row = svc.get(id=1)\nprint(row)\nrow",
+    "print(svc.get(id=1))",
+    "rows = list(svc.get(id=1))",
+    "', '.join(svc.get(id=1))",
+    "async def work():\n    return await svc.get(id=1)\ndone = work()\nprint('done')",
+    "async def work():\n    return await svc.get(id=1)\nif work():\n    print('done')",
+]
+MADE_LATER = [
+    "import asyncio\npause = asyncio.sleep(1)\nawait pause",
+    "first = svc.get(id=1)\nsecond = first\nprint((await second)['id'])",
+    "calls = [svc.get(id=1)]\nprint(len(calls), await calls[0])",
+    "kept = {'a': svc.get(id=1)}\nawait kept['a']",
+    "import asyncio\ncalls = []\nfor each in range(3):\n    call = svc.get(id=each)\n    calls.append(call)\nprint(await asyncio.gather(*calls))",
+    "def first():\n    return svc.get(id=1)\nprint(await first())",
+    "import asyncio\nasync def main():\n    return await svc.get(id=1)\nasyncio.run(main())",
+    "import asyncio\nasync def main():\n    return await svc.get(id=1)\nwork = main()\nasyncio.run(work)",
+    "async def work():\n    return 1\nwork = len\nwork('a')",
+    "def run(call):\n    return call\nprint(await run(svc.get(id=1)))",
+    "async def print(call):\n    return await call\nawait print(svc.get(id=1))",
+]
+
+
+def not_awaited(program):
+    return [each for each in lacks(program, ["svc"]) if "is not awaited" in each.what]
+
+
+@pytest.mark.claim("P1.checked_before")
+@pytest.mark.parametrize("program", DROPPED)
+def test_a_call_that_nothing_can_await_any_more_is_refused(program):
+    assert not_awaited(program)
+
+
+@pytest.mark.claim("P2.layout")
+@pytest.mark.parametrize("program", MADE_LATER)
+def test_a_call_that_may_be_awaited_later_is_no_mistake(program):
+    assert not not_awaited(program)
 
 
 @pytest.mark.claim("P1.checked_before")

@@ -279,7 +279,7 @@ async def test_a_program_that_raises_fails_with_its_line(project):
 
 
 async def test_what_is_never_awaited_was_not_done_and_is_said(project, ledger):
-    run, events = await ended(project, "x = shop.pay(cents=1)\n'end'")
+    run, events = await ended(project, "x = [shop.pay(cents=1)]\n'end'")
     assert run.result == "end"
     assert ledger.read_text() == ""
     assert events[-1].body["never_awaited"] == ["shop.pay"]

@@ -152,9 +152,14 @@ def imported(service: str, path: str) -> ModuleType:
     """
     try:
         return importlib.import_module(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        advice = (
+            '; put what the script runs behind `if __name__ == "__main__":`' if isinstance(error, SystemExit) else ""
+        )
+        if path.endswith(".py") and isinstance(error, ImportError):
+            advice = f": it is named as in `import`, {path.removesuffix('.py').replace('/', '.')!r}"
         raise ConfigInvalid(
-            f"service {service!r}: module {path!r} cannot be imported: {type(error).__name__}: {error}"
+            f"service {service!r}: module {path!r} cannot be imported: {type(error).__name__}: {error}{advice}"
         ) from error
 
 

@@ -14,6 +14,11 @@ __all__ = ["unwaited"]
 
 DRIVING = frozenset({"map", "filter", "sorted", "max", "min", "sort", "defaultdict", "field"})
 WAITING_METHODS = frozenset({"__init__", "__call__", "__enter__", "__exit__"})
+TAKING = frozenset({
+    "abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "iter", "len", "list", "max", "min", "print", "repr", "reversed", "round",
+    "set", "sorted", "str", "sum", "tuple", "zip",
+})  # fmt: skip
+"""Built-ins that can do nothing with a call that is not awaited, or print that it is one."""
 LOOP = "make the calls in a for loop, or side by side with `await asyncio.gather(*[... for ... in ...])`"
 
 
@@ -29,9 +34,9 @@ def unwaited(
         unbound: those of the modules whose names it nowhere binds: it need not import them.
     """
     whole = ast.Module(body=[*before, *tree.body], type_ignores=[])
-    tools = _tool_names(whole, frozenset(modules)) | frozenset(unbound)
+    tools = _names_of(whole, frozenset(modules)) | frozenset(unbound)
     yield from _driven(tree, tools, whole)
-    yield from _forgotten(tree, tools)
+    yield from _forgotten(tree, tools | _own(whole), _names_of(whole, frozenset({"asyncio"})))
 
 
 def _driven(tree: ast.Module, tools: frozenset[str], whole: ast.Module) -> Iterator[tuple[int, int, str, str]]:
@@ -61,26 +66,71 @@ def _is_driven(method: ast.FunctionDef | ast.AsyncFunctionDef, waiting: set[str]
     return method.name.startswith("__") and method.name not in WAITING_METHODS and _calls(method, waiting)
 
 
-def _forgotten(tree: ast.Module, tools: frozenset[str]) -> Iterator[tuple[int, int, str, str]]:
+def _forgotten(
+    tree: ast.Module, made: Collection[str], asyncio: Collection[str]
+) -> Iterator[tuple[int, int, str, str]]:
     """Yield calls used as values or statements without an `await`.
 
     A call that is stored may be awaited later: only one whose value is certainly used at once, or dropped, is a mistake.
     """
-    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
-    for node in ast.walk(tree):
-        for call in _used_at_once(node):
-            if isinstance(call, ast.Call) and id(call) not in awaited and _is_tool_call(call, tools):
-                what = f"`{unparse(call.func)}(...)` is not awaited"
-                yield (
-                    call.lineno,
-                    call.col_offset + 1,
-                    what,
-                    "write `await` before it: a call that is not awaited is not made",
-                )
+    nodes = list(ast.walk(tree))
+    bound = _bound(tree) | _coroutines(tree)
+    at_once = {id(each): each for node in nodes for each in _used_at_once(node) if not _is_call_of(node, bound)}
+    for node in nodes:
+        if isinstance(node, ast.Await):
+            at_once.pop(id(node.value), None)
+    kept = {
+        node.id
+        for node in nodes
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in at_once
+    }
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name not in kept:
+                at_once[id(value)] = value
+            case _:
+                pass
+    for call in at_once.values():
+        if isinstance(call, ast.Call) and (_root(call.func) in made or _is_of_asyncio(call.func, asyncio)):
+            what = f"`{unparse(call.func)}(...)` is not awaited"
+            advice = "write `await` before it: a call that is not awaited is not made"
+            yield call.lineno, call.col_offset + 1, what, advice
+
+
+def _own(tree: ast.Module) -> frozenset[str]:
+    """Return the names that are bound to coroutine functions of the program alone."""
+    return frozenset(_coroutines(tree) - _bound(tree))
+
+
+def _coroutines(tree: ast.Module) -> set[str]:
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Return the names that a program binds, to whatever is no coroutine function."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return names | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+
+
+def _is_call_of(node: ast.AST, names: Collection[str]) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+
+
+def _is_of_asyncio(function: ast.expr, asyncio: Collection[str]) -> bool:
+    match function:
+        case ast.Attribute(value=ast.Name(id=module), attr="sleep" | "gather"):
+            return module in asyncio
+        case ast.Name(id="sleep" | "gather" as name):
+            return name in asyncio
+        case _:
+            return False
 
 
 def _used_at_once(node: ast.AST) -> tuple[ast.expr, ...]:  # noqa: PLR0911 - a table of cases
     match node:
+        case ast.Expr(value=ast.ListComp(elt=value) | ast.SetComp(elt=value) | ast.GeneratorExp(elt=value)):
+            return (value,)
         case ast.Expr(value=value) | ast.Attribute(value=value) | ast.Subscript(value=value):
             return (value,)
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) | ast.Assert(test=test):
@@ -93,13 +143,12 @@ def _used_at_once(node: ast.AST) -> tuple[ast.expr, ...]:  # noqa: PLR0911 - a t
             return (left, *comparators)
         case ast.BinOp(left=left, right=right):
             return (left, right)
+        case ast.Call(func=ast.Name(id=name), args=args) if name in TAKING:
+            return tuple(args)
+        case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join" | "format"), args=args):
+            return tuple(args)
         case _:
             return ()
-
-
-def _is_tool_call(call: ast.Call, tools: frozenset[str]) -> bool:
-    """`module.function(...)`, or a function imported from a module."""
-    return _root(call.func) in tools
 
 
 def _calls(node: ast.AST, names: Collection[str]) -> bool:
@@ -112,8 +161,8 @@ def _root(node: ast.expr) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
-def _tool_names(tree: ast.Module, modules: frozenset[str]) -> frozenset[str]:
-    """Return the names under which the program reaches the modules or what is in them."""
+def _names_of(tree: ast.Module, modules: frozenset[str]) -> frozenset[str]:
+    """Return the names under which a program reaches modules or what is in them."""
     names: set[str] = set()
     for node in ast.walk(tree):
         match node:

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -573,11 +574,11 @@ def _digest(question: Mapping[str, Any]) -> str:
 
 def _barred(error: BaseException) -> Barred | None:
     """Return what `web` said of a refused credential; None if it is another error."""
-    import mcp  # noqa: PLC0415 - as in `_client_of`
-
-    if not isinstance(error, mcp.MCPError) or error.code != UNTAKEN:
+    mcp = sys.modules.get("mcp")  # where it is not installed, that is the error
+    fault: Any = error
+    if mcp is None or not isinstance(error, mcp.MCPError) or fault.code != UNTAKEN:
         return None
-    said: Any = error.data if isinstance(error.data, Mapping) else {}
+    said: Any = fault.data if isinstance(fault.data, Mapping) else {}
     if said.get("needs") not in ("login", "mending", "time") or not isinstance(said.get("status"), int):
         return None  # a server's own words
     return Barred(Untaken(status=said["status"], needs=said["needs"], why=str(said.get("why"))))

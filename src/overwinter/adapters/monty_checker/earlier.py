@@ -6,6 +6,7 @@ another function is what it is now, as for the interpreter.
 """
 
 import ast
+import builtins
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
@@ -229,12 +230,28 @@ def _reads(nodes: Iterable[ast.AST]) -> Iterator[str]:
                 pass
 
 
-def _changes(nodes: Iterable[ast.AST]) -> Iterator[str]:
+def _changes(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the names whose value is changed: by name, under another name that is a part of it, or perhaps by a function."""
+    changed, parts = set[str](), list[tuple[str, str]]()
     for node in nodes:
         match node:
             case ast.Call(func=ast.Attribute(value=value, attr=method)) if method in CHANGING:
-                yield root(value) or ""
+                changed.add(root(value) or "")
             case ast.Subscript(ctx=ast.Store()) | ast.Attribute(ctx=ast.Store()):
-                yield root(node) or ""
+                changed.add(root(node) or "")
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=args)) if not hasattr(builtins, name):
+                changed |= {root(each) or "" for each in args}
+            case ast.Assign(targets=[ast.Name(id=part)], value=value) | ast.For(target=ast.Name(id=part), iter=value):
+                parts.append((part, root(value) or ""))
+            case ast.For(target=ast.Tuple(elts=targets), iter=value):
+                parts += [(part.id, name) for part in targets if isinstance(part, ast.Name) for name in _named(value)]
             case _:
                 pass
+    while more := {whole for part, whole in parts if part in changed} - changed:
+        changed |= more
+    return changed
+
+
+def _named(node: ast.expr) -> Iterator[str]:
+    """Yield what an iterable goes through: `rows` of `enumerate(rows)`."""
+    return (each.id for each in ast.walk(node) if isinstance(each, ast.Name))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
+from overwinter.adapters.monty_checker.knowing import Knowing
 from overwinter.adapters.monty_checker.scopes import Names, changed, root
 from overwinter.adapters.monty_checker.text import Checked, Report, tool_names
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
@@ -30,6 +31,8 @@ OPERATING = frozenset({
 })  # fmt: skip
 # A literal that fits some members of a union, in a list: the checker names those and refuses them, as a list of fewer kinds.
 FITTING = re.compile(r"found `list\[[A-Z]\w*(?: \| (?:[A-Z]\w*|\.\.\. omitted \d+ union elements))+\]`")
+ROW_METHODS = frozenset({"get", "pop", "setdefault", "update"})
+PUTTING = frozenset({"invalid-argument-type", "invalid-key", "unknown-argument", "missing-argument"})
 COROUTINE = re.compile(r"(?:of type|and) `(CoroutineType\[[^`]*)`")
 DISPLACING = (
     re.compile(r"Invalid (?:assignment|argument) to key .* with declared type `([^`]*)`"),
@@ -56,7 +59,7 @@ class Judge:
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
         """Return whether a report refuses the program."""
-        if report.rule not in CERTAIN or _is_there(report) or self._is_put(report):
+        if report.rule not in CERTAIN or _is_there(report) or self._is_put(report) or self._is_expected(report):
             return False
         subjects = self._subjects(report)
         if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
@@ -72,20 +75,22 @@ class Judge:
             return word.arg is not None and not FITTING.search(report.message)
         if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
             key = re.search(r'Unknown key "([^"]*)"', report.message)
-            return key is not None and key[1] not in self._stored_keys()
+            return key is not None and not self._may_have(key[1])
         if report.rule == "missing-typed-dict-key":
             return not any(
                 isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in self._nodes
             )
         if report.rule in ASSIGNING:
-            return _is_certain_type(report.message, may_be_known=any(map(self._names.may_be_known, subjects)))
+            return not self._is_its_own_word(report) and _is_certain_type(
+                report.message, may_be_there=any(map(self._knowing.may_be_there, subjects))
+            )
         return True
 
     def _is_certain_operation(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
         if self._is_of_a_container(report):
             return False
         if "None" in report.message:
-            return not any(self._names.may_be_known(each) for each in subjects)
+            return not any(map(self._knowing.may_be_there, subjects))
         # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
         return not any(part in report.message for part in (*LOOSE, "`object`", "in union", " | "))
 
@@ -123,13 +128,13 @@ class Judge:
         """Return whether a report is about what is put into a container: it is guessed from its first item, and a row takes anything."""
         if re.search(r"bound method `(list|dict|set)\.", report.message):
             return True
-        return report.rule == "invalid-argument-type" and any(
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "update"
-            and root(node.func) not in self._tools
-            and any(self._is_at(word, report) for word in node.keywords)
+        return report.rule in PUTTING and any(
+            self._is_at(each, report)
             for node in self._nodes
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ROW_METHODS
+            if not self._names.is_tool(node.func)
+            for part in (node, *node.args, *node.keywords)
+            for each in (part, *(key for key in (part.keys if isinstance(part, ast.Dict) else ()) if key is not None))
         )
 
     def _is_misused(self, report: Report) -> bool:
@@ -152,7 +157,8 @@ class Judge:
         if found is None or _kind(found[1]) is None:
             return False
         attributes = [each for each in self._nodes if isinstance(each, ast.Attribute) and each.attr == found[2]]
-        return any(self._is_promised(each.value) for each in attributes if self._is_at(each.value, report))
+        places = [each for each in attributes if self._is_at(each, report) or self._is_at(each.value, report)]
+        return any(self._is_promised(each.value) for each in places)
 
     def _is_untaken(self, report: Report) -> bool:
         found = UNTAKEN.search(report.message)
@@ -218,6 +224,10 @@ class Judge:
     def _names(self) -> Names:
         return Names(self._tree, self._tools)
 
+    @cached_property
+    def _knowing(self) -> Knowing:
+        return Knowing(self._tree, self._names)
+
     def _subjects(self, report: Report) -> list[ast.expr]:
         """Return the expressions that a report is about: what is called and given, what is taken apart."""
         return [each for node in self._nodes for each in self._subject(node, report)]
@@ -248,14 +258,56 @@ class Judge:
         words = (node for node in self._nodes if isinstance(node, ast.keyword))
         return next((node for node in words if self._is_at(node, report)), None)
 
-    def _stored_keys(self) -> set[object]:
-        return {
-            node.slice.value
+    def _is_expected(self, report: Report) -> bool:
+        """Return whether the program asks for an attribute by its name, or sets it."""
+        name = re.search(r"(?:has no|Unresolved) attribute `([^`]*)`", report.message)
+        return name is not None and any(
+            (isinstance(node, ast.Attribute) and node.attr == name[1] and isinstance(node.ctx, ast.Store))
+            or (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("hasattr", "getattr")
+                and any(isinstance(each, ast.Constant) and each.value == name[1] for each in node.args)
+            )
             for node in self._nodes
-            if isinstance(node, ast.Subscript)
-            and isinstance(node.ctx, ast.Store)
-            and isinstance(node.slice, ast.Constant)
-        }
+        )
+
+    def _is_its_own_word(self, report: Report) -> bool:
+        """Return whether a report holds a value against what the program itself says of a name or function of its own.
+
+        The interpreter asks nothing of that. What a tool answers is something else: then the program has it wrong.
+        """
+        if report.rule == "invalid-argument-type":
+            calls = [node for node in self._nodes if isinstance(node, ast.Call)]
+            calls = [each for each in calls if any(self._is_at(part, report) for part in (*each.args, *each.keywords))]
+            return bool(calls) and not any(self._names.is_tool(each.func) for each in calls)
+        return not any(self._names.is_promised(each) for each in self._subjects(report))
+
+    def _may_have(self, key: str) -> bool:
+        """Return whether the program puts a key somewhere, or may, or asks whether it is there."""
+        return self._is_anything_replaced or self._knowing.is_asked_for(key) or key in self._stored_keys
+
+    @cached_property
+    def _stored_keys(self) -> set[object]:
+        keys: set[object] = set()
+        for node in self._nodes:
+            match node:
+                case ast.Subscript(slice=ast.Constant(value=key), ctx=ast.Store()):
+                    keys.add(key)
+                case ast.Call(func=ast.Attribute(attr="setdefault"), args=[ast.Constant(value=key), *_]):
+                    keys.add(key)
+                case ast.Call(func=ast.Attribute(attr="update"), args=args, keywords=words):
+                    keys |= {word.arg for word in words} | {key for each in args for key in _constant_keys(each)}
+                case ast.AugAssign(op=ast.BitOr(), value=value):
+                    keys |= _constant_keys(value)
+                case _:
+                    pass
+        return keys
+
+
+def _constant_keys(node: ast.expr) -> set[object]:
+    keys = node.keys if isinstance(node, ast.Dict) else ()
+    return {key.value for key in keys if isinstance(key, ast.Constant)}
 
 
 def _operands(node: ast.AST) -> Sequence[ast.expr]:
@@ -352,6 +404,8 @@ def _members(type_: str) -> list[str]:
     return [each.strip() for each in parts]
 
 
+EXCLUDED = re.compile(r" & ~(?:Literal\[[^\]]*\]|\w+)")
+"""What a test before has excluded: `str & ~Literal["all"]`."""
 COMPUTED: Mapping[str, re.Pattern[str]] = {
     "str": re.compile(r"Literal\[[^\]]*[\"']"), "LiteralString": re.compile(r"Literal\[[^\]]*[\"']"),
     "int": re.compile(r"Literal\[(?:[^\]]*, )?(?:-?\d|True|False)"), "bool": re.compile(r"Literal\[(?:[^\]]*, )?(?:True|False)"),
@@ -359,7 +413,7 @@ COMPUTED: Mapping[str, re.Pattern[str]] = {
 """What a program computes, and the literals of which it may be one."""
 
 
-def _is_certain_type(message: str, *, may_be_known: bool) -> bool:
+def _is_certain_type(message: str, *, may_be_there: bool) -> bool:
     """Whether both types of a mismatch are known well enough: exact, or `X | None` where `X` is needed.
 
     Of a None the program may know better than its type.
@@ -371,10 +425,11 @@ def _is_certain_type(message: str, *, may_be_known: bool) -> bool:
     if expected is None or found is None:
         return False
     wanted, got = (next(kind for kind in match.groups() if kind) for match in (expected, found))
-    if any(part in kind for part in (*LOOSE, "Generator", "object") for kind in (wanted, got)):
+    got = EXCLUDED.sub("", got)
+    if any(part in kind for part in (*LOOSE, "Generator", "object", "*") for kind in (wanted, got)):
         return "list[Literal" in wanted and got.startswith("Literal")
     if " | " in got:
-        return got == f"{wanted} | None" and not may_be_known
+        return got == f"{wanted} | None" and not may_be_there
     return not (got in COMPUTED and COMPUTED[got].search(wanted))
 
 

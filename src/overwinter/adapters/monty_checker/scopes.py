@@ -8,9 +8,11 @@ import ast
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeAlias
 
-__all__ = ["FUNCTIONS", "Names", "binds", "changed", "own", "root"]
+__all__ = ["FUNCTIONS", "Given", "Names", "binds", "changed", "own", "root"]
 
+Given: TypeAlias = "tuple[ast.AST, ast.expr | None]"
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ClassDef)
 PASSING = frozenset({"sorted", "list", "reversed", "max", "min", "next", "iter"})
@@ -32,13 +34,6 @@ class Names:
         self._given = _given(tree)
         self._parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
         self._answers: dict[tuple[str, str, int], bool] = {}
-        self._in_loops = {
-            id(node)
-            for loop in ast.walk(tree)
-            if isinstance(loop, ast.For | ast.While)
-            for node in ast.walk(loop)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        }
         scopes: list[tuple[ast.AST, Mapping[str, int]]] = [(tree, {})]
         while scopes:
             scope, outer = scopes.pop()
@@ -54,6 +49,10 @@ class Names:
     def is_loose(self, node: ast.AST) -> bool:
         """Return whether some name in an expression may hold what the checker does not know of."""
         return any(id(each) in self._loose for each in ast.walk(node))
+
+    def is_tool(self, node: ast.AST) -> bool:
+        """Return whether an expression is a module of tools, or what is in one."""
+        return root(node) in self._tools
 
     def is_own(self, name: str) -> bool:
         """Return whether a name is bound to new lists, dicts and sets alone."""
@@ -106,27 +105,9 @@ class Names:
             for each in changed(node)
         )
 
-    def may_be_known(self, node: ast.expr | None, depth: int = 0) -> bool:
-        """Return whether the program may know that a value is there, though its type says that it can be None.
-
-        So it is with `best = None` that a loop sets, and with what it takes out of its own containers. It is not with a field
-        that a tool calls nullable.
-        """
-        if depth > DEPTH_MAX:
-            return True
-        match node:
-            case ast.Name(id=name):
-                given = self._given.get(name, [])
-                is_none = any(isinstance(value, ast.Constant) and value.value is None for _, value in given)
-                is_set = is_none and any(id(place) in self._in_loops for place, _ in given)
-                rest = partial(any, (self.may_be_known(value, depth + 1) for _, value in given))
-                return is_set or self._once(("known", name, 0), rest, meanwhile=True)
-            case ast.Call(func=ast.Attribute(value=value, attr="get")) | ast.Subscript(value=value):
-                return not self.is_promised(value)
-            case ast.BinOp(left=left, right=right):
-                return self.may_be_known(left, depth + 1) or self.may_be_known(right, depth + 1)
-            case _:
-                return False
+    def given(self, name: str) -> "Sequence[Given]":
+        """Return where a name is bound, in any scope, and to what; None for what is no plain assignment or loop."""
+        return self._given.get(name, ())
 
     def _once(self, question: tuple[str, str, int], ask: Callable[[], bool], *, meanwhile: bool) -> bool:
         """Answer a question about a name, once: a hundred names that are bound to each other many times have no end else."""
@@ -230,26 +211,34 @@ def _set_by_functions(tree: ast.Module) -> frozenset[str]:
     return frozenset(found)
 
 
-def _given(tree: ast.Module) -> dict[str, list[tuple[ast.AST, ast.expr | None]]]:
+def _given(tree: ast.Module) -> "dict[str, list[Given]]":
     """Return where and to what each name is bound, in any scope; None for what is no plain assignment or loop."""
     values: dict[int, ast.expr | None] = {}
     for node in ast.walk(tree):
         match node:
+            case ast.Assign(targets=targets, value=value):
+                values |= {id(target): each for place in targets for target, each in _pairs(place, value)}
             case (
-                ast.Assign(targets=[ast.Name() as target], value=value)
-                | ast.AnnAssign(target=ast.Name() as target, value=value)
+                ast.AnnAssign(target=ast.Name() as target, value=value)
                 | ast.NamedExpr(target=target, value=value)
-            ):
-                values[id(target)] = value
-            case (
-                ast.For(target=ast.Name() as target, iter=value)
+                | ast.For(target=ast.Name() as target, iter=value)
                 | ast.comprehension(target=ast.Name() as target, iter=value)
             ):
                 values[id(target)] = value
             case _:
                 pass
-    given: dict[str, list[tuple[ast.AST, ast.expr | None]]] = {}
+    given: dict[str, list[Given]] = {}
     for node in ast.walk(tree):
         for name in [node.arg] if isinstance(node, ast.arg) else binds(node):
             given.setdefault(name, []).append((node, values.get(id(node))))
     return given
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Yield what is bound to what: `a, b = None, 1`."""
+    match target, value:
+        case ast.Tuple(elts=targets), ast.Tuple(elts=values) if len(targets) == len(values):
+            for pair in zip(targets, values, strict=True):
+                yield from _pairs(*pair)
+        case _:
+            yield target, value

@@ -226,6 +226,10 @@ class _Literals:
                 pairs += zip(value.keys, value.values, strict=True)
             else:
                 pairs.append((key, value))
+        last = {key.value: at for at, (key, _) in enumerate(pairs) if isinstance(key, ast.Constant)}
+        pairs = [
+            each for at, each in enumerate(pairs) if not isinstance(each[0], ast.Constant) or last[each[0].value] == at
+        ]
         return ast.Dict(keys=[key for key, _ in pairs], values=[value for _, value in pairs])
 
 

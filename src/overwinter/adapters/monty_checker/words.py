@@ -10,6 +10,7 @@ from functools import lru_cache
 from overwinter.adapters.monty_checker.judge import OPERATING, UNTAKEN
 from overwinter.adapters.monty_checker.text import Report
 from overwinter.frozen import frozen
+from overwinter.subset.names import MODULES
 
 __all__ = ["Words", "explained"]
 
@@ -17,6 +18,19 @@ ALIKE_MAX = 100
 MODULES_REMEMBERED = 256
 STUB_CHARACTERS_MAX = 400
 """Of the parameters in a signature that helps to mend a call: some have two hundred."""
+IMPORTED_FROM = (
+    "datetime",
+    "decimal",
+    "collections",
+    "re",
+    "math",
+    "json",
+    "typing",
+    "dataclasses",
+    "itertools",
+    "functools",
+)
+"""Modules whose names are known without them."""
 NEAR = 0.6
 """Similarity from which a name is offered instead of another."""
 
@@ -60,6 +74,10 @@ def _undefined(message: str, modules: Mapping[str, str]) -> Words:
         return Words(message=message)
     if name in modules:
         return Words(message=f"`{name}` is not imported: add `import {name}`", got=name)
+    if name in MODULES:
+        return Words(message=f"`{name}` is not imported: add `import {name}`", got=name)
+    if places := [module for module in IMPORTED_FROM if name in MODULES[module]]:
+        return Words(message=f"`{name}` is not imported: add `from {places[0]} import {name}`", got=name)
     text = f"`{name}` is not defined: is it misspelt, or an input? An input is passed with --input {name}=VALUE"
     return Words(message=text, got=name, did_you_mean=tuple(difflib.get_close_matches(name, modules, n=1, cutoff=NEAR)))
 

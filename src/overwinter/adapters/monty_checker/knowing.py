@@ -1,0 +1,143 @@
+"""What a program may know of a value, and its type does not say: that it is there, though it could be None.
+
+A program asks about one key of a row and uses another, asks by `row.get("due")` and uses `row["due"]`, asks at the top and uses in a
+function, or sets in a loop what it has bound to None. The checker follows none of that. What a tool calls nullable and a program
+uses without any such question is a mistake; whatever it asks about is its own matter.
+"""
+
+import ast
+from collections.abc import Iterator
+
+from overwinter.adapters.monty_checker.scopes import FUNCTIONS, Names, own
+
+__all__ = ["Knowing"]
+
+ASKING = frozenset({"all", "any", "hasattr", "isinstance", "callable", "getattr"})
+DEPTH_MAX = 16
+
+
+class Knowing:
+    """What one program asks about, and what of it is None by its own doing.
+
+    Args:
+        tree: the program, behind what ran before it.
+        names: its names.
+    """
+
+    def __init__(self, tree: ast.Module, names: Names) -> None:
+        self._names = names
+        nodes = list(ast.walk(tree))
+        asked = [each for node in nodes for test in _tests(node) for each in ast.walk(test)]
+        self._keys = {key for each in asked if (key := _key(each)) is not None}
+        self._rows = {name for each in asked if _container(each) is not None and (name := _root(each)) is not None}
+        names_asked = {each.id for each in asked if isinstance(each, ast.Name)}
+        self._in_loops = {
+            id(each) for node in nodes if isinstance(node, ast.For | ast.While) for each in ast.walk(node)
+        }
+        self._caught = {
+            id(each)
+            for node in nodes
+            if isinstance(node, ast.Try) and node.handlers
+            for part in node.body
+            for each in ast.walk(part)
+        }
+        self._outer = {
+            id(each)
+            for node in nodes
+            if isinstance(node, FUNCTIONS)
+            for here in [list(own(node))]
+            for bound in [{each.id for each in here if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}]
+            for each in here
+            if isinstance(each, ast.Name) and each.id in names_asked - bound
+        }
+        """Names used in a function that asks nothing of them, and asked about elsewhere."""
+
+    def is_asked_for(self, key: str) -> bool:
+        """Return whether the program asks somewhere whether a key is there."""
+        return key in self._keys
+
+    def may_be_there(self, node: ast.expr | None, depth: int = 0) -> bool:
+        """Return whether the program may know that a value is there, though its type says that it can be None."""
+        if node is None or depth > DEPTH_MAX or self._is_asked(node):
+            return node is not None
+        match node:
+            case ast.Name(id=name):
+                return id(node) in self._outer or self._is_set_later(name, depth)
+            case ast.Subscript(value=value) | ast.Call(func=ast.Attribute(value=value, attr="get")):
+                return not self._names.is_promised(value)
+            case ast.Attribute():
+                return not self._names.is_tool(node)
+            case ast.BinOp(left=left, right=right):
+                return self.may_be_there(left, depth + 1) or self.may_be_there(right, depth + 1)
+            case _:
+                return False
+
+    def _is_asked(self, node: ast.expr) -> bool:
+        match node:
+            case ast.Call(func=ast.Attribute(attr="get"), args=[key, *_]) if not isinstance(key, ast.Constant):
+                return True  # a key that it has from somewhere is there
+            case _:
+                is_of_row = _container(node) is not None and _root(node) in self._rows
+                return is_of_row or id(node) in self._caught or _key(node) in self._keys
+
+    def _is_set_later(self, name: str, depth: int) -> bool:
+        """Return whether a name is None until a loop sets it, or is what the program keeps somewhere."""
+        given = self._names.given(name)
+        is_none = any(isinstance(value, ast.Constant) and value.value is None for _, value in given)
+        if is_none and any(id(place) in self._in_loops for place, _ in given):
+            return True
+        return any(_container(value) is not None and self.may_be_there(value, depth + 1) for _, value in given)
+
+
+def _tests(node: ast.AST) -> Iterator[ast.expr]:
+    """Yield what a node asks."""
+    match node:
+        case (
+            ast.If(test=test)
+            | ast.While(test=test)
+            | ast.Assert(test=test)
+            | ast.IfExp(test=test)
+            | ast.Match(subject=test)
+        ):
+            yield test
+        case ast.comprehension(ifs=tests) | ast.BoolOp(values=tests):
+            yield from tests
+        case ast.Call(func=ast.Name(id=name), args=args) if name in ASKING:
+            yield from args
+        case ast.Compare(left=left, comparators=others, ops=[ast.In() | ast.NotIn() | ast.Is() | ast.IsNot(), *_]):
+            yield from (left, *others)
+            if isinstance(left, ast.Constant):  # `"due" in row`
+                yield ast.Subscript(value=others[0], slice=left, ctx=ast.Load())
+        case _:
+            pass
+
+
+def _container(node: ast.AST | None) -> ast.expr | None:
+    """Return what an expression takes something out of by a key."""
+    match node:
+        case ast.Subscript(value=value) | ast.Call(func=ast.Attribute(value=value, attr="get")):
+            return value
+        case _:
+            return None
+
+
+def _key(node: ast.AST) -> str | None:
+    match node:
+        case (
+            ast.Subscript(slice=ast.Constant(value=str(key)))
+            | ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(key)), *_])
+        ):
+            return key
+        case _:
+            return None
+
+
+def _root(node: ast.AST) -> str | None:
+    while True:
+        match node:
+            case ast.Subscript(value=value) | ast.Attribute(value=value) | ast.Call(func=ast.Attribute(value=value)):
+                node = value
+            case ast.Name(id=name):
+                return name
+            case _:
+                return None
