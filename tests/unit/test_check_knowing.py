@@ -38,9 +38,18 @@ async def send_email(*, to: str, body: str) -> None: ...
 async def update_order(*, id: str, status: Literal["open", "closed", "paid"]) -> Order: ...
 async def point(*, at: tuple[float, float]) -> None: ...
 async def delete(*, id: int) -> None: ...
+class Card(TypedDict):
+    kind: Literal["card"]
+    last4: str
+class Bank(TypedDict):
+    kind: Literal["bank"]
+    iban: str
+async def methods() -> list[Card | Bank]: ...
 async def products() -> dict[str, Customer]: ...
 """
 RIGHT = [
+    "by = {each['kind']: each for each in await svc.methods()}\nprint(by['card']['last4'], by['bank']['iban'])",
+    "def total(o) -> int:\n    return o['total']\nprint(total((await svc.orders())[0]))",
     'for o in await svc.orders():\n    if o.get("due"):\n        print(o["due"].year)',
     'for o in await svc.orders():\n    if not o.get("due"):\n        continue\n    print(o["due"].year)',
     'print([c["address"]["city"] for c in await svc.customers() if c.get("address") is not None])',
@@ -82,13 +91,13 @@ RIGHT = [
     "class A:\n    def __init__(self):\n        self.x = 1\na = A()\na.y = 2\nprint(a.y)",
 ]
 WRONG = [
+    "by = {each['kind']: each for each in await svc.methods()}\nprint(by['card']['last5'])",
     'o = (await svc.orders())[0]\no["due"].year',
     'c = await svc.find_customer(email="a")\nc["name"]',
     "(await svc.orders()).total",
     'o = (await svc.orders())[0]\no["amount"]',
     'await svc.orders(status="opn")',
     'await svc.orders(stat="open")',
-    's: int = (await svc.customer(id="a"))["name"]',
     "asyncio.gather()",
     "print(date.today())",
     'c = await svc.customer(id="a")\nc["address"]["city"]',

@@ -55,6 +55,7 @@ class Judge:
         self._tree = tree
         self._tools = tool_names(tree, modules)
         self._first = checked.first
+        self._reports = reports
         self._displaced = {word for report in reports for word in self._displaced_by(report)}
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
@@ -75,7 +76,7 @@ class Judge:
             return word.arg is not None and not FITTING.search(report.message)
         if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
             key = re.search(r'Unknown key "([^"]*)"', report.message)
-            return key is not None and not self._may_have(key[1])
+            return key is not None and not self._may_have(key[1]) and not self._is_of_a_variant(report)
         if report.rule == "missing-typed-dict-key":
             return not any(
                 isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in self._nodes
@@ -275,13 +276,26 @@ class Judge:
     def _is_its_own_word(self, report: Report) -> bool:
         """Return whether a report holds a value against what the program itself says of a name or function of its own.
 
-        The interpreter asks nothing of that. What a tool answers is something else: then the program has it wrong.
+        The interpreter asks nothing of that.
         """
         if report.rule == "invalid-argument-type":
             calls = [node for node in self._nodes if isinstance(node, ast.Call)]
             calls = [each for each in calls if any(self._is_at(part, report) for part in (*each.args, *each.keywords))]
             return bool(calls) and not any(self._names.is_tool(each.func) for each in calls)
-        return not any(self._names.is_promised(each) for each in self._subjects(report))
+        return True
+
+    def _is_of_a_variant(self, report: Report) -> bool:
+        """Return whether some variant of a union has the key that another one lacks: which one it is, the program may know."""
+        union = re.search(r"subscripted object has type `([^`]*)`", report.message)
+        if union is None:
+            return False
+        here = [
+            each
+            for each in self._reports
+            if (each.rule, each.row, each.column) == (report.rule, report.row, report.column)
+        ]
+        lacking = {name for each in here for name in re.findall(r"for TypedDict `([^`]*)`", each.message)}
+        return not lacking >= set(_members(union[1])) - {"None"}
 
     def _may_have(self, key: str) -> bool:
         """Return whether the program puts a key somewhere, or may, or asks whether it is there."""
