@@ -40,7 +40,7 @@ class Registry(Protocol):
     async def restore(self, agent: str, *, by: str, reason: str = "", has_runs: bool = False) -> Identity | None:
         """Make a revoked agent active in a new epoch; None: it is not revoked, or one above it is.
 
-        Its earlier runs stay stopped, unless `has_runs` takes them along into the new epoch.
+        Its earlier runs stay stopped, unless `has_runs` takes them along into the new epoch; also later, when it is active.
         """
         ...
 

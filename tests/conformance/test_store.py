@@ -530,6 +530,10 @@ async def test_what_was_revoked_stays_so_until_it_is_restored_with_its_runs(worl
     assert (restored.epoch, restored.is_revoked) == (3, False)
     assert not await world.store.start(call, await world.lease())
     assert await world.store.registry.restore("a", by="lead") is None
+    later = await world.store.registry.restore("a", by="lead", has_runs=True)
+    assert (later.epoch, later.is_revoked) == (3, False)
+    assert not (await world.store.run(run_id)).is_revoked
+    assert await world.store.registry.restore("a", by="lead", has_runs=True) is None
     await world.store.registry.revoke("a", by="lead")
     await world.store.registry.restore("a", by="lead", has_runs=True)
     assert await world.store.start(call, await world.lease())

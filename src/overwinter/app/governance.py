@@ -243,12 +243,19 @@ class Governance:
 
         Raises:
             NotFound: there is no such agent.
-            Conflict: it is not revoked, or one above it is.
+            Conflict: it is not revoked and no run of it is stopped, or one above it is revoked.
         """
         await self.identity(agent)
         restored = await self._registry.restore(agent, by=by, reason=reason, has_runs=has_runs)
         if restored is None:
-            raise Conflict(f"agent {agent!r} is not revoked, or one above it is: restore that one first")
+            if not (await self.identity(agent)).is_revoked:
+                stopped = (
+                    " and none of its runs is stopped"
+                    if has_runs
+                    else "; --runs takes along runs that are still stopped"
+                )
+                raise Conflict(f"agent {agent!r} is not revoked{stopped}")
+            raise Conflict(f"an agent above {agent!r} is revoked: restore that one first")
         await self._strand()
         self._acted()
         self._worker.ring(0)

@@ -83,10 +83,15 @@ def fell(db: apsw.Connection, by: str, reason: str, now: int) -> Sequence[Identi
 
 
 def restore(db: apsw.Connection, name: str, by: str, reason: str, now: int, *, has_runs: bool) -> Identity | None:  # noqa: PLR0913 - the columns of a row
-    """Make an agent active again; None: it is not revoked, or one above it is."""
-    sql = f"""update agent set state = 0, epoch = epoch + 1, changed = ?2, by = ?3, reason = ?4 where name = ?1 and state = 1
+    """Make an agent active again; None: it is not revoked, or one above it is.
+
+    With its runs also one that is active already, if some of its runs are still stopped.
+    """
+    stopped = "select 1 from run where agent = ?1 and status in (0, 4) and agent_epoch < agent.epoch"
+    sql = f"""update agent set state = 0, epoch = epoch + state, changed = ?2, by = ?3, reason = ?4
+        where name = ?1 and (state = 1 or (?5 and exists ({stopped})))
         and not exists (select 1 from agent as upper where upper.state = 1 and upper.name in ({_ABOVE})) returning {_COLUMNS}"""
-    found = [_identity(row) for row in db.execute(sql, (name, now, by, reason))]
+    found = [_identity(row) for row in db.execute(sql, (name, now, by, reason, has_runs))]
     if found and has_runs:
         db.execute("update run set agent_epoch = ? where agent = ? and status in (0, 4)", (found[0].epoch, name))
     return found[0] if found else None

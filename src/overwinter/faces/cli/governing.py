@@ -134,9 +134,13 @@ def _print(done: Mapping[str, Any]) -> None:
 
 
 def restore(
-    agent: Annotated[str, typer.Argument(help="A revoked agent", show_default=False)],
+    agent: Annotated[
+        str, typer.Argument(help="A revoked agent, or with --runs one whose runs are still stopped", show_default=False)
+    ],
     *,
-    has_runs: Annotated[bool, typer.Option("--runs", help="Let the runs go on that the revocation stopped")] = False,
+    has_runs: Annotated[
+        bool, typer.Option("--runs", help="Let the runs go on that the revocation stopped; also later")
+    ] = False,
     reason: Reason = "",
     home: Home = None,
     is_json: Json = False,
