@@ -5,7 +5,7 @@ import pytest
 
 from kit import crashing, opened
 from overwinter.config import Agent, Config, Worker
-from overwinter.errors import Conflict, Denied, UsageError
+from overwinter.errors import Conflict, Denied, Revoked, UsageError
 from overwinter.events import CallState, Status
 from overwinter.store import Voted
 from overwinter.testing import CrashPoints, ManualClock, idle
@@ -143,6 +143,22 @@ async def test_a_revoked_agents_call_cannot_be_approved(project, ledger):
         await app.governance.revoke("default", by="lead")
         with pytest.raises(Conflict):
             await app.governance.vote(record, is_yes=True, by=OWNER)
+    assert paid(ledger) == []
+
+
+async def test_no_answer_reaches_a_run_of_a_revoked_agent(project, ledger):
+    async with asking(project) as app:
+        run_id = await app.start("await tools.ask('owner@example.com', 'pay?')")
+        await idle(app)
+        await app.governance.revoke("default", by="lead")
+        with pytest.raises(Revoked):
+            await app.answer(f"{run_id}:0", "yes", by=OWNER)
+        await app.governance.restore("default", by="lead")
+        with pytest.raises(Revoked):
+            await app.answer(f"{run_id}:0", "yes", by=OWNER)
+        await app.governance.restore("default", by="lead", has_runs=True)
+        await app.answer(f"{run_id}:0", "yes", by=OWNER)
+        assert (await app.result(run_id)).result == "yes"
     assert paid(ledger) == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from overwinter import journal
 from overwinter.actor import Actor
 from overwinter.approval import named
-from overwinter.errors import Conflict, Denied, NotFound, UsageError
+from overwinter.errors import Conflict, Denied, NotFound, Revoked, UsageError
 from overwinter.events import CallState, Event, Raised, Returned
 from overwinter.store import After, CallRecord, Store, Voted
 from overwinter.values import Value
@@ -72,6 +72,7 @@ class Inbox:
             Conflict: it was answered before.
             UsageError: the answer is not among its options.
             Denied: the name that is claimed is nobody's who is asked.
+            Revoked: the run's agent was revoked.
         """
         run_id, index = await self._place(question)
         key = None if dedup is None else f"answer {index} {dedup}"
@@ -110,8 +111,11 @@ class Inbox:
             # It stops nobody who owns the home; a slip is not taken for the word of whoever is asked.
             raise Denied(f"{record.person} is asked {record.call.key}, not {actor.person}: --as says for whom you act")
         by = str(actor)
-        if record.state is CallState.UNKNOWN:
+        run = await self._store.run(record.call.run_id)
+        if record.state is CallState.UNKNOWN:  # what became of it is so, whatever became of the agent
             await self._settle_unknown(record, answer, by, key)
+        elif run is not None and run.is_revoked:
+            raise Revoked(f"the agent of run {run.run_id} was revoked: no answer reaches it")
         elif record.call.more is not None:
             await self._settle_service(record, answer, by, key)
         else:
