@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -445,6 +446,22 @@ async def test_a_file_that_was_emptied_is_never_begun_anew(tmp_path: Path, clock
     assert (tmp_path / "store.db").read_bytes() == b""
 
 
+async def test_nothing_is_acknowledged_that_is_written_to_a_file_which_is_not_in_its_place_any_more(
+    tmp_path: Path, clock: ManualClock
+):
+    place, away = tmp_path / "store.db", tmp_path / "away.db"
+    async with opened(tmp_path, clock) as store:
+        run_id = await run_of(store, clock)
+        place.rename(away)
+        with pytest.raises(HomeDamaged, match="is missing"):
+            await store.send(run_id, "a")
+        shutil.copy(away, place)
+        with pytest.raises(HomeDamaged, match="was replaced"):
+            await store.send(run_id, "b")
+        away.replace(place)
+        assert await store.send(run_id, "c") is Sent.SENT
+
+
 async def test_a_making_that_was_cut_short_is_made_again(tmp_path: Path, clock: ManualClock):
     (tmp_path / "store.db.new").write_bytes(b"half of a fi")
     async with opened(tmp_path, clock) as store:
@@ -543,5 +560,5 @@ async def test_a_long_journal_is_read_whole_and_in_parts(store: SqliteStore, clo
 
 
 def test_a_directory_that_is_missing_is_named(tmp_path: Path):
-    with pytest.raises(HomeError, match="cannot be opened"):
+    with pytest.raises(HomeError, match="is missing"):
         connect(tmp_path / "nowhere" / "store.db", is_writer=True)

@@ -187,6 +187,26 @@ def connect(path: Path, *, is_writer: bool) -> apsw.Connection:
     return connection
 
 
+def refuse_moved(path: Path, file: tuple[int, int] | None = None) -> None:
+    """Refuse to go on with a file that is not in its place: nobody would find again what is written to it.
+
+    Args:
+        path: its place.
+        file: device and number of the file that was opened; None: any.
+
+    Raises:
+        HomeDamaged: it was deleted, or there is another one.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise HomeDamaged(f"{path} is missing: stop overwinter, and restore it from a backup") from error
+    if file is not None and (found.st_dev, found.st_ino) != file:
+        raise HomeDamaged(
+            f"{path} was replaced while overwinter works with it: stop it, and start it with the file you want"
+        )
+
+
 def make(path: Path, home: bytes, key_id: bytes) -> None:
     """Make the file if there is none, whole or not at all: so one without tables is one that was emptied.
 
@@ -264,6 +284,7 @@ def guarded(path: Path) -> Generator[None]:
     except (apsw.BusyError, apsw.LockedError) as error:
         raise HomeHeld(f"{path} is locked by another process: stop it, or talk to it over its socket") from error
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError) as error:
+        refuse_moved(path)
         raise HomeError(f"{path} cannot be opened or written ({error}): check its owner and mode") from error
     except apsw.IOError as error:
         if (

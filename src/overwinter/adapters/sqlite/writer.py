@@ -29,7 +29,7 @@ import anyio
 import anyio.to_thread
 import apsw
 
-from overwinter.adapters.sqlite.schema import BUSY_MS, guarded
+from overwinter.adapters.sqlite.schema import BUSY_MS, guarded, refuse_moved
 from overwinter.audit import Entry
 from overwinter.errors import HomeError
 
@@ -106,6 +106,8 @@ class Writer:
         self._connection = connection
         """Belongs to the thread while a job is with it, else to the event loop."""
         self._path = path
+        place = path.stat()
+        self._file = place.st_dev, place.st_ino
         self._seal = seal
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -280,6 +282,7 @@ class Writer:
                     came = Came.SPOILT
                     keep = self._applied(group, is_whole=False)
                 came = Came.REFUSED
+                refuse_moved(self._path, self._file)
                 self._connection.execute("commit")
                 keep()
         except Exception as error:  # noqa: BLE001 - it goes to whoever submitted
