@@ -224,6 +224,11 @@ auth = "env:ABSENT_KEY"
     assert "ABSENT_AUTH" in gaps["tools"]
     assert "ABSENT_TOKEN" in gaps["tools"]
     assert "ABSENT_KEY" in gaps["models"]
+    config.write_text(config.read_text().replace('mcp = "false"', 'mcp = "there-is-no-such-program serve"'))
+    found = shell("doctor", "--json")
+    assert found.returncode == 1
+    (wrong,) = [each["found"] for each in json.loads(found.stdout)["findings"] if each["state"] == "wrong"]
+    assert "no program 'there-is-no-such-program'" in wrong
     assert "ABSENT_SECRET" in gaps["webhooks"]
 
 

@@ -217,6 +217,12 @@ class Sources:
                 known[name] = replace(each, faults=(Fault(place="description", what=why), *each.faults))
         return [known[name] for name in sorted(known)]
 
+    def missing(self) -> Mapping[str, str]:
+        """Return why services have no function, by name: those that could never be imported."""
+        return {
+            name: why for part in self._imported for name, why in part.stale.items() if not self.file.names().get(name)
+        }
+
     async def refresh(self, only: str | None = None) -> Refreshed:
         """Import every described service anew, or one; each that fails goes on as it was."""
         apis, mcp = [await part.refresh(only) for part in self._imported]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from overwinter.app.parts import Parts, Sight
@@ -44,6 +45,8 @@ class Checks:
         findings = await self._parts.checker.check(
             source, stubs, inputs, transcript=self._transcript(inherited), seen=seen
         )
+        if any(finding.is_certain for finding in findings) and (missing := self._parts.sources.missing()):
+            findings = [_explained(finding, missing) for finding in findings]
         unseen = list(self._unseen(source, agent))
         return sorted([*findings, *unseen]) if unseen else findings
 
@@ -114,6 +117,15 @@ class Checks:
         waits = tuple(name.removeprefix("tools.") for name in WAITS if name.startswith("tools."))
         modules["tools"] = (*modules.get("tools", ()), *waits, "call")
         return functions_named(source, modules)
+
+
+def _explained(finding: Finding, missing: Mapping[str, str]) -> Finding:
+    """Return a finding about a service that has no functions with the reason: it is none of the program's."""
+    service = next((name for name in missing if finding.is_certain and f"`{name}`" in finding.message), None)
+    if service is None:
+        return finding
+    why = f"service {service} has no functions here: {missing[service]}; `overwinter tools refresh {service}` tries it again"
+    return replace(finding, message=why)
 
 
 def _with_cell(cells: tuple[Cell, ...], ran: tuple[str, int | None]) -> tuple[Cell, ...]:

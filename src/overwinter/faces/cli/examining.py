@@ -1,6 +1,8 @@
 """`overwinter doctor`: everything a home needs, tried for real, each with what to do if it is missing."""
 
+import importlib.util
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
 from overwinter.adapters.vault import Vault
 from overwinter.app.parts import rules_now
 from overwinter.clock import SystemClock
-from overwinter.config import Config, load
+from overwinter.config import Config, Service, load
 from overwinter.errors import OverwinterError
 from overwinter.faces.cli.door import is_served, served_socket
 from overwinter.faces.client import Client
@@ -179,7 +181,11 @@ def _tools(home: Path) -> tuple[str, str]:
     for service in config.services.values():
         if service.openapi and not service.openapi.startswith("http"):
             described += len(operations(parse(_read(directory / service.openapi), service.openapi))[0])
-    found = f"{anyio.run(count) + described} functions of {len(config.services)} services"
+    asked = [each for each in config.services.values() if each.mcp or each.openapi.startswith("http")]
+    found = f"{anyio.run(count) + described} functions of {len(config.services) - len(asked)} services"
+    found += f"; `overwinter tools list` asks the other {len(asked)}" if asked else ""
+    if absent := [why for name, each in config.services.items() if (why := _absent(name, each))]:
+        return "wrong", f"{found}; {'; '.join(absent)}"
     wanted = [
         (f"services.{name}.{key}", key.rpartition(".")[2], value)
         for name, service in config.services.items()
@@ -191,6 +197,16 @@ def _tools(home: Path) -> tuple[str, str]:
         ]
     ]
     return _credentials(home, wanted, found)
+
+
+def _absent(name: str, service: Service) -> str:
+    """Return what an MCP server lacks to be started; "": nothing that can be seen without starting it."""
+    if not service.mcp:
+        return ""
+    if importlib.util.find_spec("mcp") is None:
+        return f"services.{name}: the MCP client is not installed: pip install 'overwinter[mcp]'"
+    program = "" if "://" in service.mcp or "$" in service.mcp else shlex.split(service.mcp)[0]
+    return f"services.{name}.mcp: there is no program {program!r}" if program and shutil.which(program) is None else ""
 
 
 def _models(home: Path) -> tuple[str, str]:

@@ -68,6 +68,9 @@ async def _serve(home: Path, port: Port | None, is_json: bool) -> None:  # noqa:
             )
             if listener is not None:
                 typer.echo(f"and on {listener.url}, for tokens: `overwinter token create`")
+            for each in app.sources():
+                if not each.functions and each.faults:
+                    typer.echo(f"service {each.service} has no functions here: {each.faults[0].what}", err=True)
             if app.auditing.log.fault:
                 typer.echo(app.auditing.log.fault, err=True)
             elif app.rulebook.fault:
