@@ -8,7 +8,7 @@ import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -339,7 +339,8 @@ class _Reader:
                     (group, name), "is no name of a model: letters, digits and ._:/@-, or a pattern with * and ?"
                 )
             if group != "models" and not re.fullmatch(NAMES.get(group, r"[A-Za-z_][A-Za-z0-9_-]*"), name):
-                raise self._wrong((group, name), "is no name: letters, digits and _, not a digit first")
+                more = "" if group in NAMES else " and -"
+                raise self._wrong((group, name), f"is no name: letters, digits, _{more}, not a digit first")
             if group == "services" and (name == "tools" or keyword.iskeyword(name) or name in sys.stdlib_module_names):
                 raise self._wrong((group, name), "is taken by Python or by overwinter: programs could not import it")
             named[name] = self._table((group, name), table, kind)
@@ -361,6 +362,7 @@ class _Reader:
     def _value(self, place: tuple[str, ...], value: object, kind: str) -> object:
         kind = kind.removeprefix("<class '").removesuffix("'>")
         kind = "table" if kind.startswith("collections.abc.Mapping[") else kind
+        value = value.isoformat() if place[-1] == "expires" and isinstance(value, date) else value
         match kind, value:
             case "bool", bool():
                 return value

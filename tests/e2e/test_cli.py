@@ -90,7 +90,7 @@ def test_a_question_is_shown_with_the_command_that_answers_it(shell):
 def test_who_starts_a_run_in_a_home_that_nobody_serves_is_told_so(shell):
     (shell.place / "p.py").write_text("1")
     begun = shell("run", "p.py", "-d")
-    assert "nobody serves this home: it waits for `overwinter" in begun.stderr
+    assert "nobody serves this home yet: it waits for `overwinter" in begun.stderr
     shell.serve()
     until(lambda: json.loads(shell("show", begun.stdout.strip(), "--json").stdout)["status"] == "finished")
     assert shell("run", "p.py", "-d").stderr == ""
@@ -163,7 +163,7 @@ BAD = {
     "empty owner": ("ps", {"overwinter.toml": "[agents.a]\nowner = ''\n"}, [], 2, "agents.a.owner is empty"),
     "long line": ("run", {"p.py": "x = '" + "y" * 300_000 + "'"}, ["p.py"], 3, "program too long"),
     "long name": ("run", {}, ["x" * 300 + ".py"], 2, "File name too long"),
-    "long home": ("ps", {}, ["--home", "x" * 300], 1, "File name too long"),
+    "long home": ("ps", {}, ["--home", "x" * 300], 10, "File name too long"),
     "no such file": ("run", {}, ["absent.py"], 2, "absent.py"),
     "bad input word": ("run", {"p.py": "1"}, ["p.py", "-i", "x"], 2, "NAME=VALUE"),
     "unknown agent": ("run", {"p.py": "1"}, ["p.py", "--agent", "nobody"], 4, "default"),
@@ -174,6 +174,10 @@ BAD = {
     "toml key": ("ps", {"overwinter.toml": "[limits]\nmemory = 3\n"}, [], 2, "line 2: limits.memory is unknown; did you mean"),
     "toml type": ("ps", {"overwinter.toml": "[worker]\nthreads = 'many'\n"}, [], 2, "line 2: worker.threads is a whole number"),
     "toml module": ("ps", {"overwinter.toml": "[services.crm]\npython = 'absent'\n"}, [], 2, "'absent' cannot be imported"),
+    "toml script": ("ps", {"overwinter.toml": "[services.crm]\npython = 'ends'\n", "ends.py": "import sys\nsys.exit(3)\n"}, [], 2,
+                    "behind `if __name__"),
+    "toml file": ("ps", {"overwinter.toml": "[services.crm]\npython = 'crm.py'\n", "crm.py": ""}, [], 2, "named as in `import`, 'crm'"),
+    "toml name": ("ps", {"overwinter.toml": "[agents.'x y']\nowner = 'o'\n"}, [], 2, "letters, digits, _ and -, not a digit first"),
     "argument": ("tools", {}, ["call", "shop.double", "number=x"], 3, "Expected `int`"),
     "no function": ("tools", {}, ["call", "shop.triple", "number=1"], 3, "has no function"),
     "no full name": ("tools", {}, ["call", "shop", "number=1"], 20, "there is no function shop"),

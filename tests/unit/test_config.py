@@ -78,6 +78,15 @@ env = { TOKEN = "env:TOKEN" }
     }  # fmt: skip
 
 
+def test_a_date_is_one_with_and_without_quotes(tmp_path):
+    texts = ['"2027-01-31"', "2027-01-31", "2027-01-31T00:00:00Z"]
+    instants = {
+        loaded(tmp_path, f"[agents.my-agent]\nowner = 'o'\nexpires = {each}").agents["my-agent"].expires_us
+        for each in texts
+    }
+    assert len(instants) == 1
+
+
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
     assert loaded(tmp_path, "[worker]\nthreads = 3\n", "utf-8-sig").worker.threads == 3
 

@@ -48,14 +48,24 @@ class Home:
 
 
 def is_home(path: Path) -> bool:
-    """Whether somebody has opened a home there: a directory is none yet."""
-    return os.path.lexists(path / "lock")
+    """Whether somebody has opened a home there: a directory is none yet.
+
+    Raises:
+        HomeError: it is another user's.
+    """
+    try:
+        os.lstat(path / "lock")
+    except PermissionError as error:
+        raise HomeError(f"{path} cannot be looked into: {error.strerror}; it is another user's") from error
+    except OSError:
+        return False
+    return True
 
 
 def config_path(home: Path) -> Path:
     """Return the `overwinter.toml` of a home: beside the directory, or in it."""
     beside, inside = home.absolute().parent / CONFIG_NAME, home.absolute() / CONFIG_NAME
-    return inside if inside.exists() and not beside.exists() else beside
+    return inside if os.path.exists(inside) and not os.path.exists(beside) else beside  # noqa: PTH110 - no error where it is denied
 
 
 def socket_path(home: Path) -> Path:

@@ -161,7 +161,7 @@ class Client:
                 self._reach_again(failures)
             except (OSError, http.client.HTTPException) as error:
                 if "idempotency-key" not in headers:
-                    raise wire.unreachable(str(self._path)) from error
+                    raise self._gone() from error
                 failures += 1
                 self._reach_again(failures)
 
@@ -274,9 +274,17 @@ class Client:
             raise _Broken(was_sent=False) from error
         return connection
 
+    def _gone(self) -> ServerUnreachable:
+        if isinstance(self._path, Remote):
+            return ServerUnreachable(
+                f"{self._path} breaks off before it has answered: is `overwinter serve` there, and does the address begin with "
+                "https:// if it serves TLS?"
+            )
+        return wire.unreachable(str(self._path))
+
     def _reach_again(self, failures: int) -> None:
         if self._reach is None or failures >= ATTEMPTS_MAX:
-            raise wire.unreachable(str(self._path))
+            raise self._gone()
         time.sleep(min(PAUSE_S_MAX, PAUSE_S * 2**failures))
         self._path = self._reach()
 

@@ -188,6 +188,7 @@ def open_log(path: Path, key: PublicKey | None = None) -> "AuditLog":
         NotFound: there is no such file, or it is older than its log.
         HomeDamaged: the home's own key is missing or not whole.
     """
+    refuse_lost(path)
     if not path.exists():
         raise NotFound(f"there is no {path}: --home names the home")
     with closing(connect(path, is_writer=False)) as db, guarded(path):

@@ -267,7 +267,13 @@ def questions(*, limit: Limit = 100, after: After = None, home: Home = None, is_
 @command
 def answer(
     question: Annotated[str, typer.Argument(help="RUN:INDEX, as `questions` and `show` print it", show_default=False)],
-    value: Annotated[str, typer.Argument(help="The answer", show_default=False)],
+    value: Annotated[
+        str,
+        typer.Argument(
+            help="The answer; of an outcome that is unknown: done, `done VALUE` with the call's result as JSON, `failed WHY` or repeat",
+            show_default=False,
+        ),
+    ],
     *,
     person: Person = None,
     home: Home = None,
@@ -342,7 +348,7 @@ def doctor(*, home: Home = None, is_json: Json = False) -> None:
 def gc(
     *,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", help="30d, 12h, 5m, 10s; [retention] if not given")
+        str | None, typer.Option("--older-than", help="30d, 12h, 5m, 10s; \\[retention] if not given")
     ] = None,
     home: Home = None,
     is_json: Json = False,

@@ -53,7 +53,7 @@ LogKey = Annotated[
 ]
 WitnessKeys = Annotated[
     list[str] | None,
-    typer.Option("--witness-key", help="A witness's key; may be repeated; that of [audit] if not given"),
+    typer.Option("--witness-key", help="A witness's key; may be repeated; that of \\[audit] if not given"),
 ]
 
 P = ParamSpec("P")

@@ -148,7 +148,7 @@ def follow(client: Any, run_id: str, *, is_json: bool, since: int = 0) -> None: 
 def _say_begun(run_id: str, home: Path, *, is_waiting: bool, is_json: bool) -> None:
     print_json({"id": run_id}) if is_json else typer.echo(run_id)
     if is_waiting:
-        typer.echo(f"nobody serves this home: it waits for `overwinter{home_option(home)} serve`", err=True)
+        typer.echo(f"nobody serves this home yet: it waits for `overwinter{home_option(home)} serve`", err=True)
 
 
 def _say_detached(run_id: str, home: Path) -> None:
