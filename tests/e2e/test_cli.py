@@ -181,6 +181,8 @@ BAD = {
     "argument": ("tools", {}, ["call", "shop.double", "number=x"], 3, "Expected `int`"),
     "no function": ("tools", {}, ["call", "shop.triple", "number=1"], 3, "has no function"),
     "no full name": ("tools", {}, ["call", "shop", "number=1"], 20, "there is no function shop"),
+    "no service": ("tools", {}, ["call", "github.repos_get", "owner=a"], 4, "there is no service github"),
+    "no stub": ("tools", {}, ["describe", "nope"], 4, "there is no nope"),
     "gc length": ("gc", {}, ["--older-than", "soon"], 2, "30d"),
     "cpu": ("run", {"p.py": "while True: pass"}, ["p.py"], 20, "limits.turn_cpu_s"),
     "memory": ("run", {"p.py": "x = 'a' * 10**9"}, ["p.py"], 20, "limits.memory_mb"),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from overwinter.frozen import frozen
-from overwinter.subset.names import BUILTINS_MISSING, MODULES
+from overwinter.subset.names import ADVICE, BUILTINS_MISSING, MODULES
 from overwinter.subset.waiting import unwaited
 from overwinter.syntax import parse
 
@@ -107,7 +107,6 @@ METHODS_MISSING = frozenset(
 METHODS_OF_VALUES = frozenset(
     method for kind in (str, list, dict, set) for method in dir(kind) if not method.startswith("_")
 )
-ASYNCIO_ADVICE = "use `await asyncio.gather(...)` for calls side by side; a time-out is an argument of the call"
 
 
 def lacks(source: str, modules: Collection[str], earlier: str = "") -> list[Lack]:
@@ -299,7 +298,7 @@ class _Judge:
     def _import(self, node: ast.Import) -> Found:
         for alias in node.names:
             if self._is_missing(alias.name):
-                yield f"import {alias.name}", "not available; use a tool or write the few lines"
+                yield f"import {alias.name}", _instead(alias.name)
 
     def _import_from(self, node: ast.ImportFrom) -> Found:
         module = node.module or ""
@@ -308,11 +307,11 @@ class _Judge:
         elif any(alias.name == "*" for alias in node.names):
             yield "import *", "name what you import"
         elif self._is_missing(module):
-            yield f"import {module}", "not available; use a tool or write the few lines"
+            yield f"import {module}", _instead(module)
         elif module in MODULES and module not in self.services:
             for alias in node.names:
                 if alias.name not in MODULES[module]:
-                    yield f"{module}.{alias.name}", _absent(module)
+                    yield f"{module}.{alias.name}", _absent(module, alias.name)
 
     def _class(self, node: ast.ClassDef) -> Found:
         if node.bases or node.keywords:
@@ -330,7 +329,7 @@ class _Judge:
         match node:
             case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name in self.standard:
                 if attribute not in MODULES[self.standard[name]]:
-                    yield f"{self.standard[name]}.{attribute}", _absent(self.standard[name])
+                    yield f"{self.standard[name]}.{attribute}", _absent(self.standard[name], attribute)
             case ast.Attribute(value=ast.Name(id=name), attr=attribute) if (
                 name in BUILTIN_TYPES and name not in self.bound
             ):
@@ -343,7 +342,7 @@ class _Judge:
 
     def _name(self, node: ast.Name) -> Found:
         if isinstance(node.ctx, ast.Load) and node.id not in self.bound and node.id in BUILTINS_MISSING:
-            advice = "catch OSError" if node.id.startswith("Connection") else "not available"
+            advice = "catch OSError" if node.id.startswith("Connection") else ADVICE.get(node.id, "not available")
             yield node.id, advice
 
     def _call(self, node: ast.Call) -> Found:
@@ -395,5 +394,9 @@ class _Judge:
         return name not in MODULES and name != "os.path" and top in sys.stdlib_module_names
 
 
-def _absent(module: str) -> str:
-    return ASYNCIO_ADVICE if module == "asyncio" else "not available"
+def _absent(module: str, name: str) -> str:
+    return ADVICE.get(f"{module}.{name}") or (ADVICE[module] if module == "asyncio" else "not available")
+
+
+def _instead(module: str) -> str:
+    return ADVICE.get(module, "not available; use a tool or write the few lines")

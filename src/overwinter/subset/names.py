@@ -72,6 +72,26 @@ BUILTINS_MISSING = frozenset(
     ]
 )
 
+ADVICE = {
+    "asyncio": "use `await asyncio.gather(...)` for calls side by side; a time-out is an argument of the call",
+    "collections.abc": "import it from typing",
+    "copy": "write dict(row) or list(rows)",
+    "csv": "write text.splitlines() and line.split(',')",
+    "exit": "let the program reach its end, or return from a function",
+    "input": "await tools.ask(person, question)",
+    "operator": "write lambda row: row['key']",
+    "os.environ": "pass it as an input",
+    "os.system": "use a tool",
+    "quit": "let the program reach its end, or return from a function",
+    "statistics": "write sum(values) / len(values), sorted(values)[len(values) // 2]",
+    "subprocess": "use a tool",
+    "sys.exit": "let the program reach its end, or return from a function",
+    "threading": "use `await asyncio.gather(...)` for calls side by side",
+    "typing.TypedDict": "use a plain dict",
+    "urllib.request": "use a tool: `await tools.search(...)` finds them",
+}
+"""What to write instead, by module, name in a module, or built-in."""
+
 MODULES = {
     "__future__": frozenset(["annotations"]),
     "asyncio": frozenset(["gather", "run", "sleep"]),

@@ -134,6 +134,11 @@ def _unknown(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words
             hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(list(functions)[:10])}"
             message = f"{module} has no function `{name}`: {hint}"
             return Words(message=message, at=f"{module}.{name}", got=name, did_you_mean=tuple(near))
+    if report.rule == "unresolved-import" and "Cannot resolve imported module" in report.message:
+        what = f"there is no module `{_quoted(report.message)}`: a program has a part of the standard library and the services"
+        return Words(
+            message=f"{what}; `await tools.search(...)` finds their functions", got=_quoted(report.message) or ""
+        )
     return Words(message=report.message, got=_quoted(report.message) or "")
 
 

@@ -121,6 +121,8 @@ def _print(done: Mapping[str, Any]) -> None:
         return
     for each in done["agents"]:
         typer.echo(f"revoked {safe(each['id'])}")
+    if "agents" in done and not done["agents"] and not done["runs"]:
+        typer.echo("it was revoked before, with all below it: nothing had to be stopped")
     typer.echo(
         f"{done['runs']} runs stopped: {done['turns']} were computing, {done['calls']} calls were in flight; "
         f"no effect starts since {done['fenced_ms']:.1f} ms after the request, all had stopped after {done['stopped_ms']:.1f} ms"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Never, ParamSpec
 
 import typer
 
-from overwinter.errors import CheckFailed, UsageError
+from overwinter.errors import CheckFailed, NotFound, UsageError
 from overwinter.faces.cli.door import home_path, open_door
 from overwinter.faces.cli.guard import Home, Json, guarded, once
 from overwinter.faces.cli.importing import import_servers
@@ -100,6 +100,8 @@ def describe(
     with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("tools", "describe", name=names, agent=agent)
     print_json(found) if is_json else typer.echo(safe_lines(found["text"]))
+    if all(line.startswith("# there is no ") for line in found["text"].splitlines()):
+        raise typer.Exit(NotFound.exit_code)
 
 
 @command
@@ -126,6 +128,11 @@ def call_function(
         try:
             run_id = client.post("runs", **_program(name, given), **about, dedup=once())["id"]
         except CheckFailed as error:
+            service = name.partition(".")[0]
+            if any(f"`{service}` is not defined" in each.message for each in error.findings):
+                raise NotFound(
+                    f"there is no service {service}: `overwinter tools list` shows which there are"
+                ) from error
             if _AS_TEXT.search(str(error)) is None:
                 raise
             run_id = client.post("runs", **_as_data(name, given), **about, dedup=once())["id"]
