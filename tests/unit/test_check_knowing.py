@@ -30,6 +30,7 @@ class Job(TypedDict):
     result: dict[str, Any] | None
     error: str | None
 async def orders(*, status: Literal["open", "closed", "paid"] | None = ..., limit: int | None = ...) -> list[Order]: ...
+async def label(*, labels: list[str] = ..., to: str | list[str] = ...) -> None: ...
 async def customer(*, id: str) -> Customer: ...
 async def find_customer(*, email: str) -> Customer | None: ...
 async def customers(*, tier: Literal["gold", "free"] | None = ...) -> list[Customer]: ...
@@ -48,6 +49,8 @@ async def methods() -> list[Card | Bank]: ...
 async def products() -> dict[str, Customer]: ...
 """
 RIGHT = [
+    "d = {'a': 'x'}\nfor k in d:\n    d[k] = [d[k]]\nawait svc.label(labels=d['a'])",
+    "j = await svc.job(id=1)\nif j['error']:\n    await svc.label(to=j['error'])\nawait svc.label(to=j.get('error') or 'x')",
     "by = {each['kind']: each for each in await svc.methods()}\nprint(by['card']['last4'], by['bank']['iban'])",
     "def total(o) -> int:\n    return o['total']\nprint(total((await svc.orders())[0]))",
     'for o in await svc.orders():\n    if o.get("due"):\n        print(o["due"].year)',
@@ -91,6 +94,9 @@ RIGHT = [
     "class A:\n    def __init__(self):\n        self.x = 1\na = A()\na.y = 2\nprint(a.y)",
 ]
 WRONG = [
+    "await svc.label(labels=','.join(['a']))",
+    "await svc.label(labels=str(5))",
+    "j = await svc.job(id=1)\nawait svc.label(to=j['error'])",
     "by = {each['kind']: each for each in await svc.methods()}\nprint(by['card']['last5'])",
     'o = (await svc.orders())[0]\no["due"].year',
     'c = await svc.find_customer(email="a")\nc["name"]',

@@ -92,6 +92,15 @@ async def test_a_future_import_is_taken_and_what_follows_is_still_checked(first)
         ("(5).bit_length()", "len(bin(5)) - 2"),
         ("import json\njson.dumps({1}, default=list)", "import json\njson.dumps(list({1}))"),
         ("bytearray(3)", "bytes(3)"),
+        (
+            "from typing import Any, Dict\nRow = Dict[str, Any]",
+            "from typing import Any, Dict\nRow = dict[str, Any]\nx: Dict[str, Any] = {}\ndef f(x: Dict) -> Dict[str, int]:\n    return x",
+        ),
+        (
+            "from typing import List, Optional\nIds = Optional[List[int]]",
+            "from typing import Optional\nIds = Optional[int]",
+        ),
+        ("from typing import TypeVar\nT = TypeVar('T')", "from typing import Any\nT = Any"),
     ],
 )
 def test_what_the_interpreter_lacks_is_named_and_its_replacement_runs(wrong, right):

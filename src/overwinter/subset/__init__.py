@@ -141,7 +141,37 @@ def lacks(source: str, modules: Collection[str], earlier: str = "") -> list[Lack
         Lack(line=line, column=column, what=what, advice=advice)
         for line, column, what, advice in unwaited(tree, modules, before, judge.services - judge.bound)
     }
+    found |= {
+        Lack(line=node.lineno, column=node.col_offset + 1, what=what, advice=advice)
+        for node, what, advice in _aliases(tree)
+    }
     return sorted(found)
+
+
+def _aliases(tree: ast.Module) -> Iterator[tuple[ast.expr, str, str]]:
+    """Yield types of `typing` that are used as values: there is nothing behind their names but in annotations."""
+    typed = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+        for alias in node.names
+        if alias.name not in ("Optional", "Union")
+    }
+    annotations = {
+        id(each)
+        for node in ast.walk(tree)
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if isinstance(part, ast.expr)
+        for each in ast.walk(part)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name)) if name in typed and id(node) not in annotations:
+                yield node, f"{name}[...] as a value", "write dict[str, int], list[str], `int | None`, or leave it out"
+            case ast.Call(func=ast.Name(id=name)) if name in typed:
+                yield node, f"{name}(...)", "leave it out"
+            case _:
+                pass
 
 
 def functions_named(source: str, modules: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -82,9 +82,9 @@ class Judge:
                 isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in self._nodes
             )
         if report.rule in ASSIGNING:
-            return not self._is_its_own_word(report) and _is_certain_type(
-                report.message, may_be_there=any(map(self._knowing.may_be_there, subjects))
-            )
+            may_be_there = any(map(self._knowing.may_be_there, subjects))
+            is_certain = self._is_one_for_many(report) or _is_certain_type(report.message, may_be_there=may_be_there)
+            return is_certain and not self._is_its_own_word(report)
         return True
 
     def _is_certain_operation(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
@@ -180,6 +180,14 @@ class Judge:
         if "CoroutineType[" in pair[2]:
             return re.search(r"\b(?:Any|object)\b", pair[1]) is None
         return any(map(self._is_promised, given)) and _is_clash(pair[1], pair[2])
+
+    def _is_one_for_many(self, report: Report) -> bool:
+        """Return whether a tool is given one text or number where it wants a list, and it comes out of no container."""
+        pair, given = EXPECTED.search(report.message), self._given_to_tools(report)
+        if pair is None or not given or any(map(self._names.is_taken, given)):
+            return False
+        got = EXCLUDED.sub("", pair[2]).replace("LiteralString", "str")
+        return got in SCALARS - {"None"} and _is_clash(pair[1], got)
 
     def _given_to_tools(self, report: Report) -> list[ast.expr]:
         calls = [each for each in self._nodes if isinstance(each, ast.Call) and root(each.func) in self._tools]
@@ -440,6 +448,8 @@ def _is_certain_type(message: str, *, may_be_there: bool) -> bool:
         return False
     wanted, got = (next(kind for kind in match.groups() if kind) for match in (expected, found))
     got = EXCLUDED.sub("", got)
+    if set(_members(got)) - set(_members(wanted)) == {"None"} and got != "None":
+        return not may_be_there
     if any(part in kind for part in (*LOOSE, "Generator", "object", "*") for kind in (wanted, got)):
         return "list[Literal" in wanted and got.startswith("Literal")
     if " | " in got:
