@@ -31,6 +31,8 @@ OPERATING = frozenset({
 })  # fmt: skip
 # A literal that fits some members of a union, in a list: the checker names those and refuses them, as a list of fewer kinds.
 FITTING = re.compile(r"found `list\[[A-Z]\w*(?: \| (?:[A-Z]\w*|\.\.\. omitted \d+ union elements))+\]`")
+TAKEN_AS = re.compile(r"Expected `(?:tuple|set|frozenset)\[[^`]*`, found `list\[")
+"""A list is taken for a tuple or a set: JSON has no other way to write them."""
 ROW_METHODS = frozenset({"get", "pop", "setdefault", "update"})
 PUTTING = frozenset({"invalid-argument-type", "invalid-key", "unknown-argument", "missing-argument"})
 COROUTINE = re.compile(r"(?:of type|and) `(CoroutineType\[[^`]*)`")
@@ -73,7 +75,7 @@ class Judge:
             return True
         word = self._keyword(report)
         if report.rule == "invalid-argument-type" and word and (word.arg is None or _is_constant(word.value)):
-            return word.arg is not None and not FITTING.search(report.message)
+            return word.arg is not None and not any(each.search(report.message) for each in (FITTING, TAKEN_AS))
         if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
             key = re.search(r'Unknown key "([^"]*)"', report.message)
             return key is not None and not self._may_have(key[1]) and not self._is_of_a_variant(report)
