@@ -251,9 +251,10 @@ def copied(place: Path) -> Path:
 
 
 def is_green(place: Path, tests: list[str]) -> tuple[bool, str]:
+    # A mutation may hang a test where no exception reaches it: its process ends then.
     environment = {**os.environ, "PYTHONPATH": str(place / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "20", *tests],
+        [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "20", "--timeout-method", "thread", *tests],
         cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=240, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
