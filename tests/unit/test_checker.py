@@ -409,6 +409,14 @@ async def test_what_a_program_puts_where_something_else_was_declared_is_its_own_
     assert [text for text, each in zip(wrong, found[len(REPLACED) :], strict=True) if not each] == []
 
 
+@pytest.mark.parametrize(
+    "row", ["await svc.get(idd=1)", "row['id'].upper()", "row.update(id='x')", "await svc.put(price='1')"]
+)
+async def test_a_program_with_thousands_of_mistakes_is_judged_in_one_pass(row):
+    (found,) = await verdicts(["row = await svc.get(id=1)\n" + f"{row}\n" * 2_000], ROWS)
+    assert len(found) >= 2_000 or "update" in row
+
+
 async def test_names_that_are_bound_to_each_other_many_times_are_each_looked_at_once():
     chain = "".join(f"n{level + 1} = n{level}\n" * 10 for level in range(12))
     (found,) = await verdicts([f"n0 = await svc.get(id=1)\n{chain}n12['tags'].upper()"], ROWS)

@@ -33,7 +33,7 @@ from overwinter.adapters.monty_checker.text import (
     parsed,
     tool_names,
 )
-from overwinter.adapters.monty_checker.words import explained
+from overwinter.adapters.monty_checker.words import Words, explained
 from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
 from overwinter.frozen import frozen
@@ -46,6 +46,8 @@ __all__ = ["MontyChecker", "open_checker"]
 GUARD = "undefined_name_that_stops_execution"
 PROBE = "undefined_name_that_proves_reachability"
 REQUEST_TIMEOUT_S = 20.0
+EXPLAINED_MAX = 50
+"""Findings whose words are looked for; each goes through the whole program."""
 CHECKS_PER_SESSION_MAX = 2_000
 """A session keeps about 1 KB of each check."""
 REMEMBERED = 1_000
@@ -397,7 +399,7 @@ def _found(reports: list[Report], checked: Checked, modules: Mapping[str, str]) 
     for report in reports:
         if report.row < checked.first:
             continue
-        said = explained(report, tree, modules)
+        said = explained(report, tree, modules) if len(findings) < EXPLAINED_MAX else Words(message=report.message)
         findings.append(
             Finding(
                 line=report.row - checked.first + 1,

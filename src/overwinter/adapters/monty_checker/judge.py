@@ -81,7 +81,8 @@ class Judge:
             return key is not None and not self._may_have(key[1]) and not self._is_of_a_variant(report)
         if report.rule == "missing-typed-dict-key":
             return not any(
-                isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row for node in self._nodes
+                isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row
+                for node in self._near(report)
             )
         if report.rule in ASSIGNING:
             may_be_there = any(map(self._knowing.may_be_there, subjects))
@@ -99,11 +100,12 @@ class Judge:
 
     def _is_of_a_container(self, report: Report) -> bool:
         """Return whether an operation is on what the program took out of a list or dict of its own: `counts[name]["n"] += 1`."""
-        values = [each for node in self._nodes for each in _operands(node)]
+        near = self._near(report)
+        values = [each for node in near for each in _operands(node)]
         rows = {id(each) for each in values if self._is_at(each, report)}
         return any(
             taken is not None and not self._names.is_promised(taken)
-            for node in self._nodes
+            for node in near
             if rows & {id(each) for each in _operands(node)}
             for taken in map(_taken_from, _operands(node))
         )
@@ -133,7 +135,7 @@ class Judge:
             return True
         return report.rule in PUTTING and any(
             self._is_at(each, report)
-            for node in self._nodes
+            for node in self._near(report)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ROW_METHODS
             if not self._names.is_tool(node.func)
             for part in (node, *node.args, *node.keywords)
@@ -159,7 +161,7 @@ class Judge:
         found = WITHOUT.search(report.message)
         if found is None or _kind(found[1]) is None:
             return False
-        attributes = [each for each in self._nodes if isinstance(each, ast.Attribute) and each.attr == found[2]]
+        attributes = [each for each in self._near(report) if isinstance(each, ast.Attribute) and each.attr == found[2]]
         places = [each for each in attributes if self._is_at(each, report) or self._is_at(each.value, report)]
         return any(self._is_promised(each.value) for each in places)
 
@@ -168,7 +170,7 @@ class Judge:
         kind = _kind(found[2]) if found is not None else None
         return kind in ("list", "mapping", "str") and any(
             self._is_promised(node.value)
-            for node in self._nodes
+            for node in self._near(report)
             if isinstance(node, ast.Subscript)
             and isinstance(node.slice, ast.Constant)
             and any(self._is_at(each, report) for each in (node, node.value, node.slice))
@@ -192,7 +194,7 @@ class Judge:
         return got in SCALARS - {"None"} and _is_clash(pair[1], got)
 
     def _given_to_tools(self, report: Report) -> list[ast.expr]:
-        calls = [each for each in self._nodes if isinstance(each, ast.Call) and root(each.func) in self._tools]
+        calls = [each for each in self._near(report) if isinstance(each, ast.Call) and root(each.func) in self._tools]
         return [word.value for call in calls for word in call.keywords if self._is_at(word, report)]
 
     def _is_promised(self, node: ast.expr) -> bool:
@@ -218,18 +220,38 @@ class Judge:
 
     def _is_doubted(self, node: ast.expr) -> bool:
         """Return whether the program itself looks what a value is, or expects that it is something else."""
-        text = ast.dump(node)
+        is_anything_asked, tried, compared = self._doubts
+        return is_anything_asked or id(node) in tried or (bool(compared) and ast.dump(node) in compared)
+
+    @cached_property
+    def _doubts(self) -> tuple[bool, set[int], set[str]]:
+        """Whether it asks what anything is; what it tries, by id; in what it looks for something, as text."""
+        is_anything_asked, tried, compared = False, set[int](), set[str]()
         for each in self._nodes:
             match each:
-                case ast.Try(body=body) if any(node in ast.walk(part) for part in body):
-                    return True
+                case ast.Try(body=body):
+                    tried |= {id(node) for part in body for node in ast.walk(part)}
                 case ast.Call(func=ast.Name(id="hasattr" | "getattr" | "isinstance" | "type" | "callable")):
-                    return True
-                case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[value]) if ast.dump(value) == text:
-                    return True
+                    is_anything_asked = True
+                case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[value]):
+                    compared.add(ast.dump(value))
                 case _:
                     pass
-        return False
+        return is_anything_asked, tried, compared
+
+    def _near(self, report: Report) -> Sequence[ast.AST]:
+        """Return the nodes that begin in a report's row, or have something in them that does: of thousands of reports each costs little."""
+        return self._by_row.get(report.row, ())
+
+    @cached_property
+    def _by_row(self) -> Mapping[int, Sequence[ast.AST]]:
+        found: dict[int, list[ast.AST]] = {}
+        for node in self._nodes:
+            parts = list(ast.iter_child_nodes(node))
+            inner = [each for part in parts for each in ast.iter_child_nodes(part)]
+            for row in {getattr(each, "lineno", 0) for each in (node, *parts, *inner)}:
+                found.setdefault(row, []).append(node)
+        return found
 
     @cached_property
     def _names(self) -> Names:
@@ -241,7 +263,7 @@ class Judge:
 
     def _subjects(self, report: Report) -> list[ast.expr]:
         """Return the expressions that a report is about: what is called and given, what is taken apart."""
-        return [each for node in self._nodes for each in self._subject(node, report)]
+        return [each for node in self._near(report) for each in self._subject(node, report)]
 
     def _subject(self, node: ast.AST, report: Report) -> Sequence[ast.expr]:
         match report.rule, node:
@@ -266,22 +288,26 @@ class Judge:
         return _character(self._lines[node.lineno - 1], node.col_offset) + 1 == report.column
 
     def _keyword(self, report: Report) -> ast.keyword | None:
-        words = (node for node in self._nodes if isinstance(node, ast.keyword))
+        words = (node for node in self._near(report) if isinstance(node, ast.keyword))
         return next((node for node in words if self._is_at(node, report)), None)
 
     def _is_expected(self, report: Report) -> bool:
         """Return whether the program asks for an attribute by its name, or sets it."""
         name = re.search(r"(?:has no|Unresolved) attribute `([^`]*)`", report.message)
-        return name is not None and any(
-            (isinstance(node, ast.Attribute) and node.attr == name[1] and isinstance(node.ctx, ast.Store))
-            or (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in ("hasattr", "getattr")
-                and any(isinstance(each, ast.Constant) and each.value == name[1] for each in node.args)
-            )
-            for node in self._nodes
-        )
+        return name is not None and name[1] in self._expected
+
+    @cached_property
+    def _expected(self) -> set[object]:
+        names: set[object] = set()
+        for node in self._nodes:
+            match node:
+                case ast.Attribute(attr=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.Call(func=ast.Name(id="hasattr" | "getattr"), args=[_, ast.Constant(value=name), *_]):
+                    names.add(name)
+                case _:
+                    pass
+        return names
 
     def _is_its_own_word(self, report: Report) -> bool:
         """Return whether a report holds a value against what the program itself says of a name or function of its own.
@@ -289,7 +315,7 @@ class Judge:
         The interpreter asks nothing of that.
         """
         if report.rule == "invalid-argument-type":
-            calls = [node for node in self._nodes if isinstance(node, ast.Call)]
+            calls = [node for node in self._near(report) if isinstance(node, ast.Call)]
             calls = [each for each in calls if any(self._is_at(part, report) for part in (*each.args, *each.keywords))]
             return bool(calls) and not any(self._names.is_tool(each.func) for each in calls)
         return True
