@@ -51,7 +51,7 @@ _HEADING = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 """A line that begins as what the host says does."""
-_FENCE = re.compile(r"([ \t]*)```[ \t]*([\w+#-]*)(?:[ \t][^`]*)?")
+_FENCE = re.compile(r"([ \t]*+)```[ \t]*+([\w+#-]*+)(?:[ \t][^`]*+)?")
 _PROGRAM = frozenset({"python", "python3", "py"})
 _UNNAMED = frozenset({"", "tool_code"})
 """Fences behind which some models put their programs, and all of them other things."""

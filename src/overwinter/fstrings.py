@@ -37,6 +37,7 @@ class _Unreadable(ValueError):
     """This is not how f-strings are written."""
 
 
+T = TypeVar("T")
 _Node = TypeVar("_Node", bound=ast.expr)
 Parts: TypeAlias = "tuple[str | Field, ...]"
 
@@ -234,7 +235,9 @@ class _Source:
     """A source and its layers, put together."""
 
     def __init__(self, source: str, scanner: _Scanner) -> None:
-        self._source, self._layers, self._comments = source, scanner.layers, scanner.comments
+        self._source, self._layers, self._comments = source, scanner.layers, sorted(scanner.comments)
+        for layer in self._layers:
+            layer.strings.sort(key=lambda each: each.start)
         self._lines = [0, *(found.end() for found in _LINE_END.finditer(source))]
         self._made: dict[int, ast.expr] = {}
         """The expressions in braces, by where they begin."""
@@ -264,8 +267,8 @@ class _Source:
 
     def _replaced(self, start: int, end: int, strings: Sequence[FString]) -> str:
         """Return a part of the source with plain strings for f-strings, and without comments."""
-        inside = [(each.start, each.end, each.quote) for each in strings if start <= each.start < end]
-        inside += [(*each, "") for each in self._comments if start <= each[0] < end]
+        inside = [(each.start, each.end, each.quote) for each in _between(strings, start, end, lambda each: each.start)]
+        inside += [(*each, "") for each in _between(self._comments, start, end, lambda each: each[0])]
         pieces: list[str] = []
         at = start
         for begin, finish, quote in sorted(inside):
@@ -340,6 +343,12 @@ class _Source:
         """Return row and column of a character as `ast` counts them: from 1, and from 0 in bytes."""
         row = bisect_right(self._lines, index)
         return row, len(self._source[self._lines[row - 1] : index].encode("utf-8", "surrogatepass"))
+
+
+def _between(places: Sequence[T], start: int, end: int, of: Callable[[T], int]) -> Sequence[T]:
+    """Return those of some places, in their order, that begin in a part of the source."""
+    first = bisect_left(places, start, key=of)
+    return places[first : bisect_left(places, end, first, key=of)]
 
 
 def _span(node: ast.AST, starts: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import io
 import sys
 import tokenize
 from collections.abc import Sequence
-from contextlib import suppress
 
 from overwinter import fstrings
 
@@ -41,8 +40,12 @@ def comments(source: str) -> Sequence[tuple[int, int]]:
         return fstrings.comments(source)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found: list[tuple[int, int]] = []
-    with suppress(tokenize.TokenError, SyntaxError):
+    try:
         found.extend((each.start[0] - 1, each.start[1]) for each in tokens if each.type == tokenize.COMMENT)
+    except (tokenize.TokenError, SyntaxError):
+        pass
+    except SystemError:  # Python 3.12 and 3.13, of some f-strings with `=` in several lines
+        return fstrings.comments(source)
     return found
 
 

@@ -219,6 +219,8 @@ MADE_LATER = [
     "import asyncio\nasync def main():\n    return await svc.get(id=1)\nwork = main()\nasyncio.run(work)",
     "async def work():\n    return 1\nwork = len\nwork('a')",
     "def run(call):\n    return call\nprint(await run(svc.get(id=1)))",
+    "class Rows:\n    async def list(self):\n        return [await svc.get(id=1)]\nrows = await Rows().list()\nprint(list(rows))",
+    "from datetime import date\nclass Day:\n    async def date(self):\n        return 1\nprint(date.today())",
     "async def print(call):\n    return await call\nawait print(svc.get(id=1))",
 ]
 

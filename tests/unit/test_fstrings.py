@@ -106,6 +106,14 @@ def test_a_comment_is_one_outside_of_strings_alone():
     assert without_comments(text) == "x = f\"{d[\"a#b\"]}#c\" \ny = '#' \nz = f'''{ \n1}''' \n"
 
 
+def test_a_source_of_nothing_but_f_strings_and_comments_is_read_in_one_pass():
+    assert len(parse("f'{x}'#\n" * 20_000).body) == 20_000
+
+
+def test_comments_are_found_where_the_tokenizer_of_python_fails():
+    assert without_comments("x = f'''{f\"\"\"\n é\"\"\" = }''' # c") == "x = f'''{f\"\"\"\n é\"\"\" = }''' "
+
+
 def test_strings_in_strings_have_an_end():
     deep = "x"
     for _ in range(500):

@@ -197,7 +197,14 @@ def test_a_program_is_what_stands_in_closed_blocks(text, program):
 def test_a_megabyte_of_beginnings_is_read_in_one_pass():
     assert brain.program_in("```python\n" * 100_000) is None
     assert brain.is_unclosed("```python\n" * 100_000)
-    for each in ("```\n", "```\nawait a.b", " " * 1_000 + "```\n", "```a", "await " * 1_000 + "\n"):
+    for each in (
+        "```\n",
+        "```\nawait a.b",
+        " " * 1_000 + "```\n",
+        "```" + " " * 100_000 + "`\n",
+        "```a",
+        "await " * 1_000 + "\n",
+    ):
         assert brain.program_in(each * (1_000_000 // len(each))) is None
     assert brain.is_unclosed("```\nawait shop.rows()\n")
     assert not brain.is_unclosed("```\na | b\n")

@@ -92,14 +92,29 @@ def _forgotten(
                 pass
     for call in at_once.values():
         if isinstance(call, ast.Call) and (_root(call.func) in made or _is_of_asyncio(call.func, asyncio)):
-            what = f"`{unparse(call.func)}(...)` is not awaited"
+            what = f"`{_shown(call.func)}(...)` is not awaited"
             advice = "write `await` before it: a call that is not awaited is not made"
             yield call.lineno, call.col_offset + 1, what, advice
 
 
+def _shown(function: ast.expr) -> str:
+    try:
+        return unparse(function)
+    except RecursionError:
+        return _root(function) or ""
+
+
 def _own(tree: ast.Module) -> frozenset[str]:
     """Return the names that are bound to coroutine functions of the program alone."""
-    return frozenset(_coroutines(tree) - _bound(tree))
+    own = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    inner = {node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef) and node not in tree.body}
+    return frozenset(own - _bound(tree) - imported - inner)
 
 
 def _coroutines(tree: ast.Module) -> set[str]:

@@ -118,16 +118,19 @@ class Judge:
         if report.rule not in OPERATING | ASSIGNING:
             return False
         _, _, found = report.message.rpartition("found ")
-        if any(type_ in self._displaced for type_ in re.findall(r"`([^`]*)`", found)):
-            return True
-        return self._is_anything_replaced and any(map(self._names.is_taken, self._subjects(report)))
+        is_displaced = any(type_ in self._displaced for type_ in re.findall(r"`([^`]*)`", found))
+        return (is_displaced or self._is_anything_replaced) and any(map(self._names.is_taken, self._subjects(report)))
 
     def _displaced_by(self, report: Report) -> Collection[str]:
         """Return the types in whose place a program puts something else, by what the checker says of it, and what they are made of."""
         found = next((found for each in DISPLACING if (found := each.search(report.message))), None)
         if found is None and self._is_put(report):
             found = EXPECTED.search(report.message)
-        return () if found is None else {found[1], *re.findall(r"\w+", found[1])} - {"list", "dict", "set", "Iterable"}
+        return (
+            ()
+            if found is None
+            else {found[1], *re.findall(r"\w+", found[1])} - {"list", "dict", "set", "Iterable", "None"}
+        )
 
     def _is_put(self, report: Report) -> bool:
         """Return whether a report is about what is put into a container: it is guessed from its first item, and a row takes anything."""
