@@ -201,6 +201,8 @@ def refuse_moved(path: Path, file: tuple[int, int] | None = None) -> None:
         found = path.stat()
     except FileNotFoundError as error:
         raise HomeDamaged(f"{path} is missing: stop overwinter, and restore it from a backup") from error
+    except OSError:
+        return  # what is wrong with it is said by who opens it
     if file is not None and (found.st_dev, found.st_ino) != file:
         raise HomeDamaged(
             f"{path} was replaced while overwinter works with it: stop it, and start it with the file you want"

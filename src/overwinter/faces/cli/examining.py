@@ -205,7 +205,12 @@ def _absent(name: str, service: Service) -> str:
         return ""
     if importlib.util.find_spec("mcp") is None:
         return f"services.{name}: the MCP client is not installed: pip install 'overwinter[mcp]'"
-    program = "" if "://" in service.mcp or "$" in service.mcp else shlex.split(service.mcp)[0]
+    try:
+        program = "" if "://" in service.mcp else next(iter(shlex.split(service.mcp)), "")
+    except ValueError as error:
+        return f"services.{name}.mcp: {error}"
+    if "/" in program or "$" in program or "PATH" in service.env:  # looked for elsewhere than here
+        return ""
     return f"services.{name}.mcp: there is no program {program!r}" if program and shutil.which(program) is None else ""
 
 
