@@ -96,6 +96,10 @@ RIGHT = [
     "class A:\n    def __init__(self):\n        self.x = 1\na = A()\na.y = 2\nprint(a.y)",
 ]
 WRONG = [
+    "def add(out, x):\n    out.append(x)\nfound = []\nfor o in await svc.orders():\n    add(found, o['amount'])",
+    "tags = set()\ntags |= {'a'}\nfor o in await svc.orders():\n    print(o['amount'])",
+    "import collections\ncounts = collections.defaultdict(int)\nfor o in await svc.orders():\n    counts[o['id']] += 1\n    print(o['amount'])",
+    "seen = [0] * 3\nfor i in range(3):\n    seen[i] = 1\nprint((await svc.orders())[0]['amount'])",
     "await svc.label(labels=','.join(['a']))",
     "await svc.label(labels=str(5))",
     "j = await svc.job(id=1)\nawait svc.label(to=j['error'])",

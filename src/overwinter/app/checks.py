@@ -121,7 +121,8 @@ class Checks:
 
 def _explained(finding: Finding, missing: Mapping[str, str]) -> Finding:
     """Return a finding about a service that has no functions with the reason: it is none of the program's."""
-    service = next((name for name in missing if finding.is_certain and f"`{name}`" in finding.message), None)
+    is_about_it = finding.is_certain and finding.rule in ("unresolved-attribute", "unresolved-import")
+    service = next((name for name in missing if is_about_it and f"`{name}`" in finding.message), None)
     if service is None:
         return finding
     why = f"service {service} has no functions here: {missing[service]}; `overwinter tools refresh {service}` tries it again"

@@ -338,7 +338,17 @@ class Judge:
 
     def _may_have(self, key: str) -> bool:
         """Return whether the program puts a key somewhere, or may, or asks whether it is there."""
-        return self._is_anything_replaced or self._knowing.is_asked_for(key) or key in self._stored_keys
+        return self._is_any_key_put or self._knowing.is_asked_for(key) or key in self._stored_keys
+
+    @cached_property
+    def _is_any_key_put(self) -> bool:
+        """Whether the program puts a key somewhere that is not written there: `row[key] = ...`, `row.update(more)`."""
+        return any(
+            self._names.is_replaced(node)
+            for node in self._nodes
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+            or node.func.attr in ("update", "setdefault")
+        )
 
     @cached_property
     def _stored_keys(self) -> set[object]:

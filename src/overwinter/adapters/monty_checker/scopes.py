@@ -33,6 +33,7 @@ class Names:
         self._loose = set[int]()
         self._given = _given(tree)
         self._parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        self._added = {id(node.target) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)}
         self._answers: dict[tuple[str, str, int], bool] = {}
         scopes: list[tuple[ast.AST, Mapping[str, int]]] = [(tree, {})]
         while scopes:
@@ -56,7 +57,7 @@ class Names:
 
     def is_own(self, name: str) -> bool:
         """Return whether a name is bound to new lists, dicts and sets alone."""
-        given = [value for _, value in self._given.get(name, [])]
+        given = [value for place, value in self._given.get(name, []) if id(place) not in self._added]
         return bool(given) and all(map(_is_new, given))
 
     def is_promised(self, node: ast.expr | None, first: int = 0, depth: int = 0) -> bool:
@@ -148,6 +149,14 @@ def _is_new(node: ast.expr | None) -> bool:
     """Whether an expression makes a list, dict or set that nothing else has. Its elements may be anybody's."""
     match node:
         case ast.Dict() | ast.List() | ast.Set() | ast.DictComp() | ast.ListComp() | ast.SetComp():
+            return True
+        case ast.BinOp(left=ast.List() | ast.Tuple(), op=ast.Mult()):
+            return True
+        case ast.Call(
+            func=ast.Attribute(
+                value=ast.Name(id="dict" | "collections"), attr="fromkeys" | "defaultdict" | "Counter" | "deque"
+            )
+        ):
             return True
         case ast.Call(func=ast.Name(id="dict" | "list" | "set" | "sorted" | "defaultdict" | "Counter" | "deque")):
             return True
