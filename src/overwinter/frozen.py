@@ -60,7 +60,7 @@ WRITTEN = ("__init__", "__eq__", "__hash__", "__repr__", "__replace__")
 def _late(cls: type, name: str) -> Callable[..., Any]:
     """Return a method that puts the written ones in the place of itself and its like, and is that of its name."""
 
-    def first(self: object, *given: object, **named: object) -> object:
+    def first(self: object, /, *given: object, **named: object) -> object:
         for each, method in _written(cls).items():
             if getattr(vars(cls)[each], "late_of", None) is cls:
                 setattr(cls, each, method)
@@ -75,11 +75,12 @@ def _written(cls: type) -> dict[str, Callable[..., Any]]:
     """Return the methods of a class by their names, made of its fields as `dataclasses` makes them."""
     every: tuple[Field[Any], ...] = fields(cls)
     names = tuple(each.name for each in every)
-    known: dict[str, Any] = {
-        "own": cls,
-        "twin": type(cls.__name__, (), {"__slots__": names}),
-        "MISSING": MISSING,
-        "new": object.__new__,
+    known: dict[str, Any] = {  # no field is named like these
+        "__own": cls,
+        "__twin": type(cls.__name__, (), {"__slots__": names}),
+        "__MISSING": MISSING,
+        "__new": object.__new__,
+        "__set": object.__setattr__,
     }
     parameters = [_parameter(each, known) for each in every if not each.kw_only]
     parameters += ["*", *named] if (named := [_parameter(each, known) for each in every if each.kw_only]) else []
@@ -87,24 +88,24 @@ def _written(cls: type) -> dict[str, Callable[..., Any]]:
     hashed = [each for each in every if (each.compare if each.hash is None else each.hash)]
     shown = ", ".join(f"{each.name}={{self.{each.name}!r}}" for each in every if each.repr)
     lines = [
-        f"def __init__({', '.join(['self', *parameters])}):",
-        "    object.__setattr__(self, '__class__', twin)",
-        *(f"    self.{each.name} = {_value(each)}" for each in every),
-        "    self.__class__ = own",
-        *(["    self.__post_init__()"] if hasattr(cls, "__post_init__") else []),
+        f"def __init__({', '.join(['__self', *parameters])}):",
+        "    __set(__self, '__class__', __twin)",
+        *(f"    __self.{each.name} = {_value(each)}" for each in every),
+        "    __self.__class__ = __own",
+        *(["    __self.__post_init__()"] if hasattr(cls, "__post_init__") else []),
         "def __replace__(self, /, **changes):",
-        "    made = new(twin)",
+        "    made = __new(__twin)",
         "    take = changes.pop",
         *(
             f"    made.{each.name} = take('{each.name}') if '{each.name}' in changes else self.{each.name}"
             for each in every
         ),
-        "    made.__class__ = own",
+        "    made.__class__ = __own",
         *(["    made.__post_init__()"] if hasattr(cls, "__post_init__") else []),
         f"    if changes: raise TypeError(f'{cls.__qualname__} has no field {{next(iter(changes))!r}}')",
         "    return made",
         "def __eq__(self, other):",
-        "    if other.__class__ is not own: return NotImplemented",
+        "    if other.__class__ is not __own: return NotImplemented",
         f"    return {_tuple('self', compared)} == {_tuple('other', compared)}",
         "def __hash__(self):",
         f"    return hash({_tuple('self', hashed)})",
@@ -120,17 +121,17 @@ def _written(cls: type) -> dict[str, Callable[..., Any]]:
 def _parameter(each: "Field[Any]", known: dict[str, Any]) -> str:
     """Return a field as a parameter; what it is by default is noted among the names that the constructor knows."""
     if each.default_factory is not MISSING:
-        known[f"make_{each.name}"] = each.default_factory
-        return f"{each.name}=MISSING"
+        known[f"__make_{each.name}"] = each.default_factory
+        return f"{each.name}=__MISSING"
     if each.default is not MISSING:
-        known[f"default_{each.name}"] = each.default
-        return f"{each.name}=default_{each.name}"
+        known[f"__default_{each.name}"] = each.default
+        return f"{each.name}=__default_{each.name}"
     return each.name
 
 
 def _value(each: "Field[Any]") -> str:
     if each.default_factory is not MISSING:
-        return f"make_{each.name}() if {each.name} is MISSING else {each.name}"
+        return f"__make_{each.name}() if {each.name} is __MISSING else {each.name}"
     return each.name
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
 from dataclasses import replace as replaced
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 
@@ -181,3 +182,29 @@ def test_no_method_is_compiled_before_it_is_called():
     assert kind.__init__.__code__.co_filename != "<string>"
     kind(a=1)
     assert kind.__init__.__code__.co_filename == "<string>"
+
+
+def test_a_field_has_any_name():
+    names = [
+        "own",
+        "twin",
+        "new",
+        "object",
+        "made",
+        "take",
+        "changes",
+        "other",
+        "self",
+        "MISSING",
+        "make_own",
+        "default_own",
+    ]
+    kind: Any = frozen(
+        type("Odd", (), {"__annotations__": dict.fromkeys(names, int), "twin": 2, "made": field(default_factory=int)})
+    )
+    value = kind(**{name: at for at, name in enumerate(names)})
+    assert [getattr(value, name) for name in names] == list(range(len(names)))
+    assert replace(value, own=7).own == 7
+    assert value == replace(value)
+    assert value != replace(value, other=0)
+    assert hash(value) == hash(replace(value))
