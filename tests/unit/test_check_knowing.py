@@ -48,6 +48,12 @@ class Bank(TypedDict):
     iban: str
 async def methods() -> list[Card | Bank]: ...
 async def products() -> dict[str, Customer]: ...
+async def add_note(*, id: int, text: str) -> None: ...
+async def move(*, to: Address) -> None: ...
+class Place(TypedDict):
+    city: str
+    street: str
+async def visit(*, at: Place) -> None: ...
 """
 RIGHT = [
     "await svc.near(at=[1.5, 2.5], tags=['a'])",
@@ -94,6 +100,21 @@ RIGHT = [
     'try:\n    await svc.orders()\nexcept Exception as e:\n    print(e.message if hasattr(e, "message") else str(e))',
     'at = tuple(float(x) for x in "1,2".split(","))\nawait svc.point(at=at)',
     "class A:\n    def __init__(self):\n        self.x = 1\na = A()\na.y = 2\nprint(a.y)",
+    "best = [None] * 3\nfor i, o in enumerate(await svc.orders()):\n    best[i] = o\nprint([o['id'] for o in best])",
+    "d = {'a': None}\nfor k in d:\n    d[k] = await svc.customer(id='a')\nprint(d['a']['name'])",
+    "o = (await svc.orders())[0]\nrow, t = [o, o['total']]\nprint(row['id'], t + 1)",
+    "from svc import orders\norders = await orders()\norders.sort(key=lambda o: o['id'])\nprint(orders[0]['id'])",
+    "import svc\ndef show(svc):\n    return svc.get('name')\nprint(show(await svc.customer(id='a')))",
+    "import asyncio\nasync def one(i):\n    return (await svc.job(id=i))['state']\nprint(await asyncio.gather(*map(one, [1, 2])))",
+    "rows = await svc.customers()\nrows += [{'id': 'x', 'name': 'y'}]\nprint(len(rows))",
+    "j = await svc.job(id=1)\nawait svc.send_email(to='a', body=j['error'] if j['state'] == 'failed' else 'ok')",
+    "async def retry(job):\n    for _ in range(3):\n        job['error'] = job['error'] or {'code': 0}\n    return job\nj = await retry(await svc.job(id=1))\nprint(j['error']['code'])",
+    "await svc.add_note(id=1, text='x')",
+    "def dumps(x, default=None):\n    return str(x or default)\nprint(dumps(0, default=1))",
+    "class Text:\n    def __init__(self):\n        self.translate = 3\n    def sub(self, n, make):\n        return make(n)\nt = Text()\nprint(t.translate, t.sub(1, lambda n: n + 1))",
+    "match {'input': 5}:\n    case {'input': input, **vars}:\n        print(input, vars)",
+    "o = {'city': 'x'}\nmatch [{'city': 'y'}]:\n    case [o]:\n        pass\nawait svc.move(to=o)",
+    "a = {'city': 'x'}\nb = a\nb |= {'street': 's'}\nawait svc.visit(at=a)",
 ]
 WRONG = [
     "def add(out, x):\n    out.append(x)\nfound = []\nfor o in await svc.orders():\n    add(found, o['amount'])",
@@ -114,6 +135,15 @@ WRONG = [
     "print(date.today())",
     'c = await svc.customer(id="a")\nc["address"]["city"]',
     "rows = await svc.orders()\nrows[0].update(x=1)\nawait svc.customer(idd=1)",
+    "for o in await svc.orders():\n    for k in ('id', 'status'):\n        o[k] = o[k].upper()\nfor c in await svc.customers():\n    print(c['nam'])",
+    "c = await svc.customer(id='a')\nif isinstance(c['name'], str):\n    print(c['name'])\norders = await svc.orders()\nprint(orders['data'])",
+    "by = {o['id']: o for o in await svc.orders()}\nprint(by['x']['amount'])",
+    "by = {}\nfor o in await svc.orders():\n    by[o['id']] = o\nfor c in await svc.customers():\n    print(c['adress'])",
+    "orders = await svc.orders()\nfor o in orders:\n    o['late'] = True\nprint((await svc.customers())[0]['late'])",
+    "for c in await svc.customers():\n    if c['address']:\n        print(c['address']['city'])\nfor o in await svc.orders():\n    print(o['due'].year)",
+    "for o in await svc.orders():\n    if o['total'] > 5:\n        print(o['due'].year)",
+    "class Book:\n    def __init__(self, rows):\n        self.rows = rows\n        self.seen = {}\n    def mark(self, key):\n        self.seen[key] = 1\nBook(await svc.orders()).mark('x')\nprint((await svc.customers())['data'])",
+    "await svc.move(to={})",
 ]
 """A tool's nullable value that nothing asks about, a key that is nowhere put, a word that a tool does not know."""
 AFTER_CELLS = [

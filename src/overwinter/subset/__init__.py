@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from overwinter.bindings import bound, reached_as, root
 from overwinter.frozen import frozen
 from overwinter.subset.names import ADVICE, BUILTINS_MISSING, MODULES
 from overwinter.subset.waiting import unwaited
@@ -131,7 +132,14 @@ def lacks(source: str, modules: Collection[str], earlier: str = "") -> list[Lack
         ]
     before = parse(earlier).body if earlier else []
     whole = ast.Module(body=[*before, *tree.body], type_ignores=[])
-    judge = _Judge(bound=_bound_names(whole), standard=_standard_modules(whole), services=frozenset(modules))
+    names = bound(whole)
+    judge = _Judge(
+        bound=names,
+        own=_own_names(whole),
+        standard=_standard_modules(whole),
+        services=frozenset(modules),
+        tools=reached_as(whole, modules) | (frozenset(modules) - names),
+    )
     found = {
         Lack(line=getattr(node, "lineno", 1), column=getattr(node, "col_offset", -1) + 1, what=what, advice=advice)
         for node in ast.walk(tree)
@@ -184,7 +192,7 @@ def functions_named(source: str, modules: Mapping[str, Sequence[str]]) -> dict[s
         tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
-    aliases = {name: name for name in modules if name not in _bound_names(tree)}
+    aliases = {name: name for name in modules if name not in bound(tree)}
     named: dict[str, set[str]] = {}
     for node in ast.walk(tree):
         match node:
@@ -218,7 +226,7 @@ def called_by_name(source: str) -> tuple[frozenset[str], bool]:
         tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset(), False
-    modules = {"tools"} - _bound_names(tree)
+    modules = {"tools"} - bound(tree)
     functions: set[str] = set()
     for node in ast.walk(tree):
         match node:
@@ -259,22 +267,14 @@ def _first_word(call: ast.Call | None) -> str | None:
             return None
 
 
-def _bound_names(tree: ast.AST) -> frozenset[str]:
-    """Return every name that the program itself binds, in any scope."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.arg(arg=name):
-                names.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names.update((alias.asname or alias.name).split(".")[0] for alias in aliases)
-            case ast.ExceptHandler(name=str(name)):
-                names.add(name)
-            case _:
-                pass
-    return frozenset(names)
+def _own_names(tree: ast.AST) -> frozenset[str]:
+    """Return the names of the functions and classes that a program defines, and of the attributes that it sets."""
+    return frozenset(
+        node.attr if isinstance(node, ast.Attribute) else node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        or (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    )
 
 
 def _standard_modules(tree: ast.AST) -> dict[str, str]:
@@ -294,8 +294,10 @@ Found = Iterator[tuple[str, str]]
 @frozen
 class _Judge:
     bound: frozenset[str]
+    own: frozenset[str]
     standard: Mapping[str, str]
     services: frozenset[str]
+    tools: frozenset[str]
 
     def judge(self, node: ast.AST) -> Found:
         """Yield what is missing and what to do, for one node."""
@@ -365,7 +367,9 @@ class _Judge:
             ):
                 if (name, attribute) not in UNBOUND_WORKS:
                     yield f"{name}.{attribute}", "call it on a value: lambda v: v.method()"
-            case ast.Attribute(attr=attribute) if attribute in METHODS_MISSING and attribute not in self.bound:
+            case ast.Attribute(attr=attribute) if (
+                attribute in METHODS_MISSING and attribute not in self.bound | self.own and root(node) not in self.tools
+            ):
                 yield f".{attribute}", "not available"
             case _:
                 pass
@@ -376,6 +380,8 @@ class _Judge:
             yield node.id, advice
 
     def _call(self, node: ast.Call) -> Found:
+        if root(node.func) in self.tools - {"tools"} or self._is_own(node.func):
+            return
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         yield from self._method_values(node, name)
         for keyword in node.keywords:
@@ -385,6 +391,11 @@ class _Judge:
             yield from self._plain_call(node, name)
         elif name in ("sub", "subn") and len(node.args) > 1 and isinstance(node.args[1], ast.Lambda):
             yield "re.sub with a function", "loop over re.finditer"
+
+    def _is_own(self, function: ast.expr) -> bool:
+        """Return whether a function is the program's own: a built-in of that name is not meant."""
+        name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+        return name in self.own and not (root(function) in self.standard and isinstance(function, ast.Attribute))
 
     def _method_values(self, node: ast.Call, name: str) -> Found:
         """Yield methods of built-in values that are passed as functions: `key=d.get`."""

@@ -8,6 +8,7 @@ that is never awaited is never performed.
 import ast
 from collections.abc import Collection, Iterator, Sequence
 
+from overwinter.bindings import binds, reached_as, root
 from overwinter.syntax import unparse
 
 __all__ = ["unwaited"]
@@ -34,13 +35,14 @@ def unwaited(
         unbound: those of the modules whose names it nowhere binds: it need not import them.
     """
     whole = ast.Module(body=[*before, *tree.body], type_ignores=[])
-    tools = _names_of(whole, frozenset(modules)) | frozenset(unbound)
+    tools = reached_as(whole, frozenset(modules)) | frozenset(unbound)
     yield from _driven(tree, tools, whole)
-    yield from _forgotten(tree, tools | _own(whole), _names_of(whole, frozenset({"asyncio"})))
+    yield from _forgotten(tree, tools | _own(whole), reached_as(whole, frozenset({"asyncio"})))
 
 
 def _driven(tree: ast.Module, tools: frozenset[str], whole: ast.Module) -> Iterator[tuple[int, int, str, str]]:
-    waiting = set(tools)
+    waiting: set[str | None] = {*tools}
+    coroutines = _coroutines(whole) - _bound(whole)
     functions = [node for node in ast.walk(whole) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     while new := {each.name for each in functions if _calls(each, waiting)} - waiting:
         waiting |= new
@@ -49,9 +51,10 @@ def _driven(tree: ast.Module, tools: frozenset[str], whole: ast.Module) -> Itera
             case ast.Call(func=ast.Name(id=place) | ast.Attribute(attr=place)) if place in DRIVING:
                 given = [*node.args, *(word.value for word in node.keywords)]
                 bodies = [each.body for each in given if isinstance(each, ast.Lambda)]
-                if any(_root(each) in waiting for each in given if isinstance(each, ast.Name | ast.Attribute)) or any(
-                    _calls(body, waiting) for body in bodies
-                ):
+                names = {root(each) for each in given if isinstance(each, ast.Name | ast.Attribute)}
+                if place == "map":  # a coroutine that it makes may be awaited later: `gather(*map(one, ids))`
+                    names -= coroutines
+                if names & waiting or any(_calls(body, waiting) for body in bodies):
                     yield node.lineno, node.col_offset + 1, f"a call of a tool inside `{place}` cannot wait", LOOP
             case ast.ClassDef(body=body):
                 for part in body:
@@ -62,7 +65,7 @@ def _driven(tree: ast.Module, tools: frozenset[str], whole: ast.Module) -> Itera
                 pass
 
 
-def _is_driven(method: ast.FunctionDef | ast.AsyncFunctionDef, waiting: set[str]) -> bool:
+def _is_driven(method: ast.FunctionDef | ast.AsyncFunctionDef, waiting: Collection[str | None]) -> bool:
     return method.name.startswith("__") and method.name not in WAITING_METHODS and _calls(method, waiting)
 
 
@@ -74,7 +77,8 @@ def _forgotten(
     A call that is stored may be awaited later: only one whose value is certainly used at once, or dropped, is a mistake.
     """
     nodes = list(ast.walk(tree))
-    bound = _bound(tree) | _coroutines(tree)
+    other = _bound(tree)
+    bound = other | _coroutines(tree)
     at_once = {id(each): each for node in nodes for each in _used_at_once(node) if not _is_call_of(node, bound)}
     for node in nodes:
         if isinstance(node, ast.Await):
@@ -91,17 +95,23 @@ def _forgotten(
             case _:
                 pass
     for call in at_once.values():
-        if isinstance(call, ast.Call) and (_root(call.func) in made or _is_of_asyncio(call.func, asyncio)):
+        if isinstance(call, ast.Call) and (_is_made(call.func, made, other) or _is_of_asyncio(call.func, asyncio)):
             what = f"`{_shown(call.func)}(...)` is not awaited"
             advice = "write `await` before it: a call that is not awaited is not made"
             yield call.lineno, call.col_offset + 1, what, advice
+
+
+def _is_made(function: ast.expr, made: Collection[str], other: Collection[str]) -> bool:
+    """Return whether a function makes what has to be awaited. The method of a name that is something else too may be any: `orders.sort()`."""
+    name = root(function)
+    return name in made and not (name in other and isinstance(function, ast.Attribute))
 
 
 def _shown(function: ast.expr) -> str:
     try:
         return unparse(function)
     except RecursionError:
-        return _root(function) or ""
+        return root(function) or ""
 
 
 def _own(tree: ast.Module) -> frozenset[str]:
@@ -123,9 +133,10 @@ def _coroutines(tree: ast.Module) -> set[str]:
 
 def _bound(tree: ast.Module) -> set[str]:
     """Return the names that a program binds, to whatever is no coroutine function."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    return names | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    nodes = [
+        each for each in ast.walk(tree) if not isinstance(each, ast.AsyncFunctionDef | ast.Import | ast.ImportFrom)
+    ]
+    return {name for node in nodes for name in binds(node)}
 
 
 def _is_call_of(node: ast.AST, names: Collection[str]) -> bool:
@@ -166,25 +177,5 @@ def _used_at_once(node: ast.AST) -> tuple[ast.expr, ...]:  # noqa: PLR0911 - a t
             return ()
 
 
-def _calls(node: ast.AST, names: Collection[str]) -> bool:
-    return any(isinstance(each, ast.Call) and _root(each.func) in names for each in ast.walk(node))
-
-
-def _root(node: ast.expr) -> str | None:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _names_of(tree: ast.Module, modules: frozenset[str]) -> frozenset[str]:
-    """Return the names under which a program reaches modules or what is in them."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=aliases):
-                names |= {alias.asname or alias.name for alias in aliases if alias.name in modules}
-            case ast.ImportFrom(module=str(module), names=aliases) if module in modules:
-                names |= {alias.asname or alias.name for alias in aliases}
-            case _:
-                pass
-    return frozenset(names)
+def _calls(node: ast.AST, names: Collection[str | None]) -> bool:
+    return any(isinstance(each, ast.Call) and root(each.func) in names for each in ast.walk(node))

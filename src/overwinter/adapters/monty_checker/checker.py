@@ -22,7 +22,6 @@ import pydantic_monty as monty
 from overwinter.adapters.monty.workers import Desk, JailSettings, Workers, open_workers
 from overwinter.adapters.monty_checker.earlier import NOTHING, Earlier, earlier
 from overwinter.adapters.monty_checker.judge import OPERATING, Judge
-from overwinter.adapters.monty_checker.scopes import root
 from overwinter.adapters.monty_checker.text import (
     OPENED,
     Checked,
@@ -34,6 +33,7 @@ from overwinter.adapters.monty_checker.text import (
     tool_names,
 )
 from overwinter.adapters.monty_checker.words import Words, explained
+from overwinter.bindings import root
 from overwinter.check import FIRST, UNSEEN, Finding, Transcript
 from overwinter.errors import WorkerCrashed
 from overwinter.frozen import frozen

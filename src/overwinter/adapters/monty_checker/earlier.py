@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
 
-from overwinter.adapters.monty_checker.scopes import FUNCTIONS, binds, own, root
-from overwinter.adapters.monty_checker.text import CHANGING, parsed
+from overwinter.adapters.monty_checker.scopes import FUNCTIONS, own
+from overwinter.adapters.monty_checker.text import parsed
+from overwinter.bindings import CHANGING, binds, root
 from overwinter.check import Cell, Transcript
 from overwinter.frozen import frozen
 from overwinter.prefixes import Prefixes

@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from overwinter.adapters.monty_checker.knowing import Knowing
-from overwinter.adapters.monty_checker.scopes import Names, changed, root
+from overwinter.adapters.monty_checker.origins import Origin, Origins
+from overwinter.adapters.monty_checker.scopes import Names
 from overwinter.adapters.monty_checker.text import Checked, Report, tool_names
+from overwinter.bindings import root
 from overwinter.subset.names import BUILTINS_MISSING, MODULES
 
 __all__ = ["OPERATING", "UNTAKEN", "Judge"]
@@ -36,13 +38,6 @@ TAKEN_AS = re.compile(r"Expected `(?:tuple|set|frozenset)\[[^`]*`, found `list\[
 ROW_METHODS = frozenset({"get", "pop", "setdefault", "update"})
 PUTTING = frozenset({"invalid-argument-type", "invalid-key", "unknown-argument", "missing-argument"})
 COROUTINE = re.compile(r"(?:of type|and) `(CoroutineType\[[^`]*)`")
-DISPLACING = (
-    re.compile(r"Invalid (?:assignment|argument) to key .* with declared type `([^`]*)`"),
-    re.compile(r"Invalid subscript assignment .* on object of type `([^`]*)`"),
-    re.compile(r"Argument to bound method `(?:list|dict|set)\.\w+` is incorrect: Expected `([^`]*)`"),
-    re.compile(r"Operator `[+|]=` is not supported between objects of type `((?:list|dict|set)\[[^`]*)`"),
-)
-"""What the checker says of a program that puts into a row or list what was not declared for it."""
 WITHOUT_VALUES = frozenset({"invalid-syntax", "unresolved-reference", "unresolved-import"})
 
 
@@ -56,9 +51,8 @@ class Judge:
         self._nodes = list(ast.walk(tree))
         self._tree = tree
         self._tools = tool_names(tree, modules)
-        self._first = checked.first
+        self._first, self._touched = checked.first, checked.touched
         self._reports = reports
-        self._displaced = {word for report in reports for word in self._displaced_by(report)}
 
     def is_certain(self, report: Report) -> bool:  # noqa: PLR0911 - one rule a line
         """Return whether a report refuses the program."""
@@ -67,7 +61,7 @@ class Judge:
         subjects = self._subjects(report)
         if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
             return False
-        if self._is_displaced(report):
+        if report.rule in OPERATING | ASSIGNING and any(map(self._origins.is_replaced, subjects)):
             return False
         if report.rule in OPERATING:
             return self._is_misused(report) or self._is_certain_operation(report, subjects)
@@ -78,12 +72,10 @@ class Judge:
             return word.arg is not None and not any(each.search(report.message) for each in (FITTING, TAKEN_AS))
         if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
             key = re.search(r'Unknown key "([^"]*)"', report.message)
-            return key is not None and not self._may_have(key[1]) and not self._is_of_a_variant(report)
+            may_be_there = key is None or any(self._may_have(each, key[1]) for each in subjects)
+            return not may_be_there and not self._is_of_a_variant(report)
         if report.rule == "missing-typed-dict-key":
-            return not any(
-                isinstance(node, ast.Dict) and None in node.keys and node.lineno == report.row
-                for node in self._near(report)
-            )
+            return self._is_incomplete(report)
         if report.rule in ASSIGNING:
             may_be_there = any(map(self._knowing.may_be_there, subjects))
             is_certain = self._is_one_for_many(report) or _is_certain_type(report.message, may_be_there=may_be_there)
@@ -91,12 +83,30 @@ class Judge:
         return True
 
     def _is_certain_operation(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
-        if self._is_of_a_container(report):
+        is_of_import = "Function `" in report.message or "`def " in report.message
+        if self._is_of_a_container(report) or any(map(self._origins.is_mixed, subjects)):
+            return False
+        if is_of_import and any(self._names.is_bound_anew(each) for each in subjects):
+            return False
+        if "Unknown" in report.message and not any(map(self._origins.is_promised, subjects)):
             return False
         if "None" in report.message:
             return not any(map(self._knowing.may_be_there, subjects))
         # What a list or dict of the program's own holds is inferred from what was put in first: too loose to refuse by.
         return not any(part in report.message for part in (*LOOSE, "`object`", "in union", " | "))
+
+    def _is_incomplete(self, report: Report) -> bool:
+        """Return whether a dict that lacks a key is given to a tool. What is put into a row need not be whole."""
+        if report.row in self._touched:
+            return True
+        dicts = [each for each in self._near(report) if isinstance(each, ast.Dict) and each.lineno == report.row]
+        return not any(None in each.keys for each in dicts) and any(id(each) in self._in_calls for each in dicts)
+
+    @cached_property
+    def _in_calls(self) -> set[int]:
+        """What is written out in a call of a tool, by id."""
+        calls = [node for node in self._nodes if isinstance(node, ast.Call) and self._names.is_tool(node.func)]
+        return {id(each) for call in calls for each in ast.walk(call)}
 
     def _is_of_a_container(self, report: Report) -> bool:
         """Return whether an operation is on what the program took out of a list or dict of its own: `counts[name]["n"] += 1`."""
@@ -104,32 +114,10 @@ class Judge:
         values = [each for node in near for each in _operands(node)]
         rows = {id(each) for each in values if self._is_at(each, report)}
         return any(
-            taken is not None and not self._names.is_promised(taken)
+            taken is not None and not self._origins.is_promised(taken)
             for node in near
             if rows & {id(each) for each in _operands(node)}
             for taken in map(_taken_from, _operands(node))
-        )
-
-    def _is_displaced(self, report: Report) -> bool:
-        """Return whether a report speaks of a type in whose place the program puts another: `row["due"] = date.fromisoformat(row["due"])`.
-
-        What the row or list has there from then on, the checker does not know: it still takes it to be what was declared.
-        """
-        if report.rule not in OPERATING | ASSIGNING:
-            return False
-        _, _, found = report.message.rpartition("found ")
-        is_displaced = any(type_ in self._displaced for type_ in re.findall(r"`([^`]*)`", found))
-        return (is_displaced or self._is_anything_replaced) and any(map(self._names.is_taken, self._subjects(report)))
-
-    def _displaced_by(self, report: Report) -> Collection[str]:
-        """Return the types in whose place a program puts something else, by what the checker says of it, and what they are made of."""
-        found = next((found for each in DISPLACING if (found := each.search(report.message))), None)
-        if found is None and self._is_put(report):
-            found = EXPECTED.search(report.message)
-        return (
-            ()
-            if found is None
-            else {found[1], *re.findall(r"\w+", found[1])} - {"list", "dict", "set", "Iterable", "None"}
         )
 
     def _is_put(self, report: Report) -> bool:
@@ -201,46 +189,32 @@ class Judge:
         return [word.value for call in calls for word in call.keywords if self._is_at(word, report)]
 
     def _is_promised(self, node: ast.expr) -> bool:
-        """Return whether a value is a tool's own, as it came: nothing in this program may have changed it, or doubts what it is."""
-        return (
-            not self._is_anything_changed and self._names.is_promised(node, self._first) and not self._is_doubted(node)
-        )
-
-    @cached_property
-    def _is_anything_changed(self) -> bool:
-        """Whether the program changes a list or dict in place that is not plainly its own, so that a tool's may be another by then."""
-        return any(
-            not (isinstance(each, ast.Name) and self._names.is_own(each.id))
-            for node in self._nodes
-            if getattr(node, "lineno", 0) >= self._first
-            for each in changed(node)
-        )
-
-    @cached_property
-    def _is_anything_replaced(self) -> bool:
-        """Whether the program puts something where the checker does not see it: `row[key] = ...`, in a row that a function was given."""
-        return any(self._names.is_replaced(node) for node in self._nodes)
+        """Return whether a value is a tool's own, as it came: the program has put nothing in its place, and does not doubt what it is."""
+        return self._origins.is_promised(node) and not self._is_doubted(node)
 
     def _is_doubted(self, node: ast.expr) -> bool:
         """Return whether the program itself looks what a value is, or expects that it is something else."""
-        is_anything_asked, tried, compared = self._doubts
-        return is_anything_asked or id(node) in tried or (bool(compared) and ast.dump(node) in compared)
+        asked, tried, compared = self._doubts
+        is_asked = bool(asked) and bool(asked & self._origins.of(node))
+        return is_asked or id(node) in tried or (bool(compared) and ast.dump(node) in compared)
 
     @cached_property
-    def _doubts(self) -> tuple[bool, set[int], set[str]]:
-        """Whether it asks what anything is; what it tries, by id; in what it looks for something, as text."""
-        is_anything_asked, tried, compared = False, set[int](), set[str]()
+    def _doubts(self) -> tuple[set[Origin], set[int], set[str]]:
+        """Of what it asks what it is; what it tries, by id; in what it looks for something, as text."""
+        asked, tried, compared = set[Origin](), set[int](), set[str]()
         for each in self._nodes:
             match each:
                 case ast.Try(body=body):
                     tried |= {id(node) for part in body for node in ast.walk(part)}
-                case ast.Call(func=ast.Name(id="hasattr" | "getattr" | "isinstance" | "type" | "callable")):
-                    is_anything_asked = True
+                case ast.Call(
+                    func=ast.Name(id="hasattr" | "getattr" | "isinstance" | "type" | "callable"), args=[of, *_]
+                ):
+                    asked |= self._origins.of(of)
                 case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[value]):
                     compared.add(ast.dump(value))
                 case _:
                     pass
-        return is_anything_asked, tried, compared
+        return asked, tried, compared
 
     def _near(self, report: Report) -> Sequence[ast.AST]:
         """Return the nodes that begin in a report's row, or have something in them that does: of thousands of reports each costs little."""
@@ -262,7 +236,17 @@ class Judge:
 
     @cached_property
     def _knowing(self) -> Knowing:
-        return Knowing(self._tree, self._names)
+        return Knowing(self._tree, self._names, self._origins)
+
+    @cached_property
+    def _origins(self) -> Origins:
+        refused = {report.row for report in self._reports}
+
+        def is_refused(node: ast.AST) -> bool:
+            first = getattr(node, "lineno", 0)
+            return not refused.isdisjoint(range(first, (getattr(node, "end_lineno", None) or first) + 1))
+
+        return Origins(self._tree, self._tools, self._first, is_refused)
 
     def _subjects(self, report: Report) -> list[ast.expr]:
         """Return the expressions that a report is about: what is called and given, what is taken apart."""
@@ -336,41 +320,9 @@ class Judge:
         lacking = {name for each in here for name in re.findall(r"for TypedDict `([^`]*)`", each.message)}
         return not lacking >= set(_members(union[1])) - {"None"}
 
-    def _may_have(self, key: str) -> bool:
-        """Return whether the program puts a key somewhere, or may, or asks whether it is there."""
-        return self._is_any_key_put or self._knowing.is_asked_for(key) or key in self._stored_keys
-
-    @cached_property
-    def _is_any_key_put(self) -> bool:
-        """Whether the program puts a key somewhere that is not written there: `row[key] = ...`, `row.update(more)`."""
-        return any(
-            self._names.is_replaced(node)
-            for node in self._nodes
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
-            or node.func.attr in ("update", "setdefault")
-        )
-
-    @cached_property
-    def _stored_keys(self) -> set[object]:
-        keys: set[object] = set()
-        for node in self._nodes:
-            match node:
-                case ast.Subscript(slice=ast.Constant(value=key), ctx=ast.Store()):
-                    keys.add(key)
-                case ast.Call(func=ast.Attribute(attr="setdefault"), args=[ast.Constant(value=key), *_]):
-                    keys.add(key)
-                case ast.Call(func=ast.Attribute(attr="update"), args=args, keywords=words):
-                    keys |= {word.arg for word in words} | {key for each in args for key in _constant_keys(each)}
-                case ast.AugAssign(op=ast.BitOr(), value=value):
-                    keys |= _constant_keys(value)
-                case _:
-                    pass
-        return keys
-
-
-def _constant_keys(node: ast.expr) -> set[object]:
-    keys = node.keys if isinstance(node, ast.Dict) else ()
-    return {key.value for key in keys if isinstance(key, ast.Constant)}
+    def _may_have(self, of: ast.expr, key: str) -> bool:
+        """Return whether the program puts a key there, or may, or asks whether it is there."""
+        return self._origins.is_put(of, key) or self._knowing.is_asked_for(of, key)
 
 
 def _operands(node: ast.AST) -> Sequence[ast.expr]:

@@ -8,6 +8,7 @@ uses without any such question is a mistake; whatever it asks about is its own m
 import ast
 from collections.abc import Iterator
 
+from overwinter.adapters.monty_checker.origins import ANY, Origin, Origins, key_of
 from overwinter.adapters.monty_checker.scopes import FUNCTIONS, Names, own
 
 __all__ = ["Knowing"]
@@ -22,15 +23,27 @@ class Knowing:
     Args:
         tree: the program, behind what ran before it.
         names: its names.
+        origins: where its values come from.
     """
 
-    def __init__(self, tree: ast.Module, names: Names) -> None:
-        self._names = names
+    def __init__(self, tree: ast.Module, names: Names, origins: Origins) -> None:
+        self._names, self._origins = names, origins
         nodes = list(ast.walk(tree))
-        asked = [each for node in nodes for test in _tests(node) for each in ast.walk(test)]
-        self._keys = {key for each in asked if (key := _key(each)) is not None}
-        self._rows = {name for each in asked if _container(each) is not None and (name := _root(each)) is not None}
+        tests = [test for node in nodes for test in _tests(node)]
+        asked = [each for test in tests for each in ast.walk(test)]
+        self._keys = {(origin, key) for each in asked for origin, key in self._taken(each)}
+        self._rows = {
+            origin
+            for test in tests
+            if not _is_of_size(test)
+            for each in ast.walk(test)
+            for origin, _ in self._taken(each)
+        }
         names_asked = {each.id for each in asked if isinstance(each, ast.Name)}
+        self._handed = {
+            origin for each in asked if isinstance(each, ast.Call) for of in each.args for origin in origins.of(of)
+        }
+        """Of what a function is asked that a test calls: `if is_complete(row)`."""
         self._in_loops = {
             id(each) for node in nodes if isinstance(node, ast.For | ast.While) for each in ast.walk(node)
         }
@@ -52,9 +65,9 @@ class Knowing:
         }
         """Names used in a function that asks nothing of them, and asked about elsewhere."""
 
-    def is_asked_for(self, key: str) -> bool:
-        """Return whether the program asks somewhere whether a key is there."""
-        return key in self._keys
+    def is_asked_for(self, of: ast.expr, key: str) -> bool:
+        """Return whether the program asks somewhere whether a key is there, of what a value may be."""
+        return any({(origin, key), (origin, ANY)} & self._keys for origin in self._origins.of(of))
 
     def may_be_there(self, node: ast.expr | None, depth: int = 0) -> bool:
         """Return whether the program may know that a value is there, though its type says that it can be None."""
@@ -64,11 +77,11 @@ class Knowing:
             case ast.Name(id=name):
                 return id(node) in self._outer or self._is_set_later(name, depth)
             case ast.Subscript(value=value) | ast.Call(func=ast.Attribute(value=value, attr="get")):
-                return not self._names.is_promised(value)
+                return not self._origins.is_promised(value)
             case ast.Attribute():
                 return not self._names.is_tool(node)
-            case ast.BinOp(left=left, right=right):
-                return self.may_be_there(left, depth + 1) or self.may_be_there(right, depth + 1)
+            case ast.BinOp(left=one, right=other) | ast.IfExp(body=one, orelse=other):
+                return self.may_be_there(one, depth + 1) or self.may_be_there(other, depth + 1)
             case _:
                 return False
 
@@ -77,8 +90,21 @@ class Knowing:
             case ast.Call(func=ast.Attribute(attr="get"), args=[key, *_]) if not isinstance(key, ast.Constant):
                 return True  # a key that it has from somewhere is there
             case _:
-                is_of_row = _container(node) is not None and _root(node) in self._rows
-                return is_of_row or id(node) in self._caught or _key(node) in self._keys
+                taken = list(self._taken(node))
+                is_known = any(each in self._keys or each[0] in self._rows for each in taken)
+                return is_known or id(node) in self._caught or bool(self._handed & self._origins.of(node))
+
+    def _taken(self, node: ast.AST) -> Iterator[tuple[Origin, str]]:
+        """Yield what an expression takes by a key, and from what."""
+        match node:
+            case (
+                ast.Subscript(value=value, slice=key)
+                | ast.Call(func=ast.Attribute(value=value, attr="get"), args=[key, *_])
+            ):
+                for origin in self._origins.of(value):
+                    yield origin, key_of(key)
+            case _:
+                pass
 
     def _is_set_later(self, name: str, depth: int) -> bool:
         """Return whether a name is None until a loop sets it, or is what the program keeps somewhere."""
@@ -87,6 +113,11 @@ class Knowing:
         if is_none and any(id(place) in self._in_loops for place, _ in given):
             return True
         return any(_container(value) is not None and self.may_be_there(value, depth + 1) for _, value in given)
+
+
+def _is_of_size(test: ast.expr) -> bool:
+    """Whether a test compares sizes: that says nothing of what else is in a row."""
+    return isinstance(test, ast.Compare) and all(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in test.ops)
 
 
 def _tests(node: ast.AST) -> Iterator[ast.expr]:
@@ -119,25 +150,3 @@ def _container(node: ast.AST | None) -> ast.expr | None:
             return value
         case _:
             return None
-
-
-def _key(node: ast.AST) -> str | None:
-    match node:
-        case (
-            ast.Subscript(slice=ast.Constant(value=str(key)))
-            | ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(key)), *_])
-        ):
-            return key
-        case _:
-            return None
-
-
-def _root(node: ast.AST) -> str | None:
-    while True:
-        match node:
-            case ast.Subscript(value=value) | ast.Attribute(value=value) | ast.Call(func=ast.Attribute(value=value)):
-                node = value
-            case ast.Name(id=name):
-                return name
-            case _:
-                return None

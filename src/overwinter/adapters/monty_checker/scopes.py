@@ -6,21 +6,16 @@ the name is ever given, and a value that another function gives it (`global`) it
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-__all__ = ["FUNCTIONS", "Given", "Names", "binds", "changed", "own", "root"]
+from overwinter.bindings import binds, root
+
+__all__ = ["FUNCTIONS", "Given", "Names", "own", "paired"]
 
 Given: TypeAlias = "tuple[ast.AST, ast.expr | None]"
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ClassDef)
-PASSING = frozenset({"sorted", "list", "reversed", "max", "min", "next", "iter"})
-"""Built-ins that give back what they were given, or a part of it."""
-CHANGING = frozenset({
-    "add", "append", "clear", "difference_update", "discard", "extend", "insert", "intersection_update", "pop", "popitem", "remove",
-    "setdefault", "symmetric_difference_update", "update",
-})  # fmt: skip
 DEPTH_MAX = 16
 
 
@@ -32,9 +27,7 @@ class Names:
         self._elsewhere = _set_by_functions(tree)
         self._loose = set[int]()
         self._given = _given(tree)
-        self._parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-        self._added = {id(node.target) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)}
-        self._answers: dict[tuple[str, str, int], bool] = {}
+        self._answers: dict[str, bool] = {}
         scopes: list[tuple[ast.AST, Mapping[str, int]]] = [(tree, {})]
         while scopes:
             scope, outer = scopes.pop()
@@ -55,36 +48,6 @@ class Names:
         """Return whether an expression is a module of tools, or what is in one."""
         return root(node) in self._tools
 
-    def is_own(self, name: str) -> bool:
-        """Return whether a name is bound to new lists, dicts and sets alone."""
-        given = [value for place, value in self._given.get(name, []) if id(place) not in self._added]
-        return bool(given) and all(map(_is_new, given))
-
-    def is_promised(self, node: ast.expr | None, first: int = 0, depth: int = 0) -> bool:
-        """Return whether a value is a part of what a tool answers, so that its type is the tool's own word.
-
-        Args:
-            node: the value.
-            first: the row from which on names are bound for it; what was bound before may have been changed since.
-            depth: how far the way to it was.
-        """
-        if depth > DEPTH_MAX:
-            return False
-        match node:
-            case ast.Await(value=ast.Call(func=function)):
-                return root(function) in self._tools
-            case ast.Subscript(value=value):
-                return self.is_promised(value, first, depth + 1)
-            case ast.Name(id=name):
-                given = self._given.get(name, [])
-                is_here = all(getattr(place, "lineno", 0) >= first for place, _ in given)
-                rest = partial(all, (self.is_promised(each, first, depth + 1) for _, each in given))
-                return bool(given) and is_here and self._once(("promised", name, first), rest, meanwhile=False)
-            case ast.Call(func=ast.Name(id=name), args=[of, *_]) if name in PASSING:
-                return self.is_promised(of, first, depth + 1)
-            case _:
-                return False
-
     def is_taken(self, node: ast.AST | None, depth: int = 0) -> bool:
         """Return whether a value comes out of a list, row or dict."""
         if depth > DEPTH_MAX:
@@ -94,96 +57,22 @@ class Names:
     def _is_taken(self, node: ast.AST, depth: int) -> bool:
         if not isinstance(node, ast.Name):
             return isinstance(node, ast.Subscript)
-        rest = partial(any, (self.is_taken(of, depth + 1) for _, of in self._given.get(node.id, [])))
-        return self._once(("taken", node.id, 0), rest, meanwhile=True)
+        if node.id not in self._answers:  # names that are bound to each other many times have no end else
+            self._answers[node.id] = True
+            self._answers[node.id] = any(self.is_taken(of, depth + 1) for _, of in self._given.get(node.id, []))
+        return self._answers[node.id]
 
-    def is_replaced(self, node: ast.AST) -> bool:
-        """Return whether a node puts something into a list or row so that the checker does not see what, or into which."""
-        return any(
-            (name := root(each)) is not None
-            and not self.is_own(name)
-            and (name in self._parameters or not _is_seen(node))
-            for each in changed(node)
-        )
+    def is_bound_anew(self, node: ast.AST) -> bool:
+        """Return whether what an expression begins with is imported, and given another value somewhere: `orders = await orders()`."""
+        places = [place for place, _ in self._given.get(root(node) or "", [])]
+        return len(places) > 1 and any(isinstance(each, ast.Import | ast.ImportFrom) for each in places)
 
     def given(self, name: str) -> "Sequence[Given]":
         """Return where a name is bound, in any scope, and to what; None for what is no plain assignment or loop."""
         return self._given.get(name, ())
 
-    def _once(self, question: tuple[str, str, int], ask: Callable[[], bool], *, meanwhile: bool) -> bool:
-        """Answer a question about a name, once: a hundred names that are bound to each other many times have no end else."""
-        if question not in self._answers:
-            self._answers[question] = meanwhile
-            self._answers[question] = ask()
-        return self._answers[question]
-
     def _is_loose(self, node: ast.Name, bound: Mapping[str, int], outer: Mapping[str, int]) -> bool:
         return node.id in self._elsewhere or (node.id not in bound and outer.get(node.id, 0) > 1)
-
-
-def changed(node: ast.AST) -> Sequence[ast.expr]:
-    """Return what a node changes in place, as far as can be seen."""
-    match node:
-        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
-            return (value,)
-        case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in CHANGING:
-            return (value,)
-        case ast.AugAssign(target=target, op=ast.BitOr()):
-            return (target,)
-        case _:
-            return ()
-
-
-def _is_seen(node: ast.AST) -> bool:
-    """Whether the checker compares what a node puts somewhere with what is declared for the place."""
-    match node:
-        case ast.Subscript(slice=key):
-            return isinstance(key, ast.Constant)
-        case ast.Call(func=ast.Attribute(attr="update"), args=args):
-            return all(isinstance(each, ast.Dict) and None not in each.keys for each in args)
-        case _:
-            return not isinstance(node, ast.AugAssign)
-
-
-def _is_new(node: ast.expr | None) -> bool:
-    """Whether an expression makes a list, dict or set that nothing else has. Its elements may be anybody's."""
-    match node:
-        case ast.Dict() | ast.List() | ast.Set() | ast.DictComp() | ast.ListComp() | ast.SetComp():
-            return True
-        case ast.BinOp(left=ast.List() | ast.Tuple(), op=ast.Mult()):
-            return True
-        case ast.Call(
-            func=ast.Attribute(
-                value=ast.Name(id="dict" | "collections"), attr="fromkeys" | "defaultdict" | "Counter" | "deque"
-            )
-        ):
-            return True
-        case ast.Call(func=ast.Name(id="dict" | "list" | "set" | "sorted" | "defaultdict" | "Counter" | "deque")):
-            return True
-        case _:
-            return False
-
-
-def root(node: ast.AST) -> str | None:
-    """Return the name that an expression begins with: `a` of `a.b["c"]`."""
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def binds(node: ast.AST) -> list[str]:
-    """Return the names that a node binds in the scope it stands in."""
-    match node:
-        case ast.Name(id=name, ctx=ast.Store()):
-            return [name]
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-            return [name]
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            return [(alias.asname or alias.name).partition(".")[0] for alias in aliases]
-        case _:
-            return []
 
 
 def own(scope: ast.AST) -> Iterator[ast.AST]:
@@ -226,7 +115,7 @@ def _given(tree: ast.Module) -> "dict[str, list[Given]]":
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets, value=value):
-                values |= {id(target): each for place in targets for target, each in _pairs(place, value)}
+                values |= {id(target): each for place in targets for target, each in paired(place, value)}
             case (
                 ast.AnnAssign(target=ast.Name() as target, value=value)
                 | ast.NamedExpr(target=target, value=value)
@@ -238,16 +127,16 @@ def _given(tree: ast.Module) -> "dict[str, list[Given]]":
                 pass
     given: dict[str, list[Given]] = {}
     for node in ast.walk(tree):
-        for name in [node.arg] if isinstance(node, ast.arg) else binds(node):
+        for name in binds(node):
             given.setdefault(name, []).append((node, values.get(id(node))))
     return given
 
 
-def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
+def paired(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
     """Yield what is bound to what: `a, b = None, 1`."""
     match target, value:
         case ast.Tuple(elts=targets), ast.Tuple(elts=values) if len(targets) == len(values):
             for pair in zip(targets, values, strict=True):
-                yield from _pairs(*pair)
+                yield from paired(*pair)
         case _:
             yield target, value

@@ -9,7 +9,7 @@ import ast
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 
-from overwinter.adapters.monty_checker.scopes import root
+from overwinter.bindings import CHANGING, binds, reached_as, root
 from overwinter.frozen import frozen
 from overwinter.syntax import comments, parse, unparse
 
@@ -21,9 +21,6 @@ DEPTH_MAX = 8
 TREES_KEPT = 4
 KEPT_CHARACTERS_MAX = 20_000
 """A check asks for the tree of a text up to three times; one of a large program has megabytes."""
-CHANGING = frozenset(
-    ["append", "extend", "insert", "update", "setdefault", "pop", "popitem", "clear", "remove", "sort", "reverse"]
-)
 
 
 @frozen
@@ -190,15 +187,10 @@ class _Literals:
             match node:
                 case ast.Assign(targets=[ast.Name(id=name) as target], value=value):
                     self._bound.setdefault(name, {})[target.lineno, target.col_offset] = value
-                case (
-                    ast.Name(id=name, ctx=ast.Store())
-                    | ast.arg(arg=name)
-                    | ast.FunctionDef(name=name)
-                    | ast.AsyncFunctionDef(name=name)
-                ):
-                    self._bound.setdefault(name, {}).setdefault((node.lineno, node.col_offset), None)
                 case _:
-                    pass
+                    place = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+                    for name in binds(node):
+                        self._bound.setdefault(name, {}).setdefault(place, None)
         self._changed = _changed(tree, self._bound.keys())
 
     def resolve(self, node: ast.expr | None, depth: int = 0) -> ast.expr | None:
@@ -245,6 +237,8 @@ def _changed(tree: ast.Module, bound: Collection[str]) -> frozenset[str]:
                 changed.add(root(value))
             case ast.Subscript(ctx=ast.Store()):
                 changed.add(root(node))
+            case ast.AugAssign(target=target):
+                changed.add(root(target))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=words) if name in bound:
                 changed |= {root(each) for each in (*args, *(word.value for word in words))}
             case (
@@ -270,13 +264,4 @@ def _word(key: ast.expr | None) -> str | None:
 
 def tool_names(tree: ast.Module, modules: Collection[str]) -> frozenset[str]:
     """Return the names under which the program reaches the modules or what is in them."""
-    names: set[str] = set(modules)
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=aliases):
-                names |= {each.asname for each in aliases if each.asname and each.name.split(".")[0] in modules}
-            case ast.ImportFrom(module=str(module), names=aliases) if module.split(".")[0] in modules:
-                names |= {each.asname or each.name for each in aliases}
-            case _:
-                pass
-    return frozenset(names)
+    return frozenset(modules) | reached_as(tree, modules)
