@@ -100,6 +100,14 @@ def test_what_is_not_spoken_here_is_refused(path: str):
 
 
 @pytest.mark.parametrize(
+    "name", ["a/../b", "../b", "a%2F..%2Fb", "a%252F..%252Fb", "a/./b", "a//b", "/a", "a\\b", "a b", "a;b"]
+)
+def test_a_name_of_a_model_leads_to_no_other_path_of_the_provider(name: str):
+    with pytest.raises(ModelRefused, match="is not the name of a model"):
+        read({}, f"/v1beta/models/{name}:generateContent")
+
+
+@pytest.mark.parametrize(
     ("fields", "found"),
     [
         ({"contents": [{"parts": [{"inlineData": {"data": "AA=="}}]}]}, ("inlineData",)),

@@ -31,6 +31,7 @@ __all__ = [
     "Endpoint",
     "Forbidden",
     "Resolve",
+    "climbs",
     "endpoint",
     "judged",
     "resolved_by_system",
@@ -122,7 +123,7 @@ class Endpoint:
         """Return whether a credential of this endpoint may go to another: same origin, and a path below this one's."""
         if (self.scheme, self.host, self.port) != (other.scheme, other.host, other.port):
             return False
-        if _climbs(other.path):
+        if climbs(other.path):
             return False
         prefix = self.path.rstrip("/")
         return other.path == prefix or other.path.startswith(f"{prefix}/")
@@ -392,7 +393,7 @@ def _faces(address: Address) -> Iterator[Address]:
             yield low
 
 
-def _climbs(path: str) -> bool:
+def climbs(path: str) -> bool:
     """Return whether somebody may read a step upwards in a path: encoded, by a backslash, or before a `;` (servlets)."""
     steps = re.split(r"[/\\]", unquote(unquote(path)))
     return any(step.partition(";")[0] in (".", "..") for step in steps)

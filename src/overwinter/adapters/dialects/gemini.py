@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 
@@ -32,6 +32,9 @@ CLIENT_TOOLS = frozenset({"functionDeclarations", "computerUse"})
 NORMAL_STOPS = frozenset({"STOP"})
 DEFAULT_TIERS = frozenset({"", "standard", "unspecified"})
 _PATH = re.compile(r"/(?P<version>v1|v1beta|v1alpha)/models/(?P<model>[^:?]+):(?P<method>\w+)")
+_NAME = re.compile(r"[\w.@~+/-]+")
+STEPS = frozenset({"", ".", ".."})
+"""A name becomes a part of the path that the provider is asked by: no other characters, and none of these between its slashes."""
 
 
 _ABSENT = msgspec.Raw(b"null")
@@ -92,11 +95,13 @@ class Gemini:
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""
         place, _, query = path.partition("?")
-        found = _PATH.fullmatch(unquote(place))
+        found = _PATH.fullmatch(place)
         operation = METHODS.get(found["method"]) if found else None
         if method != "POST" or found is None or operation is None:
             message = f"{method} {place} is not answered here: POST /v1beta/models/MODEL:METHOD, METHOD one of {', '.join(METHODS)}"
             raise ModelRefused(Refusal(why="unsupported", message=message))
+        if not _NAME.fullmatch(found["model"]) or not STEPS.isdisjoint(found["model"].split("/")):
+            raise request.invalid(f"{found['model'][:200]!r} is not the name of a model")
         kept = [(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key not in KEYS_OF_QUERY]
         is_stream = found["method"] == "streamGenerateContent"
         if is_stream and dict(kept).get("alt") != "sse":
@@ -133,7 +138,7 @@ class Gemini:
             limit = msgspec.json.encode(means.output_tokens_max)
             top[CONFIG] = request.encoded({**_config(top), "maxOutputTokens": limit})
         place, _, query = asked.path.partition("?")
-        found = _PATH.fullmatch(unquote(place))
+        found = _PATH.fullmatch(place)
         assert found is not None, "it was read"
         place = f"/{found['version']}/models/{quote(means.model, safe='/')}:{found['method']}"
         return Wire(body=request.encoded(top), headers=asked.headers, path=f"{place}?{query}" if query else place)

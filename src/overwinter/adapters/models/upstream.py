@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from overwinter.adapters.egress import Forbidden, Resolve, endpoint, resolved_by_system, session
+from overwinter.adapters.egress import Forbidden, Resolve, climbs, endpoint, resolved_by_system, session
 from overwinter.errors import ConfigInvalid
 from overwinter.frozen import frozen
 from overwinter.gateway.dialect import DialectName, Wire
@@ -141,6 +141,8 @@ def _url(base: str, path: str) -> "yarl.URL":
     base = base.rstrip("/")
     if urlsplit(base).path.endswith("/v1") and path.startswith("/v1/"):
         path = path.removeprefix("/v1")
+    if climbs(path.partition("?")[0]):
+        raise Forbidden("its path leads out of the provider's own")
     endpoint(base + path, is_named=True)
     return yarl.URL(base + path)
 
