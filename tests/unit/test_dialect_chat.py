@@ -121,6 +121,11 @@ def test_a_limit_replaces_the_one_that_is_there_or_comes_on_top():
         ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, ("audio",)),
         ({"web_search_options": {}}, ("web_search_options",)),
         ({"messages": [{"content": 'say "image_url" and file'}]}, ()),
+        ({"messages": [{"content": [{"type": "video_url", "video_url": {"url": "https://x"}}]}]}, ("video_url",)),
+        ({"messages": [{"content": [{"type": "text", "text": '{"type": "video_url"}'}]}]}, ()),
+        ({"tools": [{"type": "openrouter:web_search"}]}, ("openrouter:web_search",)),
+        ({"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]}, ("builtin_function",)),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom"}]}, ()),
         ({"tools": [{"function": {"parameters": {"properties": {"file_id": {"type": "string"}}}}}]}, ()),
     ],
 )
@@ -130,6 +135,22 @@ def test_what_brings_input_of_unknown_size_is_named(fields: Mapping[str, object]
 
 def test_an_escape_does_not_hide_what_brings_input_of_unknown_size():
     assert read(b'{"model":"m","messages":[{"content":[{"type":"im\\u0061ge_url"}]}]}').unbounded == ("image_url",)
+
+
+def test_who_the_caller_is_stays_behind():
+    told = [
+        "X-Real-IP",
+        "x-auth-request-email",
+        "x-amzn-oidc-data",
+        "x-goog-iap-jwt-assertion",
+        "Remote-User",
+        "Referer",
+        "X-Forwarded-User",
+    ]
+    asked = CHAT.read(
+        "POST", "/v1/chat/completions", dict.fromkeys(told, "ada@example.com"), b'{"model":"m","messages":[]}'
+    )
+    assert not asked.headers
 
 
 def test_credentials_hops_and_encodings_stay_behind():

@@ -193,6 +193,10 @@ def test_a_limit_replaces_the_clients():
         ({"mcp_servers": [{}], "container": "c"}, ("mcp_servers", "container")),
         ({"mcp_servers": []}, ()),
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, ("context_management",)),
+        (
+            b'{"model":"m","max_tokens":1,"context_management":{"edits":[{"type":"\\u0063ompact_20260112"}]}}',
+            ("context_management",),
+        ),
         ({"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}}, ()),
         ({"messages": [{"content": [{"type": "tool_use", "input": {"type": "image"}}]}]}, ()),
     ],

@@ -28,8 +28,10 @@ __all__ = ["Chat"]
 PATH = "/v1/chat/completions"
 LIMITS = ("max_completion_tokens", "max_tokens")
 """The limit of output, by its name of today and the older one."""
-MEDIA = frozenset({"image_url", "file", "input_audio"})
-"""Parts that are more tokens than they have bytes: a small file may be a large picture or a hundred pages."""
+TEXT_PARTS = frozenset({"text", "refusal", "thinking", "reasoning"})
+"""Parts that have as many bytes as they say. Any other may be more tokens: a small file is a large picture or a hundred pages."""
+CLIENT_TOOLS = frozenset({"function", "custom"})
+"""Tools that the client runs. Whatever else there is, the provider may run itself."""
 KEPT = frozenset({"audio", "file_id"})
 """Keys that name what the provider has: an answer in sound, a file."""
 SERVED = ("web_search_options", "plugins", "search_parameters")
@@ -167,11 +169,13 @@ class Chat:
 
 
 def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
-    yield from request.kinds_in(top.get("messages"), MEDIA, KEPT)
+    messages = top.get("messages")
+    yield from sorted({*request.parts_but(messages, TEXT_PARTS), *request.kinds_in(messages, frozenset(), KEPT)})
     yield from _served(top)
 
 
 def _served(top: Mapping[str, bytes]) -> Iterator[str]:
+    yield from request.types_but(top, "tools", CLIENT_TOOLS)
     yield from (name for name in SERVED if top.get(name, b"null") != b"null")
 
 

@@ -171,7 +171,7 @@ def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
     for name in ("system", "messages"):
         yield from request.kinds_in(top.get(name), MEDIA)
     yield from _served(top)
-    if b"compact" in top.get("context_management", b""):
+    if request.kinds_beginning(top.get("context_management"), "compact"):
         yield "context_management"
 
 

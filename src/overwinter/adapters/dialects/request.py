@@ -19,11 +19,14 @@ __all__ = [
     "encoded",
     "headers_sent_on",
     "invalid",
+    "kinds_beginning",
     "kinds_in",
     "members",
     "number",
+    "parts_but",
     "text",
     "top_level",
+    "types_but",
 ]
 
 COUNT_MAX = 10**12
@@ -35,8 +38,14 @@ NOT_SENT_ON = frozenset({
     "openai-organization", "openai-project", "x-goog-user-project",
     "connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",  # RFC 9110, 7.6.1
     "host", "content-length", "content-encoding", "content-type", "accept-encoding", "expect", "forwarded", "via",
+    "referer", "x-real-ip", "x-client-ip", "true-client-ip", "remote-user", "x-remote-user", "x-webauth-user",
 })  # fmt: skip
-NOT_SENT_ON_PREFIXES = ("x-forwarded-", "x-overwinter-", "cf-", "sec-", ":")
+NOT_SENT_ON_PREFIXES = (
+    "x-forwarded-", "x-overwinter-", "cf-", "sec-", ":",
+    # Who the caller is, as proxies in front of a server tell it.
+    "x-auth-request-", "x-amzn-oidc-", "x-goog-iap-", "x-goog-authenticated-user-", "x-ms-client-principal", "x-ms-token-", "x-authentik-",
+    "x-pomerium-", "x-vouch-", "tailscale-user-",
+)  # fmt: skip
 
 _TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -45,6 +54,15 @@ _TEXT = msgspec.json.Decoder(str | None)
 _NUMBER = msgspec.json.Decoder(int | None)
 _FLOAT = msgspec.json.Decoder(float | None)
 _BOOLEAN = msgspec.json.Decoder(bool | None)
+
+
+class _Typed(msgspec.Struct):
+    type: str | None = None
+
+
+_TYPED = msgspec.json.Decoder(list[_Typed] | None)
+_TYPE = re.compile(rb'"type"\s*:\s*"([A-Za-z0-9_.-]*)"')
+KIND_CHARACTERS_MAX = 100
 
 _BREAK = re.compile(r"[\r\n\0]")
 _ESCAPED = re.compile(rb"\\u00(?:3[0-9]|[4-7])")
@@ -197,6 +215,50 @@ def kinds_in(raw: bytes | None, kinds: frozenset[str], keys: frozenset[str] = fr
     except (msgspec.MsgspecError, RecursionError):
         return sorted(wanted)  # doubt means that nothing bounds it
     return sorted(found)
+
+
+def kinds_beginning(raw: bytes | None, word: str) -> bool:
+    """Return whether the `type` of some object in a value begins with a word, however it is written."""
+    if raw is None:
+        return False
+    try:
+        return f'"{word}'.encode() in msgspec.json.encode(msgspec.json.decode(raw))
+    except (msgspec.MsgspecError, RecursionError):
+        return True
+
+
+def parts_but(raw: bytes | None, known: frozenset[str]) -> list[str]:
+    """Return the types of the parts in the `content` of messages that are none of these.
+
+    Messages in which no object has another type are not parsed.
+    """
+    if raw is None:
+        return []
+    has_escape = b"\\" in raw and _ESCAPED.search(raw) is not None
+    if not has_escape and {each.decode() for each in _TYPE.findall(raw)} <= known | {"function", "custom", "ephemeral"}:
+        return []
+    try:
+        messages = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return ["content"]  # doubt means that nothing bounds it
+    contents = (
+        [each.get("content") for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
+    )
+    parts = [part for each in contents if isinstance(each, list) for part in each if isinstance(part, dict)]
+    return sorted({str(each.get("type", ""))[:KIND_CHARACTERS_MAX] for each in parts} - known)
+
+
+def types_but(top: Mapping[str, bytes], name: str, known: frozenset[str]) -> list[str]:
+    """Return the types of the objects in a list that are none of these; one without a type is none.
+
+    Raises:
+        ModelRefused: it is no list of objects.
+    """
+    try:
+        found = _TYPED.decode(top.get(name, b"null")) or ()
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise invalid(f"{name}: {error}") from error
+    return sorted({each.type[:KIND_CHARACTERS_MAX] for each in found if each.type is not None} - known)
 
 
 @lru_cache
