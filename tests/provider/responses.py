@@ -34,8 +34,13 @@ def whole(plan: Plan, status: str = "") -> Json:
         "id": f"resp_{plan.id}", "object": "response", "created_at": 1, "status": status, "model": plan.model,
         "service_tier": plan.tier or "default", **fixed,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "output": [] if is_open else [item(plan, plan.text, "completed")], "usage": counts,
+        "output": [] if is_open else [*searched(plan), item(plan, plan.text, "completed")], "usage": counts,
     }  # fmt: skip
+
+
+def searched(plan: Plan) -> list[Json]:
+    """Return the items of searches of its own: no count says how many there were."""
+    return [{"type": "web_search_call", "id": f"ws_{at}", "status": "completed"} for at in range(plan.searches)]
 
 
 def item(plan: Plan, text: str, status: str) -> Json:
@@ -64,6 +69,8 @@ def events(plan: Plan) -> Iterator[Event]:
 
     yield Event(numbered("response.created", response=whole(plan, "in_progress")))
     yield Event(numbered("response.in_progress", response=whole(plan, "in_progress")), plan.tokens.thinking)
+    for each in searched(plan):
+        yield Event(numbered("response.output_item.done", output_index=0, item=each))
     yield Event(numbered("response.output_item.added", output_index=0, item=item(plan, "", "in_progress")))
     if not plan.tool:
         yield Event(numbered("response.content_part.added", **within, part=part("")))

@@ -18,9 +18,10 @@ from google.genai.types import GenerateContentConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models_kit import Client, ask, chat, config_of, home_of, until
+from models_kit import MODEL, Client, ask, chat, config_of, home_of, until
 from overwinter.adapters.dialects import dialects
 from overwinter.adapters.models.file import open_models_file
+from overwinter.declared import DeclaredModel
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.cache import NEVER_MATTER, cache_key
 from overwinter.gateway.dialect import DialectName
@@ -298,6 +299,23 @@ async def test_who_waited_for_an_answer_that_is_no_good_to_others_asks_at_once_a
             await until(lambda: len(provider.calls) >= 2 or provider.provider.release() is not None)
             await until(lambda: len(provider.calls) == 5)
             await released(app, provider)
+
+
+async def test_what_a_fallback_said_is_kept_for_nobody_else(project, provider: Mock):
+    config = config_of(provider.url, cache=True)
+    models = {
+        "cheap": DeclaredModel(provider="gone", model=MODEL, fallbacks=("other",)),
+        "other": DeclaredModel(provider="mock", model="claude-haiku-4-5"),
+    }
+    gone = replace(config.providers["mock"], url="http://127.0.0.1:9")
+    config = replace(config, models=models, providers={**config.providers, "gone": gone})
+    async with home_of(project, config) as app:
+        for _ in range(2):
+            client, line = await ask(app, chat(temperature=0), is_cached=True)
+            assert (client.status, line.status, line.upstream) == (200, "answered", "mock")
+        again = [await ask(app, chat(temperature=0), call="named", is_named=True) for _ in range(2)]
+        assert [line.status for _, line in again] == ["answered", "repeated"]
+    assert len(provider.calls) == 3
 
 
 async def test_requests_whose_answers_vary_do_not_wait_for_each_other(project, provider: Mock):

@@ -10,6 +10,7 @@ import pytest
 from models_kit import chat, config_of, home_of, until
 from overwinter.app import App
 from overwinter.app.departures import Departures, Staying
+from overwinter.declared import DeclaredBudget
 from overwinter.faces.models import ModelsDoor
 from provider import Mock, Rule
 
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.anyio
 PATH = "/v1/chat/completions"
 
 
-async def leaving(app: App, gone: anyio.Event, on_disconnect: str) -> None:
-    """Ask for a stream, as a client that leaves when it is told to."""
-    bodies = [json.dumps(chat(stream=True)).encode()]
+async def leaving(app: App, gone: anyio.Event, on_disconnect: str, **fields: Any) -> None:
+    """Ask, for a stream unless told otherwise, as a client that leaves when it is told to."""
+    bodies = [json.dumps({**chat(stream=True), **fields}).encode()]
 
     async def receive() -> dict[str, Any]:
         if bodies:
@@ -49,6 +50,32 @@ async def test_a_call_whose_client_left_is_stopped_if_it_asked_for_that(project,
                 await until(lambda: bool(provider.calls) and provider.calls[-1].output_tokens > 3)
                 gone.set()
         assert (app.models.lines(limit=1)[0].status, app.models.gateway.under_way) == ("gone", 0)
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "whole"])
+async def test_a_call_that_is_cut_before_anything_came_costs_what_its_provider_may_bill(
+    project, provider: Mock, *, is_stream: bool
+):
+    provider.script(Rule(fault="slow_first"))
+    budgets = {"ever": DeclaredBudget(of="tenant", usd=1_000, window="ever")}
+    async with home_of(project, config_of(provider.url, budgets=budgets)) as app:
+        gone = anyio.Event()
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(leaving, app, gone, "abort", stream=is_stream, max_completion_tokens=100))
+                await until(lambda: bool(provider.calls))
+                gone.set()
+        (line,) = app.models.lines(limit=1)
+        assert (line.status, line.state) == ("gone", "settled")
+        assert line.usage is not None
+        if is_stream:  # it stops with its connection: the request is read, and nothing written
+            assert line.usage.source == "estimated"
+            assert 0 < (line.cost_nusd or 0) < line.held_nusd
+        else:  # it may be made to its end
+            assert line.usage.source == "unknown"
+            assert line.cost_nusd == line.held_nusd > 100 * 10_000
+        (spent,) = await app.models.budgets()
+        assert (spent.spent_nusd, spent.held_nusd) == (line.cost_nusd, 0)
 
 
 async def test_a_call_whose_client_left_goes_on_to_its_end_if_nobody_asked_otherwise(project, provider: Mock):

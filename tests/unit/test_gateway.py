@@ -376,6 +376,14 @@ async def test_what_a_provider_runs_itself_is_bounded_by_the_operators_word_or_r
         client, line = await ask(app, SEARCHES[dialect], dialect=dialect)
         assert client.status == 200
         assert line.held_nusd > 0.5 * NUSD
+        assert (line.cost_nusd or 0) < 0.1 * NUSD, "none was run"
+        for is_stream in (False, True) if dialect == "responses" else ():
+            provider.script(Rule(searches=10))
+            client, line = await ask(app, {**SEARCHES[dialect], "stream": is_stream}, dialect=dialect)
+            assert client.status == 200
+            assert 0.5 * NUSD < (line.cost_nusd or 0) <= line.held_nusd, (
+                "the provider says that some were, not what they cost"
+            )
     async with home_of(project, config_of(provider.url)) as app:
         assert (await ask(app, SEARCHES[dialect], dialect=dialect))[0].status == 200
 

@@ -272,6 +272,22 @@ async def test_a_provider_that_fails_in_the_middle_again_and_again_is_left_alone
             assert (told.client.status, told.tries) == (400, 1)
 
 
+@pytest.mark.parametrize(
+    "second", [Rule(fault="status", status=429, retry_after_s=60), Rule(fault="status", status=429)]
+)
+async def test_a_provider_whose_trial_call_does_not_get_through_is_tried_again(project, provider: Mock, second: Rule):
+    async with asking(project, provider) as home:
+        provider.script(Rule(fault="reset", at=9, times=5))
+        for _ in range(5):
+            assert (await home.ask("chat", is_stream=True)).line.status == "partial"
+        home.clock.at_us += 16 * SECOND_US
+        provider.script(replace(second, times=9))
+        assert (await home.ask("chat", is_stream=False)).client.status == 429
+        provider.provider.rules.clear()
+        home.clock.at_us += 16 * SECOND_US
+        assert (await home.ask("chat", is_stream=False)).is_whole
+
+
 async def test_what_a_failed_try_began_with_is_in_no_kept_answer(project, provider: Mock):
     async with asking(project, provider) as home:
         provider.script(Rule(fault="reset", at=1))
@@ -292,7 +308,26 @@ async def test_a_try_that_may_have_been_billed_is_in_the_ledger_although_nothing
         told = await home.ask("chat", is_stream=False)
         assert told.is_whole
         assert told.line.usage is not None
-        assert [each.source for each in told.line.usage.also] == ["estimated"]
+        assert [each.source for each in told.line.usage.also] == ["unknown"]
+        assert told.line.cost_nusd is not None
+        assert told.line.cost_nusd > told.line.held_nusd > 0, "it may be made to its end with nobody there"
+
+
+async def test_no_estimate_is_more_than_a_call_may_cost(project, provider: Mock):
+    provider.script(Rule(fault="reset", times=3))
+    config = config_of(provider.url, budgets=BUDGETS)
+    small = {"cheap": DeclaredModel(provider="mock", model=MODEL, input_tokens_max=1_000, output_tokens_max=10)}
+    async with asking(project, provider, replace(config, models=small)) as home:
+        client, picture = Client(), "x" * 1_000_000
+        body = {
+            "model": "cheap",
+            "messages": [{"role": "user", "content": picture}],
+            "max_completion_tokens": 10,
+            "stream": True,
+        }
+        asked = home.app.models.dialects["chat"].read("POST", "/v1/chat/completions", {}, json.dumps(body).encode())
+        line = await home.app.models.answer(asked, "default", Wish(call="large"), client)
+        assert 0 < (line.cost_nusd or 0) <= 3 * line.held_nusd
 
 
 async def test_a_dearer_fallback_needs_room_in_the_budget_also_where_the_first_choice_is_left_alone(

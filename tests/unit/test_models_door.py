@@ -201,6 +201,15 @@ async def test_every_refusal_is_an_error_of_the_sdk_with_its_status(project, pro
         assert {each.state for each in door.app.models.lines()} <= {"settled", "refused"}
 
 
+async def test_one_agent_does_not_get_what_another_got_under_the_same_key(project, provider: Mock):
+    config = config_of(provider.url)
+    config = replace(config, agents={**config.agents, "other": Agent(models=("*",))})
+    async with door_of(project, config) as door:
+        for headers in ({}, {"x-overwinter-agent": "other"}) * 2:
+            await ask(door, "chat", headers={"idempotency-key": "one", **headers})
+        assert [line.agent for line in door.app.models.lines() if line.status == "answered"] == ["other", "default"]
+
+
 async def test_a_model_that_nobody_declared_is_not_found(project, provider: Mock):
     config = config_of(provider.url)
     config = replace(config, models={"cheap": config.models["cheap"]})

@@ -479,6 +479,8 @@ async def test_of_an_unlogged_call_there_are_counts_and_costs_and_nothing_else(p
         logged, _ = await ask(app, body, is_cached=True)  # nothing was kept for it either
         assert logged.status == 200
         assert len(provider.calls) == 4
+        for _ in range(20):  # names of their own do not run out
+            assert (await ask(app, body, is_unlogged=True, call="named", is_named=True))[1].status == "answered"
     assert kept_in(project) == 1
 
 

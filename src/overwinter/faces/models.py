@@ -324,7 +324,8 @@ def _wish(headers: Mapping[str, str], token: Token | None, new_name: Callable[[]
     Raises:
         ModelRefused: one of them says what nobody knows.
     """
-    who = token.id if token is not None else "local"
+    agent = headers.get(f"{OURS}agent", "")  # a token may stand for several: what one got under a name is not another's
+    who = (token.id if token is not None else "local") + (f"/{agent}" if agent else "")
     named = headers.get(KEY, "")
     call = f"{who}:{hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}" if named else new_name()
     cache = headers.get(f"{OURS}cache", "")

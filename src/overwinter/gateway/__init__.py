@@ -503,7 +503,9 @@ class Gateway:
         )  # fmt: skip
         if is_named and done.tap.is_whole:
             await self._keep(call_key(caller.call, self._secret), kept, self._settings.named_s)
-        if key is None or not is_keepable(asked, done.tap, kept.body, is_opted_in=caller.cache_s is not None):
+        # What another than the first choice said is not for everybody: not all may ask that one.
+        is_first, is_opted_in = done.target == targets[0], caller.cache_s is not None
+        if key is None or not is_first or not is_keepable(asked, done.tap, kept.body, is_opted_in=is_opted_in):
             return None
         await self._keep(key, kept, self._kept_s(caller))
         return kept

@@ -212,13 +212,11 @@ class Attempts:
         """Try one target; None: it is left alone."""
         name, missed = target.provider.name, None
         for number in range(TRIES_MAX):
+            if missed is not None and not await self._waits(job, target, missed, number):
+                return missed
+            # Asked last: a yes may be the one try of a provider that was left alone, and is taken back by how that ends alone.
             if not self._breaker.lets(name, self._clock.now_us()):
                 return missed
-            if number and missed is not None:
-                pause_s = self._pause_s(number, missed.refusal.retry_after_s)
-                if pause_s > PAUSE_S_MAX or not await job.limit.more(target, job.seen):
-                    return missed
-                await self._rest(pause_s)
             try:
                 found = await self._try(job, target)
             except BaseException as error:
@@ -241,6 +239,17 @@ class Attempts:
             if not missed.is_retried or job.sink.is_gone:
                 return missed
         return missed
+
+    async def _waits(self, job: Job, target: Target, missed: _Missed, number: int) -> bool:
+        """Wait before another try; False: there is none."""
+        pause_s = self._pause_s(number, missed.refusal.retry_after_s)
+        until_us = self._clock.now_us() + round(pause_s * SECOND_US)
+        if pause_s > PAUSE_S_MAX or self._breaker.is_open(target.provider.name, until_us):
+            return False
+        if not await job.limit.more(target, job.seen):
+            return False
+        await self._rest(pause_s)
+        return True
 
     def _pause_s(self, number: int, asked_s: float | None) -> float:
         """Return the pause before a try: what the provider asked for, else 0.5 s doubled each time; both with jitter."""
@@ -273,10 +282,14 @@ class Attempts:
                 if is_stream and asked.is_stream:
                     return await self._pour(job, target, tap, reply, reader)
                 return await self._whole(job, target, tap, reply, reader, is_stream=is_stream)
+        except anyio.get_cancelled_exc_class():
+            if not is_refused:
+                _note(job, target, tap)
+            raise
         except UpstreamFailed as error:
             why = WHYS.get(error.kind, "upstream")
-            if error.has_left and not is_refused and not any(each.tap is tap for each in job.seen):
-                job.seen.append(Seen(target, tap))  # it may be at work for us, and bill it
+            if error.has_left and not is_refused:
+                _note(job, target, tap)
             if job.has_begun:
                 raise await self._broken(job, target, f"{target.provider.name} broke off: {error}") from error
             message = f"{target.provider.name} did not answer: {error}"
@@ -447,6 +460,12 @@ class _Flow:
         # Raised out here: the error itself may have a value in it.
         message = f"an event of the answer is not as its dialect says ({failed}), so nothing in it can be restored"
         raise ModelRefused(Refusal(why="upstream", message=message))
+
+
+def _note(job: Job, target: Target, tap: Tap) -> None:
+    """Note a try of which nothing came so far: its provider may be at work for us, and bill it."""
+    if not any(each.tap is tap for each in job.seen):
+        job.seen.append(Seen(target, tap))
 
 
 async def _begin(job: Job, headers: Mapping[str, str]) -> None:

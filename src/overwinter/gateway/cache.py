@@ -8,7 +8,6 @@ order of keys below the top level are a miss, never a wrong answer.
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ import anyio
 from overwinter.clock import SECOND_US
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.dialect import Asked, DialectName
-from overwinter.gateway.tap import Tap
+from overwinter.gateway.tap import SERVED, Tap
 
 __all__ = [
     "NEVER_MATTER",
@@ -49,13 +48,6 @@ REMEMBERING: Mapping[DialectName, tuple[str, ...]] = {"responses": ("conversatio
 """Fields that name what grows with each request, at the provider."""
 HEADERS = ("anthropic-", "openai-")
 """What headers begin with that may change it: betas, versions."""
-SERVED = re.compile(rb"""(?x)
-    "type" \s* : \s* "(?:
-        (?! (?:function|custom_tool|local_shell|shell|apply_patch|computer)_call" ) \w+_call
-        | mcp_list_tools | mcp_approval_request | server_tool_use | mcp_tool_use | \w+_tool_result | url_citation )"
-    | "(?:groundingMetadata|urlContextMetadata|executableCode|codeExecutionResult|search_results)" \s* :""")
-"""What is in an answer for which the provider looked something up or ran something: it was true at that moment. Quotes in a
-text are escaped, so these words are never a part of one."""
 WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call", "completed", "STOP"})
 """Words for an answer that its model had finished. One that was cut or refused is never kept."""
 

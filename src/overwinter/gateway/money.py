@@ -15,8 +15,8 @@ from overwinter.gateway.usage import Usage
 
 __all__ = ["Accounts", "Allowance"]
 
-TRIES_MAX = 16
-"""Of one named call, each after a crash in the middle of the last."""
+NUMBERED_MAX = 16
+"""Calls begun under one name, after a crash in the middle of the last or after it failed, that get a number of their own."""
 FREE = frozenset({"count"})
 """Operations that no provider bills."""
 
@@ -77,10 +77,11 @@ class Accounts:
         Raises:
             ModelRefused: a budget is spent, or a call of this name is under way.
         """
-        for number in range(1, TRIES_MAX + 1):
+        for number in range(1, NUMBERED_MAX + 1):
             held = line
             if nusd or number > 1:
-                held = replace(line, call=line.call if number == 1 else f"{line.call}~{number}", held_nusd=nusd)
+                again = f"{line.call}~{number if number < NUMBERED_MAX else line.began_us}"
+                held = replace(line, call=line.call if number == 1 else again, held_nusd=nusd)
             reserved, budget = await self._ledger.reserve(
                 Hold(call=held.call, amount_nusd=nusd, budgets=tuple(budgets)), held
             )
@@ -146,22 +147,33 @@ class Accounts:
             return replace(line, usage=Usage(), cost_nusd=0, upstream=name, status=status)
         usage, cost = Usage(), 0
         for number, each in enumerate(tries):
-            used = each.tap.used
-            usage = (
-                replace(used, also=(*used.also, replace(usage, model=tries[number - 1].target.model)))
-                if number
-                else used
-            )
-            try:
-                cost += bill(self._prices, each.target.provider.prices, each.target.model, used)
-            except Unpriced:
-                usage = replace(usage, source="unknown")
-                cost += bill_at_default(self._prices, each.target.provider.prices, each.target.model, used)
+            used, nusd = self._one(each, line.held_nusd)
+            also = (*used.also, replace(usage, model=tries[number - 1].target.model)) if number else used.also
+            usage, cost = replace(used, also=also), cost + nusd
         last = tries[-1]
         return replace(
             line, usage=usage, cost_nusd=cost, upstream=last.target.provider.name, priced_model=last.target.model,
             answer_id=last.tap.answer_id, status=status,
         )  # fmt: skip
+
+    def _one(self, seen: Seen, most_nusd: int) -> tuple[Usage, int]:
+        """Return what one try used, and what it cost.
+
+        Nobody knows what an answer costs that its provider makes to its end although nobody waits for it: the books take the most
+        that it can, where a budget had that worked out. No estimate is more than that.
+        """
+        used, tap, prices, model = seen.tap.used, seen.tap, seen.target.provider.prices, seen.target.model
+        try:
+            nusd = bill(self._prices, prices, model, used)
+        except Unpriced:
+            used, nusd = replace(used, source="unknown"), bill_at_default(self._prices, prices, model, used)
+        if tap.has_served and not used.searches:
+            nusd += (
+                seen.target.declared.served_nusd_max or 0
+            )  # nobody says how often: by the operator's word, as it was held
+        if tap.is_silent:
+            return replace(used, source="unknown"), most_nusd or nusd
+        return used, min(nusd, most_nusd) if most_nusd and used.source == "estimated" else nusd
 
 
 class Allowance(Limit):

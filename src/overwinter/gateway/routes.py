@@ -144,10 +144,17 @@ class Breaker:
         health = self._health.get(provider)
         if health is None or health.failures < FAILURES_MAX:
             return True
-        if now_us < health.open_until_us or health.is_tried:
+        if self.is_open(provider, now_us):
             return False
         health.is_tried = True
         return True
+
+    def is_open(self, provider: str, now_us: int) -> bool:
+        """Whether a provider is left alone at an instant, or one call is just finding out whether it is back."""
+        health = self._health.get(provider)
+        if health is None or health.failures < FAILURES_MAX:
+            return False
+        return now_us < health.open_until_us or health.is_tried
 
     def answered(self, provider: str) -> None:
         """Say that a provider works."""
