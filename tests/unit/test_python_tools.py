@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from overwinter.adapters.python_tools import load_python_tools
+from overwinter.catalog import Unknown
 from overwinter.events import Call, Raised, Returned
 
 pytestmark = pytest.mark.anyio
 MODULE = '''
 import asyncio
+import json
 
-from overwinter import read
+from overwinter import CallError, read, write
 
 log = []
 
@@ -30,6 +33,15 @@ async def at_once() -> int:
 async def fails_at_once() -> int:
     """It raises before it waits."""
     raise ValueError("no")
+
+
+@write
+async def pays(*, how: str) -> str:
+    """It pays, and fails at what comes back."""
+    log.append(how)
+    if how == "refused":
+        raise CallError("no", status=402)
+    return {"key": lambda: {}["receipt"], "json": lambda: json.loads("<html>"), "number": lambda: int("4.2")}[how]()
 
 
 @read
@@ -86,6 +98,22 @@ async def test_what_a_function_comes_to_does_not_depend_on_whether_it_waits(tool
     assert await tools.perform(call("at_once")) == Returned(value=1)
     assert await tools.perform(call("fails_at_once")) == Raised(kind="ValueError", message="no")
     assert await tools.perform(call("waits")) == Returned(value=["slept", "nothing", "its own time-out"])
+
+
+@pytest.mark.claim("D4.write_parks")
+@pytest.mark.parametrize("how", ["key", "json", "number"])
+async def test_a_write_that_fails_at_what_it_got_may_have_been_carried_out(tools, how):
+    made = Call(run_id="r", index=0, function="steps.pays", arguments={"how": how}, effect="write")
+    assert isinstance(await tools.perform(made), Unknown)
+
+
+async def test_a_write_whose_service_said_no_or_whose_arguments_do_not_fit_was_not_carried_out(tools):
+    made = Call(run_id="r", index=0, function="steps.pays", arguments={"how": "refused"}, effect="write")
+    assert await tools.perform(made) == Raised(kind="RuntimeError", message="no", status=402)
+    (answer,) = [await tools.perform(replace(made, arguments={"how": ["refused"]}))]
+    assert isinstance(answer, Raised)
+    assert answer.kind == "TypeError"
+    assert sys.modules["steps_of_tools"].log == ["refused"]
 
 
 async def test_a_function_that_takes_too_long_is_ended(tools):

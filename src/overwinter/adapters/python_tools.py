@@ -8,7 +8,7 @@ What a function raises becomes what its program sees:
 | raised | read, idempotent | write |
 |---|---|---|
 | `CallError` | the error, by its status; tried again if retryable | the error: nothing was carried out |
-| `ValueError`, `TypeError`, `LookupError`, `PermissionError` | the same | the same |
+| `ValueError`, `TypeError`, `LookupError`, `PermissionError` | the error | **unknown**: it may come of the answer |
 | `TimeoutError`, its own time-out, `ConnectionError` | the error, tried again | **unknown**: a person is asked |
 | `ConnectionRefusedError` | the error, tried again | the error: nothing had left |
 | `OutcomeUnknown`, anything else | `RuntimeError` | **unknown**: it may have left before it failed |
@@ -39,7 +39,7 @@ from overwinter.frozen import frozen
 from overwinter.functions import CallError, Key, OutcomeUnknown, mark_of
 from overwinter.stubs import Stubs, is_key
 
-__all__ = ["PythonTools", "imported", "load_python_tools", "meant"]
+__all__ = ["Declined", "PythonTools", "imported", "load_python_tools", "meant"]
 
 CLOSE_S_MAX = 5.0
 ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
@@ -49,6 +49,14 @@ PLAIN_KINDS: Mapping[type, Callable[..., Any]] = {
 """What programs have for these, and for what is derived from them."""
 KINDS_BY_STATUS = {401: "PermissionError", 403: "PermissionError", 404: "LookupError", 410: "LookupError",
                    408: "TimeoutError"}  # fmt: skip
+
+
+class Declined(Exception):
+    """A tool says itself that it did nothing, and as what built-in exception its program shall see that."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @frozen
@@ -292,6 +300,8 @@ def meant(function: Function, error: BaseException) -> Answer | Unknown:  # noqa
     match error:
         case CallError():
             return _refusal(error)
+        case Declined(kind=kind):
+            return Raised(kind=kind, message=text)
         case ConnectionRefusedError():
             return Raised(kind="OSError", message=text, is_retryable=not is_write)
         case TimeoutError():
@@ -299,7 +309,7 @@ def meant(function: Function, error: BaseException) -> Answer | Unknown:  # noqa
             return Unknown(why=text) if is_write else Raised(kind="TimeoutError", message=text, is_retryable=True)
         case ConnectionError():
             return Unknown(why=text) if is_write else Raised(kind="OSError", message=text, is_retryable=True)
-        case ValueError() | TypeError() | LookupError() | PermissionError():
+        case ValueError() | TypeError() | LookupError() | PermissionError() if not is_write:
             return Raised(kind=_builtin_kind(error), message=text)
         case OutcomeUnknown():
             return Unknown(why=text) if is_write else Raised(kind="RuntimeError", message=text, is_retryable=True)

@@ -23,6 +23,7 @@ from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, ToolsetTool
 from pydantic_ai.usage import RunUsage
 from pydantic_core import ValidationError, to_jsonable_python
 
+from overwinter.adapters.python_tools import Declined
 from overwinter.functions import CallError, Key
 
 __all__ = ["Offer"]
@@ -65,9 +66,8 @@ class Offer(Generic[Deps]):
         """Carry out one attempt of a call; the tool sees the call's key as `tool_call_id`, the same in each attempt.
 
         Raises:
-            ValueError: the arguments are not as its schema says, or it wants others.
+            Declined: the arguments are not as its schema says, it wants others, or something that a program cannot give it.
             CallError: it failed, and nothing was carried out.
-            PermissionError: it wants something that a program cannot give it.
         """
         context = self._context(name, key)
         tools = await self.toolset.get_tools(context)
@@ -82,15 +82,14 @@ class Offer(Generic[Deps]):
                     await checked
             result = await self.toolset.call_tool(name, given, context, tool)
         except ValidationError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise Declined("ValueError", f"{name}: {error}") from error
         except ModelRetry as error:
-            raise ValueError(error.message) from error
+            raise Declined("ValueError", error.message) from error
         except ToolFailed as error:
             raise CallError(error.message) from error
         except (ApprovalRequired, CallDeferred) as error:
-            raise PermissionError(
-                f"{name} asks for approval in the middle: declare it with requires_approval"
-            ) from error
+            message = f"{name} asks for approval in the middle: declare it with requires_approval"
+            raise Declined("PermissionError", message) from error
         value = cast("ToolReturn[Any]", result).return_value if isinstance(result, ToolReturn) else result
         return to_jsonable_python(value)
 
