@@ -9,7 +9,7 @@ from typing import Literal
 from overwinter.frozen import frozen
 from overwinter.values import Value
 
-__all__ = [
+__all__ = ["CARRIED_OUT",
     "Answer", "Call", "CallState", "Effect", "Event", "EventKind", "Raised", "Returned", "Status", "describe",
 ]  # fmt: skip
 
@@ -90,6 +90,9 @@ class Raised:
 
 
 Answer = Returned | Raised
+
+CARRIED_OUT = " (it was carried out)"
+"""In the message of a call that did what it should, though its answer is an error: it could not be read, or was too large."""
 
 MESSAGE_LENGTH_MAX = 2_000
 """Characters of an error's message that reach the program."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from overwinter.approval import Gate, Vote, left, phrase
 from overwinter.clock import SECOND_US
-from overwinter.events import Answer, Call, CallState, Event, Raised, Returned, Status
+from overwinter.events import CARRIED_OUT, Answer, Call, CallState, Event, Raised, Returned, Status
 from overwinter.frozen import frozen
 from overwinter.interpreter import Failed, Finished, Request
 from overwinter.lineage import SPAWNS
@@ -105,6 +105,41 @@ def answered(index: int, answer: Answer, *, by: str | None = None) -> Event:
     if by is not None:
         body["by"] = by
     return Event(kind="answered", body=body)
+
+
+class Deeds:
+    """What a program did to the world, or may have done: its writes, as far as they have left."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, str] = {}
+        self._found: dict[int, str] = {}
+
+    def see(self, event: Event) -> None:
+        """Take note of an event of its journal, in order."""
+        match event.kind, event.body:
+            case "called", {"index": int(index), "effect": "write", "function": function, "line": line}:
+                self._places[index] = f"{function} (line {line})"
+            case "answered", {"index": int(index), "error": {"message": str(message)}} if CARRIED_OUT not in message:
+                self._found.pop(index, None)
+            case "answered", {"index": int(index)} if index in self._places:
+                self._found[index] = self._places[index]
+            case "unknown", {"index": int(index)} if index in self._places:
+                self._found[index] = f"{self._places[index]}: perhaps, no answer came: look before it is done again"
+            case _:
+                pass
+
+    @property
+    def told(self) -> Sequence[str]:
+        """Return them a line each, in their order."""
+        return [self._found[index] for index in sorted(self._found)]
+
+
+LEFT = "its run ended while it was under way"
+
+
+def under_way(index: int, function: str) -> Event:
+    """Return the fact that a run ended before the answer of a write that had left: nobody waits for it any more."""
+    return Event(kind="unknown", body={"index": index, "function": function, "why": LEFT})
 
 
 def asked(call: Call, person: str) -> Event:

@@ -27,8 +27,15 @@ class Known:
     is_live: bool = True
     open_writes: dict[int, str] = field(default_factory=dict)
     """Index to intended, started or done."""
+    left: set[int] = field(default_factory=set)
+    """Writes that were started when it ended, and have no answer."""
     messages: list[int] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+
+    def leave(self) -> None:
+        """Note what is under way as it ends."""
+        self.left = {index for index, state in self.open_writes.items() if state == "started"}
+        self.events += len(self.left)
 
 
 class Stores(RuleBasedStateMachine):
@@ -102,6 +109,8 @@ class Stores(RuleBasedStateMachine):
             known.seq += 1
             known.events += len(events)
             known.is_live = not is_end
+            if is_end:
+                known.leave()
             taken = [each for each in mail if each.index is None]
             known.messages = [] if is_end else known.messages[len(taken) :]
             known.open_writes = {} if is_end else {i: s for i, s in known.open_writes.items() if s != "done"}
@@ -129,6 +138,8 @@ class Stores(RuleBasedStateMachine):
         assert taken == (known.open_writes.get(index) in ("intended", "started"))
         if taken:
             known.open_writes[index] = "done"
+        if taken or index in known.left:
+            known.left.discard(index)
             known.events += 1
 
     @rule(run=runs)
@@ -137,6 +148,7 @@ class Stores(RuleBasedStateMachine):
         event = Event(kind="cancelled", body={"by": "me", "reason": ""})
         assert self.portal.call(self.store.end, run, Status.CANCELLED, event) == known.is_live
         if known.is_live:
+            known.leave()
             known.is_live, known.open_writes, known.messages = False, {}, []
             known.events += 1
 

@@ -24,7 +24,7 @@ from overwinter.catalog.seen import ANSWERS_MAX, Sighting, bounded, is_declared,
 from overwinter.clock import Clock
 from overwinter.config import Config, Service
 from overwinter.errors import HomeError
-from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.events import CARRIED_OUT, Answer, Call, Raised, Returned
 from overwinter.frozen import replace
 from overwinter.handles import TOO_LARGE, Handles
 from overwinter.lineage import SPAWNS
@@ -169,7 +169,7 @@ class Sources:
         """Return an answer that can be journaled and kept, whatever came: the one place where all of them pass."""
         if not isinstance(answer, Returned):
             return answer
-        done = " (it was carried out)" if call.effect == "write" else ""
+        done = CARRIED_OUT if call.effect == "write" else ""
         try:
             encoded = values.encode(answer.value)
         except values.Uncrossable as error:

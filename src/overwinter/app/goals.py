@@ -13,7 +13,7 @@ from typing import Any, cast
 import anyio
 import anyio.to_thread
 
-from overwinter import brain
+from overwinter import brain, journal
 from overwinter.adapters.models import Conversation
 from overwinter.app.models import NUSD, Models
 from overwinter.app.parts import Parts
@@ -204,17 +204,12 @@ class Goals:
         printed = await self._parts.handles.printed(run)
         if run.status is Status.FINISHED:
             return await anyio.to_thread.run_sync(partial(brain.finished, run.run_id, run.result, printed))
-        deeds, functions = list[str](), dict[int, str]()
-        since = 0
+        deeds, since = journal.Deeds(), 0
         while events := await self._store.journal(run.run_id, since):
             since = events[-1].position + 1
             for event in events:
-                body = event.body
-                if event.kind == "called" and body["effect"] == "write":
-                    functions[body["index"]] = f"{body['function']} (line {body['line']})"
-                elif event.kind == "answered" and body["index"] in functions and "error" not in body:
-                    deeds.append(functions[body["index"]])
-        return brain.failed(run.run_id, run.result or {}, printed, deeds)
+                deeds.see(event)
+        return brain.failed(run.run_id, run.result or {}, printed, deeds.told)
 
     def _system(self, agent: str) -> str:
         discovery = self._parts.sources.discovery

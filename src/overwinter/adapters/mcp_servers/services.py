@@ -24,7 +24,7 @@ from overwinter.catalog.modules import built
 from overwinter.clock import Clock
 from overwinter.config import Config, Service
 from overwinter.errors import ConfigInvalid
-from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.events import CARRIED_OUT, Answer, Call, Raised, Returned
 from overwinter.frozen import replace
 from overwinter.handles import Handles
 
@@ -148,7 +148,7 @@ class McpServices:
                 return Unknown(why=f"it had been taken, and its server does not know it any more: {error}")
             return Raised(kind="RuntimeError", message=str(error), code="protocol")
         except Lied as error:
-            done = " (it was carried out)" if call.effect == "write" else ""
+            done = CARRIED_OUT if call.effect == "write" else ""
             return Raised(
                 kind="ValueError", message=f"the answer of {call.function} is not as described{done}: {error}"
             )
@@ -235,7 +235,7 @@ class McpServices:
                 )
                 parts.append(rest if kept is None else {**rest, "file": kept})
         except ValueError as error:
-            done = " (it was carried out)" if call.effect == "write" else ""
+            done = CARRIED_OUT if call.effect == "write" else ""
             return Raised(kind="ValueError", message=f"a file that {call.function} answers is not kept{done}: {error}")
         return Returned(value=parts)
 

@@ -27,7 +27,7 @@ from overwinter.catalog.modules import built
 from overwinter.clock import Clock
 from overwinter.config import Config, Service
 from overwinter.errors import ConfigInvalid, NotFound, Revoked
-from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.events import CARRIED_OUT, Answer, Call, Raised, Returned
 from overwinter.frozen import replace
 from overwinter.handles import File, Handles, handle_of
 
@@ -162,7 +162,7 @@ class Apis:
         try:
             kept = await self._handles.keep_file(call.run_id, call.index, file)
         except ValueError as error:
-            done = " (it was carried out)" if call.effect == "write" else ""
+            done = CARRIED_OUT if call.effect == "write" else ""
             return Raised(
                 kind="ValueError", message=f"the file that {call.function} answers is not kept{done}: {error}"
             )

@@ -24,7 +24,7 @@ from overwinter.adapters.masks import Mask, mask_of
 from overwinter.adapters.openapi.request import Prepared, prepared
 from overwinter.catalog import Unknown
 from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
-from overwinter.events import Answer, Call, Raised, Returned
+from overwinter.events import CARRIED_OUT, Answer, Call, Raised, Returned
 from overwinter.frozen import frozen, replace
 from overwinter.handles import File
 from overwinter.values import Value
@@ -194,7 +194,7 @@ class HttpClient:
     async def _read(
         self, call: Call, plan: Mapping[str, Any], response: "aiohttp.ClientResponse", mask: Mask
     ) -> "_Got | Raised | Unknown":
-        done = " (it was carried out)" if call.effect == "write" and response.ok else ""
+        done = CARRIED_OUT if call.effect == "write" and response.ok else ""
         raw = await self._body(response)
         if raw is None:
             message = f"the answer has more than {self._bytes_max >> 20} MB (limits.kept_mb){done}: ask for less"

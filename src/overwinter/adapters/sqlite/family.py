@@ -152,15 +152,30 @@ def ended(  # noqa: PLR0913, PLR0917 - what a run ended with
     return found
 
 
+def late(  # noqa: PLR0913, PLR0917 - an answer
+    db: apsw.Connection, row: rows.RunRow, run_id: str, index: int, event: Event, now: int
+) -> Wrote[bool]:
+    """Write down the answer of a write that was under way when its run ended: nobody waits for it, and it is true all the same."""
+    function = None if row.status in (Status.LIVE, Status.QUARANTINED) else rows.left_function(db, row.n, index)
+    if function is None:
+        return Wrote(result=False)
+    rows.append_to(db, row, row.epoch, now, (event,))
+    return Wrote(result=False, grown=run_id, audited=audited.facts(row, run_id, (event,), function=function))
+
+
 def given_up(  # noqa: PLR0913, PLR0917 - what a run stumbled over
     db: apsw.Connection, row: rows.RunRow, run_id: str, event: Event, now: int, ids: Ids
 ) -> list[Concerned]:
     """End a child run whose turns keep failing: quarantined it would hold the call that began it for ever."""
     last = lineage.given_up(event)
-    rows.append_to(db, row, row.epoch, now, (event, last))
+    left = rows.left(db, row.n)
+    rows.append_to(db, row, row.epoch, now, (event, *left, last))
     result = values.encode(dict(last.body))
     rows.close_run(db, row.n, Status.FAILED, result, now)
-    return ended(db, row, run_id, Status.FAILED, result, now, ids)
+    found = ended(db, row, run_id, Status.FAILED, result, now, ids)
+    return (
+        [Concerned(run_id=run_id, is_woken=False, audited=audited.facts(row, run_id, left)), *found] if left else found
+    )
 
 
 def stranded(db: apsw.Connection, now: int, ids: Ids) -> list[Concerned]:
@@ -173,10 +188,11 @@ def stranded(db: apsw.Connection, now: int, ids: Ids) -> list[Concerned]:
         if row.status not in (Status.LIVE, Status.QUARANTINED):
             continue  # it went with one above it
         event = lineage.stranded(row.agent)
+        events = (*rows.left(db, row.n), event)
         result = values.encode(dict(event.body))
-        rows.append_to(db, row, row.epoch, now, (event,))
+        rows.append_to(db, row, row.epoch, now, events)
         rows.close_run(db, row.n, Status.CANCELLED, result, now)
-        entries = audited.facts(row, run_id, (event,))
+        entries = audited.facts(row, run_id, events)
         found.append(Concerned(run_id=run_id, is_woken=False, audited=entries))
         found += ended(db, row, run_id, Status.CANCELLED, result, now, ids)
     return found
@@ -191,7 +207,8 @@ def cut(db: apsw.Connection, n: int, run_id: str, positions: Collection[int] | N
         if row is None or (positions is not None and position not in positions):
             continue
         event = lineage.cut_off(run_id)
-        rows.append_to(db, row, row.epoch, now, (event,))
+        events = (*rows.left(db, row.n), event)
+        rows.append_to(db, row, row.epoch, now, events)
         rows.close_run(db, row.n, Status.CANCELLED, values.encode(dict(event.body)), now)
-        yield Concerned(run_id=child_id, is_woken=False, audited=audited.facts(row, child_id, (event,)))
+        yield Concerned(run_id=child_id, is_woken=False, audited=audited.facts(row, child_id, events))
         yield from cut(db, row.n, child_id, None, now)

@@ -27,7 +27,7 @@ from overwinter.store import (
 )
 
 __all__ = [
-"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "verdict",
+"ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "left", "left_function", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "verdict",
 ]  # fmt: skip
 
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
@@ -219,23 +219,27 @@ def program_number(db: apsw.Connection, digest: bytes, source: str) -> int:
 
 def apply(  # noqa: PLR0913, PLR0917 - one statement list, called once
     db: apsw.Connection, row: RunRow, turn: Turn, batch: Prepared, now: int, ids: Ids
-) -> tuple[bool, dict[int, str]]:
+) -> tuple[bool, dict[int, str], Sequence[Event]]:
     """Write a turn whose epoch, `seq` and status have been compared.
 
-    Return whether mail is left for the run, and the functions of the calls that are closed now, by index.
+    Return whether mail is left for the run, the functions of the calls that are closed now, by index, and what of them had left.
 
     Each statement costs the thread a change of hands with the event loop: so none that has nothing to do.
     """
-    _write_events(db, row.n, row.events, turn.lease.epoch, now, batch.events)
     if turn.status is not Status.LIVE:
+        under_way = left(db, row.n)
+        told = [(each.kind, values.encode(dict(each.body))) for each in under_way]
+        events = (*batch.events[:-1], *told, *batch.events[-1:])
+        _write_events(db, row.n, row.events, turn.lease.epoch, now, events)
         db.execute(
             "update run set seq = seq + 1, events = events + ?, calls = ? where n = ?",
-            (len(batch.events), turn.calls_next, row.n),
+            (len(events), turn.calls_next, row.n),
         )
         closed = close_run(db, row.n, turn.status, batch.result, now)
         if turn.snapshot is not None:
             db.execute("insert into snapshot values (?, ?)", (row.n, turn.snapshot))
-        return False, closed
+        return False, closed, under_way
+    _write_events(db, row.n, row.events, turn.lease.epoch, now, batch.events)
     db.execute(
         "update run set seq = seq + 1, events = events + ?, calls = ?, failures = 0, not_before = 0, first = ?, "
         "receives = ?, changed = ? where n = ?",
@@ -267,7 +271,25 @@ def apply(  # noqa: PLR0913, PLR0917 - one statement list, called once
             gates.put(db, row.n, call.index, new.gate)
     for index, body in batch.answers:
         post(db, row.n, ids.new(), index, body, now)
-    return bool(batch.answers) or (row.has_mail and has_mail(db, row.n)), closed
+    return bool(batch.answers) or (row.has_mail and has_mail(db, row.n)), closed, ()
+
+
+def left(db: apsw.Connection, n: int) -> Sequence[Event]:
+    """Return the facts that writes are under way whose run is about to end, in the order of their calls."""
+    sql = "select position, function from call where n = ? and state = 1 order by position"
+    return [facts.under_way(index, function) for index, function in db.execute(sql, (n,))]
+
+
+def left_function(db: apsw.Connection, n: int, index: int) -> str | None:
+    """Return the function of a write that was under way when its run ended, and has no answer yet; None: there is none."""
+    function = None
+    for kind, raw in db.execute(
+        "select kind, body from journal where n = ? and kind in ('unknown', 'answered') order by position", (n,)
+    ):
+        body = values.decode(bytes(raw))
+        if isinstance(body, dict) and body.get("index") == index:
+            function = str(body["function"]) if kind == "unknown" and body.get("why") == facts.LEFT else None
+    return function
 
 
 def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None, now: int) -> dict[int, str]:

@@ -222,8 +222,8 @@ class SqliteStore:
             verdict = rows.verdict(row, turn)
             if row is None or verdict is not Verdict.COMMITTED:
                 return Wrote(verdict)
-            has_mail, closed = rows.apply(db, row, turn, batch, now, self._ids)
-            entries = audited.turn(row, turn, batch.events, closed)
+            has_mail, closed, left = rows.apply(db, row, turn, batch, now, self._ids)
+            entries = audited.turn(row, turn, batch.events, closed) + audited.facts(row, turn.run_id, left)
             goes_on = turn.status is Status.LIVE
             wrote = Wrote(Verdict.COMMITTED, grown=turn.run_id, is_woken=has_mail, goes_on=goes_on, audited=entries)
             others: Sequence[family.Concerned] = ()
@@ -285,10 +285,11 @@ class SqliteStore:
             if row is None or row.status not in (Status.LIVE, Status.QUARANTINED):
                 return Wrote(result=False)
             rows.see(db, row.n, dedup, now)
-            rows.append_to(db, row, row.epoch, now, (event,))
+            events = (*rows.left(db, row.n), event)
+            rows.append_to(db, row, row.epoch, now, events)
             result = values.encode(dict(event.body))
             rows.close_run(db, row.n, status, result, now)
-            wrote = Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, (event,)))
+            wrote = Wrote(result=True, grown=run_id, audited=audited.facts(row, run_id, events))
             return family.told(wrote, family.ended(db, row, run_id, status, result, now, self._ids))
 
         return await (self._writer.submit_first(act) if is_first else self._writer.submit(act))
@@ -369,10 +370,9 @@ class SqliteStore:
                 return Wrote(result=False)
             if rows.has_seen(db, row.n, dedup):
                 return Wrote(result=True)
-            function = rows.finished(db, row.n, index)
+            function, now = rows.finished(db, row.n, index), self._clock.now_us()
             if function is None:
-                return Wrote(result=False)
-            now = self._clock.now_us()
+                return family.late(db, row, run_id, index, event, now)
             rows.see(db, row.n, dedup, now)
             rows.post(db, row.n, self._ids.new(), index, body, now)
             rows.append_to(db, row, row.epoch, now, (event,))
