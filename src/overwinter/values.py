@@ -9,6 +9,7 @@ import base64
 import json
 import json.encoder
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -16,12 +17,15 @@ from typing import Any, TypeAlias, cast
 
 from overwinter.errors import UsageError
 
-__all__ = ["DEPTH_MAX", "PARTS_MAX", "Uncrossable", "Value", "decode", "encode"]
+__all__ = ["DEPTH_MAX", "PARTS_MAX", "Uncrossable", "Value", "decode", "encode", "has_half_character"]
 
 # Recursive aliases of invariant containers refuse ordinary dicts and lists, so a value is checked by `encode`, not by
 # its static type.
 Value: TypeAlias = Any
 """None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, datetime, date, timedelta or Decimal, nested."""
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _encoder() -> Callable[[Value], str]:
@@ -36,6 +40,8 @@ def _encoder() -> Callable[[Value], str]:
 
 
 _ENCODE = _encoder()
+_HALVES = re.compile(r"(\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\ud[89a-f][0-9a-f]{2}")
+"""What stands in JSON for half a pair, and, in the group, what only looks like it: an escaped backslash, a whole pair."""
 _ATOMS = frozenset({str, int, bool, type(None)})
 DEPTH_MAX = 100
 """Deepest nesting that crosses; `json` itself gives up near 1,000."""
@@ -58,13 +64,16 @@ class Uncrossable(UsageError):
 def encode(value: Value) -> bytes:
     """Return the bytes of a value; equal values of equal order give equal bytes.
 
+    Half a surrogate pair, which is no character and comes of a text that somebody cut, becomes U+FFFD.
+
     Raises:
         Uncrossable: if a part of it is of another type, is cyclic or is nested deeper than `DEPTH_MAX`.
     """
     try:
-        return _ENCODE(value if _is_plain(value) else _plain(value, 0, _Room())).encode()
+        text = _ENCODE(value if _is_plain(value) else _plain(value, 0, _Room()))
     except Uncrossable as error:
         raise Uncrossable(f"value{''.join(reversed(error.path))} {error}") from None
+    return (_HALVES.sub(lambda found: found[1] or "\\ufffd", text) if "\\ud" in text else text).encode()
 
 
 def decode(raw: bytes) -> Value:
@@ -74,6 +83,11 @@ def decode(raw: bytes) -> Value:
         ValueError: if the bytes were not made by `encode`.
     """
     return _rich(json.loads(str(raw, "ascii")))
+
+
+def has_half_character(raw: bytes | bytearray, value: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Return whether a text in a value, read from these bytes, has half a surrogate pair: no UTF-8 is made of that."""
+    return (b"\\u" in raw or b"\xed" in raw) and _HALF.search(json.dumps(value, ensure_ascii=False)) is not None
 
 
 def _is_plain(value: Value, levels: int = NESTED_MAX) -> bool:

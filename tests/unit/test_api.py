@@ -17,6 +17,8 @@ BAD = [
     ("POST", "/v1/runs", b'{"source": 3}', b"", 400, "'source' is a str"),
     ("POST", "/v1/runs", b"[1", b"", 400, "not JSON"),
     ("POST", "/v1/runs", b"[1]", b"", 400, "JSON object"),
+    ("POST", "/v1/runs", b'{"source": "1", "name": "\\ud83d"}', b"", 400, "half a character"),
+    ("POST", "/v1/runs", b'{"source": "1", "inputs": {"x": "\xed\xa0\xbd"}}', b"", 400, "half a character"),
     ("POST", "/v1/runs", b"[" * 100_000, b"", 400, "not JSON"),
     ("POST", "/v1/runs", b" " * (BODY_BYTES_MAX + 1), b"", 413, "larger than 4 MB"),
     ("POST", "/v1/runs", b'{"source": "1", "inputs": {"a b": 1}}', b"", 400, "'a b' cannot be an input"),

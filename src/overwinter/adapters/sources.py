@@ -174,6 +174,10 @@ class Sources:
             encoded = values.encode(answer.value)
         except values.Uncrossable as error:
             return Raised(kind="TypeError", message=f"the result of {call.function} cannot cross{done}: {error}")
+        if b"\\ufffd" in encoded:
+            answer = replace(
+                answer, value=values.decode(encoded)
+            )  # half a character may have come, which no program can hold
         if len(encoded) <= self._value_bytes_max:
             await self._look(call.function, answer.value)
             return answer

@@ -10,8 +10,18 @@ from starlette.requests import Request
 
 from overwinter.errors import UsageError
 from overwinter.schedule import KEYS
+from overwinter.values import has_half_character
 
-__all__ = ["BODY_BYTES_MAX", "KEY_LENGTH_MAX", "NUMBER_MAX", "READ", "body_of", "field", "key_of", "number_of"]
+__all__ = [
+    "BODY_BYTES_MAX",
+    "KEY_LENGTH_MAX",
+    "NUMBER_MAX",
+    "READ",
+    "body_of",
+    "field",
+    "key_of",
+    "number_of",
+]
 
 BODY_BYTES_MAX = 4 << 20
 JSON = "application/json"
@@ -39,6 +49,8 @@ async def body_of(request: Request) -> dict[str, Any]:
         body: Any = json.loads(raw or b"{}")
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the body is not JSON: {error}") from error
+    if has_half_character(raw, body):
+        raise UsageError("a text in the body has half a character, \\ud800 to \\udfff: it was cut in the middle of one")
     if not isinstance(body, dict):
         raise UsageError("the body is a JSON object")
     return cast("dict[str, Any]", body)

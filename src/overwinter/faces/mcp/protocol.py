@@ -9,13 +9,13 @@ modelcontextprotocol.io/specification/2026-07-28, and 2025-11-25.
 import base64
 import binascii
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, cast
 
 from overwinter import __version__
 from overwinter.frozen import frozen
+from overwinter.values import has_half_character
 
 __all__ = ["EARLIER", "LATEST", "PRESENT", "Asked", "Fault", "fault", "initialized", "read", "result"]
 
@@ -26,7 +26,6 @@ EARLIER = (LATEST, "2025-06-18", "2025-03-26")
 UNSAID = "2025-03-26"
 """What a client of the earlier generation speaks that sends no header."""
 META = "io.modelcontextprotocol/"
-_HALF = re.compile(r"[\ud800-\udfff]")
 """Half a character of UTF-16: JSON can spell one, and nothing can carry it on."""
 
 Json = dict[str, Any]
@@ -79,7 +78,7 @@ def read(body: bytes, headers: Mapping[str, str]) -> Asked:
     try:
         text = body.decode()
         message: Any = json.loads(text)
-        is_whole = "\\u" not in text or not _HALF.search(json.dumps(message, ensure_ascii=False))
+        is_whole = not has_half_character(body, message)
     except (ValueError, RecursionError) as error:
         raise Fault(-32700, f"the body is no JSON: {str(error)[:200]}") from error
     if not is_whole:
