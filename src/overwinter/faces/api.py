@@ -26,6 +26,7 @@ from overwinter.faces.bodies import body_of as _body
 from overwinter.faces.bodies import field as _field
 from overwinter.faces.bodies import key_of as _key
 from overwinter.faces.callers import ACTOR, actor_of, known
+from overwinter.faces.fields import named
 from overwinter.faces.identities import identity_routes
 from overwinter.faces.model_api import model_routes
 from overwinter.faces.openapi import openapi_routes
@@ -103,7 +104,7 @@ def api(app: App, stop: anyio.Event | None = None, *, is_remote: bool = False) -
         *schedule_routes(app),
         *openapi_routes(app),
     ]
-    routes = repeatable(routes, app)
+    routes = repeatable(named(routes), app)
     routes = guarded(routes, app, _body) if is_remote else known(routes, app)
     handlers = {OverwinterError: _operating_error, HTTPException: _http_error, Exception: _our_error}
     return Starlette(routes=routes, exception_handlers=cast("Any", handlers))

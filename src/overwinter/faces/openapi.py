@@ -131,7 +131,7 @@ def _operation(key: str, operation: Operation, need: Need) -> Schema:
         shown["security"] = []
     if operation.body:
         has_needed = any(is_needed for _, _, is_needed in _fields(operation.body))
-        content = {"application/json": {"schema": _shape(operation.body)}}
+        content = {"application/json": {"schema": {**_shape(operation.body), "additionalProperties": False}}}
         shown["requestBody"] = {"required": has_needed, "content": content}
     return shown
 
