@@ -154,7 +154,11 @@ async def test_a_wrong_set_of_policies_changes_nothing_and_a_right_one_holds_at_
             '@id("pay") permit(principal == Agent::"default", action == Action::"call", resource == Function::"shop.pay");'
         )
         assert list((await app.rulebook.reload(by="lead")).added) == ["pay"]
-        assert app.rulebook.check() == []
+        assert await app.rulebook.check() == []
+        place.write_text('@id("pay") permit(principal == Agent::"default", action, resource == Function::"shop.pay");')
+        assert [each.message.partition(":")[0] for each in await app.rulebook.check()] == ["they are not what holds"]
+        place.write_text("permit(principal, action")
+        assert [each.is_error for each in await app.rulebook.check()] == [True], "it is what a reload would read"
         assert (await app.result(await app.start(PAYS))).result == "paid 7"
 
 
@@ -201,3 +205,14 @@ async def test_killed_around_its_commit_a_grant_holds_or_was_never_made(project,
     async with home(project, clock=clock) as app:
         await idle(app)
         assert len(await app.rulebook.grants()) == (point == "grant.after")
+
+
+async def test_a_configuration_that_was_changed_since_it_was_read_is_said_to_hold_not_yet(project):
+    place = project / "overwinter.toml"
+    place.write_text("[agents.default]\ntools = ['shop.*']\n")
+    async with opened(project) as app:
+        assert not app.rulebook.is_outdated
+        place.write_text("[agents.default]\ntools = []\n")
+        assert app.rulebook.is_outdated
+        assert (await app.health())["is_outdated"] is True
+        assert "restart the server" in (await app.rulebook.check())[-1].message

@@ -205,5 +205,5 @@ async def test_in_a_home_the_shadow_follows_the_files(project, ledger):
         file.write_text("permit(")
         await app.rulebook.reload(by="lead")
         assert app.rulebook.shadow() is None
-        assert [each.is_error for each in app.rulebook.check()] == [True]
+        assert [each.is_error for each in await app.rulebook.check()] == [True]
     assert not isinstance(before.decision, Ask)

@@ -581,6 +581,7 @@ class App:
             "questions": await self._store.asked(),
             "rules_fault": self.rulebook.fault,
             "log_fault": self.auditing.log.fault,
+            "is_outdated": self.rulebook.is_outdated,
         }
 
     def _agent(self, name: str) -> None:

@@ -1,5 +1,6 @@
 """The rules of a home at work: policies and grants as they are now, tried before they hold, and looked into."""
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from overwinter.adapters.cedar.review import RuleFinding, check
 from overwinter.adapters.cedar.rules import without
 from overwinter.adapters.cedar.shadow import Shadow
 from overwinter.adapters.cedar.suggesting import suggest
+from overwinter.adapters.home import CONFIG_NAME
 from overwinter.app.parts import POLICIES, Parts, parents_of, rules_now
 from overwinter.catalog import Function, bind
 from overwinter.clock import SECOND_US
@@ -34,6 +36,8 @@ __all__ = ["Explained", "Reach", "Reloaded", "Rulebook"]
 RUNS_MAX = 1_000
 CALLS_MAX = 10_000
 """Past runs and calls that are looked at: the newest."""
+OUTDATED = "it has changed since this server read it: restart the server, and what it says holds"
+UNLOADED = "they are not what holds: `overwinter policy reload` puts them into force"
 MADE = ("called", "denied")
 DECIDED = ("called", "denied", "gated", "approved", "rejected")
 """Facts about a call: that it was made or refused; and what else was decided about it."""
@@ -76,6 +80,8 @@ class Rulebook:
         self._config, self._parts, self._policy = config, parts, parts.policy
         self._reached = reached
         """Which functions a program may call, and whether it may call any."""
+        self._file = parts.directory / CONFIG_NAME
+        self._digest = _digest(self._file)
         self._one_at_a_time = anyio.Lock()
         """Rules that were read before a grant was taken away must not hold after it."""
 
@@ -83,6 +89,11 @@ class Rulebook:
     def fault(self) -> str:
         """Return why the rules cannot be read, "" if they can: nothing is allowed and no run wakes until `reload`."""
         return self._policy.fault
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether `overwinter.toml` is another than this process has read: what it says of agents holds from the next start on."""
+        return _digest(self._file) != self._digest
 
     def refuse_unread(self) -> None:
         """Return if the rules could be read.
@@ -176,14 +187,23 @@ class Rulebook:
 
     # --- Looking into them -------------------------------------------------------------------------------------------
 
-    def check(self) -> Sequence[RuleFinding]:
-        """Return what is wrong with the rules that hold or are in the shadow, by the types of every function."""
-        rules = self._policy.rules
+    async def check(self) -> Sequence[RuleFinding]:
+        """Return what is wrong with the rules as they are written now, by the types of every function, and what of it does not hold yet."""
+        try:
+            rules = await self._rules(await self._parts.registry.grants())
+        except ConfigInvalid as error:
+            place, _, message = str(error).partition(": ")
+            return [RuleFinding(place=place, rule="", message=message or place, is_error=True)]
+        notes = [RuleFinding(place=POLICIES, rule="", message=UNLOADED, is_error=False)] * (
+            rules.digest != self._policy.rules.digest
+        )
+        if self.is_outdated:
+            notes.append(RuleFinding(place=CONFIG_NAME, rule="", message=OUTDATED, is_error=False))
         faults = [
             RuleFinding(place=each.partition(": ")[0], rule="", message=each.partition(": ")[2], is_error=True)
             for each in rules.faults
         ]
-        return [*faults, *check(replace(rules, rules=(*rules.rules, *rules.shadows)), list(self._resources()))]
+        return [*faults, *check(replace(rules, rules=(*rules.rules, *rules.shadows)), list(self._resources())), *notes]
 
     def shadow(self) -> Shadow | None:
         """Return the rules that are only tried, with what they would have changed; None: there are none."""
@@ -331,3 +351,11 @@ def _grant(row: Granted, number: int) -> Grant:
         expires_s=None if row.expires_us is None else row.expires_us // SECOND_US,
         place=f"grant of {row.by}",
     )
+
+
+def _digest(file: Path) -> bytes:
+    """Return what tells a file from another; nothing if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return b""

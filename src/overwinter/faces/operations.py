@@ -156,7 +156,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/policy/check": Operation(summary="Check the policies", answer="findings [PolicyFinding], is_well flag"),
     "POST /v1/policy/explain": Operation(
         summary="Say how a call would be decided", body="function text, agent? text, arguments? object, by? text",
-        answer="decision text, policies [text], sides [object]",
+        answer="decision text, policies [text], sides [object], is_outdated flag",
     ),
     "GET /v1/policy/explain/{handle}": Operation(
         summary="Say how a call was decided, and would be now", answer="function text, agent text, arguments object, was [Event], now object"
@@ -172,7 +172,7 @@ OPERATIONS: Mapping[str, Operation] = {
         answer="rules [text], since instant?, decided whole, failed whole, forgotten whole, faults [any], differences [object]",
     ),
     "POST /v1/policy/reload": Operation(
-        summary="Read the policies again", body=f"by? text, {KEYED}", again="again", answer="version any, added [text], removed [text]"
+        summary="Read the policies again", body=f"by? text, {KEYED}", again="again", answer="version any, added [text], removed [text], is_outdated flag"
     ),
     "GET /v1/tokens": Operation(summary="List tokens", answer="tokens [Token]"),
     "POST /v1/tokens": Operation(
@@ -231,7 +231,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/schedules/{schedule}/{verb}": Operation(
         summary="Pause, resume, remove or run a schedule now (`run`: 201 with the run's id)", body=f"{WHO}, {KEYED}", again="once", answer="id text"
     ),
-    "GET /v1/health": Operation(summary="Say what the server is and does", answer="engine text, runs object, epoch whole"),
+    "GET /v1/health": Operation(summary="Say what the server is and does", answer="engine text, runs object, epoch whole, is_outdated flag"),
     "POST /v1/collect": Operation(summary="Delete what is old", body=f"older_than_s? number, by? text, {KEYED}", again="again"),
     "GET /openapi.json": Operation(summary="This document"),
     "GET /healthz": Operation(summary="Say that the server is up", answer="is_up flag"),

@@ -63,7 +63,7 @@ class _Policies:
         del request
         rows = [
             {"place": each.place, "rule": each.rule, "message": each.message, "is_error": each.is_error}
-            for each in self.app.rulebook.check()
+            for each in await self.app.rulebook.check()
         ]
         return JSONResponse({"findings": rows, "is_well": not any(each["is_error"] for each in rows)})
 
@@ -72,7 +72,7 @@ class _Policies:
         found = self.app.rulebook.explain(
             field(body, "agent", str, "default"), field(body, "function", str), field(body, "arguments", dict, {})
         )
-        return JSONResponse(_explanation(found))
+        return JSONResponse(_explanation(found) | {"is_outdated": self.app.rulebook.is_outdated})
 
     async def explain_call(self, request: Request) -> Response:
         """Say of a call of a run, `RUN:INDEX`, how it was decided and would be now."""
@@ -123,7 +123,8 @@ class _Policies:
         body = await body_of(request)
         done = await self.app.rulebook.reload(by=field(body, "by", str, "unknown"))
         self.app.auditing.ring()
-        return JSONResponse({"version": done.version, "added": list(done.added), "removed": list(done.removed)})
+        changed = {"version": done.version, "added": list(done.added), "removed": list(done.removed)}
+        return JSONResponse(changed | {"is_outdated": self.app.rulebook.is_outdated})
 
 
 def _shadow(shadow: Shadow | None) -> dict[str, Any]:

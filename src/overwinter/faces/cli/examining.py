@@ -126,7 +126,8 @@ def _filesystem(place: Path) -> str:
     best, kind = "", "unknown"
     for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
         _, mount, found, *_ = line.split(" ")
-        if str(place).startswith(mount) and len(mount) >= len(best):
+        mount = mount.replace("\\040", " ")  # as fstab(5) writes a blank
+        if place.is_relative_to(mount) and len(mount) >= len(best):
             best, kind = mount, found
     return kind
 
@@ -263,6 +264,11 @@ def _server(home: Path) -> tuple[str, str]:
             f" (last held by {pid})" if pid else ""
         )
     health = Client(served_socket(home)).get("health")
+    if health["is_outdated"]:
+        return (
+            "wrong",
+            f"process {holder(home)} serves it by an older overwinter.toml: restart it, and what is written now holds",
+        )
     runs = ", ".join(f"{count} {name}" for name, count in health["runs"].items())
     return (
         "well",

@@ -60,15 +60,15 @@ def grants(
 @policy_cli.command("check")
 @guarded
 def check_policy(*, home: Home = None, is_json: Json = False) -> None:
-    """Validate every rule strictly, by the types of every function; exit code 1 if one is wrong."""
+    """Validate every rule as it is written now, strictly, by the types of every function; exit code 1 if one is wrong."""
     with open_door(home_path(home), is_json=is_json) as client:
         found = client.get("policy", "check")
     if is_json:
         print_json(found)
     else:
         for each in found["findings"]:
-            typer.echo(f"{'wrong' if each['is_error'] else 'vain'}  {safe(each['place'])}: {safe(each['message'])}")
-        typer.echo("the rules are well" if found["is_well"] else "an error in a rule denies what it is about", err=True)
+            typer.echo(f"{'wrong' if each['is_error'] else 'note '}  {safe(each['place'])}: {safe(each['message'])}")
+        typer.echo("no rule is wrong" if found["is_well"] else "an error in a rule denies what it is about", err=True)
     raise typer.Exit(0 if found["is_well"] else 1)
 
 
@@ -95,6 +95,7 @@ def explain_policy(
         print_json(found)
     elif function is not None:
         _print_explanation(found)
+        _print_outdated(found)
     else:
         typer.echo(f"{safe(found['function'])} of {safe(found['agent'])} was:")
         names: dict[int, str] = {}
@@ -102,6 +103,12 @@ def explain_policy(
             typer.echo(f"  {line}")
         typer.echo("by the rules of now:")
         _print_explanation(found["now"])
+
+
+def _print_outdated(found: Mapping[str, Any]) -> None:
+    if found["is_outdated"]:
+        message = "overwinter.toml has changed since this server read it: what it says of agents holds when the server was restarted"
+        typer.echo(message, err=True)
 
 
 def _print_explanation(found: Mapping[str, Any]) -> None:
@@ -200,6 +207,7 @@ def reload_policy(*, home: Home = None, is_json: Json = False) -> None:
             typer.echo(f"{word}: {safe(name)}")
     if not done["added"] and not done["removed"]:
         typer.echo("the rules are as they were")
+    _print_outdated(done)
 
 
 def _argument(word: str) -> tuple[str, Any]:
