@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from models_kit import Hasty, ask, chat, config_of, home_of
+from models_kit import Client, Hasty, ask, chat, config_of, home_of
+from overwinter.app.models import Wish
 from overwinter.declared import DeclaredBudget
 from overwinter.gateway.dialect import DialectName
 
@@ -43,14 +45,14 @@ def message(body: str, status: int = 200, **headers: str) -> bytes:
 
 
 @asynccontextmanager
-async def answering(*answers: bytes) -> AsyncGenerator[str]:
-    """A server that gives these answers one after another, then the last of them."""
+async def answering(*answers: bytes, seen: list[bytes] | None = None) -> AsyncGenerator[str]:
+    """A server that gives these answers one after another, then the last of them; what it is asked is added to `seen`."""
     left = list(answers)
 
     async def on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         (size,) = [int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.startswith(b"content-length")]
-        await reader.readexactly(size)
+        (seen if seen is not None else []).append(await reader.readexactly(size))
         writer.write(left.pop(0) if len(left) > 1 else left[0])
         await writer.drain()
         writer.close()
@@ -160,3 +162,135 @@ async def test_what_a_provider_said_of_one_request_is_not_told_to_whoever_asks_n
         assert told[-1].json["error"]["code"] == "overloaded"
         assert "diary" not in told[-1].body.decode()
         assert "answered 500" in told[-1].body.decode()
+
+
+# --- Answers that are whole, with something in them that their dialect does not have -----------------------------------
+
+GEMINI_PATH = "/v1beta/models/cheap:generateContent"
+PARTS_SAID = [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "hi"}]
+CANDIDATE = {"index": 0, "content": {"role": "model", "parts": [{"text": "hi"}]}, "finishReason": "STOP"}
+MORE: dict[DialectName, Any] = {
+    **WHOLE,
+    "gemini": {"candidates": [CANDIDATE], "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 1}},
+}
+
+
+def chat_of(content: Any) -> Any:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    return {**WHOLE["chat"], "choices": [choice]}
+
+
+ODD: list[tuple[DialectName, Any]] = [
+    ("chat", chat_of(PARTS_SAID)),
+    ("chat", {**WHOLE["chat"], "id": 7}),
+    ("chat", {**WHOLE["chat"], "service_tier": {"name": "flex"}}),
+    ("chat", chat_of("half \ud83d")),
+    ("chat", {**WHOLE["chat"], "choices": {"0": "hi"}}),
+    ("messages", {**WHOLE["messages"], "id": 7}),
+    ("messages", {**WHOLE["messages"], "content": "hi"}),
+    ("messages", {**WHOLE["messages"], "content": [{"type": "text", "text": ["hi"]}]}),
+    ("messages", {**WHOLE["messages"], "stop_reason": ["end_turn"]}),
+    ("responses", {**WHOLE["responses"], "id": 7}),
+    ("responses", {**WHOLE["responses"], "incomplete_details": "none"}),
+    ("responses", {**WHOLE["responses"], "output": {"text": "hi"}}),
+    ("responses", {key: value for key, value in WHOLE["responses"].items() if key not in ("id", "status")}),
+    ("gemini", {**MORE["gemini"], "responseId": 7}),
+    ("gemini", {**MORE["gemini"], "candidates": [{**CANDIDATE, "content": {"parts": [{"text": ["hi"]}]}}]}),
+    ("gemini", {**MORE["gemini"], "candidates": [{**CANDIDATE, "finishReason": 1}]}),
+]
+
+
+async def ask_in(app, dialect: DialectName, **more: Any):
+    if dialect != "gemini":
+        return await ask(app, {**ASKED[dialect], **more}, dialect=dialect)
+    body = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+    asked = app.models.dialects["gemini"].read("POST", GEMINI_PATH, {}, json.dumps(body).encode())
+    client = Client()
+    return client, await app.models.answer(asked, "default", Wish(call="odd"), client)
+
+
+@pytest.mark.parametrize(("dialect", "answer"), ODD)
+async def test_an_answer_with_a_shape_that_nobody_expects_passes_as_it_came_asked_once_and_billed(
+    project, dialect: DialectName, answer: Any
+):
+    raw = json.dumps(answer)
+    seen = list[bytes]()
+    async with (
+        answering(message(raw, content_type="application/json"), seen=seen) as url,
+        home_of(project, config_of(url, budgets=BUDGET), clock=Hasty()) as app,
+    ):
+        client, line = await ask_in(app, dialect)
+        assert (client.status, client.body.decode(), line.status) == (200, raw, "answered")
+        assert len(seen) == 1
+        assert line.usage is not None
+        assert (line.usage.source, line.usage.fresh, line.usage.output) == ("provider", 5, 1)
+        assert app.models.gateway.breaker.why("mock") == ""
+
+
+@pytest.mark.parametrize("dialect", MORE)
+async def test_an_answer_whose_counts_have_another_shape_is_estimated_and_asked_once(project, dialect: DialectName):
+    name = "usageMetadata" if dialect == "gemini" else "usage"
+    raw, seen = json.dumps({**MORE[dialect], name: ["five"]}), list[bytes]()
+    async with (
+        answering(message(raw, content_type="application/json"), seen=seen) as url,
+        home_of(project, config_of(url, budgets=BUDGET), clock=Hasty()) as app,
+    ):
+        client, line = await ask_in(app, dialect)
+        assert (client.status, client.body.decode(), len(seen)) == (200, raw, 1)
+        assert line.usage is not None
+        assert line.usage.source == "estimated"
+        assert min(line.usage.fresh, line.usage.output, line.cost_nusd or 0) > 0
+
+
+@pytest.mark.parametrize("dialect", MORE)
+@pytest.mark.parametrize(
+    "raw", ["{", "[7]", "7", "{}", '{"error": "no room"}', '{"error": {"message": "no"}}', "<html>"]
+)
+async def test_what_is_no_answer_is_an_upstream_failure_in_every_dialect(project, dialect: DialectName, raw: str):
+    async with (
+        answering(message(raw, content_type="application/json")) as url,
+        home_of(project, config_of(url), clock=Hasty(), is_worker=False) as app,
+    ):
+        client, line = await ask_in(app, dialect)
+        assert (client.status >= 500, line.status) == (True, "upstream")
+        assert app.models.gateway.breaker.why("mock")
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+async def test_an_answer_that_cannot_be_said_in_the_clients_dialect_is_a_typed_error_asked_once_and_booked(
+    project, *, is_stream: bool
+):
+    raw, seen = message(json.dumps(chat_of(PARTS_SAID)), content_type="application/json"), list[bytes]()
+    if is_stream:
+        raw = message(streamed(PARTS), content_type="text/event-stream")
+    config = config_of("", budgets=BUDGET)
+    async with answering(raw, seen=seen) as url:
+        provider = replace(config.providers["mock"], url=url, dialects=("chat",))
+        config = replace(config, providers={"mock": provider})
+        async with home_of(project, config, clock=Hasty()) as app:
+            client, line = await ask(app, {**ASKED["messages"], "stream": is_stream}, dialect="messages")
+            assert (client.status, client.json["type"], line.status) == (502, "error", "upstream")
+            assert len(seen) == 1
+            assert line.usage is not None
+            assert line.usage.source == "estimated"
+            assert (line.cost_nusd or 0) > 0
+            assert app.models.gateway.breaker.why("mock") == ""
+
+
+@pytest.mark.claim("M6.redact.restored")
+async def test_placeholders_in_a_whole_answer_of_an_unexpected_shape_are_restored(project):
+    async with (
+        answering(message("{}", content_type="application/json")) as url,
+        home_of(project, config_of(url, redact={"otherwise": "replace"})) as app,
+    ):
+        vaults: Any = app.models.gateway.cleaner
+        await ask(app, chat("bob@example.com"))
+        ((placeholder, _),) = next(iter(vaults._vaults.values())).values().items()
+    body = json.dumps(chat_of([{"type": "text", "text": f"mail {placeholder}"}]))
+    async with (
+        answering(message(body, content_type="application/json")) as url,
+        home_of(project, config_of(url, redact={"otherwise": "replace"})) as app,
+    ):
+        for is_stream in (False, True):
+            client, _ = await ask(app, chat("bob@example.com", stream=is_stream))
+            assert (client.status, b"mail bob@example.com" in client.body) == (200, True)

@@ -469,16 +469,14 @@ class Gateway:
             reader = dialect.reader(replace(asked, is_stream=True), is_stream=True)
             whole = dialect.whole(asked, [*reader.feed(kept.body), *reader.close()])
         whole = restore.whole(whole)
+        media = "application/json"
+        if asked.is_stream:
+            media = "text/event-stream"
+            whole = b"".join(each.wire for each in dialect.stream(asked, whole) if not each.is_usage_only)
         call.has_begun = True
-        media = "text/event-stream" if asked.is_stream else "application/json"
         await call.sink.begin(200, {"content-type": media, "x-overwinter-cache": how})
         call.is_over = True
-        if asked.is_stream:
-            await call.sink.write(
-                b"".join(each.wire for each in dialect.stream(asked, whole) if not each.is_usage_only)
-            )
-        else:
-            await call.sink.write(whole)
+        await call.sink.write(whole)
 
     async def _fresh(self, call: _Call, targets: Sequence[Target], cleaned: Cleaned, key: bytes | None) -> Kept | None:
         """Ask providers; return the answer if it may be shared with others who ask the same."""

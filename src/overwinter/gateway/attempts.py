@@ -330,7 +330,7 @@ class Attempts:
         for event in events:
             tap.see(event)
         if missed := _missed(tap, target):
-            if tap.error is not None and tap.usage is None and not is_stream:
+            if tap.error is not None and tap.usage is None and not is_stream and not tap.error.is_answered:
                 job.seen.pop()  # an error, whatever its status: no bill is for it
             return missed
         for event in events:
@@ -339,8 +339,8 @@ class Attempts:
         whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else said)
         headers = _handed_on(reply.headers)
         if job.asked.is_stream:
-            await _begin(job, headers | {"content-type": "text/event-stream"})
             made = job.dialect.stream(job.asked, whole)
+            await _begin(job, headers | {"content-type": "text/event-stream"})
             job.is_over = True
             await job.sink.write(b"".join(each.wire for each in made if not each.is_usage_only))
         else:
@@ -494,6 +494,9 @@ def _missed(tap: Tap, target: Target) -> _Missed | None:
         status = tap.error.status or 502
         if status in OURS:
             return _Missed(refusal=_not_taken(name, status), is_retried=False, is_ours=True)
+        if tap.error.is_answered:
+            message = f"{name} answered, and is not asked again: {tap.trouble}"
+            return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False, is_fault=False)
         message = f"{name} answered with an error: {tap.trouble}"
         refusal = Refusal(why="upstream", message=message, status=status)
         return _Missed(refusal=refusal, is_retried=status in RETRIED, is_fault=_is_fault(status))

@@ -97,6 +97,8 @@ class Event:
     status: int | None = None
     """For an error: the status that it would have had."""
     message: str = ""
+    is_answered: bool = False
+    """For an error: the provider did answer, and bills it; it is we who cannot hand on what it said, the next time neither."""
     answer_id: str = ""
     is_unread: bool = False
     """Something in it stands where nobody expects it: of its texts nothing is known."""

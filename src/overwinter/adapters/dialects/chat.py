@@ -20,6 +20,7 @@ from overwinter.adapters.dialects.events import (
 )
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
+from overwinter.adapters.dialects.shapes import answered, is_told
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Text, Wire
 from overwinter.gateway.refusal import Refusal
 
@@ -303,18 +304,17 @@ class _Sayings:
 
     def whole(self, body: bytes) -> Event:
         """Return what an answer is that came in one piece."""
-        try:
-            chunk = _CHUNK.decode(body)
-        except (ValueError, RecursionError):
+        if (found := answered(_CHUNK, body)) is None:
             return Event(wire=body)
+        chunk, odd = found
         if chunk.error is not _ABSENT and (error := bytes(chunk.error)) != b"null":
             return _failed(body, error)
-        if not chunk.choices:
+        if not chunk.choices and not is_told(odd, "choices"):
             return Event(wire=body)
         event = self._chunk(body, chunk)
         return Event(
-            wire=body, kind="terminal", usage=event.usage, texts=event.texts, closes=event.closes, stop=event.stop,
-            answer_id=event.answer_id,
+            wire=body, kind="terminal", usage=event.usage, texts=() if odd else event.texts, closes=event.closes, stop=event.stop,
+            answer_id=event.answer_id, is_unread=bool(odd),
         )  # fmt: skip
 
     def ended(self) -> Sequence[Event]:

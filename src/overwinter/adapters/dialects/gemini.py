@@ -11,6 +11,7 @@ from overwinter.adapters.dialects import request
 from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
 from overwinter.adapters.dialects.gemini_answer import Metadata, as_whole, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, google_error, status_of_word
+from overwinter.adapters.dialects.shapes import answered, is_told
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
@@ -73,12 +74,12 @@ class _Chunk(msgspec.Struct, rename="camel"):
     usage_metadata: Metadata | None = None
     prompt_feedback: _Feedback | None = None
     response_id: str | None = None
-    error: _Error | None = None
+    error: msgspec.Raw = _ABSENT
     total_tokens: int | None = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_CHUNKS = msgspec.json.Decoder(list[_Chunk])
+_ERROR = msgspec.json.Decoder(_Error)
 _TOOLS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
 
 
@@ -245,8 +246,8 @@ class _Sayings:
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
             return Event(wire=wire, kind="content", is_unread=True)
-        if chunk.error is not None:
-            return _failed(wire, chunk.error)
+        if (error := bytes(chunk.error)) != b"null":
+            return _failed(wire, error)
         return self._chunk(wire, chunk)
 
     def _chunk(self, wire: bytes, chunk: _Chunk) -> Event:
@@ -288,18 +289,24 @@ class _Sayings:
 
     def whole(self, body: bytes) -> Event:
         """Return what an answer is that came in one piece; an error may come in a list."""
-        try:
-            chunk = _CHUNKS.decode(body)[0] if body.lstrip().startswith(b"[") else _CHUNK.decode(body)
-        except (ValueError, RecursionError, IndexError):
+        first = (request.elements(body) or [b""])[0] if body.lstrip().startswith(b"[") else body
+        if (found := answered(_CHUNK, first)) is None:
             return Event(wire=body)
-        if chunk.error is not None:
-            return _failed(body, chunk.error)
+        chunk, odd = found
+        if (error := bytes(chunk.error)) != b"null":
+            return _failed(body, error)
         if self._operation == "count":
-            return Event(wire=body, kind="other" if chunk.total_tokens is None else "terminal")
-        event = self._chunk(body, chunk)
+            is_counted = chunk.total_tokens is not None or "totalTokens" in odd
+            return Event(wire=body, kind="terminal" if is_counted else "other")
+        try:
+            event = self._chunk(body, chunk)
+        except (ValueError, RecursionError):  # of a function call: nothing else is looked into so far
+            odd, event = {"candidates": b"[]"}, Event(wire=body, usage=usage_of(chunk.usage_metadata), stop=self._stop)
+        # JSON that is whole was not cut, so that candidates of any shape are an answer.
+        is_answer = self._is_over or bool(chunk.candidates) or is_told(odd, "candidates")
         return Event(
-            wire=body, kind="terminal" if self._is_over else "other", usage=event.usage, texts=event.texts, closes=event.closes,
-            stop=event.stop, answer_id=event.answer_id,
+            wire=body, kind="terminal" if is_answer else "other", usage=event.usage, texts=() if odd else event.texts,
+            closes=event.closes, stop=event.stop, answer_id=event.answer_id, is_unread=bool(odd),
         )  # fmt: skip
 
     @property
@@ -338,6 +345,10 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
                 yield from _strings(called.get("args"))
 
 
-def _failed(wire: bytes, error: _Error) -> Event:
+def _failed(wire: bytes, raw: bytes) -> Event:
+    try:
+        error = _ERROR.decode(raw)
+    except (ValueError, RecursionError):
+        error = _Error(message=raw.decode("utf-8", "replace").strip('"'))
     status = status_of_word(error.code, error.status)
     return Event(wire=wire, kind="error", status=status, message=error.message or error.status or "an error")

@@ -19,6 +19,7 @@ from overwinter.adapters.dialects.events import (
 from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
 from overwinter.adapters.dialects.messages_usage import Counts, decoded
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word
+from overwinter.adapters.dialects.shapes import answered, is_told
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
 from overwinter.gateway.refusal import Refusal
 
@@ -67,7 +68,7 @@ class _Said(msgspec.Struct):
     content_block: _Block | None = None
     message: _Message | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: _Error | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Whole(msgspec.Struct):
@@ -76,7 +77,7 @@ class _Whole(msgspec.Struct):
     content: list[_Block] | None = None
     stop_reason: str | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: _Error | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
     input_tokens: int | None = None
 
 
@@ -84,7 +85,8 @@ class _Tool(msgspec.Struct):
     type: str | None = None
 
 
-_SAID, _WHOLE, _TOOLS = (msgspec.json.Decoder(each) for each in (_Said, _Whole, list[_Tool] | None))
+_SAID, _WHOLE = msgspec.json.Decoder(_Said), msgspec.json.Decoder(_Whole)
+_ERROR, _TOOLS = msgspec.json.Decoder(_Error | None), msgspec.json.Decoder(list[_Tool] | None)
 
 
 class Messages:
@@ -239,7 +241,7 @@ class _Sayings:
             case "message_stop":
                 return Event(wire=wire, kind="terminal", stop=self._stop, answer_id=self._id)
             case "error":
-                return _failed(wire, said.error)
+                return _failed(wire, bytes(said.error))
             case _:
                 return Event(wire=wire, answer_id=self._id)
 
@@ -251,20 +253,22 @@ class _Sayings:
 
     def whole(self, body: bytes) -> Event:
         """Return what an answer is that came in one piece."""
-        try:
-            whole = _WHOLE.decode(body)
-        except (ValueError, RecursionError):
+        if (found := answered(_WHOLE, body)) is None:
             return Event(wire=body)
-        if whole.error is not None:
-            return _failed(body, whole.error)
+        whole, odd = found
+        if (error := bytes(whole.error)) != b"null":
+            return _failed(body, error)
         if self._operation == "count":
-            return Event(wire=body, kind="other" if whole.input_tokens is None else "terminal")
-        if whole.content is None:
+            is_counted = whole.input_tokens is not None or "input_tokens" in odd
+            return Event(wire=body, kind="terminal" if is_counted else "other")
+        if whole.content is None and not is_told(odd, "content"):
             return Event(wire=body)
-        texts = tuple(Text(str(index), each.text) for index, each in enumerate(whole.content) if each.text)
+        blocks = () if odd else enumerate(whole.content or ())
+        texts = tuple(Text(str(index), each.text) for index, each in blocks if each.text)
         return Event(
             wire=body, kind="terminal", usage=self._counts.take(decoded(bytes(whole.usage))), texts=texts,
             closes=tuple(each.channel for each in texts), stop=whole.stop_reason or "", answer_id=whole.id or "",
+            is_unread=bool(odd),
         )  # fmt: skip
 
     def ended(self) -> Sequence[Event]:
@@ -296,8 +300,11 @@ def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
             yield from ((holder, key) for key in ("text", "partial_json") if holder.get(key))
 
 
-def _failed(wire: bytes, error: _Error | None) -> Event:
-    error = error or _Error()
+def _failed(wire: bytes, raw: bytes) -> Event:
+    try:
+        error = _ERROR.decode(raw) or _Error()
+    except (ValueError, RecursionError):
+        error = _Error(message=raw.decode("utf-8", "replace").strip('"'))
     return Event(
         wire=wire, kind="error", status=status_of_word(error.type), message=error.message or error.type or "an error"
     )

@@ -19,6 +19,7 @@ from overwinter.adapters.dialects.responses_answer import (
     texts_of,
     texts_of_output,
 )
+from overwinter.adapters.dialects.shapes import answered, is_told
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
@@ -282,22 +283,28 @@ class _Sayings:
 
     def whole(self, body: bytes) -> Event:
         """Return what an answer is that came in one piece."""
-        try:
-            response = _RESPONSE.decode(body)
-        except (ValueError, RecursionError):
+        if (found := answered(_RESPONSE, body)) is None:
             return Event(wire=body)
+        response, odd = found
         is_failed = response.status == "failed" and self._operation == "generate"
         if (response.status is None or is_failed) and bytes(response.error) != b"null":
             return self._failed(body, bytes(response.error))
         if self._operation == "count":
-            return Event(wire=body, kind="other" if response.input_tokens is None else "terminal")
-        if response.status is None or response.id is None:
+            is_counted = response.input_tokens is not None or "input_tokens" in odd
+            return Event(wire=body, kind="terminal" if is_counted else "other")
+        has_name = response.id is not None or "id" in odd
+        has_status = response.status is not None or "status" in odd
+        if not (has_name and has_status) and not bytes(response.output).startswith(b"[") and not is_told(odd, "output"):
             return Event(wire=body)
-        texts = texts_of_output(bytes(response.output))
+        texts, is_unread = (), bool(odd)
+        try:
+            texts = () if odd else texts_of_output(bytes(response.output))
+        except (ValueError, RecursionError):
+            is_unread = True
         usage = None if response.status in UNDER_WAY else usage_of(bytes(response.usage), response.service_tier)
         return Event(
             wire=body, kind="terminal", usage=usage, texts=texts, closes=tuple(each.channel for each in texts),
-            stop=self._stop(response), answer_id=response.id,
+            stop=self._stop(response), answer_id=response.id or "", is_unread=is_unread,
         )  # fmt: skip
 
     def ended(self) -> Sequence[Event]:

@@ -13,6 +13,7 @@ from overwinter.adapters.dialects.events import parts
 from overwinter.frozen import replace
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event
 from overwinter.gateway.refusal import ModelRefused, Refusal
+from overwinter.gateway.tap import Tap
 from overwinter.gateway.usage import Usage
 
 __all__ = ["Turning", "Untranslatable", "reader_of"]
@@ -67,10 +68,13 @@ def reader_of(  # noqa: PLR0913 - two dialects, and what stands between
     return _Stream(own, client, asked, turning) if is_stream else _Whole(own, client, asked, turned)
 
 
-def _failed(client: Dialect, message: str, status: int | None, *, is_stream: bool, usage: Usage | None = None) -> Event:
+def _failed(client: Dialect, error: Event | Exception, usage: Usage | None, *, is_stream: bool) -> Event:
+    """Return the provider's error for the client, or that its answer cannot be turned."""
+    is_answered = not isinstance(error, Event)
+    message, status = (_message(error), None) if is_answered else (error.message, error.status)
     refusal = Refusal(why="upstream", message=message)
     wire = client.broken(refusal, ()) if is_stream else client.refused(refusal).body
-    return Event(wire=wire, kind="error", status=status or 502, message=message, usage=usage)
+    return Event(wire=wire, kind="error", status=status or 502, message=message, usage=usage, is_answered=is_answered)
 
 
 class _Whole:
@@ -87,13 +91,15 @@ class _Whole:
     def close(self) -> Sequence[Event]:
         (event,) = self._own.close()
         if event.kind == "error":
-            return [_failed(self._client, event.message, event.status, is_stream=False, usage=event.usage)]
+            return [_failed(self._client, event, event.usage, is_stream=False)]
         if event.kind != "terminal":
             return [event]
+        tap = Tap(self._asked)
+        tap.see(event)
         try:
             body = msgspec.json.encode(self._turned(event.wire, event.usage or Usage()))
         except FAULTS as error:
-            return [_failed(self._client, _message(error), None, is_stream=False, usage=event.usage)]
+            return [_failed(self._client, error, tap.used, is_stream=False)]
         reader = self._client.reader(self._asked, is_stream=False)
         return [replace(each, usage=event.usage) for each in (*reader.feed(body), *reader.close())]
 
@@ -118,12 +124,12 @@ class _Stream:
             return ()
         if event.kind == "error":
             self._is_over = True
-            return [_failed(self._client, event.message, event.status, is_stream=True, usage=event.usage)]
+            return [_failed(self._client, event, event.usage, is_stream=True)]
         try:
             wire = self._wire(event)
         except FAULTS as error:
             self._is_over = True
-            return [_failed(self._client, _message(error), None, is_stream=True, usage=event.usage)]
+            return [_failed(self._client, error, event.usage, is_stream=True)]
         found = [replace(each, usage=None) for each in self._reader.feed(wire)]
         if event.usage is not None:
             found = [*found[:-1], replace(found[-1] if found else Event(wire=b""), usage=event.usage)]
