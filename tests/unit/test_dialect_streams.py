@@ -62,6 +62,18 @@ def test_a_long_event_in_small_pieces_is_read_in_linear_time():
     assert len(cutter.feed(b"\n\n")[0]) == 1_400_002
 
 
+@pytest.mark.parametrize("name", ["chat", "messages", "responses", "gemini"])
+@pytest.mark.parametrize("empty", [b"data: \n\n", b"data:\n\n", b"event: x\ndata: \n\n", b": note\n\n", b"\n"])
+def test_an_event_without_data_passes_in_a_packet_of_its_own_as_in_a_larger_one(name: DialectName, empty: bytes):
+    path = "/v1beta/models/m:streamGenerateContent?alt=sse" if name == "gemini" else f"/v1/{NOUNS[name]}"
+    asked = dialects()[name].read("POST", path, {}, b'{"model": "m", "messages": [], "max_tokens": 1, "stream": true}')
+    event = b'data: {"type": "ping"}\n\n'
+    alone, together = (dialects()[name].reader(asked, is_stream=True) for _ in range(2))
+    apart = [each for packet in (event, empty, event) for each in alone.feed(packet)]
+    assert apart == together.feed(event + empty + event)
+    assert (b"".join(each.wire for each in apart), {each.kind for each in apart}) == (event + empty + event, {"other"})
+
+
 # --- Events that are like the one before ------------------------------------------------------------------------------
 
 TEXTS = st.one_of(
@@ -72,6 +84,7 @@ RAW = st.sampled_from(
     [b"", b"a", b"\xff", b"\x01", b'"', b'","b":"', b"\\", b"\\u0041", b"\t", "ü".encode(), b"\n\ndata: x"]
 )
 """In the place of a text, as it stands in the bytes."""
+NOUNS: dict[DialectName, str] = {"chat": "chat/completions", "messages": "messages", "responses": "responses"}
 PATHS: dict[DialectName, str] = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
 
 

@@ -318,6 +318,8 @@ class StreamReader:
         """Return an event of one line that came in one piece, as providers write them."""
         try:
             more = self._again((wire,))
+            if more is None and not wire[6:-2]:
+                return [Event(wire=wire)]
             return [self._sayings.said(wire, "", wire[6:-2]) if more is None else more[0]]
         except (ValueError, RecursionError) as error:
             return [self._fail(f"an event of the answer cannot be read: {error}")]
