@@ -294,3 +294,90 @@ async def test_placeholders_in_a_whole_answer_of_an_unexpected_shape_are_restore
         for is_stream in (False, True):
             client, _ = await ask(app, chat("bob@example.com", stream=is_stream))
             assert (client.status, b"mail bob@example.com" in client.body) == (200, True)
+
+
+# --- What an answer is called -----------------------------------------------------------------------------------------
+
+EVENTS: list[Any] = [
+    {"id": "c", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}}]},
+    {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"id": "c", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1}},
+    "[DONE]",
+]
+NAMES = [
+    "Text/Event-Stream", "TEXT/EVENT-STREAM; charset=utf-8", "application/octet-stream", "text/plain", "application/json", "x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("media", NAMES)
+@pytest.mark.parametrize("head", ["", ": hello\n\n", "\n\n", "\ufeff"], ids=["plain", "comment", "blank", "mark"])
+async def test_a_stream_is_one_whatever_it_is_called_and_is_handed_on_as_one(project, media: str, head: str):
+    seen = list[bytes]()
+    async with (
+        answering(message(head + streamed(EVENTS), content_type=media), seen=seen) as url,
+        home_of(project, config_of(url, budgets=BUDGET), clock=Hasty()) as app,
+    ):
+        client, line = await ask(app, chat(stream=True, stream_options={"include_usage": True}))
+        assert (client.status, client.body.decode(), len(seen)) == (200, head + streamed(EVENTS), 1)
+        assert client.headers["content-type"].startswith("text/event-stream")
+        assert line.usage is not None
+        assert (line.status, line.usage.source, line.usage.output) == ("answered", "provider", 1)
+
+
+@pytest.mark.parametrize("media", [each for each in NAMES if "json" not in each])
+async def test_a_stream_by_another_name_is_put_together_for_who_asked_for_none(project, media: str):
+    async with (
+        answering(message(streamed(EVENTS), content_type=media)) as url,
+        home_of(project, config_of(url), clock=Hasty()) as app,
+    ):
+        client, _ = await ask(app, chat())
+        assert (client.status, client.json["choices"][0]["message"]["content"]) == (200, "hi")
+        assert client.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("media", ["Application/JSON", "text/plain", "application/octet-stream"])
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+async def test_json_is_an_answer_in_one_piece_whatever_it_is_called(project, media: str, *, is_stream: bool):
+    async with (
+        answering(message(json.dumps(WHOLE["chat"]), content_type=media)) as url,
+        home_of(project, config_of(url), clock=Hasty()) as app,
+    ):
+        client, line = await ask(app, chat(stream=is_stream))
+        assert (client.status, line.status, b"hi" in client.body) == (200, "answered", True)
+        assert client.headers["content-type"] == ("text/event-stream" if is_stream else "application/json")
+
+
+async def test_a_page_is_no_answer_in_whatever_letters_and_nothing_is_booked_for_it(project):
+    async with (
+        answering(message("<html>", content_type="Text/HTML; charset=utf-8")) as url,
+        home_of(project, config_of(url, budgets=BUDGET), clock=Hasty()) as app,
+    ):
+        client, line = await ask(app, chat())
+        assert (client.status, line.status, line.cost_nusd) == (502, "upstream", 0)
+
+
+@pytest.mark.parametrize("status", [301, 302, 304, 307, 308])
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+async def test_a_redirect_is_said_to_be_one_not_followed_asked_once_and_not_booked(
+    project, status: int, *, is_stream: bool
+):
+    page, seen = "" if status == 304 else "<html>", list[bytes]()  # RFC 9110, 15.4.5: a 304 has no body
+    async with (
+        answering(message(page, status, location="/x", content_type="text/html"), seen=seen) as url,
+        home_of(project, config_of(url, budgets=BUDGET), clock=Hasty()) as app,
+    ):
+        client, line = await ask(app, chat(stream=is_stream))
+        assert (client.status, line.status, line.cost_nusd, len(seen)) == (502, "misconfigured", 0, 1)
+        assert f"mock answered {status}" in client.json["error"]["message"]
+        assert "providers.mock.url" in client.json["error"]["message"]
+        (spent,) = await app.models.budgets()
+        assert (spent.spent_nusd, spent.held_nusd) == (0, 0)
+
+
+async def test_an_answer_without_a_body_is_told_by_its_own_status(project):
+    async with (
+        answering(message("", 204)) as url,
+        home_of(project, config_of(url), clock=Hasty()) as app,
+    ):
+        client, _ = await ask(app, chat())
+        assert (client.status, "mock answered 204" in client.json["error"]["message"]) == (502, True)

@@ -15,6 +15,7 @@ from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
 from overwinter.frozen import frozen
 from overwinter.gateway.caller import Sink
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event, Means, Text
+from overwinter.gateway.media import EVENTS, PAGE, media_of, peeked
 from overwinter.gateway.refusal import ModelRefused, Refusal, Why
 from overwinter.gateway.restoring import Restorer
 from overwinter.gateway.routes import Breaker, Target
@@ -37,6 +38,8 @@ SAID_CHARACTERS_MAX = 2_000
 SENT_MAX = 64
 """Events remembered of a stream: an ending says which block it ends."""
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+MOVED, REFUSED = 300, 400
+"""From which statuses on an answer is elsewhere, and is none (RFC 9110, 15.4 and 15.5)."""
 UNKNOWN_KEY = 401
 OURS = frozenset({UNKNOWN_KEY, 403})
 """The provider does not take the home's key, or, by the second one, perhaps not this request: the client can do nothing about it."""
@@ -271,13 +274,12 @@ class Attempts:
         try:
             spoken = asked.dialect if between is None else between.spoken
             async with self._upstream.send(target.provider, spoken, job.method, wire) as reply:
-                media = reply.headers.get("content-type", "")
-                # A page for people is of something before the provider, which no bill is for.
-                is_refused = reply.status >= 400 or media.startswith("text/html")  # noqa: PLR2004 - RFC 9110, 15.5
+                # No bill is for where else to ask, nor for a page for people, which is of something before the provider.
+                is_refused = reply.status >= MOVED or media_of(reply.headers) == PAGE
                 if is_refused:
                     return await self._refused(job, reply, target, between)
                 job.seen.append(Seen(target, tap))
-                is_stream = media.startswith("text/event-stream")
+                reply, is_stream = await peeked(reply, is_stream_asked=asked.is_stream)  # noqa: PLW2901 - the same one
                 reader = (between or job.dialect).reader(asked, is_stream=is_stream)
                 if is_stream and asked.is_stream:
                     return await self._pour(job, target, tap, reply, reader)
@@ -300,6 +302,8 @@ class Attempts:
     async def _refused(self, job: Job, reply: Reply, target: Target, between: Translation | None) -> _Missed:
         """Return a provider's refusal. What it says to our key is not handed on."""
         status, name = reply.status, target.provider.name
+        if MOVED <= status < REFUSED:
+            return _Missed(refusal=_moved(name, status), is_retried=False, is_ours=True)
         try:
             body = await _read(reply.chunks(), ERROR_BYTES_MAX)
         except UpstreamFailed:
@@ -308,9 +312,9 @@ class Attempts:
         if status in OURS:
             return _Missed(refusal=_not_taken(name, status), is_retried=False, is_ours=True)
         headers = _handed_on(reply.headers)
-        if status < 400:  # noqa: PLR2004 - RFC 9110, 15.5
-            return _Missed(refusal=_cut(target), is_retried=True)
-        is_json = body and "json" in headers.get("content-type", "") and between is None
+        if status < REFUSED:
+            return _Missed(refusal=_cut(target, status), is_retried=True)
+        is_json = body and "json" in media_of(reply.headers) and between is None
         said = _said(between.reader(job.asked, is_stream=False), body) if between is not None else ""
         message = f"{name} answered {status}{': ' * bool(said)}{said}"
         refusal = Refusal(why="upstream", message=message, status=status, retry_after_s=after_s)
@@ -329,7 +333,7 @@ class Attempts:
         events = [*reader.feed(body), *reader.close()]
         for event in events:
             tap.see(event)
-        if missed := _missed(tap, target):
+        if missed := _missed(tap, target, reply.status):
             if tap.error is not None and tap.usage is None and not is_stream and not tap.error.is_answered:
                 job.seen.pop()  # an error, whatever its status: no bill is for it
             return missed
@@ -340,7 +344,7 @@ class Attempts:
         headers = _handed_on(reply.headers)
         if job.asked.is_stream:
             made = job.dialect.stream(job.asked, whole)
-            await _begin(job, headers | {"content-type": "text/event-stream"})
+            await _begin(job, headers | {"content-type": EVENTS})
             job.is_over = True
             await job.sink.write(b"".join(each.wire for each in made if not each.is_usage_only))
         else:
@@ -363,7 +367,9 @@ class Attempts:
         await flow.end()
         if not job.has_begun:
             if not job.asked.answer_id or tap.error is not None:
-                return _missed(tap, target) or _Missed(refusal=_cut(target), is_retried=True)
+                return _missed(tap, target, reply.status) or _Missed(
+                    refusal=_cut(target, reply.status), is_retried=True
+                )
             await flow.begin()  # the rest of an answer, of which there may be nothing
             return Done(target=target, tap=tap, is_stream=True)
         if tap.error is not None:
@@ -412,7 +418,10 @@ class _Flow:
 
     async def begin(self) -> None:
         """Pass on what was held, whatever it is."""
-        await _begin(self.job, _handed_on(self.reply.headers))
+        headers = _handed_on(self.reply.headers)
+        # Whatever the provider calls it, and in whatever letters: it is handed on as what it is.
+        headers |= {} if headers.get("content-type", "").startswith(EVENTS) else {"content-type": EVENTS}
+        await _begin(self.job, headers)
         await self.job.sink.write(b"".join(self.early))
 
     async def take(self, events: Sequence[Event]) -> None:
@@ -487,21 +496,29 @@ def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key in HANDED_ON if (value := headers.get(key))}
 
 
-def _missed(tap: Tap, target: Target) -> _Missed | None:
-    """Return why what came is no answer: an error under status 200, or something else altogether."""
+def _moved(name: str, status: int) -> Refusal:
+    message = (
+        f"{name} answered {status}: it is somewhere else, or something before it sends us away, and no redirect is followed with "
+        f"the home's key: see providers.{name}.url"
+    )
+    return Refusal(why="misconfigured", message=message)
+
+
+def _missed(tap: Tap, target: Target, status: int) -> _Missed | None:
+    """Return why what came is no answer: an error under a status of success, or something else altogether."""
     name = target.provider.name
     if tap.error is not None:
-        status = tap.error.status or 502
-        if status in OURS:
-            return _Missed(refusal=_not_taken(name, status), is_retried=False, is_ours=True)
+        stands_for = tap.error.status or 502
+        if stands_for in OURS:
+            return _Missed(refusal=_not_taken(name, stands_for), is_retried=False, is_ours=True)
         if tap.error.is_answered:
             message = f"{name} answered, and is not asked again: {tap.trouble}"
             return _Missed(refusal=Refusal(why="upstream", message=message), is_retried=False, is_fault=False)
         message = f"{name} answered with an error: {tap.trouble}"
-        refusal = Refusal(why="upstream", message=message, status=status)
-        return _Missed(refusal=refusal, is_retried=status in RETRIED, is_fault=_is_fault(status))
+        refusal = Refusal(why="upstream", message=message, status=stands_for)
+        return _Missed(refusal=refusal, is_retried=stands_for in RETRIED, is_fault=_is_fault(stands_for))
     if not tap.is_whole and not tap.has_begun:
-        return _Missed(refusal=_cut(target), is_retried=True)
+        return _Missed(refusal=_cut(target, status), is_retried=True)
     return None
 
 
@@ -512,8 +529,9 @@ def _said(reader: AnswerReader, body: bytes) -> str:
     ]
 
 
-def _cut(target: Target) -> Refusal:
-    return Refusal(why="upstream", message=f"{target.provider.name} answered 200 with what is no answer of its kind")
+def _cut(target: Target, status: int) -> Refusal:
+    message = f"{target.provider.name} answered {status} with what is no answer of its kind"
+    return Refusal(why="upstream", message=message)
 
 
 async def _read(chunks: AsyncIterator[bytes], bytes_max: int) -> bytes:
