@@ -208,3 +208,38 @@ def test_a_spent_budget_is_said_in_the_words_on_which_codex_stops():
     spent = RESPONSES.refused(Refusal(why="budget", message="spent"))
     assert (spent.status, spent.headers["x-should-retry"]) == (429, "false")
     assert json.loads(spent.body)["error"]["type"] == "insufficient_quota"
+
+
+# --- A last event without what was said ---------------------------------------------------------------------------------
+
+
+def item(name: str, text: str) -> dict[str, Any]:
+    return {"type": "message", "id": name, "content": [{"type": "output_text", "text": text, "annotations": []}]}
+
+
+DELTA = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "one"}
+ENDED = [
+    {"type": "response.output_item.done", "output_index": 1, "item": item("b", "two")},
+    {"type": "response.output_item.done", "output_index": 0, "item": item("a", "one")},
+]
+
+
+@pytest.mark.parametrize("output", [{"output": []}, {"output": None}, {}], ids=["empty", "null", "none"])
+def test_items_that_ended_on_the_way_are_the_output_of_a_last_event_without_one(output: dict[str, Any]):
+    last = {key: value for key, value in DONE.items() if key != "output"} | output
+    found = events(*(said(**each) for each in (DELTA, *ENDED)), said(type="response.completed", response=last))
+    answer = json.loads(RESPONSES.whole(read({"stream": True}), found))
+    assert answer == last | {"output": [item("a", "one"), item("b", "two")]}
+
+
+def test_the_output_of_a_last_event_goes_before_items_on_the_way():
+    last = DONE | {"output": [item("c", "three")]}
+    found = events(*(said(**each) for each in ENDED), said(type="response.completed", response=last))
+    assert json.loads(RESPONSES.whole(read({"stream": True}), found)) == last
+
+
+def test_an_answer_that_says_nothing_is_empty_and_one_whose_texts_are_of_no_item_is_refused():
+    last = said(type="response.completed", response=DONE)
+    assert json.loads(RESPONSES.whole(read({"stream": True}), events(last))) == DONE
+    with pytest.raises(ModelRefused, match="no item of it ended"):
+        RESPONSES.whole(read({"stream": True}), events(said(**DELTA), last))

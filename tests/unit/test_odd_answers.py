@@ -381,3 +381,27 @@ async def test_an_answer_without_a_body_is_told_by_its_own_status(project):
     ):
         client, _ = await ask(app, chat())
         assert (client.status, "mock answered 204" in client.json["error"]["message"]) == (502, True)
+
+
+async def test_a_named_call_whose_last_event_had_no_output_is_given_again_what_was_streamed(project):
+    whole = WHOLE["responses"]
+    (item,) = whole["output"]
+    events = [
+        {"type": "response.created", "response": {**whole, "status": "in_progress", "output": []}},
+        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "hi"},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": {**whole, "output": []}},
+    ]
+    seen = list[bytes]()
+    async with (
+        answering(message(streamed(events), content_type="text/event-stream"), seen=seen) as url,
+        home_of(project, config_of(url), clock=Hasty()) as app,
+    ):
+        body = {**ASKED["responses"], "stream": True}
+        told = [(await ask(app, body, dialect="responses", call="named", is_named=True))[0] for _ in range(2)]
+        assert len(seen) == 1
+        last = [json.loads(each.body.split(b"data: ")[-1]) for each in told]
+        assert (last[0]["response"]["output"], last[1]["response"]["output"]) == ([], [item])
+        assert b'"delta":"hi"' in told[1].body
+        one, _ = await ask(app, ASKED["responses"], dialect="responses")
+        assert one.json["output"] == [item]

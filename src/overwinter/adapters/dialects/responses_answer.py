@@ -19,8 +19,21 @@ ITEM = ("arguments", "input", "code")
 """The same of an item."""
 ENDS = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed"}
 
+ITEM_DONE = "response.output_item.done"
 UNDER_WAY = frozenset({"queued", "in_progress"})
 """Statuses of an answer that has no end yet, as a stream either."""
+
+
+_ABSENT = msgspec.Raw(b"null")
+
+
+class _Event(msgspec.Struct):
+    """What an answer is put together from."""
+
+    type: str = ""
+    output_index: int = 0
+    item: msgspec.Raw = _ABSENT
+    response: msgspec.Raw = _ABSENT
 
 
 def places(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -72,14 +85,33 @@ def _wholes(found: Iterable[tuple[dict[str, Any], str]]) -> tuple[Text, ...]:
 def as_whole(contents: Iterable[bytes]) -> bytes:
     """Return the response in the last event that has one.
 
+    Some providers leave its `output` empty at the end (Codex's own, BerriAI/litellm#32724): then the items are those that ended
+    on the way.
+
     Args:
         contents: of events, the last one first.
+
+    Raises:
+        ValueError: texts came, and nothing says of which items.
     """
+    response: bytes | None = None
+    items, has_said = dict[int, msgspec.Raw](), False
     for content in contents:
-        node = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-        if "response" in node:
-            return bytes(node["response"])
-    return b"{}"
+        event = msgspec.json.decode(content, type=_Event)
+        if response is None and event.response is not _ABSENT:
+            response = bytes(event.response)
+            top = msgspec.json.decode(response, type=dict[str, msgspec.Raw])
+            if bytes(top.get("output", _ABSENT)).strip(b"[] \t\r\n") not in (b"", b"null"):
+                return response
+        elif event.type == ITEM_DONE and event.item is not _ABSENT:
+            items.setdefault(event.output_index, event.item)
+        has_said = has_said or event.type.endswith(".delta")
+    if response is None or not (items or has_said):
+        return response or b"{}"
+    if not items:
+        raise ValueError("its last event has no output, and no item of it ended")
+    output = [item for _, item in sorted(items.items())]
+    return msgspec.json.encode({**msgspec.json.decode(response, type=dict[str, msgspec.Raw]), "output": output})
 
 
 def failed_response(contents: Iterable[bytes], error: dict[str, Any]) -> tuple[int, dict[str, Any]]:
