@@ -8,6 +8,7 @@ import msgspec
 
 from overwinter.adapters.dialects import request
 from overwinter.adapters.dialects.chat_answer import as_stream, as_whole, asks_for_usage
+from overwinter.adapters.dialects.chat_calls import Calls
 from overwinter.adapters.dialects.events import (
     Likeness,
     StreamReader,
@@ -42,19 +43,23 @@ CONTENT = ".content"
 PROSE = ("content", "refusal", "reasoning_content", "reasoning")
 """Fields of a delta that are texts: of OpenAI, and of those that stream what the model thinks."""
 
+NOTHING = frozenset({b"null", b'""'})
 _ABSENT = msgspec.Raw(b"null")
 """Known by its identity: a null that is there is another one."""
 
 
 class _Function(msgspec.Struct):
+    name: msgspec.Raw = _ABSENT
     arguments: str | None = None
 
 
 class _Custom(msgspec.Struct):
+    name: msgspec.Raw = _ABSENT
     input: str | None = None
 
 
 class _Call(msgspec.Struct):
+    id: msgspec.Raw = _ABSENT
     index: int | None = None
     function: _Function | None = None
     custom: _Custom | None = None
@@ -190,6 +195,7 @@ class _Sayings:
         self._dialect, self._is_usage_hidden = dialect, is_usage_hidden
         self._current = dict[int, str]()
         """The channel of each choice that has not ended."""
+        self._calls = dict[int, Calls]()
         self._stop, self._id = "", ""
         self._is_counted = self._is_refusal = self._is_ended = False
         self._like, self._channel = Likeness(), ""
@@ -271,7 +277,7 @@ class _Sayings:
         said = choice.delta or choice.message
         is_content = False
         if said is not None:
-            for each in _texts(index, said):
+            for each in _texts(index, said, self._calls.setdefault(index, Calls()) if said.tool_calls else None):
                 is_content = True
                 current = self._current.get(index)
                 if current != each.channel:
@@ -329,19 +335,27 @@ class _Sayings:
         return Event(wire=wire, kind="error", status=502, message=message)
 
 
-def _texts(index: int, said: _Said) -> Sequence[Text]:
+def _texts(index: int, said: _Said, calls: Calls | None) -> Sequence[Text]:
     """Return the texts of a delta, in the order of `_places`."""
     prose = ((name, getattr(said, name)) for name in PROSE)
     found = [Text(f"{index}.{name}", text) for name, text in prose if text]
     if said.function_call is not None and said.function_call.arguments:
         found.append(Text(f"{index}.function_call", said.function_call.arguments, is_json=True))
-    for number, call in enumerate(said.tool_calls or ()):
-        channel = f"{index}.call.{number if call.index is None else call.index}"
+    for position, call in enumerate(said.tool_calls or ()):
+        assert calls is not None, "there are some"
+        channel = f"{index}.call.{_number(calls, call, position, len(said.tool_calls or ()))}"
         if call.function is not None and call.function.arguments:
             found.append(Text(channel, call.function.arguments, is_json=True))
         if call.custom is not None and call.custom.input:
             found.append(Text(channel, call.custom.input))
     return found
+
+
+def _number(calls: Calls, call: _Call, position: int, count: int) -> int:
+    tool = call.function or call.custom
+    is_named = tool is not None and bytes(tool.name) not in NOTHING
+    name = b"" if (raw := bytes(call.id)) in NOTHING else raw
+    return calls.number(call.index, name, position, count, is_named=is_named)
 
 
 def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from overwinter.adapters.dialects import request
+from overwinter.adapters.dialects.chat_calls import Calls
 from overwinter.adapters.dialects.events import framed
 from overwinter.gateway.dialect import Asked
 
@@ -24,16 +25,18 @@ def asks_for_usage(asked: Asked) -> bool:
 
 def as_whole(contents: Iterable[bytes]) -> bytes:
     """Return the answer that chunks are the pieces of."""
-    answer, choices = dict[str, Any](), dict[int, dict[str, Any]]()
+    answer, choices, calls = dict[str, Any](), dict[int, dict[str, Any]](), dict[int, Calls]()
     for content in contents:
         if content == b"[DONE]":
             continue
         chunk = msgspec.json.decode(content)
         for each in chunk.pop("choices", None) or ():
-            choice = choices.setdefault(
-                each.get("index") or 0, {"index": 0, "message": {}, "logprobs": None, "finish_reason": None}
-            )
-            _join(choice["message"], each.pop("delta", None) or {})
+            index, delta = each.get("index") or 0, each.pop("delta", None) or {}
+            choice = choices.setdefault(index, {"index": 0, "message": {}, "logprobs": None, "finish_reason": None})
+            called = delta.pop("tool_calls", None) or ()
+            _join(choice["message"], delta)
+            if called:
+                _join_calls(choice["message"].setdefault("tool_calls", {}), called, calls.setdefault(index, Calls()))
             logprobs = each.pop("logprobs", None)
             if logprobs:
                 choice["logprobs"] = choice["logprobs"] or {}
@@ -49,9 +52,7 @@ def _join(into: dict[str, Any], delta: dict[str, Any]) -> None:
     """Add a delta to what has been said."""
     for key, value in delta.items():
         before = into.get(key)
-        if key == "tool_calls":
-            _join_calls(into.setdefault(key, {}), value or ())
-        elif isinstance(before, str) and isinstance(value, str):
+        if isinstance(before, str) and isinstance(value, str):
             into[key] = before + value if key in GROWING else value or before
         elif isinstance(before, dict) and isinstance(value, dict):
             _join(before, value)
@@ -61,10 +62,11 @@ def _join(into: dict[str, Any], delta: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _join_calls(calls: dict[int, dict[str, Any]], deltas: Iterable[dict[str, Any]]) -> None:
-    for number, delta in enumerate(deltas):
-        index = delta.pop("index", None)
-        _join(calls.setdefault(number if index is None else index, {}), delta)
+def _join_calls(into: dict[int, dict[str, Any]], deltas: list[dict[str, Any]], calls: Calls) -> None:
+    for position, delta in enumerate(deltas):
+        call = into.setdefault(calls.of(delta, position, len(deltas)), {})
+        said_once = {"index"} | ({"id"} if call.get("id") else set())
+        _join(call, {key: value for key, value in delta.items() if key not in said_once})
 
 
 def _finished(choice: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from overwinter.adapters.dialects.chat import Chat
+from overwinter.adapters.dialects.chat_calls import Calls
 from overwinter.adapters.dialects.events import framed
 from overwinter.adapters.dialects.messages import Messages
 from overwinter.adapters.translations.fields import encoded, fields_of, lacks, listed, mapping, only, text
@@ -244,7 +245,8 @@ class _Turning:
 
     def __init__(self) -> None:
         self._has_begun, self._stop, self._usage = False, "", Usage()
-        self._blocks = 0
+        self._blocks = self._called_before = 0
+        self._calls = Calls()
         self._open: int | str | None = None
         """What the block that has not ended is: a text, or the call of a number."""
         self._is_refusal = False
@@ -274,8 +276,9 @@ class _Turning:
         if spoken := delta.get("content") or delta.get("refusal"):
             wire += self._opened("text", {"type": "text", "text": ""})
             wire += self._delta({"type": "text_delta", "text": text(spoken, "content")})
-        for number, call in enumerate(delta.get("tool_calls") or ()):
-            wire += self._called(call.get("index", number), call)
+        calls = delta.get("tool_calls") or ()
+        for position, call in enumerate(calls):
+            wire += self._called(self._calls.of(call, position, len(calls)), call)
         if delta.get("function_call"):
             raise Untranslatable("it calls a function in the form of old")
         return wire
@@ -283,8 +286,11 @@ class _Turning:
     def _called(self, number: int, call: Mapping[str, Any]) -> bytes:
         function, wire = call.get("function") or {}, b""
         if self._open != number:
-            if "id" not in call or "name" not in function:
+            if number < self._called_before:
                 raise Untranslatable("it goes on with a call after another one has begun")
+            if call.get("id") is None or function.get("name") is None:
+                raise Untranslatable("it calls a tool without its name or an id")
+            self._called_before = number + 1
             block = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": {}}
             wire += self._opened(number, block)
         if arguments := function.get("arguments"):
