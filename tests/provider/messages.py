@@ -35,13 +35,15 @@ def usage(plan: Plan, tokens: Tokens, output: int) -> Json:
     }
     if plan.speed:
         counts["speed"] = plan.speed
+    if plan.geo:
+        counts["inference_geo"] = plan.geo
     return counts
 
 
 def usage_of_delta(plan: Plan) -> Json:
     """Return cumulative counts: they repeat those of `message_start`, and must never be added to them."""
     counts = usage(plan, plan.told, plan.told.output)
-    for name in ("cache_creation", "service_tier", "speed"):
+    for name in ("cache_creation", "service_tier", "speed", "inference_geo"):
         counts.pop(name, None)
     return counts | iterations(plan)
 

@@ -45,6 +45,8 @@ class Rule:
     arguments: str = '{"city": "Oslo"}'
     tier: str = ""
     """The tier that the answer says; by default the one that was asked for."""
+    geo: str = ""
+    """Where the answer says that it was made (Anthropic); by default where it was asked to be."""
     searches: int = 0
     """Web searches of its own (Anthropic)."""
     compaction_tokens: int = 0
@@ -99,6 +101,7 @@ class Plan:
     is_clipped: bool = False
     tier: str = ""
     speed: str = ""
+    geo: str = ""
     wants_usage: bool = False
     choices: int = 1
     searches: int = 0

@@ -178,6 +178,7 @@ class Provider:
             is_clipped=len(pieces) < len(text),
             tier=rule.tier or tier_asked(dialect, request),
             speed=str(request.get("speed") or ""),
+            geo=rule.geo or str(request.get("inference_geo") or ""),
             wants_usage=bool(options.get("include_usage")),
             choices=choices,
             searches=rule.searches,

@@ -79,6 +79,14 @@ def test_speed_tier_searches_and_thinking_are_told():
     assert counted(START).tier == ""
 
 
+def test_where_an_answer_was_made_stands_behind_its_tier():
+    assert counted(START | {"inference_geo": "us"}, {"output_tokens": 9}).tier == "us"
+    assert counted(START | {"inference_geo": "us", "speed": "fast"}).tier == "fast+us"
+    assert {counted(START | {"inference_geo": each}).tier for each in ("global", "not_available", None)} == {""}
+    assert [read({"inference_geo": each}).tier for each in ("us", "global", None)] == ["us", "", ""]
+    assert read({"inference_geo": "us", "speed": "fast"}).tier == "fast+us"
+
+
 def test_rounds_of_other_models_and_of_compaction_are_counted_beside_it():
     rounds = [
         {"type": "compaction", "input_tokens": 900, "output_tokens": 9},

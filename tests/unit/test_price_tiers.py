@@ -1,6 +1,8 @@
 """What a tier costs: what is held for it, what is booked, and that no batch's price is any call's."""
 
 from dataclasses import replace
+from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,46 @@ def test_a_tier_with_a_price_of_its_own_has_that(provider: str, model: str, tier
 def test_a_batch_and_a_tier_that_nobody_knows_have_no_price_for_a_call(provider: str, model: str, tier: str):
     with pytest.raises(Unpriced):
         rates(provider, model, tier)
+
+
+OWN: dict[str, Any] = {"anthropic": {"claude-opus-5": {"input": 3, "output": 7}}}
+
+
+@pytest.mark.parametrize(("tier", "plain", "own"), [("us", "", {}), ("fast+us", "fast", {}), ("us", "", OWN)])
+def test_what_is_made_in_the_us_costs_a_tenth_more_for_every_kind_of_token_and_no_more_for_a_search(
+    tier: str, plain: str, own: dict[str, Any]
+):
+    prices = TablePrices(own, ManualClock(1_800_000_000_000_000))
+    there, anywhere = (prices.rates("anthropic", "claude-opus-5", each, 100) for each in (tier, plain))
+    kinds = ("fresh", "output", "cache_read", "cache_write", "cache_write_long", "audio_input", "audio_output")
+    assert {getattr(there, each) / getattr(anywhere, each) for each in kinds} == {Fraction(11, 10)}
+    assert there.search == anywhere.search
+
+
+@pytest.mark.parametrize(("provider", "tier"), [("anthropic", "eu"), ("anthropic", "fast+eu"), ("openai", "us")])
+def test_a_place_that_nobody_has_a_price_for_has_none(provider: str, tier: str):
+    with pytest.raises(Unpriced):
+        rates(provider, {"anthropic": "claude-opus-5", "openai": "gpt-5"}[provider], tier)
+
+
+@pytest.mark.claim("M2.tiers")
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("asked", "answered", "times"),
+    [("us", "us", 1.1), ("us", "", 1.1), ("us", "global", 1), ("global", "", 1), ("", "", 1), ("", "not_available", 1)],
+)
+async def test_an_answer_is_booked_by_where_it_was_made_and_where_it_does_not_say_by_where_it_was_asked(
+    project, provider: Mock, *, asked: str, answered: str, times: float, is_stream: bool
+):
+    provider.script(Rule(tokens=50, geo=answered))
+    budgets = {"day": DeclaredBudget(of="tenant", usd=1.0)}
+    body = chat(max_tokens=50, stream=is_stream, **({"inference_geo": asked} if asked else {}))
+    async with home_of(project, config_of(provider.url, budgets=budgets)) as app:
+        client, line = await ask(app, body, dialect="messages")
+    (charge,) = provider.calls
+    assert client.status == 200
+    assert line.cost_nusd == round(times * (charge.prompt.fresh * 2_000 + charge.output_tokens * 10_000))
+    assert (line.cost_nusd or 0) <= line.held_nusd
 
 
 def openai_of(url: str):

@@ -44,7 +44,7 @@ class Asked:
     """Limit in the request; None: it has none."""
     choices: int = 1
     tier: str = ""
-    """Service tier or speed that it asks for."""
+    """Service tier or speed that it asks for, as in `Usage`."""
     is_background: bool = False
     brings: Callable[[Mapping[str, bytes]], Iterable[str]] = field(default=lambda _: ())
     """Finds what `unbounded` tells, in such a body."""

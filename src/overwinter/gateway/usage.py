@@ -32,7 +32,8 @@ class Usage:
     audio_input: int = 0
     audio_output: int = 0
     tier: str = ""
-    """Service tier, speed or processing that was used, as the provider names it; "" is its default."""
+    """Service tier, speed or processing that was used, as the provider names it; "" is its default. Where the answer was made stands
+    behind it if that has a price of its own: "us", "fast+us"."""
     searches: int = 0
     """Web searches of the provider's own, billed by the piece."""
     model: str = ""

@@ -17,7 +17,7 @@ from overwinter.adapters.dialects.events import (
     turned,
 )
 from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
-from overwinter.adapters.dialects.messages_usage import Counts, decoded
+from overwinter.adapters.dialects.messages_usage import Counts, decoded, placed
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word
 from overwinter.adapters.dialects.shapes import answered, is_told
 from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
@@ -32,6 +32,8 @@ CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_2", "computer_tools
 """Types of tools that the client runs. Whatever else there is, the provider may run itself, and bill the input of each round."""
 SERVED = ("mcp_servers", "container", "fallbacks")
 DEFAULT_TIERS = frozenset({"", "auto", "standard", "standard_only"})
+GEO = "inference_geo"
+"""Where an answer is to be made; "us" costs more."""
 EMPTY_AT_FIRST = frozenset({"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use", "compaction"})
 """Blocks whose start says nothing yet."""
 
@@ -134,7 +136,8 @@ class Messages:
 
     def reader(self, asked: Asked, *, is_stream: bool) -> AnswerReader:
         """Return a reader of the answer to a request."""
-        sayings = _Sayings(self, asked.operation)
+        geo = request.text(asked.top, GEO) if asked.dialect == self.name else ""
+        sayings = _Sayings(self, asked.operation, geo)
         return StreamReader(sayings, sayings.again) if is_stream else WholeReader(sayings.whole)
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
@@ -164,9 +167,10 @@ class Messages:
 
 
 def _tier(top: Mapping[str, bytes]) -> str:
-    """Return the speed or else the tier that is asked for: a request has one price, and the speed doubles it."""
+    """Return the speed or else the tier that is asked for, and where: a request has one price, and the speed doubles it."""
     speed, tier = request.text(top, "speed"), request.text(top, "service_tier")
-    return speed if speed not in DEFAULT_TIERS else "" if tier in DEFAULT_TIERS else tier
+    tier = speed if speed not in DEFAULT_TIERS else "" if tier in DEFAULT_TIERS else tier
+    return placed(tier, request.text(top, GEO))
 
 
 def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
@@ -192,9 +196,9 @@ def _served(top: Mapping[str, bytes]) -> Iterator[str]:
 class _Sayings:
     """What the events of one answer mean, one after another."""
 
-    def __init__(self, dialect: Messages, operation: Operation) -> None:
+    def __init__(self, dialect: Messages, operation: Operation, geo: str) -> None:
         self._dialect, self._operation = dialect, operation
-        self._counts = Counts()
+        self._counts = Counts(geo)
         self._id = self._stop = ""
         self._like, self._channel = Likeness(), ""
 

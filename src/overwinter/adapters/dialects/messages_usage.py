@@ -7,9 +7,11 @@ from overwinter.frozen import replace
 from overwinter.gateway.tap import BYTES_PER_TOKEN
 from overwinter.gateway.usage import Usage
 
-__all__ = ["Counts", "Told", "decoded"]
+__all__ = ["Counts", "Told", "decoded", "placed"]
 
 DEFAULT_TIERS = frozenset({"", "standard"})
+ANYWHERE = frozenset({"", "global", "not_available"})
+"""Where an answer is made that costs what the table says; the last is what older models say."""
 APART = frozenset({"compaction", "advisor_message"})
 """Rounds that are not in the counts of the whole."""
 
@@ -39,6 +41,7 @@ class Told(msgspec.Struct):
     server_tool_use: _Served | None = None
     service_tier: str | None = None
     speed: str | None = None
+    inference_geo: str | None = None
     iterations: "list[_Round] | None" = None
 
 
@@ -62,11 +65,20 @@ def decoded(raw: bytes) -> Told | None:
         return None
 
 
-class Counts:
-    """The counts of one answer. Later ones are cumulative: they stand in place of the earlier, and are never added."""
+def placed(tier: str, geo: str | None) -> str:
+    """Return a tier with where the answer is made behind it, if that has a price of its own: `us`, `fast+us`."""
+    return tier if (geo or "") in ANYWHERE else f"{tier}+{geo}".removeprefix("+")
 
-    def __init__(self) -> None:
-        self._told = Told()
+
+class Counts:
+    """The counts of one answer. Later ones are cumulative: they stand in place of the earlier, and are never added.
+
+    Args:
+        geo: where it was asked to be made, for answers that do not say where it was.
+    """
+
+    def __init__(self, geo: str = "") -> None:
+        self._told = Told(inference_geo=geo or None)
         self._is_wrong = False
         self._seen = 0
         self._usage: Usage | None = None
@@ -120,6 +132,7 @@ def _usage(told: Told) -> Usage:
         long = max(written, short + (told.cache_creation.ephemeral_1h_input_tokens or 0)) - short
         written = short
     speed, tier = told.speed or "", told.service_tier or ""
+    tier = speed if speed not in DEFAULT_TIERS else "" if tier in DEFAULT_TIERS else tier
     usage = Usage(
         fresh=told.input_tokens or 0,
         cache_read=told.cache_read_input_tokens or 0,
@@ -128,7 +141,7 @@ def _usage(told: Told) -> Usage:
         output=told.output_tokens or 0,
         reasoning=(told.output_tokens_details or _Details()).thinking_tokens or 0,
         searches=(told.server_tool_use or _Served()).web_search_requests or 0,
-        tier=speed if speed not in DEFAULT_TIERS else "" if tier in DEFAULT_TIERS else tier,
+        tier=placed(tier, told.inference_geo),
     )
     return _by_rounds(usage, told.iterations) if told.iterations else usage
 

@@ -15,6 +15,7 @@ without prices at nothing.
 import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -37,6 +38,10 @@ NUSD_PER_1000 = Fraction(1_000_000)
 """One dollar for a thousand pieces, in nano-dollars a piece."""
 DEFAULT_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 OWN = ("input", "output", "cache_read", "cache_write", "cache_write_long", "audio_input", "audio_output", "search")
+GEO_TIMES: Mapping[tuple[str, str], Fraction] = {("anthropic", "us"): Fraction(11, 10)}
+"""By provider and place, how much dearer each token is that was asked to be made there (`inference_geo`); a search is not. On top of
+the price of a speed, and of one in `prices.toml`. The library (0.2.3) has no data for it. Source, read on 2026-11-28:
+docs.aws.amazon.com/claude-platform/latest/userguide/data-residency.html ("A 1.1x pricing multiplier applies")."""
 HOUR_US = 3_600 * SECOND_US
 
 
@@ -75,6 +80,10 @@ class TablePrices:
         return None if found is None else found.context_window
 
     def _steps_of(self, provider: str, model: str, tier: str, hour: int) -> _Steps:
+        rest, _, geo = tier.rpartition("+")
+        if (times := GEO_TIMES.get((provider, geo))) is not None:
+            steps = self._steps(provider, model, rest, hour)
+            return _Steps(starts=steps.starts, rates=tuple(_dearer(each, times, geo) for each in steps.rates))
         own = self._own.get(provider, {}).get(model)
         if own is not None:
             if tier not in DEFAULT_TIERS:
@@ -169,6 +178,14 @@ def _rates(values: Mapping[str, Any], input_tokens: int) -> Rates:
         search=Fraction(searches or 0) * NUSD_PER_1000,
         extra={"source": "genai-prices"},
     )
+
+
+def _dearer(rates: Rates, times: Fraction, geo: str) -> Rates:
+    return replace(
+        rates, fresh=rates.fresh * times, output=rates.output * times, cache_read=rates.cache_read * times,
+        cache_write=rates.cache_write * times, cache_write_long=rates.cache_write_long * times,
+        audio_input=rates.audio_input * times, audio_output=rates.audio_output * times, extra={**rates.extra, "geo": geo},
+    )  # fmt: skip
 
 
 def _context(model: Any, tier: str, moment: datetime) -> dict[str, str]:
