@@ -11,11 +11,11 @@ from random import Random
 import anyio
 import anyio.lowlevel
 
-from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
+from overwinter.clock import SECOND_US, Clock
 from overwinter.frozen import frozen
 from overwinter.gateway.caller import Sink
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event, Means, Text
-from overwinter.gateway.media import EVENTS, PAGE, media_of, peeked
+from overwinter.gateway.heads import EVENTS, PAGE, after_s, handed_on, media_of, peeked
 from overwinter.gateway.refusal import ModelRefused, Refusal, Why
 from overwinter.gateway.restoring import Restorer
 from overwinter.gateway.routes import Breaker, Target
@@ -45,8 +45,6 @@ OURS = frozenset({UNKNOWN_KEY, 403})
 """The provider does not take the home's key, or, by the second one, perhaps not this request: the client can do nothing about it."""
 WHYS: Mapping[str, Why] = {"timeout": "timeout", "forbidden": "misconfigured"}
 """Why nothing came back, by how the way to the provider failed."""
-HANDED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "openai-processing-ms")
-"""Headers of an answer that clients get; of the limits of the home's account they learn nothing."""
 
 
 class Restore:
@@ -308,16 +306,15 @@ class Attempts:
             body = await _read(reply.chunks(), ERROR_BYTES_MAX)
         except UpstreamFailed:
             body = b""  # the status says enough
-        after_s = _after_s(reply.headers)
         if status in OURS:
             return _Missed(refusal=_not_taken(name, status), is_retried=False, is_ours=True)
-        headers = _handed_on(reply.headers)
+        headers = handed_on(reply.headers)
         if status < REFUSED:
             return _Missed(refusal=_cut(target, status), is_retried=True)
         is_json = body and "json" in media_of(reply.headers) and between is None
         said = _said(between.reader(job.asked, is_stream=False), body) if between is not None else ""
         message = f"{name} answered {status}{': ' * bool(said)}{said}"
-        refusal = Refusal(why="upstream", message=message, status=status, retry_after_s=after_s)
+        refusal = Refusal(why="upstream", message=message, status=status, retry_after_s=after_s(reply.headers))
         return _Missed(
             refusal=refusal,
             is_retried=status in RETRIED,
@@ -341,7 +338,7 @@ class Attempts:
             job.keep(event)
         said = b"".join(each.wire for each in events)
         whole = job.restore.whole(job.dialect.whole(job.asked, events) if is_stream else said)
-        headers = _handed_on(reply.headers)
+        headers = handed_on(reply.headers)
         if job.asked.is_stream:
             made = job.dialect.stream(job.asked, whole)
             await _begin(job, headers | {"content-type": EVENTS})
@@ -418,7 +415,7 @@ class _Flow:
 
     async def begin(self) -> None:
         """Pass on what was held, whatever it is."""
-        headers = _handed_on(self.reply.headers)
+        headers = handed_on(self.reply.headers)
         # Whatever the provider calls it, and in whatever letters: it is handed on as what it is.
         headers |= {} if headers.get("content-type", "").startswith(EVENTS) else {"content-type": EVENTS}
         await _begin(self.job, headers)
@@ -492,10 +489,6 @@ def _not_taken(name: str, status: int) -> Refusal:
     return Refusal(why="upstream", message=message)
 
 
-def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key in HANDED_ON if (value := headers.get(key))}
-
-
 def _moved(name: str, status: int) -> Refusal:
     message = (
         f"{name} answered {status}: it is somewhere else, or something before it sends us away, and no redirect is followed with "
@@ -552,12 +545,3 @@ def _too_large(bytes_max: int) -> UpstreamFailed:
 def _is_fault(status: int) -> bool:
     """Whether a status tells against a provider, not against a request."""
     return status >= 500 or status == 408  # noqa: PLR2004 - RFC 9110, 15.6 and 15.5.9
-
-
-def _after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the pause that a provider asks for, in seconds."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name, "").strip()
-        if text.replace(".", "", 1).isdecimal():
-            return min(float(text) * unit_s, RETRY_AFTER_S_MAX)
-    return None
