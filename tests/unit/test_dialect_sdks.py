@@ -220,3 +220,26 @@ async def test_a_stream_that_breaks_is_an_error_to_the_sdk(door: Door, name: Dia
     door.say(b"".join(each.wire for each in sent) + ending, is_stream=True)
     with pytest.raises(FAILED[name], match="the provider went away"):
         await streamed(name, door.url)
+
+
+# --- Signs of life ----------------------------------------------------------------------------------------------------
+
+SHOWING: tuple[DialectName, ...] = ("chat", "responses", "messages")
+
+
+@pytest.mark.parametrize("name", SHOWING)
+@pytest.mark.parametrize("plan", ["text", "tool"])
+async def test_a_sign_of_life_before_any_event_means_nothing_to_the_sdk(door: Door, name: DialectName, plan: str):
+    sign, given = ALL[name].sign_of_life, [each.wire for each in render_events(name, PLANS[plan])]
+    door.say(b"".join(given), is_stream=True)
+    expected = plain(name, await streamed(name, door.url))
+    door.say(sign + sign + sign.join(given), is_stream=True)
+    assert plain(name, await streamed(name, door.url)) == expected
+
+
+@pytest.mark.parametrize("name", SHOWING)
+async def test_an_error_behind_nothing_but_signs_of_life_is_raised_by_the_sdk(door: Door, name: DialectName):
+    refusal = Refusal(why="upstream", message="nobody answered")
+    door.say(ALL[name].sign_of_life * 3 + ALL[name].broken(refusal, ()), is_stream=True)
+    with pytest.raises(FAILED[name], match="nobody answered"):
+        await streamed(name, door.url)

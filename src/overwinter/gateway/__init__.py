@@ -584,8 +584,8 @@ class Gateway:
         job = call.job
         if refusal.why == "partial" or (job is not None and job.is_handed_on):
             body = b""  # it was told where it happened
-        elif call.has_begun or (job is not None and job.has_begun):
-            body = call.dialect.broken(refusal, job.sent if job is not None else ())
+        elif call.has_begun or (job is not None and (job.has_begun or job.is_open)):
+            body = call.dialect.broken(refusal, job.sent if job is not None and job.has_begun else ())
         else:
             wire = call.dialect.refused(refusal)
             await call.sink.begin(wire.status, wire.headers)

@@ -31,6 +31,9 @@ TRIES_MAX = 3
 PAUSE_S_MAX = 20.0
 """The longest pause that a provider may ask for before another try; a longer one is handed on to the client."""
 ANSWER_BYTES_MAX = 64 << 20
+QUIET_US_MAX = 10 * SECOND_US
+"""After so long behind a provider's head a client is shown that it is not forgotten: proxies and programs give up after a minute of
+silence, some after 30 s. Until then a failure has its own status."""
 KEPT_BYTES_MAX = 8 << 20
 """A longer answer is handed on and not kept."""
 ERROR_BYTES_MAX = 64 << 10
@@ -98,8 +101,10 @@ class Job:
     is_recorded: bool = False
     stopped: Callable[[], Awaitable[None]]
     """Called where a stream is stopped, before the connection to its provider is closed: its client hears of it first."""
+    is_open: bool = False
+    """The client has got the head of a stream and signs of life: nothing yet of what a provider said, so that another try may follow."""
     has_begun: bool = False
-    """The client has got something."""
+    """The client has got something of an answer."""
     is_over: bool = False
     """The client has got the last of it, or is getting it: nothing follows."""
     is_handed_on: bool = False
@@ -195,6 +200,8 @@ class Attempts:
             raise ModelRefused(Refusal(why="overloaded", message=message, retry_after_s=5.0))
         if missed.reply is None:
             raise ModelRefused(missed.refusal)
+        if job.is_open:
+            raise ModelRefused(missed.refusal)  # its status cannot be sent any more: it is told in the stream
         status, headers, body = missed.reply
         await job.sink.begin(status, headers)
         job.is_handed_on = True
@@ -312,7 +319,8 @@ class Attempts:
         if status < REFUSED:
             return _Missed(refusal=_cut(target, status), is_retried=True)
         is_json = body and "json" in media_of(reply.headers) and between is None
-        said = _said(between.reader(job.asked, is_stream=False), body) if between is not None else ""
+        is_told = between is not None or job.is_open
+        said = _said((between or job.dialect).reader(job.asked, is_stream=False), body) if is_told else ""
         message = f"{name} answered {status}{': ' * bool(said)}{said}"
         refusal = Refusal(why="upstream", message=message, status=status, retry_after_s=after_s(reply.headers))
         return _Missed(
@@ -352,7 +360,7 @@ class Attempts:
 
     async def _pour(self, job: Job, target: Target, tap: Tap, reply: Reply, reader: AnswerReader) -> Done | _Missed:
         """Hand on a stream as it comes, from its first content on."""
-        flow = _Flow(job, tap, reply, job.restore.restorer())
+        flow = _Flow(job, tap, reply, job.restore.restorer(), self._clock, self._clock.now_us())
         try:
             await flow.run(reader)
         except UpstreamFailed:
@@ -392,6 +400,9 @@ class _Flow:
     tap: Tap
     reply: Reply
     restorer: Restorer | None
+    clock: Clock
+    heard_us: int
+    """When the client has got something for the last time, or begun to wait for it."""
     early: list[bytes] = field(default_factory=list[bytes])
 
     @property
@@ -410,8 +421,25 @@ class _Flow:
             await self.take(reader.feed(chunk, in_runs=not is_looked_into))
             if self.is_over:
                 break
+            if self.clock.now_us() - self.heard_us >= QUIET_US_MAX:
+                await self._show_life()
         else:
             await self.take(reader.close())
+
+    async def _show_life(self) -> None:
+        """Tell a client that has heard nothing for long that its answer is on the way.
+
+        A provider's own pings say so too, but would tie the client to this try: they wait with whatever else came before the first
+        content. It is done when something comes from the provider: of one that is silent nobody knows whether it lives.
+        """
+        job = self.job
+        if not (sign := job.dialect.sign_of_life):
+            return
+        if not (job.is_open or job.has_begun):
+            job.is_open = True
+            await job.sink.begin(200, {"content-type": EVENTS})
+        await job.sink.write(sign)
+        self.heard_us = self.clock.now_us()
 
     async def begin(self) -> None:
         """Pass on what was held, whatever it is."""
@@ -420,6 +448,7 @@ class _Flow:
         headers |= {} if headers.get("content-type", "").startswith(EVENTS) else {"content-type": EVENTS}
         await _begin(self.job, headers)
         await self.job.sink.write(b"".join(self.early))
+        self.heard_us = self.clock.now_us()
 
     async def take(self, events: Sequence[Event]) -> None:
         """Pass some events on."""
@@ -454,6 +483,7 @@ class _Flow:
             await self.begin()
             return
         await job.sink.write(b"".join(out))
+        self.heard_us = self.clock.now_us()
 
     def _restored(self, events: Sequence[tuple[Event, Sequence[Text]]]) -> list[bytes]:
         """Return the bytes of events with their new texts: of one that is as it was, its own."""
@@ -476,7 +506,8 @@ def _note(job: Job, target: Target, tap: Tap) -> None:
 
 async def _begin(job: Job, headers: Mapping[str, str]) -> None:
     job.has_begun = True
-    await job.sink.begin(200, headers)
+    if not job.is_open:
+        await job.sink.begin(200, headers)
 
 
 def _not_taken(name: str, status: int) -> Refusal:

@@ -161,6 +161,14 @@ class Dialect(Protocol):
         """Return keys at any depth whose values are never changed: ids, types, signatures, bytes in base64."""
         ...
 
+    @property
+    def sign_of_life(self) -> bytes:
+        """Return what may stand anywhere between the events of a stream, before the first one too, and means nothing to any client.
+
+        Empty: there is nothing that each of this dialect's clients passes over.
+        """
+        ...
+
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read.
 

@@ -10,6 +10,7 @@ from overwinter.adapters.dialects import request
 from overwinter.adapters.dialects.chat_answer import as_stream, as_whole, asks_for_usage
 from overwinter.adapters.dialects.chat_calls import Calls
 from overwinter.adapters.dialects.events import (
+    COMMENT,
     Likeness,
     StreamReader,
     WholeReader,
@@ -103,6 +104,7 @@ class Chat:
     text_fields = frozenset({
         "messages", "tools", "functions", "response_format", "prediction", "metadata", "user", "safety_identifier", "stop",
     })  # fmt: skip
+    sign_of_life = COMMENT
     opaque_keys = frozenset({"type", "role", "id", "tool_call_id", "image_url", "input_audio", "file", "index"})
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:

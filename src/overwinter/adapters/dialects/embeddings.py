@@ -30,6 +30,7 @@ class Embeddings:
 
     name: DialectName = "embeddings"
     text_fields = frozenset({"input", "user"})
+    sign_of_life = b""
     opaque_keys = frozenset[str]()
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:

@@ -15,6 +15,7 @@ from overwinter.gateway.dialect import Event, Text
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
 __all__ = [
+    "COMMENT",
     "EVENT_BYTES_MAX",
     "Cutter",
     "Likeness",
@@ -28,6 +29,8 @@ __all__ = [
     "turned",
 ]
 
+COMMENT = b": the answer is on its way\n\n"
+"""The standard has clients pass it over, the official SDKs of OpenAI and Anthropic do, and OpenRouter sends the like all the time."""
 EVENT_BYTES_MAX = 16 << 20
 """Of one event: the last one of Responses repeats the whole answer, images in base64 too."""
 LIKENESS_TRIES_MAX = 4

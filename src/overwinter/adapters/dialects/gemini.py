@@ -88,6 +88,8 @@ class Gemini:
 
     name: DialectName = "gemini"
     text_fields = frozenset({"contents", "systemInstruction", "tools", CONFIG, COUNTED, "labels"})
+    # Its SDKs look for `data:` at the beginning of what came: some would wait for ever behind a comment.
+    sign_of_life = b""
     opaque_keys = frozenset({
         "role", "inlineData", "inline_data", "fileData", "file_data", "thoughtSignature", "thought_signature", "mimeType",
         "responseMimeType",

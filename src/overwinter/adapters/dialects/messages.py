@@ -98,6 +98,7 @@ class Messages:
     text_fields = frozenset(
         {"system", "messages", "tools", "metadata", "stop_sequences", "output_config", "output_format"}
     )
+    sign_of_life = framed(b'{"type": "ping"}', "ping")
     # Not `data`: a document of plain text has it too. Redaction leaves it alone where it is a file in base64.
     opaque_keys = frozenset({
         "type", "role", "thinking", "signature", "encrypted_content", "encrypted_index", "encrypted_stdout", "media_type",

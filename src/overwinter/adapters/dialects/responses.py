@@ -7,7 +7,16 @@ from urllib.parse import parse_qs
 import msgspec
 
 from overwinter.adapters.dialects import request
-from overwinter.adapters.dialects.events import StreamReader, WholeReader, checked, framed, parts, rewritten, turned
+from overwinter.adapters.dialects.events import (
+    COMMENT,
+    StreamReader,
+    WholeReader,
+    checked,
+    framed,
+    parts,
+    rewritten,
+    turned,
+)
 from overwinter.adapters.dialects.openai import failure_of, tier_of, usage_of
 from overwinter.adapters.dialects.refusals import error_wire, openai_error
 from overwinter.adapters.dialects.responses_answer import (
@@ -98,6 +107,7 @@ class Responses:
     text_fields = frozenset(
         {"instructions", "input", "tools", "text", "prompt", "metadata", "user", "safety_identifier"}
     )
+    sign_of_life = COMMENT
     opaque_keys = frozenset({
         "type", "role", "status", "id", "call_id", "item_id", "file_id", "file_data", "image_url", "encrypted_content", "input_audio",
     })  # fmt: skip
