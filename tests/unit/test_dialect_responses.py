@@ -156,7 +156,7 @@ def test_a_refused_answer_is_known_by_its_end():
     )
 
 
-def test_a_text_that_is_said_again_in_one_piece_is_a_text_each_time():
+def test_a_text_that_is_said_again_in_one_piece_is_whole_each_time():
     item = {"type": "message", "content": [{"type": "output_text", "text": "ab"}]}
     found = events(
         said(type="response.output_text.delta", output_index=1, content_index=2, delta="a"),
@@ -165,12 +165,24 @@ def test_a_text_that_is_said_again_in_one_piece_is_a_text_each_time():
         said(type="response.output_item.done", item=item),
         said(type="response.completed", response=DONE | {"output": [item]}),
     )
-    assert [text.text for each in found for text in each.texts] == ["a", "ab", "ab", "ab", "ab"]
-    assert found[1].closes == ("whole.0", "response.output_text.1.2")
-    for each in found:
-        changed = RESPONSES.rewrite(each, [Text(text.channel, "»") for text in each.texts])
-        assert json.dumps("»") in changed.decode() or "»" in changed.decode()
-        assert b'"a' not in changed.partition(b"data: ")[2]
+    assert [text.text for text in found[0].texts] == ["a"]
+    assert RESPONSES.rewrite(found[0], [Text("", "»")]).count("»".encode()) == 1
+    assert found[1].closes == ("response.output_text.1.2",)
+    for each in found[1:]:
+        assert each.whole is not None
+        assert each.whole.document in each.wire
+        assert each.whole.is_answer == (each.kind == "terminal")
+        assert b'"ab"' in each.whole.document
+
+
+def test_the_end_of_an_item_ends_all_texts_of_it():
+    found = events(
+        said(type="response.output_text.delta", output_index=1, content_index=2, delta="a"),
+        said(type="response.shell_call_output_content.delta", output_index=1, command_index=3, delta={"stdout": "a"}),
+        said(type="response.output_text.delta", output_index=2, delta="a"),
+        said(type="response.output_item.done", output_index=1, item={"type": "shell_call_output"}),
+    )
+    assert found[-1].closes == ("response.output_text.1.2", "response.shell_call_output_content.1.3.stdout")
 
 
 def test_sound_is_no_text():

@@ -3,16 +3,13 @@
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import apsw
 import msgspec
 import pytest
@@ -28,37 +25,36 @@ from overwinter.config import Config, load
 from overwinter.declared import CLASSES, DeclaredBudget, GatewaySettings
 from overwinter.errors import ConfigInvalid
 from overwinter.events import Call, Returned
-from overwinter.gateway.attempts import Attempts, Job
-from overwinter.gateway.caller import Caller
-from overwinter.gateway.cleaning import VAULTS_MAX, Cleaned, Redaction
-from overwinter.gateway.dialect import Asked, DialectName, Wire
+from overwinter.gateway.cleaning import VAULTS_MAX, Redaction
+from overwinter.gateway.dialect import DialectName
 from overwinter.gateway.placeholders import Vault
-from overwinter.gateway.redaction import Action, Redactor, Rules, Search
+from overwinter.gateway.redaction import Redactor, Rules, Search
 from overwinter.gateway.refusal import ModelRefused
-from overwinter.gateway.routes import Breaker, Model, Provider, Target
-from overwinter.principal import Principal
-from overwinter.testing import ManualClock
 from provider import Mock, Plan, Rule, Tokens
 from provider.provider import render_events, render_whole
+from redaction_kit import (
+    CALLER,
+    GENERATING,
+    SEARCH,
+    WORD,
+    Pieces,
+    answered,
+    asked_of,
+    body_of,
+    cleaned_of,
+    events_in,
+    placeholder_of,
+)
 
 pytestmark = pytest.mark.anyio
 
 EMAIL = "ada.quill@corp-mail7.org"
 CARD = "4111 1111 1111 1111"
 SECRET = "ghp_0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX"
-WORD = 'Blue "Heron" \\ 9'
-"""With what JSON escapes."""
 CANARIES = (EMAIL, CARD, SECRET, WORD)
 ALL = f"to {EMAIL}, card {CARD}; token {SECRET} for {WORD}."
 ON = {"otherwise": "replace"}
-GENERATING: tuple[DialectName, ...] = ("chat", "responses", "messages", "gemini")
 PLACEHOLDER = re.compile(r"OW_[A-Z]+_[0-9a-f]{16}")
-
-
-def placeholder_of(label: str, text: str) -> str:
-    found = re.search(rf"OW_{label}_[0-9a-f]{{16}}", text)
-    assert found is not None
-    return found[0]
 
 
 def redacting(provider: Mock, project: Path, **more: Any) -> Config:
@@ -66,41 +62,7 @@ def redacting(provider: Mock, project: Path, **more: Any) -> Config:
     return config_of(provider.url, redact=ON, words="words.txt", **more)
 
 
-def body_of(dialect: DialectName, text: str, **fields: Any) -> dict[str, Any]:
-    match dialect:
-        case "chat":
-            return chat(text, **fields)
-        case "responses":
-            return {"model": "cheap", "input": text, **fields}
-        case "messages":
-            return {"model": "cheap", "max_tokens": 500, "messages": [{"role": "user", "content": text}], **fields}
-        case "gemini":
-            return {"contents": [{"role": "user", "parts": [{"text": text}]}]}
-        case "embeddings":
-            return {"model": "cheap", "input": [text, text], **fields}
-
-
-def path_of(dialect: DialectName, *, is_stream: bool) -> str:
-    method = "streamGenerateContent?alt=sse" if is_stream else "generateContent"
-    return {
-        "chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages",
-        "gemini": f"/v1beta/models/cheap:{method}", "embeddings": "/v1/embeddings",
-    }[dialect]  # fmt: skip
-
-
-def asked_of(dialect: DialectName, text: str, *, is_stream: bool) -> Asked:
-    fields = {"stream": is_stream} if dialect in ("chat", "responses", "messages") else {}
-    body = json.dumps(body_of(dialect, text, **fields)).encode()
-    return dialects()[dialect].read("POST", path_of(dialect, is_stream=is_stream), {}, body)
-
-
 # --- Cut anywhere ----------------------------------------------------------------------------------------------------
-
-
-def events_in(wire: bytes) -> Iterator[Any]:
-    for line in wire.decode().splitlines():
-        if line.startswith("data: {"):
-            yield json.loads(line.removeprefix("data: "))
 
 
 def pieces_of(dialect: DialectName, node: Any) -> Iterator[str]:
@@ -129,55 +91,6 @@ def wholes_of(node: Any) -> Iterator[str]:
     if node["type"] == "response.completed":
         (item,) = node["response"]["output"]
         yield item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
-
-
-SEARCH = Search(detectors([WordList(name="own", words=(WORD,))]), lambda: 0.0)
-CALLER = Caller(principal=Principal(agent="default", run_id="", owner="o"), call="c", session="s")
-TARGET = Target(
-    provider=Provider(name="mock", dialects=frozenset(GENERATING)), model="m", declared=Model(name="m", provider="mock")
-)
-
-
-class Pieces:
-    """An upstream that answers in given pieces."""
-
-    status = 200
-
-    def __init__(self, wire: bytes, cuts: Sequence[int], *, is_stream: bool) -> None:
-        borders = [0, *sorted({each % (len(wire) + 1) for each in cuts}), len(wire)]
-        self.pieces = [wire[a:b] for a, b in pairwise(borders)]
-        self.headers = {"content-type": "text/event-stream" if is_stream else "application/json"}
-
-    @asynccontextmanager
-    async def send(self, provider: Provider, dialect: DialectName, method: str, wire: Wire) -> AsyncGenerator["Pieces"]:
-        del provider, dialect, method, wire
-        yield self
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            yield piece
-
-
-def cleaned_of(asked: Asked, answer: Mapping[str, Action] | None = None, found: Counter[str] | None = None) -> Cleaned:
-    async def clean() -> Cleaned:
-        cleaner = Redaction(SEARCH, Rules(answer=answer or {}), b"secret")
-        return await cleaner.clean(asked, CALLER, dialects()[asked.dialect], Counter() if found is None else found)
-
-    return anyio.run(clean)
-
-
-def answered(cleaned: Cleaned, upstream: Pieces) -> bytes:
-    client, asked = Client(), cleaned.asked
-
-    async def run() -> None:
-        job = Job(
-            asked=asked, method="POST", targets=[TARGET], dialect=dialects()[asked.dialect], sink=client,
-            restore=cleaned.restore, stopped=anyio.lowlevel.checkpoint,
-        )  # fmt: skip
-        assert await Attempts(upstream, Breaker(), ManualClock(), Random(0)).run(job) is not None
-
-    anyio.run(run)
-    return client.body
 
 
 def plan_of(text: str, size: int, tool: str = "") -> Plan:

@@ -16,7 +16,7 @@ import anyio.to_thread
 from overwinter.frozen import frozen, replace
 from overwinter.gateway.attempts import Restore
 from overwinter.gateway.caller import Caller
-from overwinter.gateway.dialect import Asked, Dialect
+from overwinter.gateway.dialect import Asked, Dialect, Whole
 from overwinter.gateway.leaves import Opaque
 from overwinter.gateway.parts import Split
 from overwinter.gateway.placeholders import Vault
@@ -186,18 +186,23 @@ class _Answer(Restore):
         if self.is_idle:
             return None
         screen = Screen(self.search, self.rules, self.vault, self.told) if self.rules.answer else None
-        return Restorer(self.vault, screen)
+        return Restorer(self.vault, screen, self._treated)
 
     def whole(self, body: bytes) -> bytes:
         """Return a whole answer, searched and restored. Signed and opaque values stay as they came."""
-        if self.is_idle or (not self.rules.answer and b"OW_" not in body):
-            return body
+        return body if self.is_idle else self._treated(Whole(body, is_answer=True))
+
+    def _treated(self, whole: Whole) -> bytes:
+        """Return the same of an answer or a part of one."""
+        if not self.rules.answer and b"OW_" not in whole.document:
+            return whole.document
         try:
-            document = body.decode()
+            document = whole.document.decode()
             if self.rules.answer:
                 document = screened(
-                    document, opaque=self.opaque, search=self.search, rules=self.rules, vault=self.vault, told=self.told
-                )
+                    document, is_answer=whole.is_answer, opaque=self.opaque, search=self.search, rules=self.rules,
+                    vault=self.vault, told=self.told,
+                )  # fmt: skip
             return restored(document, self.vault, self.opaque).encode()
         except ValueError:
             pass

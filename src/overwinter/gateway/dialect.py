@@ -15,7 +15,7 @@ from overwinter.frozen import frozen
 from overwinter.gateway.refusal import Refusal
 from overwinter.gateway.usage import Usage
 
-__all__ = ["AnswerReader", "Asked", "Dialect", "DialectName", "Event", "Means", "Operation", "Text", "Wire"]
+__all__ = ["AnswerReader", "Asked", "Dialect", "DialectName", "Event", "Means", "Operation", "Text", "Whole", "Wire"]
 
 DialectName = Literal["chat", "responses", "messages", "gemini", "embeddings"]
 
@@ -76,6 +76,18 @@ class Text:
     """Whether it is a fragment of JSON text: the arguments of a tool call."""
 
 
+@frozen(kw_only=False)
+class Whole:
+    """JSON in an event whose texts stand in it from beginning to end: they are treated as those of a whole answer are."""
+
+    document: bytes
+    """One stretch of the event's bytes."""
+    is_answer: bool = False
+    """Whether it is an answer, which says also what was asked; otherwise it is a part of one."""
+    output_bytes: int = 0
+    """How much of it a model said, if that has not come in pieces."""
+
+
 @frozen
 class Event:
     """One server-sent event of an answer, or the whole of an answer that is none; or a run of events, where it was asked for."""
@@ -102,6 +114,8 @@ class Event:
     answer_id: str = ""
     is_unread: bool = False
     """Something in it stands where nobody expects it: of its texts nothing is known."""
+    whole: Whole | None = None
+    """Where its texts are, if they are no pieces."""
 
 
 class AnswerReader(Protocol):

@@ -37,6 +37,8 @@ _KNOWN = frozenset({
 _ENCODED = re.compile(r"data:[\w.+/-]{1,100}(?:;[\w.=-]{1,100}){0,4};base64,[A-Za-z0-9+/=_-]*+")
 """An image or a file in an address (RFC 2397): in a megabyte of base64 anything is found, and a letter changed destroys it."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}+={0,2}")
+_FILES = frozenset({"data", "partial_image_b64", "result"})
+"""Keys of the dialects below which there is base64, or a text."""
 _TOOLS = frozenset({"function", "functions", "functionCall", "functionDeclarations", "functionResponse", "tools"})
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _OPENING = frozenset("{[")
@@ -289,7 +291,7 @@ class _Walk:
             if opaque is not None:
                 self.leaves.append(Leaf(self.index, text, path, key, True))
             self.index += 1
-        elif opaque is None or (opaque and key == "data" and _BASE64.fullmatch(text)):
+        elif opaque is None or (opaque and key in _FILES and _BASE64.fullmatch(text)):
             self._pass(text)
         else:
             self._leaf(text, path, key)

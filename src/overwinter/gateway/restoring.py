@@ -5,10 +5,10 @@ answers by the beginning of a placeholder, with them by the length of a value.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from overwinter.frozen import replace
-from overwinter.gateway.dialect import Event, Text
+from overwinter.gateway.dialect import Event, Text, Whole
 from overwinter.gateway.placeholders import DIGITS, LABEL_MAX, Vault
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.screening import Screen
@@ -26,9 +26,22 @@ _LENGTH_MAX = len("OW__") + LABEL_MAX + DIGITS
 class Restorer:
     """Restores the values in one answer as it comes, cut anywhere; of each text only what may begin a placeholder waits."""
 
-    def __init__(self, vault: Vault, screen: Screen | None = None) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        screen: Screen | None = None,
+        treated: Callable[[Whole], bytes] = lambda whole: whole.document,
+    ) -> None:
+        """Restore by a vault.
+
+        Args:
+            vault: has the values.
+            screen: searches pieces of texts before.
+            treated: searches and restores what is no piece, as it does whole answers.
+        """
         self._vault = vault
         self._screen = screen
+        self._treated = treated
         self._held: dict[str, Text] = {}
         self._waiting: list[tuple[Event, list[Text]]] = []
         """The first one's text may grow; what came behind it keeps its place."""
@@ -58,9 +71,15 @@ class Restorer:
     def read(self, event: Event) -> Event:
         """Return an event as it may go on: of one whose texts are not known, placeholders in one piece become values.
 
+        What is whole in it is searched and restored here, and only pieces of texts are left.
+
         Raises:
-            ModelRefused: it cannot be known what is in it, and there are rules for answers.
+            ModelRefused: it cannot be known what is in it, and there are rules for answers; or a class in it is blocked.
         """
+        if event.whole is not None:
+            before, after = event.whole.document, self._treated(event.whole)
+            wire = event.wire if after == before else event.wire.replace(before, after)
+            return replace(event, wire=wire, whole=None)
         if not event.is_unread:
             return event
         if self._screen is not None:

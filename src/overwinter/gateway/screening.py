@@ -27,6 +27,8 @@ VALUE_MAX = 16_384
 """A value that grows beyond is masked as far as it has come; what follows is searched as a new one."""
 TOP_STEPS = 2
 """The path of what stands at the top: `answer`, and its key."""
+ECHOED = frozenset({"instructions", "metadata", "prompt", "text", "tools", "tool_choice"})
+"""Keys at the top of an answer of Responses, below which it says again what was asked: no model's words."""
 CALLED = frozenset({"arguments", "args", "input"})
 """Keys of what a model calls a tool with: a number below one of them is its word."""
 _QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
@@ -107,16 +109,16 @@ class Screen:
 
 
 def screened(  # noqa: PLR0913 - what a search needs
-    document: str, *, opaque: Opaque, search: Search, rules: Rules, vault: Vault, told: Told
+    document: str, *, is_answer: bool, opaque: Opaque, search: Search, rules: Rules, vault: Vault, told: Told
 ) -> str:
-    """Return a whole answer of JSON with masks for what must not come.
+    """Return a whole answer of JSON, or a part of one, with masks for what must not come.
 
     Raises:
         ValueError: it is not JSON.
         ModelRefused: as for a stream.
     """
     every = read(document, "answer", opaque)
-    leaves = [leaf for leaf in inside(every.leaves) if _is_said(leaf)]
+    leaves = [leaf for leaf in inside(every.leaves) if _is_said(leaf, is_answer=is_answer)]
     found = {id(leaf): spans for leaf, spans in zip(leaves, search.found(leaves), strict=True) if spans}
 
     def text_of(leaf: Leaf) -> str:
@@ -131,9 +133,11 @@ def screened(  # noqa: PLR0913 - what a search needs
     return rewritten(every, text_of)
 
 
-def _is_said(leaf: Leaf) -> bool:
-    """Whether a leaf is a model's words: not what stands at the top of an answer, nor figures about it."""
-    return len(leaf.path) > TOP_STEPS and (not leaf.is_number or not CALLED.isdisjoint(leaf.path))
+def _is_said(leaf: Leaf, *, is_answer: bool) -> bool:
+    """Whether a leaf is a model's words: not what stands at the top of an answer or was asked, nor figures about it."""
+    if is_answer and (len(leaf.path) <= TOP_STEPS or leaf.path[1] in ECHOED):
+        return False
+    return not leaf.is_number or not CALLED.isdisjoint(leaf.path)
 
 
 def _decided(

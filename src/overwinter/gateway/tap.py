@@ -54,7 +54,8 @@ class Tap:
         elif event.kind == "terminal":
             self.has_begun = self.is_whole = True
             if not self.output_bytes:  # an answer in one piece; at the end of a stream its texts are only said again
-                known = sum(len(each.text) for each in event.texts)
+                told = 0 if event.whole is None else event.whole.output_bytes
+                known = told + sum(len(each.text) for each in event.texts)
                 self.output_bytes = len(event.wire) if event.is_unread else known
         elif event.kind == "error":
             self.error = event

@@ -24,6 +24,7 @@ __all__ = [
     "WholeReader",
     "checked",
     "framed",
+    "in_one_line",
     "parts",
     "rewritten",
     "turned",
@@ -130,6 +131,14 @@ def framed(content: bytes, name: str = "") -> bytes:
     """Return an event with this data, which is one line."""
     head = b"event: %b\n" % name.encode() if name else b""
     return b"%bdata: %b\n\n" % (head, content)
+
+
+def in_one_line(wire: bytes, name: str, content: bytes) -> tuple[bytes, bytes]:
+    """Return an event and its data, which is one stretch of its bytes; data in several lines becomes one."""
+    if content in wire:
+        return wire, content
+    content = msgspec.json.encode(msgspec.json.decode(content))
+    return framed(content, name), content
 
 
 def rewritten(event: Event, texts: Sequence[Text], places: Callable[[Any], Iterable[tuple[Any, Any]]]) -> bytes:

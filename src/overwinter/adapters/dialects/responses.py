@@ -13,6 +13,7 @@ from overwinter.adapters.dialects.events import (
     WholeReader,
     checked,
     framed,
+    in_one_line,
     parts,
     rewritten,
     turned,
@@ -24,12 +25,21 @@ from overwinter.adapters.dialects.responses_answer import (
     as_stream,
     as_whole,
     failed_response,
-    places,
-    texts_of,
+    pieces,
     texts_of_output,
 )
 from overwinter.adapters.dialects.shapes import answered, is_told
-from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
+from overwinter.gateway.dialect import (
+    AnswerReader,
+    Asked,
+    DialectName,
+    Event,
+    Means,
+    Operation,
+    Text,
+    Whole,
+    Wire,
+)
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
 __all__ = ["Responses"]
@@ -80,9 +90,11 @@ class _Said(msgspec.Struct):
     output_index: int = 0
     content_index: int | None = None
     summary_index: int | None = None
-    delta: str | None = None
+    command_index: int | None = None
+    delta: str | dict[str, str | None] | None = None
+    """More of a text, or of several by their names: what a command writes."""
     item: _Item | None = None
-    response: _Response | None = None
+    response: msgspec.Raw = msgspec.Raw(b"null")
     code: str | None = None
     message: str | None = None
     error: msgspec.Raw = msgspec.Raw(b"null")
@@ -97,6 +109,7 @@ class _Tool(msgspec.Struct):
     environment: _Environment | None = None
 
 
+_NULL = msgspec.Raw(b"null")
 _SAID, _RESPONSE, _TOOLS = (msgspec.json.Decoder(each) for each in (_Said, _Response, list[_Tool] | None))
 
 
@@ -110,6 +123,7 @@ class Responses:
     sign_of_life = COMMENT
     opaque_keys = frozenset({
         "type", "role", "status", "id", "call_id", "item_id", "file_id", "file_data", "image_url", "encrypted_content", "input_audio",
+        "fingerprint",
     })  # fmt: skip
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
@@ -172,7 +186,7 @@ class Responses:
 
     def rewrite(self, event: Event, texts: Sequence[Text]) -> bytes:
         """Return an event's bytes with other texts in the place of its own, in their order."""
-        return rewritten(event, texts, places)
+        return rewritten(event, texts, pieces)
 
     @turned
     def whole(self, asked: Asked, events: Sequence[Event]) -> bytes:
@@ -230,55 +244,88 @@ class _Sayings:
     def __init__(self, dialect: Responses, operation: Operation) -> None:
         self._dialect, self._operation = dialect, operation
         self._id, self._is_refusal = "", False
+        self._open = dict[str, int]()
+        """Channels that have not ended, and of which item each is."""
+        self._has_grown = False
 
     def said(self, wire: bytes, name: str, content: bytes) -> Event:
         """Return an event that has data."""
         try:
             said = _SAID.decode(content)
+            state = _RESPONSE.decode(said.response) if said.response != _NULL else None
         except msgspec.ValidationError:
             checked(content)  # something in a place where nobody expects it: it goes by unread
             return Event(wire=wire, kind="content", is_unread=True)
         kind = said.type or name
         if kind.endswith(".delta"):
             return self._grown(wire, kind, said)
-        if kind == "error" or (said.error != msgspec.Raw(b"null") and said.response is None):
+        if kind == "error" or (said.error != _NULL and state is None):
             return self._failed(wire, bytes(said.error), said.code, said.message)
-        if said.response is not None:
-            return self._state(wire, kind, said.response)
+        wire, content = in_one_line(wire, name, content)
+        if state is not None:
+            return self._state(wire, kind, state, bytes(said.response))
+        whole = Whole(content)
         if kind.endswith(".done"):
-            texts = texts_of(content)
-            closes = (*(each.channel for each in texts), _channel(kind.removesuffix(".done"), said))
-            return Event(wire=wire, texts=texts, closes=closes, answer_id=self._id)
+            return Event(wire=wire, closes=self._closed(kind, said), answer_id=self._id, whole=whole)
         is_opening = kind.endswith("_part.added") or (said.item is not None and said.item.type in OPENING_ITEMS)
         is_content = said.item is not None and not is_opening
-        return Event(
-            wire=wire, kind="opening" if is_opening else "content" if is_content else "other", answer_id=self._id
-        )
+        meaning = "opening" if is_opening else "content" if is_content else "other"
+        return Event(wire=wire, kind=meaning, answer_id=self._id, whole=whole)
 
     def _grown(self, wire: bytes, kind: str, said: _Said) -> Event:
         if kind == "response.refusal.delta":
             self._is_refusal = True
         if not said.delta or kind in OPAQUE_DELTAS:
             return Event(wire=wire, kind="content", answer_id=self._id)
-        texts = (Text(_channel(kind[:-6], said), said.delta, "arguments" in kind),)
+        self._has_grown = True
+        channel = _channel(kind[:-6], said)
+        if isinstance(said.delta, str):
+            self._open[channel] = said.output_index
+            texts = (Text(channel, said.delta, "arguments" in kind),)
+        else:
+            texts = tuple(Text(f"{channel}.{name}", text) for name, text in said.delta.items() if text)
+            self._open |= dict.fromkeys([each.channel for each in texts], said.output_index)
         return Event(wire=wire, kind="content", texts=texts, answer_id=self._id)
 
-    def _state(self, wire: bytes, kind: str, response: _Response) -> Event:
+    def _closed(self, kind: str, said: _Said) -> tuple[str, ...]:
+        """Return the channels that end with a text, or with its item."""
+        channel = _channel(kind.removesuffix(".done"), said)
+        closes = tuple(
+            name
+            for name, index in self._open.items()
+            if name == channel
+            or name.startswith(f"{channel}.")
+            or (said.item is not None and index == said.output_index)
+        )
+        for name in closes:
+            del self._open[name]
+        return closes
+
+    def _state(self, wire: bytes, kind: str, response: _Response, document: bytes) -> Event:
         """Return an event that has the answer as a whole in it, as it is by now."""
         self._id = response.id or self._id
+        whole = Whole(document, is_answer=True)
         usage = usage_of(bytes(response.usage), response.service_tier)
         match kind:
             case "response.completed" | "response.incomplete":
-                texts = texts_of_output(bytes(response.output))
+                texts = () if self._has_grown else texts_of_output(response.output)
                 return Event(
-                    wire=wire, kind="terminal", usage=usage, texts=texts, closes=tuple(each.channel for each in texts),
-                    stop=self._stop(response), answer_id=self._id,
+                    wire=wire, kind="terminal", usage=usage, stop=self._stop(response), answer_id=self._id,
+                    whole=Whole(document, is_answer=True, output_bytes=sum(len(each.text) for each in texts)),
                 )  # fmt: skip
             case "response.failed":
                 status, message = failure_of(bytes(response.error))
-                return Event(wire=wire, kind="error", usage=usage, status=status, message=message, answer_id=self._id)
+                return Event(
+                    wire=wire,
+                    kind="error",
+                    usage=usage,
+                    status=status,
+                    message=message,
+                    answer_id=self._id,
+                    whole=whole,
+                )
             case _:
-                return Event(wire=wire, kind="opening", usage=usage, answer_id=self._id)
+                return Event(wire=wire, kind="opening", usage=usage, answer_id=self._id, whole=whole)
 
     def _stop(self, response: _Response) -> str:
         if self._is_refusal or b'"refusal"' in bytes(response.output):
@@ -308,7 +355,7 @@ class _Sayings:
             return Event(wire=body)
         texts, is_unread = (), bool(odd)
         try:
-            texts = () if odd else texts_of_output(bytes(response.output))
+            texts = () if odd else texts_of_output(response.output)
         except (ValueError, RecursionError):
             is_unread = True
         usage = None if response.status in UNDER_WAY else usage_of(bytes(response.usage), response.service_tier)
@@ -328,5 +375,5 @@ class _Sayings:
 
 
 def _channel(kind: str, said: _Said) -> str:
-    part = said.content_index if said.content_index is not None else said.summary_index
-    return f"{kind}.{said.output_index}.{part or 0}"
+    part = said.content_index or said.summary_index or said.command_index or 0
+    return f"{kind}.{said.output_index}.{part}"

@@ -11,12 +11,10 @@ import msgspec
 from overwinter.adapters.dialects.events import framed
 from overwinter.gateway.dialect import Text
 
-__all__ = ["UNDER_WAY", "as_stream", "as_whole", "failed_response", "places", "texts_of", "texts_of_output"]
+__all__ = ["UNDER_WAY", "as_stream", "as_whole", "failed_response", "pieces", "texts_of_output"]
 
-DIRECT = ("delta", "text", "refusal", "arguments", "input", "code", "transcript")
-"""Fields of an event that are texts themselves."""
 ITEM = ("arguments", "input", "code")
-"""The same of an item."""
+"""Fields of an item that are texts themselves."""
 ENDS = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed"}
 
 ITEM_DONE = "response.output_item.done"
@@ -36,17 +34,13 @@ class _Event(msgspec.Struct):
     response: msgspec.Raw = _ABSENT
 
 
-def places(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield where the texts of an event or a response stand, in the order of `texts_of`."""
-    response = node.get("response") or (node if node.get("object") == "response" else None)
-    if response is not None:
-        for item in _listed(response.get("output")):
-            yield from _of_item(item)
-    elif item := node.get("item"):
-        yield from _of_item(item)
-    else:
-        yield from _strings(node, DIRECT)
-        yield from _strings(node.get("part") or {}, ("text", "refusal"))
+def pieces(node: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield where the pieces of texts of a delta stand."""
+    delta = node.get("delta")
+    if isinstance(delta, dict):
+        yield from ((delta, name) for name, text in delta.items() if text)
+    elif delta:
+        yield node, "delta"
 
 
 def _of_item(item: Any) -> Iterator[tuple[dict[str, Any], str]]:
@@ -67,17 +61,9 @@ def _strings(holder: Any, names: Iterable[str]) -> Iterator[tuple[dict[str, Any]
         yield from ((holder, name) for name in names if isinstance(holder.get(name), str) and holder[name])
 
 
-def texts_of(content: bytes) -> tuple[Text, ...]:
-    """Return the texts that are in an event as wholes, each in a channel of its own."""
-    return _wholes(places(msgspec.json.decode(content)))
-
-
-def texts_of_output(output: bytes) -> tuple[Text, ...]:
-    """Return the same of what a response has come to."""
-    return _wholes(each for item in _listed(msgspec.json.decode(output)) for each in _of_item(item))
-
-
-def _wholes(found: Iterable[tuple[dict[str, Any], str]]) -> tuple[Text, ...]:
+def texts_of_output(output: msgspec.Raw) -> tuple[Text, ...]:
+    """Return the texts of what a response has come to, each in a channel of its own."""
+    found = (each for item in _listed(msgspec.json.decode(output)) for each in _of_item(item))
     numbered = enumerate(found)
     return tuple(Text(f"whole.{number}", place[key], is_json=key == "arguments") for number, (place, key) in numbered)
 
