@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from json import decoder
 from typing import cast
 
@@ -11,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overwinter.gateway.leaves import HEAD_CHARS, HEADS_MAX, NESTING_MAX, SOUGHT_MAX, Document, read, replaced
+from overwinter.gateway.leaves import (
+    HEAD_CHARS,
+    HEADS_MAX,
+    NESTING_MAX,
+    SOUGHT_MAX,
+    Document,
+    read,
+    replaced,
+    whole_number,
+)
 
 OPAQUE = frozenset({"id", "abc"})
 SCANSTRING: Callable[[str, int, bool], tuple[str, int]] = vars(decoder)["scanstring"]
@@ -21,7 +31,7 @@ alike = st.sampled_from(
     ["a", "abc", "text", "id", ":", ", ", '"', '","', "\\", '\\"a', "abc\\", " abc", "é", "\t", "123456789", "data:,"]
 )
 values = st.recursive(
-    alike | st.integers() | st.none(),
+    alike | st.integers() | st.none() | st.sampled_from([1.5e300, 1e22, 4111111111111111.0, 0.1234567890123]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(alike, inner, max_size=4),
     max_leaves=20,
 )
@@ -60,7 +70,8 @@ def test_the_literal_of_a_leaf_is_told_from_all_others(value: object, escaped: l
     expected = document.text
     for leaf in reversed(leaves):
         start, end = places[leaf.index]
-        assert document.text[start:end] == leaf.text or json.loads(document.text[start:end]) == leaf.text
+        literal = document.text[start:end]
+        assert leaf.text == (whole_number(literal) if leaf.is_number else json.loads(literal))
         expected = expected[:start] + "NEW" + expected[end:]
     assert replaced(document, [(leaf, "NEW") for leaf in leaves]) == expected
 
@@ -106,3 +117,23 @@ def test_what_is_nested_as_deep_as_may_be_is_read_however_deep_the_stack_is_alre
     assert nested(NESTING_MAX, 350).leaves[-1].text == "x"
     with pytest.raises(ValueError, match="nested too deeply"):
         nested(NESTING_MAX + 1, 0)
+
+
+@given(
+    st.sampled_from(["", "-"]),
+    st.integers(0, 10**15),
+    st.text("0123456789", max_size=15).map(lambda digits: digits and f".{digits}"),
+    st.integers(-30, 20).map(lambda power: f"e{power}" if power else "") | st.integers(0, 20).map("E+{}".format),
+)
+def test_a_whole_number_is_its_digits_however_it_is_written(sign: str, before: int, behind: str, power: str):
+    text = f"{sign}{before}{behind}{power}"
+    value = Decimal(text)
+    is_whole = value and value == value.to_integral_value()
+    assert whole_number(text) == (f"{value:.0f}" if is_whole else text) or not value
+
+
+@pytest.mark.parametrize(
+    "text", ["4111111111111111.5", "1e400", "1.0e999999999", "0.41111111", "0e-5", "1.2.3", "word", ""]
+)
+def test_another_number_stays_as_it_is_written(text: str):
+    assert whole_number(text) == text

@@ -142,3 +142,13 @@ def test_twenty_turns_each_begin_with_the_bytes_of_the_last(dialect: str) -> Non
         now = Redactor(SEARCH, Rules(), vault).redact({name: raw}, {name}, OPAQUE).get(name, raw)
         assert now.startswith(before)
         before = now.removesuffix(b"]")
+
+
+def test_a_number_is_found_however_it_is_written():
+    raw = b"[4111111111111111, 4111111111111111.0, 4.111111111111111e15, 4.1111111111111110E+15, 41111111111111110e-1]"
+    vault = Vault(b"k")
+    changed = Redactor(SEARCH, Rules(), vault).redact({"input": raw}, ["input"], OPAQUE)
+    (placeholder,) = set(json.loads(changed["input"]))
+    assert vault.restored(placeholder) == "4111111111111111"
+    others = b"[4111111111111111.5, 0.4111111111111111, 4111111111111112.0, 1.5e300]"
+    assert Redactor(SEARCH, Rules(), vault).redact({"input": others}, ["input"], OPAQUE) == {}

@@ -140,17 +140,18 @@ def test_arguments_of_tools_stay_json_with_the_values_in_them(dialect, cuts, siz
 
 @pytest.mark.parametrize("dialect", GENERATING)
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_what_a_model_must_not_say_is_masked_also_as_a_number_of_arguments(dialect, is_stream):
+@pytest.mark.parametrize("number", ["4111111111111111", "4111111111111111.0", "4.111111111111111e15"])
+def test_what_a_model_must_not_say_is_masked_also_as_a_number_of_arguments(dialect, is_stream, number):
     found = Counter[str]()
     cleaned = cleaned_of(asked_of(dialect, "hello", is_stream=is_stream), {"card": "mask", "secret": "mask"}, found)
-    said = '{"card": 4111111111111111, "token": "' + SECRET + '", "n": [4111111111111111, 1]}'
+    said = '{"card": NUMBER, "token": "SECRET", "n": [NUMBER, 1]}'.replace("NUMBER", number).replace("SECRET", SECRET)
     plan = plan_of(said, 7, "send")
     wire = b"".join(each.wire for each in render_events(dialect, plan)) if is_stream else render_whole(dialect, plan)
     got = answered(cleaned, Pieces(wire, [], is_stream=is_stream))
     assert SECRET.encode() not in got
     if dialect == "gemini" and is_stream:
         return  # a number in its arguments is no text of a stream: see docs/redaction.md
-    assert b"4111111111111111" not in got
+    assert not any(each in got for each in (b"4111111111111111", b"4.111111111111111"))
     if is_stream:
         told = json.loads("".join(piece for node in events_in(got) for piece in pieces_of(dialect, node)))
         assert told == {"card": "[masked card]", "token": "[masked secret]", "n": ["[masked card]", 1]}

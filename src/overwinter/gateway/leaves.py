@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
-__all__ = ["NESTING_MAX", "Document", "Leaf", "Opaque", "inside", "literal", "read", "replaced", "shown"]
+__all__ = [
+    "NESTING_MAX",
+    "Document",
+    "Leaf",
+    "Opaque",
+    "inside",
+    "literal",
+    "read",
+    "replaced",
+    "shown",
+    "whole_number",
+]
 
 Opaque = frozenset[str]
 
@@ -24,6 +35,9 @@ NESTING_MAX = 500
 """Lists and objects in one another, those in texts of JSON too. Counted, for what a document is must hang on its bytes alone: the
 end of the stack comes sooner or later, by who calls, and what was found would be sought in other leaves the next time."""
 
+DIGITS_MAX = 40
+"""Of a whole number that is written with a point or an exponent; 1e400 stays as it is written."""
+_FLOAT = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,3}))?")
 _NUMBER = re.compile(rf"-?\d[\d.eE+-]{{{NUMBER_CHARS_MIN - 1},}}")
 _KNOWN = frozenset({
     "additionalProperties", "args", "arguments", "cache_control", "call_id", "content", "contents", "custom", "default",
@@ -55,7 +69,7 @@ _FREE = frozenset({"args", "arguments", "input", "input_schema", "parameters", "
 
 
 class _Number(str):
-    """A number as it is written; `json` would round it or refuse it."""
+    """A number: its digits if it is whole, else as it is written; `json` would round it or refuse it."""
 
     __slots__ = ()
 
@@ -67,6 +81,7 @@ class Leaf:
     index: int
     """Which token of its document it is, counted from 0."""
     text: str
+    """Of a whole number its digits, however it is written."""
     path: tuple[str | int, ...]
     key: str = ""
     """Of an object, for a value in one: what it says of the value may be what tells a secret from a word."""
@@ -91,11 +106,30 @@ def _long(number: str) -> _Number | None:
     return _Number(number) if len(number.removeprefix("-")) >= NUMBER_CHARS_MIN else None
 
 
+def _long_float(number: str) -> _Number | None:
+    return None if len(number.removeprefix("-")) < NUMBER_CHARS_MIN else _Number(whole_number(number))
+
+
+def whole_number(written: str) -> str:
+    """Return the digits of a number of JSON if it is whole, and otherwise the number as it is written.
+
+    12345678901.0 and 1.2345678901e10 are 12345678901: some languages write every number so.
+    """
+    found = _FLOAT.fullmatch(written)
+    if found is None:
+        return written
+    sign, before, behind, exponent = found.groups(default="")
+    digits, point = before + behind, len(before) + int(exponent or "0")
+    if not 0 < point <= DIGITS_MAX or digits[point:].strip("0"):
+        return written
+    return sign + (digits[:point].ljust(point, "0").lstrip("0") or "0")
+
+
 _Value: TypeAlias = "str | bool | float | list[_Value] | tuple[tuple[str, _Value], ...] | None"
 """Of JSON; an object is a tuple of pairs, a short number is None."""
 _Table = tuple[tuple[str, _Value], ...]
 _SCAN: Callable[[str, int], tuple[_Value, int]] = vars(
-    json.JSONDecoder(object_pairs_hook=tuple, parse_int=_long, parse_float=_long, strict=False)
+    json.JSONDecoder(object_pairs_hook=tuple, parse_int=_long, parse_float=_long_float, strict=False)
 )["scan_once"]
 """Objects become tuples of pairs, so that a key which is there twice is seen twice: a provider may read the one we do not."""
 _SPACE = " \t\n\r"

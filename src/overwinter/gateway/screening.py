@@ -6,11 +6,11 @@ if what a detector finds of it so far reaches to the end of what has come.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from overwinter.gateway.dialect import Text
-from overwinter.gateway.leaves import Leaf, Opaque, inside, read
+from overwinter.gateway.leaves import Leaf, Opaque, inside, read, whole_number
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.redaction import LITERAL, Action, Found, Rules, Search, Told, apart, rewritten
 from overwinter.gateway.refusal import ModelRefused, Refusal
@@ -31,6 +31,8 @@ ECHOED = frozenset({"instructions", "metadata", "prompt", "text", "tools", "tool
 """Keys at the top of an answer of Responses, below which it says again what was asked: no model's words."""
 CALLED = frozenset({"arguments", "args", "input"})
 """Keys of what a model calls a tool with: a number below one of them is its word."""
+_FLOAT = re.compile(r"(?<![\w.+-])-?\d[\d.]{5,}(?:[eE][+-]?\d+)?(?![\w.])")
+"""A number of JSON that may be written with a point or an exponent; what else it finds is no number."""
 _QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 
 
@@ -101,10 +103,17 @@ class Screen:
         channel.context, channel.pending = text[max(0, cut - CONTEXT) : cut], text[cut:]
         return "".join(parts)
 
+    def _whole_numbers(self, text: str) -> Iterator[Found]:
+        """Yield what is found in numbers that are whole and not written so: 12345678901.0."""
+        for each in _FLOAT.finditer(text) if "." in text else ():
+            number = whole_number(each[0])
+            if number != each[0]:
+                yield from (Found(*each.span(), found.kind) for found in self._search.text(number, "the answer"))
+
     def _decided(self, text: str, begin: int, *, is_json: bool) -> Sequence[tuple[Found, Action]]:
         """Return what is masked, in order and apart, and not before `begin`."""
         found = self._search.text(text, "the answer")
-        spans = [_in_json(text, each) for each in found] if is_json else found
+        spans = [*(_in_json(text, each) for each in found), *self._whole_numbers(text)] if is_json else found
         return _decided(text, [each for each in spans if each.end > begin], self._rules, self._vault, self._told)
 
 
