@@ -95,6 +95,9 @@ class Pieces:
         for piece in self.pieces:
             yield piece
 
+    def masked(self, said: bytes) -> bytes:
+        return said
+
 
 def cleaned_of(asked: Asked, answer: Mapping[str, Action] | None = None, found: Counter[str] | None = None) -> Cleaned:
     async def clean() -> Cleaned:

@@ -59,6 +59,9 @@ class Cut:
         for each in self.pieces:
             yield each
 
+    def masked(self, said: bytes) -> bytes:
+        return said
+
 
 @dataclass(slots=True)
 class Stalled(Cut):
@@ -134,6 +137,34 @@ def test_every_split_of_a_stream_gives_the_client_the_same_bytes_and_the_ledger_
                 assert (line.usage.input, line.usage.output) == (12, 5)
 
             check()
+
+
+class Betraying(Cut):
+    """An upstream that repeats our key in an error."""
+
+    def masked(self, said: bytes) -> bytes:
+        return said.replace(b"OUR-KEY", b"[secret]")
+
+
+@pytest.mark.parametrize("redact", [{}, {"redact_answers": {"secret": "mask"}}], ids=["passed", "screened"])
+@pytest.mark.parametrize("name", list(REQUESTS))
+async def test_an_error_behind_the_beginning_of_an_answer_has_our_key_no_more(
+    project: Path, name: DialectName, redact: dict[str, Any]
+):
+    begun = [each.wire for each in render_events(name, PLAN)][:-2]
+    failed = {"code": 500, "message": "you are OUR-KEY", "type": "server_error"}
+    failure: dict[str, Any] = {"error": failed}
+    if name == "responses":
+        failure = {"type": "response.failed", "response": {"status": "failed", "error": {**failed, "code": "x"}}}
+    elif name == "messages":
+        failure |= {"type": "error"}
+    async with home_of(project, config_of("http://127.0.0.1:9", **redact), is_worker=False) as app:
+        pieces = [*begun, f"data: {json.dumps(failure)}\n\n".encode()]
+        app.models.gateway._attempts._upstream = Betraying(pieces=pieces)
+        client, line = await asked(app, name)
+        assert line.status == "partial"
+        assert b"you are [secret]" in client.body
+        assert b"OUR-KEY" not in client.body
 
 
 @pytest.mark.parametrize("name", list(REQUESTS))

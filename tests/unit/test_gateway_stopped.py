@@ -69,6 +69,9 @@ class Provided:
         if not self.pieces:
             await anyio.sleep_forever()
 
+    def masked(self, said: bytes) -> bytes:
+        return said
+
 
 def provided(app: App, *pieces: bytes) -> Provided:
     media = "text/event-stream" if len(pieces) > 1 else "application/json"

@@ -1,16 +1,19 @@
 """Providers that answer as no provider should: each is a typed error, or harmless, and nothing of it is kept."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from models_kit import Client, Hasty, ask, chat, config_of, home_of
 from overwinter.app.models import Wish
+from overwinter.config import Config
 from overwinter.declared import DeclaredBudget
 from overwinter.gateway.dialect import DialectName
 
@@ -405,3 +408,76 @@ async def test_a_named_call_whose_last_event_had_no_output_is_given_again_what_w
         assert b'"delta":"hi"' in told[1].body
         one, _ = await ask(app, ASKED["responses"], dialect="responses")
         assert one.json["output"] == [item]
+
+
+# --- The home's own key ----------------------------------------------------------------------------------------------
+
+KEY = "sk-proj-0aB1cD2eF3gH4iJ5/kL6mN7oP8qR9sT0uV1w"
+
+
+def keyed(url: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Return a home that knows a provider by a key and a header with another one."""
+    monkeypatch.setenv("KEY_OF_MOCK", KEY)
+    monkeypatch.setenv("TOKEN_OF_MOCK", KEY[::-1])
+    config = config_of(url)
+    declared = replace(config.providers["mock"], auth="env:KEY_OF_MOCK", headers={"x-proxy-token": "env:TOKEN_OF_MOCK"})
+    return replace(config, providers={"mock": declared})
+
+
+def forms_of(secret: str) -> Sequence[str]:
+    return [secret, secret.replace("/", "\\/"), base64.b64encode(secret.encode()).decode(), quote(secret, safe="")]
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+@pytest.mark.parametrize("secret", [KEY, KEY[::-1]], ids=["key", "header"])
+async def test_an_error_does_not_bring_the_homes_key_to_a_client(
+    project, monkeypatch: pytest.MonkeyPatch, status: int, secret: str
+):
+    said = '{"error": {"message": "you sent ' + " and ".join(forms_of(secret)) + '", "type": "invalid_request_error"}}'
+    async with (
+        answering(message(said, status, content_type="application/json")) as url,
+        home_of(project, keyed(url, monkeypatch), clock=Hasty()) as app,
+    ):
+        client, _ = await ask(app, chat())
+        assert client.status == status
+        assert "you sent [secret] and [secret]" in client.json["error"]["message"]
+        assert not any(each in client.body.decode() for each in forms_of(secret))
+
+
+@pytest.mark.parametrize("dialect", WHOLE)
+async def test_an_answer_does_not_bring_the_homes_key_to_a_client(
+    project, monkeypatch: pytest.MonkeyPatch, dialect: DialectName
+):
+    whole = json.dumps(WHOLE[dialect]).replace('"hi"', f'"you are {KEY}"')
+    failed = json.dumps({"error": {"message": f"you are {KEY}", "type": "server_error"}})
+    async with (
+        answering(*(message(each, content_type="application/json") for each in (whole, failed))) as url,
+        home_of(project, keyed(url, monkeypatch), clock=Hasty()) as app,
+    ):
+        for status in (200, 500):
+            client, _ = await ask(app, ASKED[dialect], dialect=dialect)
+            assert (client.status, "you are [secret]" in client.body.decode(), KEY in client.body.decode()) == (status, True, False)  # fmt: skip
+
+
+ERRORS: dict[DialectName, Any] = {
+    "chat": {"error": {"message": f"you are {KEY}"}},
+    "messages": {"type": "error", "error": {"type": "api_error", "message": f"you are {KEY}"}},
+    "responses": {
+        "type": "response.failed",
+        "response": {"id": "r", "status": "failed", "error": {"code": "x", "message": f"you are {KEY}"}},
+    },
+}
+
+
+@pytest.mark.parametrize("dialect", ERRORS)
+async def test_an_error_in_a_stream_does_not_bring_the_homes_key_to_a_client(
+    project, monkeypatch: pytest.MonkeyPatch, dialect: DialectName
+):
+    async with (
+        answering(message(streamed([ERRORS[dialect]]), content_type="text/event-stream")) as url,
+        home_of(project, keyed(url, monkeypatch), clock=Hasty()) as app,
+    ):
+        client, line = await ask(app, {**ASKED[dialect], "stream": True}, dialect=dialect)
+        assert line.status == "upstream"
+        assert "you are [secret]" in client.body.decode()
+        assert KEY not in client.body.decode()

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from overwinter.clock import SECOND_US, Clock
-from overwinter.frozen import frozen
+from overwinter.frozen import frozen, replace
 from overwinter.gateway.caller import Sink
 from overwinter.gateway.dialect import AnswerReader, Asked, Dialect, Event, Means, Text
 from overwinter.gateway.heads import EVENTS, PAGE, after_s, handed_on, media_of, peeked
@@ -310,7 +310,7 @@ class Attempts:
         if MOVED <= status < REFUSED:
             return _Missed(refusal=_moved(name, status), is_retried=False, is_ours=True)
         try:
-            body = await _read(reply.chunks(), ERROR_BYTES_MAX)
+            body = reply.masked(await _read(reply.chunks(), ERROR_BYTES_MAX))
         except UpstreamFailed:
             body = b""  # the status says enough
         if status in OURS:
@@ -334,7 +334,7 @@ class Attempts:
         self, job: Job, target: Target, tap: Tap, reply: Reply, reader: AnswerReader, *, is_stream: bool
     ) -> Done | _Missed:
         """Hand on an answer that came in one piece, or put a stream together for a client that asked for none."""
-        body = await _read(reply.chunks(), ANSWER_BYTES_MAX)
+        body = reply.masked(await _read(reply.chunks(), ANSWER_BYTES_MAX))
         events = [*reader.feed(body), *reader.close()]
         for event in events:
             tap.see(event)
@@ -453,7 +453,8 @@ class _Flow:
     async def take(self, events: Sequence[Event]) -> None:
         """Pass some events on."""
         job, tap, out = self.job, self.tap, list[bytes]()
-        for event in events:
+        for each in events:
+            event = each if each.kind != "error" else _masked(each, self.reply)
             tap.see(event)
             job.keep(event)
             if event.is_usage_only:
@@ -502,6 +503,16 @@ def _note(job: Job, target: Target, tap: Tap) -> None:
     """Note a try of which nothing came so far: its provider may be at work for us, and bill it."""
     if not any(each.tap is tap for each in job.seen):
         job.seen.append(Seen(target, tap))
+
+
+def _masked(event: Event, reply: Reply) -> Event:
+    """Return an error in a stream without our credentials. Pieces of a text are not looked into: it would cost 3 us a stream."""
+    wire = reply.masked(event.wire)
+    if wire is event.wire:
+        return event
+    message = reply.masked(event.message.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+    whole = event.whole and replace(event.whole, document=reply.masked(event.whole.document))
+    return replace(event, wire=wire, message=message, whole=whole)
 
 
 async def _begin(job: Job, headers: Mapping[str, str]) -> None:

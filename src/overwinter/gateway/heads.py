@@ -58,7 +58,7 @@ async def peeked(reply: Reply, *, is_stream_asked: bool) -> tuple[Reply, bool]:
         first += chunk
         if not _is_open(first) or len(first) > PEEKED_BYTES_MAX:
             break
-    return _Peeked(reply.status, reply.headers, first, chunks), _begun(first).startswith(BEGINNINGS)
+    return _Peeked(reply.status, reply.headers, reply, first, chunks), _begun(first).startswith(BEGINNINGS)
 
 
 def _begun(first: bytes) -> bytes:
@@ -77,6 +77,7 @@ class _Peeked:
 
     status: int
     headers: Mapping[str, str]
+    reply: Reply
     first: bytes
     rest: AsyncIterator[bytes]
 
@@ -86,3 +87,7 @@ class _Peeked:
             yield self.first
         async for each in self.rest:
             yield each
+
+    def masked(self, said: bytes) -> bytes:
+        """Return the same without our credentials."""
+        return self.reply.masked(said)

@@ -41,6 +41,10 @@ class Reply(Protocol):
         """
         ...
 
+    def masked(self, said: bytes) -> bytes:
+        """Return something that was said without the credentials that it was asked with: an error may repeat them."""
+        ...
+
 
 class Upstream(Protocol):
     """Sends requests to providers, with the home's own credentials."""

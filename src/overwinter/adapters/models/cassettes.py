@@ -222,6 +222,9 @@ class _Recorder:
             self._failure = error
             raise
 
+    def masked(self, said: bytes) -> bytes:
+        return self._reply.masked(said)
+
     def told(self) -> Json:
         """Return what has come."""
         headers = {name: value for name, value in self.headers.items() if name in REPLY_HEADERS}
@@ -261,6 +264,9 @@ class _Played:
             yield _bytes(self._told["body"])
         if "failed" in self._told:
             raise _failed(self._told["failed"])
+
+    def masked(self, said: bytes) -> bytes:
+        return said
 
 
 def _failed(told: Json) -> UpstreamFailed:

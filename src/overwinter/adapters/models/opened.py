@@ -14,7 +14,7 @@ from overwinter.adapters.models.file import ModelsFile, open_models_file
 from overwinter.adapters.models.prices import PRICES_NAME, TablePrices, read_prices
 from overwinter.adapters.models.redacting import redaction
 from overwinter.adapters.models.spans import open_spans
-from overwinter.adapters.models.upstream import HttpUpstream, Place
+from overwinter.adapters.models.upstream import Credentials, HttpUpstream, Place, credentials
 from overwinter.adapters.references import References
 from overwinter.adapters.translations import translations
 from overwinter.adapters.vault import Vault
@@ -151,13 +151,14 @@ def _place(name: str, config: Config, directory: Path, vault: Vault, clock: Cloc
     declared = config.providers[name]
     where = f"providers.{name}"
 
-    def read() -> Mapping[str, str]:
+    def read() -> Credentials:
         references = References(directory, vault)
         headers = {
             key.lower(): references.whole(value, f"{where}.headers", name=key)
             for key, value in declared.headers.items()
         }
-        return {**headers, "": references.whole(declared.auth, f"{where}.auth", name="auth") if declared.auth else ""}
+        key = references.whole(declared.auth, f"{where}.auth", name="auth") if declared.auth else ""
+        return credentials(key, headers, references.secrets)
 
     return Place(url=declared.url, credentials=_Remembered(read, clock))
 
@@ -173,13 +174,13 @@ def _fault(places: Mapping[str, Place], provider: str) -> str:
 class _Remembered:
     """Reads credentials again after a while, so that new ones need no restart."""
 
-    def __init__(self, read: Callable[[], Mapping[str, str]], clock: Clock) -> None:
+    def __init__(self, read: Callable[[], Credentials], clock: Clock) -> None:
         self._read, self._clock = read, clock
-        self._known: Mapping[str, str] = {}
+        self._known = Credentials()
         self._until_us = 0
 
-    def __call__(self) -> Mapping[str, str]:
-        """Return the headers of a provider, and under the empty name its key."""
+    def __call__(self) -> Credentials:
+        """Return how a provider knows us."""
         now_us = self._clock.now_us()
         if now_us >= self._until_us:
             self._known, self._until_us = self._read(), now_us + CREDENTIAL_US
