@@ -105,7 +105,10 @@ class Chat:
         "messages", "tools", "functions", "response_format", "prediction", "metadata", "user", "safety_identifier", "stop",
     })  # fmt: skip
     sign_of_life = COMMENT
-    opaque_keys = frozenset({"type", "role", "id", "tool_call_id", "image_url", "input_audio", "file", "index"})
+    # Not `file`: it has a name beside its bytes.
+    opaque_keys = frozenset({
+        "type", "role", "id", "tool_call_id", "image_url", "input_audio", "file_data", "file_id", "index",
+    })  # fmt: skip
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""

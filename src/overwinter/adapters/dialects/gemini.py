@@ -90,9 +90,10 @@ class Gemini:
     text_fields = frozenset({"contents", "systemInstruction", "tools", CONFIG, COUNTED, "labels"})
     # Its SDKs look for `data:` at the beginning of what came: some would wait for ever behind a comment.
     sign_of_life = b""
+    # Not `inlineData` and `fileData`: they have a name beside bytes and address.
     opaque_keys = frozenset({
-        "role", "inlineData", "inline_data", "fileData", "file_data", "thoughtSignature", "thought_signature", "mimeType",
-        "responseMimeType",
+        "role", "data", "fileUri", "file_uri", "thoughtSignature", "thought_signature", "mimeType", "mime_type", "responseMimeType",
+        "voiceSampleAudio", "consentAudio",
     })  # fmt: skip
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:

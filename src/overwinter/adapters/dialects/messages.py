@@ -95,14 +95,15 @@ class Messages:
     """Reads and writes messages."""
 
     name: DialectName = "messages"
-    text_fields = frozenset(
-        {"system", "messages", "tools", "metadata", "stop_sequences", "output_config", "output_format"}
-    )
+    text_fields = frozenset({
+        "system", "messages", "tools", "metadata", "stop_sequences", "output_config", "output_format", "context_management",
+    })  # fmt: skip
     sign_of_life = framed(b'{"type": "ping"}', "ping")
     # Not `data`: a document of plain text has it too. Redaction leaves it alone where it is a file in base64.
     opaque_keys = frozenset({
         "type", "role", "thinking", "signature", "encrypted_content", "encrypted_index", "encrypted_stdout", "media_type",
         "cache_control", "file_id", "id", "tool_use_id",
+        "clear_tool_inputs", "exclude_tools",  # of `context_management`: names of tools
     })  # fmt: skip
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
