@@ -23,7 +23,7 @@ from overwinter.gateway.placeholders import Vault
 from overwinter.gateway.redaction import Redactor, Rules, Search, restored
 from overwinter.gateway.refusal import ModelRefused, Refusal
 from overwinter.gateway.restoring import Restorer
-from overwinter.gateway.screening import Screen, screened
+from overwinter.gateway.screening import Screen, screened, unspelt
 
 __all__ = ["Cleaned", "Cleaner", "Redaction", "Side"]
 
@@ -102,6 +102,9 @@ class Redaction(Cleaner):
 
     async def clean(self, asked: Asked, caller: Caller, dialect: Dialect, found: Counter[str]) -> Cleaned:
         """Return a request without what must not leave."""
+        if asked.spelt and not self._rules.is_answer_left:
+            message = f"{asked.spelt} asks for each token of the answer, also of what redact_answers hides in it: leave it out"
+            raise ModelRefused(Refusal(why="confidential", message=message))
         name, vault = self._vault(asked, caller)
         redactor = Redactor(self._search, self._rules, vault, partial(self._count, found, "request"), self._split)
         work = partial(_redacted, redactor, asked, dialect)
@@ -109,7 +112,7 @@ class Redaction(Cleaner):
             asked = await anyio.to_thread.run_sync(work) if asked.size_bytes >= THREAD_BYTES_MIN else work()
         self._keep(name, vault)
         restore = _Answer(
-            vault=vault, opaque=dialect.opaque_keys, search=self._search, rules=self._rules,
+            vault=vault, opaque=dialect.opaque_keys, tokens=dialect.token_keys, search=self._search, rules=self._rules,
             told=partial(self._count, found, "answer"),
         )  # fmt: skip
         return Cleaned(asked=asked, restore=restore)
@@ -172,6 +175,7 @@ class _Answer(Restore):
 
     vault: Vault
     opaque: Opaque
+    tokens: frozenset[str]
     search: Search
     rules: Rules
     told: Callable[[str], None]
@@ -185,7 +189,7 @@ class _Answer(Restore):
         """Return what restores and searches one stream."""
         if self.is_idle:
             return None
-        screen = Screen(self.search, self.rules, self.vault, self.told) if self.rules.answer else None
+        screen = Screen(self.search, self.rules, self.vault, self.told, self.tokens) if self.rules.answer else None
         return Restorer(self.vault, screen, self._treated)
 
     def whole(self, body: bytes) -> bytes:
@@ -200,7 +204,7 @@ class _Answer(Restore):
             document = whole.document.decode()
             if self.rules.answer:
                 document = screened(
-                    document, is_answer=whole.is_answer, opaque=self.opaque, search=self.search, rules=self.rules,
+                    unspelt(document, self.tokens), is_answer=whole.is_answer, opaque=self.opaque, search=self.search, rules=self.rules,
                     vault=self.vault, told=self.told,
                 )  # fmt: skip
             return restored(document, self.vault, self.opaque).encode()

@@ -54,6 +54,8 @@ class Asked:
     temperature: float | None = None
     answer_id: str = ""
     """For `retrieve` and `cancel`: of which answer."""
+    spelt: str = ""
+    """The field that asks for the answer's tokens one by one beside its text; "": none."""
 
     @property
     def unbounded(self) -> tuple[str, ...]:
@@ -181,6 +183,11 @@ class Dialect(Protocol):
 
         Empty: there is nothing that each of this dialect's clients passes over.
         """
+        ...
+
+    @property
+    def token_keys(self) -> frozenset[str]:
+        """Return keys of an answer below which its tokens stand one by one: what a mask hides in a text would be there."""
         ...
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:

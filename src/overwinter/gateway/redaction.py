@@ -123,6 +123,11 @@ class Rules:
         """Whether requests go as they came, for nothing is done about any class."""
         return all(action == "leave" for action in (self.otherwise, *self.request.values()))
 
+    @property
+    def is_answer_left(self) -> bool:
+        """Whether answers go as they came."""
+        return all(action == "leave" for action in self.answer.values())
+
     def of_request(self, kind: str) -> Action:
         """Return what is done about a class on the way to the provider."""
         return self.request.get(kind) or self.request.get(kind.partition(":")[0], self.otherwise)

@@ -76,6 +76,8 @@ class Restorer:
         Raises:
             ModelRefused: it cannot be known what is in it, and there are rules for answers; or a class in it is blocked.
         """
+        if self._screen is not None:
+            event = self._screen.read(event)
         if event.whole is not None:
             before, after = event.whole.document, self._treated(event.whole)
             wire = event.wire if after == before else event.wire.replace(before, after)

@@ -5,17 +5,20 @@ what was given before it. So a value of up to that length is found wherever the 
 if what a detector finds of it so far reaches to the end of what has come.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from overwinter.gateway.dialect import Text
+from overwinter.frozen import replace
+from overwinter.gateway.dialect import Event, Text
 from overwinter.gateway.leaves import Leaf, Opaque, inside, read, whole_number
 from overwinter.gateway.placeholders import LOOKS_LIKE, Vault, mask
 from overwinter.gateway.redaction import LITERAL, Action, Found, Rules, Search, Told, apart, rewritten
 from overwinter.gateway.refusal import ModelRefused, Refusal
 
-__all__ = ["HELD", "Screen", "screened"]
+__all__ = ["HELD", "Screen", "screened", "unspelt"]
 
 HELD = 240
 """Characters that stay back; an OpenAI project key has 164."""
@@ -33,6 +36,7 @@ CALLED = frozenset({"arguments", "args", "input"})
 """Keys of what a model calls a tool with: a number below one of them is its word."""
 _FLOAT = re.compile(r"(?<![\w.+-])-?\d[\d.]{5,}(?:[eE][+-]?\d+)?(?![\w.])")
 """A number of JSON that may be written with a point or an exponent; what else it finds is no number."""
+_VALUES = json.JSONDecoder(strict=False)
 _QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
 
 
@@ -50,12 +54,37 @@ class _Channel:
 class Screen:
     """Searches one answer as it comes."""
 
-    def __init__(self, search: Search, rules: Rules, vault: Vault, told: Told = lambda _: None) -> None:
+    def __init__(
+        self,
+        search: Search,
+        rules: Rules,
+        vault: Vault,
+        told: Told = lambda _: None,
+        tokens: frozenset[str] = frozenset(),
+    ) -> None:
+        """Search by rules; `tokens` are the keys below which tokens stand one by one."""
+        self._tokens = tokens
+        self._written = tuple(f'"{key}"'.encode() for key in tokens)
         self._search = search
         self._rules = rules
         self._vault = vault
         self._told = told
         self._channels: dict[str, _Channel] = {}
+
+    def read(self, event: Event) -> Event:
+        """Return an event of pieces without the tokens that nobody asked for.
+
+        Raises:
+            ModelRefused: it cannot be known where they end.
+        """
+        if event.whole is not None or not any(key in event.wire for key in self._written):
+            return event
+        text = event.wire.decode("utf-8", "surrogateescape")
+        try:
+            return replace(event, wire=unspelt(text, self._tokens).encode("utf-8", "surrogateescape"))
+        except ValueError:
+            message = "an event of the answer has its tokens one by one, in a form in which they cannot be taken out"
+        raise ModelRefused(Refusal(why="confidential", message=message))
 
     def feed(self, piece: Text) -> str:
         """Return what can be given of a text by now.
@@ -140,6 +169,36 @@ def screened(  # noqa: PLR0913 - what a search needs
         return "".join((*parts, leaf.text[at:])) if parts else leaf.text
 
     return rewritten(every, text_of)
+
+
+def unspelt(document: str, tokens: frozenset[str]) -> str:
+    """Return JSON, or an event with it, without the tokens of its texts: no mask could be put over them.
+
+    Raises:
+        ValueError: a value cannot be read.
+    """
+    parts: list[str] = []
+    at = 0
+    for key in _spelt(tokens).finditer(document) if tokens else ():
+        if key.start() >= at:  # not below one that is gone
+            value, end = _value(document, key.end())
+            if value:
+                parts += (document[at : key.end()], "null" if isinstance(value, dict) else "[]")
+                at = end
+    return "".join((*parts, document[at:])) if parts else document
+
+
+def _value(document: str, at: int) -> tuple[object, int]:
+    try:
+        return _VALUES.raw_decode(document, at)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+@lru_cache
+def _spelt(tokens: frozenset[str]) -> re.Pattern[str]:
+    """Return what finds such a key before a list or an object. In a text its quotes would be escaped."""
+    return re.compile(rf'(?<!\\)"(?:{"|".join(sorted(tokens))})"[ \t\n\r]*:[ \t\n\r]*(?=[\[{{])')
 
 
 def _is_said(leaf: Leaf, *, is_answer: bool) -> bool:

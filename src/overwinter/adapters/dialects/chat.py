@@ -39,6 +39,8 @@ KEPT = frozenset({"audio", "file_id"})
 """Keys that name what the provider has: an answer in sound, a file."""
 SERVED = ("web_search_options", "plugins", "search_parameters")
 """Top-level fields with which a provider brings input of its own."""
+SPELT = ("logprobs", "top_logprobs")
+NOT_SPELT = (b"null", b"false", b"0")
 NORMAL_STOPS = frozenset({"stop", "tool_calls", "function_call"})
 CONTENT = ".content"
 PROSE = ("content", "refusal", "reasoning_content", "reasoning")
@@ -109,6 +111,7 @@ class Chat:
     opaque_keys = frozenset({
         "type", "role", "id", "tool_call_id", "image_url", "input_audio", "file_data", "file_id", "index",
     })  # fmt: skip
+    token_keys = frozenset({"logprobs", "token_ids"})  # vLLM has the second
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""
@@ -134,6 +137,7 @@ class Chat:
             brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(top),
+            spelt=next((name for name in SPELT if top.get(name, b"null") not in NOT_SPELT), ""),
         )
 
     def forward(self, asked: Asked, means: Means) -> Wire:

@@ -32,6 +32,7 @@ class Embeddings:
     text_fields = frozenset({"input", "user"})
     sign_of_life = b""
     opaque_keys = frozenset[str]()
+    token_keys = frozenset[str]()
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""

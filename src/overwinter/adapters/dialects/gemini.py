@@ -28,6 +28,7 @@ KEYS_OF_QUERY = frozenset({"key", "access_token"})
 MEDIA = frozenset({"inlineData", "inline_data", "fileData", "file_data"})
 """Parts that are more tokens than they have bytes, or whose bytes are elsewhere."""
 KEPT = "cachedContent"
+SPELT = "responseLogprobs"
 CLIENT_TOOLS = frozenset({"functionDeclarations", "computerUse"})
 """Tools that the client runs. Whatever else there is, the provider runs itself."""
 NORMAL_STOPS = frozenset({"STOP"})
@@ -95,6 +96,7 @@ class Gemini:
         "role", "data", "fileUri", "file_uri", "thoughtSignature", "thought_signature", "mimeType", "mime_type", "responseMimeType",
         "voiceSampleAudio", "consentAudio",
     })  # fmt: skip
+    token_keys = frozenset({"logprobsResult"})
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""
@@ -129,6 +131,7 @@ class Gemini:
             brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(config),
+            spelt=f"{CONFIG}.{SPELT}" if config.get(SPELT) == b"true" else "",
         )
 
     def forward(self, asked: Asked, means: Means) -> Wire:

@@ -105,6 +105,7 @@ class Messages:
         "cache_control", "file_id", "id", "tool_use_id",
         "clear_tool_inputs", "exclude_tools",  # of `context_management`: names of tools
     })  # fmt: skip
+    token_keys = frozenset[str]()
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""

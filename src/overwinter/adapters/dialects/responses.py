@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -56,6 +56,8 @@ KEPT = ("previous_response_id", "conversation", "prompt", "context_management")
 """Fields that bring input which the provider has, or makes."""
 OPENING_ITEMS = frozenset({"message", "reasoning", "function_call", "custom_tool_call"})
 """Items whose start says nothing yet."""
+SPELT = b"logprobs"
+"""In `include`."""
 OPAQUE_DELTAS = frozenset({"response.audio.delta"})
 QUOTA_STATUS = 429
 """For a spent budget: Codex tries 402 five times more, and stops on this with `insufficient_quota`."""
@@ -125,6 +127,7 @@ class Responses:
         "type", "role", "status", "id", "call_id", "item_id", "file_id", "file_data", "image_url", "encrypted_content", "input_audio",
         "fingerprint",
     })  # fmt: skip
+    token_keys = frozenset({"logprobs"})
 
     def read(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
         """Return a request as read."""
@@ -148,6 +151,7 @@ class Responses:
             brings=_unbounded,
             served=tuple(_served(top)),
             temperature=request.temperature(top),
+            spelt=_spelt(top),
         )
 
     def _read_kept(self, method: str, place: str, query: str, headers: Mapping[str, str], body: bytes) -> Asked:
@@ -167,6 +171,7 @@ class Responses:
             is_stream=not is_cancel and parse_qs(query).get("stream", [""])[-1] == "true",
             size_bytes=len(body),
             answer_id=found["id"],
+            spelt="include" if SPELT.decode() in unquote(query) else "",
         )
 
     def forward(self, asked: Asked, means: Means) -> Wire:
@@ -221,6 +226,12 @@ def _unbounded(top: Mapping[str, bytes]) -> Iterator[str]:
     yield from request.kinds_in(top.get("input"), MEDIA)
     yield from _served(top)
     yield from (name for name in KEPT if top.get(name, b"null") not in (b"null", b"[]"))
+
+
+def _spelt(top: Mapping[str, bytes]) -> str:
+    if SPELT in top.get("include", b""):
+        return "include"
+    return "top_logprobs" if top.get("top_logprobs", b"null") not in (b"null", b"0") else ""
 
 
 def _served(top: Mapping[str, bytes]) -> Iterator[str]:
