@@ -1,4 +1,4 @@
-"""Responses in a stream: what a client runs or shows comes in items of thirty kinds, each as it would in a whole answer."""
+"""What comes in a stream in one piece, items of Responses of thirty kinds above all, is treated as in a whole answer."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -226,3 +226,50 @@ def test_a_stream_of_items_in_which_nothing_changes_keeps_its_bytes():
     wire = of_items(items_of("hello"))
     assert list(answers_of(wire, wire, rules={})) == [wire, wire]
     assert list(answers_of(wire, rules={"secret": "mask", "card": "block"})) == [wire]
+
+
+# --- Messages --------------------------------------------------------------------------------------------------------
+
+
+def blocks_of(text: str) -> Sequence[dict[str, Any]]:
+    """Return blocks that start with all that they say."""
+    return [
+        {"type": "web_search_tool_result", "tool_use_id": "t", "content": [{"type": "web_search_result", "title": text, "url": "https://x.org", "encrypted_content": IMAGE}]},
+        {"type": "mcp_tool_result", "tool_use_id": "t", "is_error": False, "content": [{"type": "text", "text": text}]},
+        {"type": "bash_code_execution_tool_result", "tool_use_id": "t", "content": {"type": "bash_code_execution_result", "stdout": text, "stderr": text, "return_code": 0}},
+        {"type": "kind_of_next_year", "does": text},
+    ]  # fmt: skip
+
+
+def of_blocks(text: str) -> bytes:
+    citation = {"type": "char_location", "cited_text": text, "document_title": text, "document_index": 0}
+    made: list[dict[str, Any]] = [{"type": "message_start", "message": {"id": "m", "content": [], "usage": USAGE}}]
+    for index, block in enumerate(blocks_of(text)):
+        made += [{"type": "content_block_start", "index": index, "content_block": block}]
+        made += [{"type": "content_block_stop", "index": index}]
+    made += [
+        {"type": "content_block_start", "index": 9, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 9, "delta": {"type": "citations_delta", "citation": citation}},
+        {"type": "content_block_delta", "index": 9, "delta": {"type": "text_delta", "text": "so"}},
+        {"type": "content_block_stop", "index": 9},
+        {"type": "content_block_delta", "index": 10, "delta": {"type": "compaction_delta", "content": text}},
+        {"type": "message_delta", "delta": {"stop_reason": "stop_sequence", "stop_sequence": text}, "usage": USAGE},
+        {"type": "message_stop"},
+    ]
+    return b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in made)
+
+
+@pytest.mark.claim("M6.redact.restored")
+@pytest.mark.parametrize("rules", [{}, {"card": "mask"}])
+def test_what_comes_whole_in_a_stream_of_messages_is_restored(rules):
+    cleaned = cleaned_of(asked_of("messages", SAID, is_stream=True), rules)
+    place = placeholder_of("EMAIL", cleaned.asked.top["messages"].decode())
+    got = answered(cleaned, Pieces(of_blocks(f"mail {place}"), [], is_stream=True))
+    assert list(events_in(got)) == list(events_in(of_blocks(f"mail {EMAIL}")))
+
+
+@pytest.mark.claim("M6.redact.no_leak")
+def test_what_comes_whole_in_a_stream_of_messages_is_masked():
+    cleaned = cleaned_of(asked_of("messages", SAID, is_stream=True), {"secret": "mask"})
+    got = answered(cleaned, Pieces(of_blocks(f"token {SECRET} end"), [], is_stream=True))
+    assert list(events_in(got)) == list(events_in(of_blocks("token [masked secret] end")))

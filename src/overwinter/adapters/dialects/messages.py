@@ -12,6 +12,7 @@ from overwinter.adapters.dialects.events import (
     WholeReader,
     checked,
     framed,
+    in_one_line,
     parts,
     rewritten,
     turned,
@@ -20,7 +21,18 @@ from overwinter.adapters.dialects.messages_answer import as_stream, as_whole
 from overwinter.adapters.dialects.messages_usage import Counts, decoded, placed
 from overwinter.adapters.dialects.refusals import anthropic_error, error_wire, status_of_word
 from overwinter.adapters.dialects.shapes import answered, is_told
-from overwinter.gateway.dialect import AnswerReader, Asked, DialectName, Event, Means, Operation, Text, Wire
+from overwinter.frozen import replace
+from overwinter.gateway.dialect import (
+    AnswerReader,
+    Asked,
+    DialectName,
+    Event,
+    Means,
+    Operation,
+    Text,
+    Whole,
+    Wire,
+)
 from overwinter.gateway.refusal import Refusal
 
 __all__ = ["Messages"]
@@ -36,6 +48,8 @@ GEO = "inference_geo"
 """Where an answer is to be made; "us" costs more."""
 EMPTY_AT_FIRST = frozenset({"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use", "compaction"})
 """Blocks whose start says nothing yet."""
+PIECES = frozenset({"text_delta", "input_json_delta", "thinking_delta", "signature_delta"})
+"""What more of a block is; others, citations and summaries, come whole."""
 
 
 class _Delta(msgspec.Struct):
@@ -225,14 +239,11 @@ class _Sayings:
             return Event(wire=wire, kind="content", is_unread=True)
         match said.type or name:
             case "content_block_delta":
-                texts = _texts(said)
-                self._counts.saw(texts[0].text if texts else said.delta and said.delta.thinking)
-                if texts and not texts[0].is_json:
-                    self._channel = texts[0].channel
-                    self._like.learn(wire, texts[0].text, wire)
-                return Event(wire=wire, kind="content", texts=texts, answer_id=self._id)
+                event = self._grown(wire, said)
+                return event if event.texts or (said.delta or _Delta()).type in PIECES else _whole(event, name, content)
             case "content_block_start":
-                return self._started(wire, said)
+                event = self._started(wire, said)
+                return event if event.texts or event.kind == "opening" else _whole(event, name, content)
             case "content_block_stop":
                 usage = self._counts.estimated()
                 return Event(wire=wire, usage=usage, closes=(str(said.index),), answer_id=self._id)
@@ -244,13 +255,21 @@ class _Sayings:
             case "message_delta":
                 self._stop = (said.delta or _Delta()).stop_reason or self._stop
                 usage = self._counts.take(decoded(bytes(said.usage)))
-                return Event(wire=wire, usage=usage, stop=self._stop, answer_id=self._id)
+                return _whole(Event(wire=wire, usage=usage, stop=self._stop, answer_id=self._id), name, content)
             case "message_stop":
                 return Event(wire=wire, kind="terminal", stop=self._stop, answer_id=self._id)
             case "error":
                 return _failed(wire, bytes(said.error))
             case _:
                 return Event(wire=wire, answer_id=self._id)
+
+    def _grown(self, wire: bytes, said: _Said) -> Event:
+        texts = _texts(said)
+        self._counts.saw(texts[0].text if texts else said.delta and said.delta.thinking)
+        if texts and not texts[0].is_json:
+            self._channel = texts[0].channel
+            self._like.learn(wire, texts[0].text, wire)
+        return Event(wire=wire, kind="content", texts=texts, answer_id=self._id)
 
     def _started(self, wire: bytes, said: _Said) -> Event:
         block = said.content_block or _Block()
@@ -286,6 +305,12 @@ class _Sayings:
         """Return an error that the gateway found."""
         wire = self._dialect.broken(Refusal(why="partial", message=message), ())
         return Event(wire=wire, kind="error", status=502, message=message)
+
+
+def _whole(event: Event, name: str, content: bytes) -> Event:
+    """Return an event whose texts stand in it from beginning to end: results of tools of the provider, a stop sequence."""
+    wire, content = in_one_line(event.wire, name, content)
+    return replace(event, wire=wire, whole=Whole(content))
 
 
 def _texts(said: _Said) -> tuple[Text, ...]:
