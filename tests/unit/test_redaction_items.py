@@ -273,3 +273,64 @@ def test_what_comes_whole_in_a_stream_of_messages_is_masked():
     cleaned = cleaned_of(asked_of("messages", SAID, is_stream=True), {"secret": "mask"})
     got = answered(cleaned, Pieces(of_blocks(f"token {SECRET} end"), [], is_stream=True))
     assert list(events_in(got)) == list(events_in(of_blocks("token [masked secret] end")))
+
+
+# --- Pieces in other places ------------------------------------------------------------------------------------------
+
+
+def chat_delta(delta: Mapping[str, Any], stop: str | None = None) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": stop}]}
+
+
+def candidate(parts: Sequence[Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
+    return {"candidates": [{"index": 0, "content": {"role": "model", "parts": parts}, **fields}]}
+
+
+def partial(path: str, text: str, *, goes_on: bool = True) -> dict[str, Any]:
+    return {"functionCall": {"partialArgs": [{"jsonPath": path, "stringValue": text}], "willContinue": goes_on}}
+
+
+def unnamed(*events: Mapping[str, Any] | str) -> bytes:
+    return b"".join(b"data: %b\n\n" % (each if isinstance(each, str) else json.dumps(each)).encode() for each in events)
+
+
+RULES: Sequence[Mapping[str, Action]] = ({}, {"secret": "mask"})
+
+
+@pytest.mark.claim("M6.redact.restored")
+@pytest.mark.claim("M6.redact.no_leak")
+@given(size=sizes, rules=st.sampled_from(RULES))
+@settings(max_examples=10)
+def test_what_is_said_in_sound_is_restored_and_masked_where_it_is_written(size: int, rules: Mapping[str, Action]):
+    cleaned = cleaned_of(asked_of("chat", SAID, is_stream=True), rules)
+    place = placeholder_of("EMAIL", cleaned.asked.top["messages"].decode())
+    said = f"{'well ' * 80}{place} and {SECRET}{' so' * 80}"
+    pieces = [said[at : at + size] for at in range(0, len(said), size)]
+    deltas = [chat_delta({"audio": {"data": "QUJD", "transcript": each}}) for each in pieces]
+    wire = unnamed(chat_delta({"role": "assistant", "audio": {"id": "a"}}), *deltas, chat_delta({}, "stop"), "[DONE]")
+    got = list(events_in(answered(cleaned, Pieces(wire, [], is_stream=True))))
+    told = "".join(each["choices"][0]["delta"].get("audio", {}).get("transcript", "") for each in got)
+    assert told == said.replace(place, EMAIL).replace(SECRET, "[masked secret]" if rules else SECRET)
+
+
+@pytest.mark.claim("M6.redact.restored")
+@pytest.mark.claim("M6.redact.no_leak")
+@given(size=sizes, rules=st.sampled_from(RULES))
+@settings(max_examples=10)
+def test_arguments_of_gemini_in_pieces_are_restored_and_masked_each_by_its_path(size: int, rules: Mapping[str, Action]):
+    cleaned = cleaned_of(asked_of("gemini", SAID, is_stream=True), rules)
+    place = placeholder_of("EMAIL", cleaned.asked.top["contents"].decode())
+    said = f"{place} {SECRET}{' so' * 80}"
+    pieces = [said[at : at + size] for at in range(0, len(said), size)]
+    made = [candidate([partial(path, each)]) for each in pieces for path in ("$.to", "$.cc")]
+    begun = candidate([{"functionCall": {"name": "f", "willContinue": True}}])
+    ended = candidate([{"functionCall": {}}])
+    last = candidate([{"text": "ok"}], finishReason="STOP") | {"usageMetadata": {"promptTokenCount": 1}}
+    got = list(events_in(answered(cleaned, Pieces(unnamed(begun, *made, ended, last), [], is_stream=True))))
+    told: dict[str, str] = {}
+    for each in got:
+        for part in each["candidates"][0]["content"]["parts"]:
+            for piece in part.get("functionCall", {}).get("partialArgs", ()):
+                told[piece["jsonPath"]] = told.get(piece["jsonPath"], "") + piece["stringValue"]
+    expected = said.replace(place, EMAIL).replace(SECRET, "[masked secret]" if rules else SECRET)
+    assert told == {"$.to": expected, "$.cc": expected}

@@ -247,6 +247,8 @@ class _Sayings:
             return None
         if not current.endswith(CONTENT) or said.tool_calls or said.refusal or said.reasoning_content or said.reasoning:
             return None
+        if said.audio is not _ABSENT:
+            return None
         if chunk.usage is not _ABSENT:
             if bytes(chunk.usage) != b"null":
                 return None
@@ -357,6 +359,8 @@ def _texts(index: int, said: _Said, calls: Calls | None) -> Sequence[Text]:
             found.append(Text(channel, call.function.arguments, is_json=True))
         if call.custom is not None and call.custom.input:
             found.append(Text(channel, call.custom.input))
+    if said.audio is not _ABSENT:
+        found += [Text(f"{index}.audio", holder[key]) for holder, key in _transcript(msgspec.json.decode(said.audio))]
     return found
 
 
@@ -365,6 +369,12 @@ def _number(calls: Calls, call: _Call, position: int, count: int) -> int:
     is_named = tool is not None and bytes(tool.name) not in NOTHING
     name = b"" if (raw := bytes(call.id)) in NOTHING else raw
     return calls.number(call.index, name, position, count, is_named=is_named)
+
+
+def _transcript(audio: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield where what is said in sound stands in writing."""
+    if isinstance(audio, dict) and isinstance(audio.get("transcript"), str) and audio["transcript"]:
+        yield audio, "transcript"
 
 
 def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
@@ -379,6 +389,7 @@ def _places(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
                 (call[part], key) for part, key in (("function", "arguments"), ("custom", "input")) if call.get(part)
             ]
         yield from ((place, key) for place, key in places if place.get(key))
+        yield from _transcript(said.get("audio"))
 
 
 def _without_null_usage(wire: bytes) -> bytes:

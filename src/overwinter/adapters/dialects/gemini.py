@@ -241,6 +241,8 @@ class _Sayings:
         """Candidates."""
         self._current = dict[int, str]()
         """The channel of each candidate."""
+        self._growing = dict[str, int]()
+        """Channels of arguments that come in pieces, and of which candidate each is."""
         self._stop = self._id = ""
         self._is_blocked = False
 
@@ -279,7 +281,11 @@ class _Sayings:
         )  # fmt: skip
 
     def _part(self, index: int, part: _Part, texts: list[Text], closes: list[str]) -> None:
-        """Add what a part says. Arguments come as values, whole: each string in them is a text that ends with its event."""
+        """Add what a part says.
+
+        Arguments come as values, whole: each string in them is a text that ends with its event. Or, where a request wants them
+        so, each in pieces that say by a path which they are of, until their call does not go on.
+        """
         if part.text:
             channel, current = f"{index}.thought" if part.thought else str(index), self._current.get(index)
             if current is not None and current != channel:
@@ -292,6 +298,15 @@ class _Sayings:
                 channel = f"{index}.call.{len(texts)}"
                 texts.append(Text(channel, holder[key]))
                 closes.append(channel)
+            for holder, key in _partial(called):
+                channel = f"{index}.partial.{holder.get('jsonPath')}"
+                texts.append(Text(channel, holder[key]))
+                self._growing[channel] = index
+            if isinstance(called, dict) and not called.get("willContinue"):
+                ended = [channel for channel, candidate in self._growing.items() if candidate == index]
+                closes += ended
+                for channel in ended:
+                    del self._growing[channel]
 
     def whole(self, body: bytes) -> Event:
         """Return what an answer is that came in one piece; an error may come in a list."""
@@ -341,6 +356,14 @@ def _strings(root: Any) -> Iterator[tuple[Any, Any]]:
             yield from _strings(value)
 
 
+def _partial(called: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield where pieces of arguments stand in a call."""
+    pieces = called.get("partialArgs") if isinstance(called, dict) else None
+    for piece in pieces if isinstance(pieces, list) else ():
+        if isinstance(piece, dict) and isinstance(piece.get("stringValue"), str) and piece["stringValue"]:
+            yield piece, "stringValue"
+
+
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
     """Yield where the texts of a chunk or an answer stand, in the order of an event's `texts`."""
     for candidate in node.get("candidates") or ():
@@ -349,6 +372,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
                 yield part, "text"
             if isinstance(called := part.get("functionCall"), dict):
                 yield from _strings(called.get("args"))
+                yield from _partial(called)
 
 
 def _failed(wire: bytes, raw: bytes) -> Event:
