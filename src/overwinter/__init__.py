@@ -1,4 +1,4 @@
-"""overwinter: durable, type-checked Python programs that sleep for nothing and survive `kill -9`."""
+"""overwinter: durable, type-checked Python programs that cost nothing while they sleep and survive `kill -9`."""
 
 from typing import TYPE_CHECKING
 

@@ -51,7 +51,7 @@ class ErrorDetail(TypedDict):
     retry_after: float | None
     call: int | None
 async def ask(person: str, question: str, *, options: list[str] | None = ..., timeout: float | None = ...) -> str:
-    \"\"\"Ask a person; waits for days if need be, for nothing.\"\"\"
+    \"\"\"Ask a person. It may take days: waiting costs nothing.\"\"\"
 async def services() -> list[str]:
     \"\"\"Every module that can be called, a line each.\"\"\"
 async def search(query: str | list[str], *, service: str | None = ..., limit: int = ...) -> list[str]:

@@ -30,7 +30,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Durable, type-checked Python programs that sleep for nothing and survive kill -9.\n\n"
+    help="Durable, type-checked Python programs that cost nothing while they sleep and survive kill -9.\n\n"
     "Exit codes: 0 done, 2 wrong usage, 3 program refused, 4 not found, 5 conflict, 6 agent revoked, 7 not permitted, 10-16 the home or its server, 17 the audit log is wrong, "
     "20 run failed, 21 cancelled, 22 quarantined, 23 detached while it goes on, 24 a goal ended without an answer.",
 )

@@ -293,7 +293,7 @@ class _Demo:
             f"(over the {figures['wakes_measured']} sleeps that ended while a server was up)",
             f"{figures['kills']} kills, {figures['charged']} invoices charged, {figures['double_charges']} charged twice, {figures['lost']} lost",
             f"{figures['unknown']} outcomes were unknown and asked about, {figures['asked']} questions in all",
-            f"{figures['asleep']:,} runs slept on, for nothing, until their agent was revoked: {figures['revoke_ms']} ms",
+            f"{figures['asleep']:,} runs slept on, at no cost, until their agent was revoked: {figures['revoke_ms']} ms",
         ):
             self._say(line)
 
