@@ -22,6 +22,7 @@ from models_kit import MODEL, Client, ask, chat, config_of, home_of, until
 from overwinter.adapters.dialects import dialects
 from overwinter.adapters.models.file import open_models_file
 from overwinter.declared import DeclaredModel
+from overwinter.errors import HomeFull
 from overwinter.gateway.answers import Kept
 from overwinter.gateway.cache import NEVER_MATTER, cache_key
 from overwinter.gateway.dialect import DialectName
@@ -441,3 +442,16 @@ async def test_an_answer_that_somebody_altered_or_another_key_sealed_is_not_ther
         assert await file.find(key(1)) == KEPT
     with open_models_file(path, clock, key=b"o" * 32, answers_bytes_max=1 << 20) as file:
         assert await file.find(key(1)) is None
+
+
+def test_a_file_that_a_full_disk_left_half_made_is_made_anew(tmp_path):
+    opening = lambda: open_models_file(tmp_path / "models.db", ManualClock(), key=bytes(32), answers_bytes_max=1_000)  # noqa: E731 - it is opened twice
+    full = lambda db: db.execute("pragma max_page_count=4")  # noqa: E731 - a hook
+    apsw.connection_hooks.append(full)
+    try:
+        with pytest.raises(HomeFull), opening():
+            pass
+    finally:
+        apsw.connection_hooks.remove(full)
+    with opening() as file:
+        assert file.totals is not None

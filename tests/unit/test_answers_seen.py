@@ -146,6 +146,17 @@ async def test_a_run_that_failed_for_a_wrong_field_is_told_so_at_its_first_call(
     assert (doubt.line, doubt.rule) == (3, "invalid-key")
 
 
+async def test_a_run_that_failed_and_went_on_from_another_is_told_too(place):
+    async with people(place) as app:
+        first = await finish(app, await app.start("p = await people.find(number=1)\nwhole = 1", keeps=True))
+        run = await finish(
+            app, await app.start("print(whole)\nq = await people.find(number=2)\nq['nmae']", after=first.run_id)
+        )
+        assert run.result["kind"] == "KeyError"
+        (doubt,) = await app.warnings(run)
+    assert (doubt.line, doubt.rule) == (3, "invalid-key")
+
+
 def test_doubts_are_shown_below_the_error():
     run = {
         "status": "failed",

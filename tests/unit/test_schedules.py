@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import crashing, opened
+from models_kit import NOWHERE, config_of, says
 from overwinter.adapters.cron import following, local
 from overwinter.app.parts import Parts
 from overwinter.check import Checker, Finding
@@ -20,7 +21,7 @@ from overwinter.errors import CheckFailed, JailUnavailable, NotFound, UsageError
 from overwinter.events import Status
 from overwinter.schedule import LATE_US, Schedule, passed
 from overwinter.store import Page
-from overwinter.testing import CrashPoints, ManualClock, faulty_store, idle
+from overwinter.testing import CrashPoints, ManualClock, ScriptedModel, faulty_store, idle
 
 pytestmark = pytest.mark.anyio
 DAY = 86_400
@@ -272,6 +273,17 @@ async def test_a_schedule_whose_runs_all_fail_pauses_itself(project):
         assert "its last 5 runs failed" in left.paused
         resumed = await app.schedules.resume(left.id, by="me")
         assert (resumed.paused, resumed.failures) == ("", 0)
+
+
+@pytest.mark.claim("C1.breaker")
+async def test_a_schedule_whose_goals_all_end_without_an_answer_pauses_itself(project):
+    clock = ManualClock()
+    model = ScriptedModel(lambda heard: says(str(heard.number)))
+    async with opened(project, config=config_of(NOWHERE), models=model, clock=clock) as app:
+        await app.schedules.add({"goal": "go on for ever", "inputs": {}, "steps": 1}, by="me", cron="* * * * *")
+        await ticks(app, clock, 900)
+        (left,) = await app.schedules.listed()
+        assert "its last 5 runs failed" in left.paused
 
 
 @pytest.mark.claim("C1.breaker")

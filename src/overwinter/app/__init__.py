@@ -446,13 +446,13 @@ class App:
         """
         if run.status is not Status.FAILED:
             return ()
-        source, (created, *_) = await self.source(run.run_id), await self._store.journal(run.run_id, 0)
+        source, (created,) = await self.source(run.run_id), await self._store.journal(run.run_id, 0, 1)
         try:
-            findings = await self._checks.check(source, run.agent, created.body["inputs"])
+            inherited = await self._store.inherited(after) if (after := created.body.get("after")) else None
+            findings = await self._checks.check(source, run.agent, created.body["inputs"], inherited)
         except OverwinterError:  # there is no jail to check in: what failed is shown all the same
             return ()
-        line = run.result.get("line")
-        doubts = [each for each in findings if not each.is_certain]
+        line, doubts = run.result.get("line"), [each for each in findings if not each.is_certain]
         return sorted(doubts, key=lambda each: (each.line != line, each.line))[:WARNINGS_MAX]
 
     # --- Acting ------------------------------------------------------------------------------------------------------

@@ -262,7 +262,8 @@ class Scheduling:
 def _failures(schedule: Schedule, last: RunRecord | None) -> int:
     if last is None or last.status is Status.LIVE:
         return schedule.failures
-    return schedule.failures + 1 if last.status in (Status.FAILED, Status.QUARANTINED) else 0
+    is_lost = "goal" in schedule.start and last.status is Status.FINISHED and last.result.get("end") != "done"
+    return schedule.failures + 1 if is_lost or last.status in (Status.FAILED, Status.QUARANTINED) else 0
 
 
 def _why(error: OverwinterError) -> str:

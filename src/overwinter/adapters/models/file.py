@@ -120,15 +120,26 @@ def open_models_file(path: Path, clock: Clock, *, key: bytes, answers_bytes_max:
             file.flush()
 
 
-def _made(db: apsw.Connection, path: Path) -> None:
+@contextmanager
+def _immediate(db: apsw.Connection) -> "Generator[None]":
+    """Write in one transaction, unless the block rolled it back. It takes the lock at once: one that began by reading could not wait for it."""
     db.execute("begin immediate")
     try:
+        yield
+        if db.in_transaction:
+            db.execute("commit")
+    except BaseException:
+        if db.in_transaction:  # on a full disk SQLite has rolled back by itself
+            db.execute("rollback")
+        raise
+
+
+def _made(db: apsw.Connection, path: Path) -> None:
+    with _immediate(db):
         if not list(db.execute("select 1 from sqlite_schema where name = 'meta'")):
             db.execute(TABLES)
             db.execute("insert into meta values (?)", (FORMAT,))
         ((found,),) = db.execute("select format from meta")
-    finally:
-        db.execute("commit")
     if found > FORMAT:
         raise HomeTooNew(f"{path} has format {found}, this version knows up to {FORMAT}: install a newer overwinter")
 
@@ -490,17 +501,8 @@ class ModelsFile:
     @contextmanager
     def _transaction(self) -> "Generator[apsw.Connection]":
         """Write in one transaction, unless the block rolled it back."""
-        db = self._db
-        with guarded(self._path):
-            db.execute("begin immediate")
-            try:
-                yield db
-                if db.in_transaction:
-                    db.execute("commit")
-            except BaseException:
-                if db.in_transaction:  # on a full disk SQLite has rolled back by itself
-                    db.execute("rollback")
-                raise
+        with guarded(self._path), _immediate(self._db):
+            yield self._db
 
 
 def _tell_of(waiting: "asyncio.Future[Any]", error: Exception) -> None:
