@@ -162,7 +162,7 @@ MUTATIONS = {
         "if False:",
         EGRESS,
     ),
-    "a step upwards in a path is not seen": ("src/overwinter/adapters/egress.py", "if _climbs(other.path):", "if False:", EGRESS),
+    "a step upwards in a path is not seen": ("src/overwinter/adapters/egress.py", "if climbs(other.path):", "if False:", EGRESS),
     "a redirect of an MCP server is followed with its headers": (
         "src/overwinter/adapters/egress.py",
         "if not self._bound.covers(there):",

@@ -196,3 +196,25 @@ async def test_a_name_of_the_standard_library_is_said_to_want_an_import():
         "add `from datetime import date`" in found[1][0].message,
     ] == [True, True]
     assert "--input unheard_of=VALUE" in found[2][0].message
+
+
+SAID = {
+    "print(datetime.now())": "add `from datetime import datetime`",
+    "import datetime\nprint(datetime.now())": "write `from datetime import datetime`",
+    "c = await svc.customer(id='a')\nprint(c.name)": 'it is a dict, write ["name"]',
+    "print(next((c for c in await svc.customers()), None))": "next(iter(...), None)",
+    "import asyncio\nawait asyncio.wait_for(svc.customers(), 3)": "settings of their service",
+    "print(open('x.txt').read())": "a program has no files",
+    "await svc.nothing_like_it()": "it has orders, near, label",
+}
+
+
+async def test_what_is_refused_is_told_what_to_write_in_its_place():
+    found = await verdicts(list(SAID), STUB)
+    for (program, words), findings in zip(SAID.items(), found, strict=True):
+        assert any(words in each.message for each in findings), (program, [each.message for each in findings])
+
+
+async def test_what_a_comprehension_lacks_is_said_in_its_own_line():
+    (findings,) = await verdicts(["x = 1\n\ny = [i async for i in x]"], STUB)
+    assert findings[0].line == 3

@@ -141,9 +141,10 @@ def lacks(source: str, modules: Collection[str], earlier: str = "") -> list[Lack
         tools=reached_as(whole, modules) | (frozenset(modules) - names),
     )
     found = {
-        Lack(line=getattr(node, "lineno", 1), column=getattr(node, "col_offset", -1) + 1, what=what, advice=advice)
+        Lack(line=getattr(place, "lineno", 1), column=getattr(place, "col_offset", -1) + 1, what=what, advice=advice)
         for node in ast.walk(tree)
         for what, advice in judge.judge(node)
+        for place in [node.target if isinstance(node, ast.comprehension) else node]
     }
     found |= {
         Lack(line=line, column=column, what=what, advice=advice)
@@ -366,7 +367,10 @@ class _Judge:
                 name in BUILTIN_TYPES and name not in self.bound
             ):
                 if (name, attribute) not in UNBOUND_WORKS:
-                    yield f"{name}.{attribute}", "call it on a value: lambda v: v.method()"
+                    yield (
+                        f"{name}.{attribute}",
+                        ADVICE.get(f"{name}.{attribute}", "call it on a value: lambda v: v.method()"),
+                    )
             case ast.Attribute(attr=attribute) if (
                 attribute in METHODS_MISSING and attribute not in self.bound | self.own and root(node) not in self.tools
             ):
@@ -423,7 +427,9 @@ class _Judge:
             isinstance(first, ast.GeneratorExp)
             or (isinstance(first, ast.Call) and getattr(first.func, "id", "") in ONE_SHOT)
         ):
-            yield "next(...)", "write next(iter(...))"
+            yield "next(...)", "write next(iter(...)); a default stays: next(iter(...), None)"
+        if name == "open":
+            yield "open(...)", ADVICE[name]
         if name in ("object", "property", "super"):
             yield f"{name}()", "not available"
 

@@ -4,17 +4,19 @@ import ast
 import difflib
 import heapq
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from overwinter.adapters.monty_checker.judge import OPERATING, UNTAKEN
 from overwinter.adapters.monty_checker.text import Report
+from overwinter.bindings import root
 from overwinter.frozen import frozen
 from overwinter.subset.names import MODULES
 
 __all__ = ["Words", "explained"]
 
 ALIKE_MAX = 100
+SHOWN_MAX = 20
 MODULES_REMEMBERED = 256
 STUB_CHARACTERS_MAX = 400
 """Of the parameters in a signature that helps to mend a call: some have two hundred."""
@@ -59,7 +61,7 @@ def explained(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Word
         return Words(message=f"an object of type `{found[2]}` {what}, not by `{found[1]}`", got=found[1])
     match report.rule:
         case "unresolved-reference":
-            return _undefined(report.message, modules)
+            return _undefined(report.message, tree, modules)
         case "unknown-argument" | "missing-argument" | "invalid-argument-type" | "too-many-positional-arguments":
             return _wrongly_called(report, tree, modules)
         case "unresolved-attribute" | "unresolved-import":
@@ -68,18 +70,22 @@ def explained(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Word
             return Words(message=report.message)
 
 
-def _undefined(message: str, modules: Mapping[str, str]) -> Words:
+def _undefined(message: str, tree: ast.AST, modules: Mapping[str, str]) -> Words:
     name = _quoted(message)
     if name is None:
         return Words(message=message)
-    if name in modules:
-        return Words(message=f"`{name}` is not imported: add `import {name}`", got=name)
-    if name in MODULES:
+    if (name in modules or name in MODULES) and not _is_meant_as_class(name, tree):
         return Words(message=f"`{name}` is not imported: add `import {name}`", got=name)
     if places := [module for module in IMPORTED_FROM if name in MODULES[module]]:
         return Words(message=f"`{name}` is not imported: add `from {places[0]} import {name}`", got=name)
     text = f"`{name}` is not defined: is it misspelt, or an input? An input is passed with --input {name}=VALUE"
     return Words(message=text, got=name, did_you_mean=tuple(difflib.get_close_matches(name, modules, n=1, cutoff=NEAR)))
+
+
+def _is_meant_as_class(name: str, tree: ast.AST) -> bool:
+    """Return whether a module's name stands for the class in it: `datetime.now()`."""
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and root(node.value) == name}
+    return name in MODULES.get(name, ()) and not used <= set(MODULES[name])
 
 
 def _wrongly_called(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words:
@@ -131,7 +137,7 @@ def _unknown(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words
         functions = _functions(modules.get(module, ""))
         if functions and name not in functions:
             near = difflib.get_close_matches(name, _alike(name, functions), n=3, cutoff=NEAR)
-            hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(list(functions)[:10])}"
+            hint = f"did you mean {', '.join(near)}?" if near else f"it has {_some(list(functions))}"
             message = f"{module} has no function `{name}`: {hint}"
             return Words(message=message, at=f"{module}.{name}", got=name, did_you_mean=tuple(near))
     if report.rule == "unresolved-import" and "Cannot resolve imported module" in report.message:
@@ -139,7 +145,20 @@ def _unknown(report: Report, tree: ast.AST, modules: Mapping[str, str]) -> Words
         return Words(
             message=f"{what}; `await tools.search(...)` finds their functions", got=_quoted(report.message) or ""
         )
-    return Words(message=report.message, got=_quoted(report.message) or "")
+    return Words(message=report.message + _as_key(report, tree), got=_quoted(report.message) or "")
+
+
+def _as_key(report: Report, tree: ast.AST) -> str:
+    """Return what to write where a field of a row is asked for as an attribute."""
+    found = re.fullmatch(r"Object of type `([A-Z]\w*)` has no attribute `(\w+)`", report.message)
+    if found is None or any(isinstance(node, ast.ClassDef) and node.name == found[1] for node in ast.walk(tree)):
+        return ""
+    return f': it is a dict, write ["{found[2]}"]'
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_MAX} more" if len(names) > SHOWN_MAX else ""
+    return ", ".join(names[:SHOWN_MAX]) + more
 
 
 def _named(tree: ast.AST, row: int) -> list[tuple[str, str]]:
