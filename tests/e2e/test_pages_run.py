@@ -9,7 +9,7 @@ import pytest
 from tutorial import Reader, blocks, is_like
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUN = ["goals", "mcp", "policies", "quickstart", "schedules", "testing", "webhooks"]
+RUN = ["backups", "goals", "mcp", "policies", "quickstart", "schedules", "testing", "webhooks"]
 PORTS = re.compile(r"\b87\d\d\b")
 """What the pages listen on: a test takes free ones, for others may test on this machine."""
 pytestmark = pytest.mark.timeout(300)
