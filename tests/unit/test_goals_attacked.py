@@ -65,6 +65,20 @@ async def test_a_key_that_began_a_run_of_one_agent_gives_it_to_no_other(project)
             await app.start(goal="1", dedup="key", agent="thief")
 
 
+async def test_a_key_that_began_a_run_begins_no_other(project):
+    async with two(project, ["ok", "ok"]) as app:
+        first = await app.start("x", dedup="key", inputs={"x": 1})
+        assert await app.start("x", dedup="key", inputs={"x": 1}) == first
+        with pytest.raises(Conflict, match="another program"):
+            await app.start("x + 1", dedup="key", inputs={"x": 1})
+        with pytest.raises(Conflict, match="other inputs"):
+            await app.start("x", dedup="key", inputs={"x": 2})
+        goal = await app.start(goal="Say ok", dedup="goal", steps=3)
+        assert await app.start(goal="Say ok", dedup="goal", steps=3) == goal
+        with pytest.raises(Conflict):
+            await app.start(goal="Say no", dedup="goal", steps=3)
+
+
 # --- What no rule lets it do ------------------------------------------------------------------------------------------
 
 

@@ -4,9 +4,10 @@ import keyword
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypedDict, cast
 
+from overwinter import values
 from overwinter.app.checks import Checks
 from overwinter.app.parts import Parts
-from overwinter.brain import LOOP, REFUSALS_MAX, STEPS_MAX
+from overwinter.brain import LOOP, LOOP_BEGINS, REFUSALS_MAX, STEPS_MAX
 from overwinter.catalog import Began, Performed
 from overwinter.check import Finding, line_of, render
 from overwinter.config import Config
@@ -65,7 +66,7 @@ class Starting:
         Raises:
             CheckFailed: the program is wrong; nothing ran, and no run was made.
             UsageError: an input has no name that a program can use.
-            Conflict: its key has begun a run of another agent.
+            Conflict: its key has begun another run: of another agent or program, or with other inputs.
         """
         for given in inputs:
             if not given.isidentifier() or keyword.iskeyword(given):
@@ -81,10 +82,25 @@ class Starting:
         is_awaited = origin is not None and dedup is None
         created = await self._begin(new) if is_awaited else await self._parts.store.create(new, dedup=dedup)
         if not created.is_new:
-            earlier = await self._parts.store.run(created.run_id)
-            if earlier is not None and earlier.agent != agent:
-                raise Conflict(f"the key {dedup!r} has begun a run of another agent: take another key")
+            await self._refuse_other(created.run_id, new, dedup)
         return created.run_id
+
+    async def _refuse_other(self, run_id: str, new: NewRun, dedup: str | None) -> None:
+        """Return if a run is the one that a request with the same key asks for.
+
+        Raises:
+            Conflict: it is another: its agent, its program or what that was given.
+        """
+        store = self._parts.store
+        earlier, facts = await store.run(run_id), await store.journal(run_id, 0, 1)
+        source = None if earlier is None else await store.program(earlier.program_digest)
+        if earlier is None or source is None or not facts:
+            return  # it has been collected meanwhile
+        asked = _told(new.agent, new.program, new.inputs)
+        was = _told(earlier.agent, source, facts[0].body["inputs"])
+        other = next((what for what, told in asked.items() if told != was[what]), None)
+        if other is not None:
+            raise Conflict(f"the key {dedup!r} has begun a run with {other}: take another key")
 
     async def _refuse(
         self,
@@ -298,3 +314,10 @@ class Starting:
 def _first_words(goal: str) -> str:
     text = " ".join(goal.split())
     return text if len(text) <= NAME_CHARACTERS else f"{text[: NAME_CHARACTERS - 3]}..."
+
+
+def _told(agent: str, program: str, inputs: Mapping[str, Value]) -> Mapping[str, object]:
+    """Return what tells a start from another one. The loop of a goal is ours, and may be another by now, with what it is told besides."""
+    is_goal = program.startswith(LOOP_BEGINS)
+    given = inputs.get("goal") if is_goal else dict(inputs)
+    return {"another agent": agent, "another program": "" if is_goal else program, "other inputs": values.encode(given)}
