@@ -106,6 +106,24 @@ def test_bodies_are_written_as_json_form_and_parts():
     assert sent("application/json", None).body is None
 
 
+@pytest.mark.parametrize(
+    ("fewest", "is_required", "body"), [(None, True, b"{}"), (1, True, None), (1, False, b"nothing")]
+)
+def test_a_body_that_is_asked_for_is_sent_and_has_as_many_fields_as_it_must(fewest, is_required, body):
+    schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
+    schema |= {} if fewest is None else {"minProperties": fewest}
+    request = {"required": is_required, "content": {"application/json": {"schema": schema}}}
+    patch = {"operationId": "change", "requestBody": request, "responses": {"204": {"description": ""}}}
+    document = parse(json.dumps({"openapi": "3.0.0", "paths": {"/a": {"patch": patch}}}).encode(), "x")
+    (made,) = built("svc", operations(document)[0], document.resolve).functions
+    assert prepared(made.plan, {"b": "x"}, key="k").body == b'{"b":"x"}'
+    if body is None:
+        with pytest.raises(ValueError, match="asks for 1 at least of a, b"):
+            prepared(made.plan, {}, key="k")
+    else:
+        assert prepared(made.plan, {}, key="k").body == (None if body == b"nothing" else body)
+
+
 def test_yaml_is_read_by_the_rules_of_1_2():
     text = "openapi: 3.0.0\npaths:\n  /x:\n    get:\n      operationId: no\n      deprecated: true\n      tags: [on, 2020-01-01, 010]\n"
     (found,), faults = operations(parse(text.encode(), "x.yaml"))

@@ -33,7 +33,7 @@ from overwinter.handles import File, Handles, handle_of
 
 __all__ = ["Apis", "Identify", "load_apis"]
 
-IMPORTER = 4
+IMPORTER = 5
 """Grows when the same description would be read in another way: every service is imported anew then."""
 FETCH_S_MAX = 60.0
 REDIRECTS_MAX = 5

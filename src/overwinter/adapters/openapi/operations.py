@@ -72,6 +72,8 @@ def _operation(
     read = cast("Effect", "read" if verb in READS else "idempotent" if key_header else "write")
     arguments += body
     plan: dict[str, Any] = {"verb": verb.upper(), "path": path, "media": media, "answer": answer}
+    if (fewest := _fields_min(document, node)) is not None:
+        plan["fields_min"] = fewest
     if key_header:
         plan["key"] = key_header
     if server := _server(document, node):
@@ -157,6 +159,17 @@ def _swagger_body(
             media = "application/json"
             return _fields(document, row.get("schema", {}), media, is_required=bool(row.get("required"))), media
     return [], ""
+
+
+def _fields_min(document: Document, node: Mapping[str, Any]) -> int | None:
+    """Return how many fields a body has at least that is always sent; None: it may be left out."""
+    request = document.target(node.get("requestBody"))
+    if document.version == 2 or request.get("required") is not True:  # noqa: PLR2004 - Swagger has its own ways
+        return None
+    content = {str(media): document.target(each) for media, each in _table(request, "content").items()}
+    schema = document.target(content.get(_chosen(list(content)), {}).get("schema"))
+    fewest = schema.get("minProperties")
+    return fewest if isinstance(fewest, int) else 0
 
 
 def _chosen(kinds: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str)
         key: the call's idempotency key.
 
     Raises:
-        ValueError: a part of the path would lead to another operation.
+        ValueError: a part of the path would lead to another operation, or fewer fields are given than the description asks for.
     """
     path = str(plan["path"])
     query, headers, cookies = Pairs(), dict[str, str](), Pairs()
@@ -69,7 +69,14 @@ def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str)
         headers["Cookie"] = "; ".join(f"{name}={quote(value)}" for name, value in cookies)
     if "key" in plan:
         headers[str(plan["key"])] = key
-    body, parts = _body(str(plan.get("media") or ""), fields, whole, headers)
+    fewest = plan.get("fields_min")
+    if whole is None and fewest and len(fields) < fewest:
+        names = [name for name, _, place, *_ in plan["arguments"] if place == "field"]
+        raise ValueError(f"the description asks for {fewest} at least of {', '.join(names)}")
+    media = str(plan.get("media") or "")
+    if whole is None and not fields and fewest is not None and "json" in media:
+        whole = {}  # a body is asked for, though nothing in it is
+    body, parts = _body(media, fields, whole, headers)
     return Prepared(verb=plan["verb"], path=path, query=query, headers=headers, body=body, parts=parts)
 
 
