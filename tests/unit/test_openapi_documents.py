@@ -185,3 +185,12 @@ def test_swagger_2_is_read_as_its_successor():
         "async def add_pet(*, name: str | None = ...) -> Pet: ...",
     ]
     assert result.functions[0].plan["arguments"] == [["ids", "ids", "query", "form", False, False]]
+
+
+def test_an_effect_that_names_no_function_is_a_fault():
+    get = {"operationId": "search", "responses": {"204": {"description": ""}}}
+    document = parse(json.dumps({"openapi": "3.0.0", "paths": {"/a": {"post": get}}}).encode(), "x")
+    found = built("svc", operations(document)[0], document.resolve, effects={"serch": "read", "search": "read"})
+    assert [(each.place, each.what) for each in found.faults] == [
+        ("effects.serch", "there is no such function: did you mean search?")
+    ]

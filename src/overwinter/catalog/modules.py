@@ -1,5 +1,6 @@
 """Operations become modules: names, stubs, and for each function what its adapter needs to carry it out."""
 
+import difflib
 import hashlib
 import json
 import re
@@ -70,6 +71,10 @@ def built(
     """
     faults: list[Fault] = []
     members = _named(service, operations, pinned or {}, faults)
+    for name in sorted((effects or {}).keys() - members.keys()):
+        near = difflib.get_close_matches(name, members, 1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        faults.append(Fault(place=f"effects.{name}", what=f"there is no such function{hint}"))
     shapes = Shapes(resolve, RESERVED | members.keys())
     functions: list[BuiltFunction] = []
     for name, described in members.items():

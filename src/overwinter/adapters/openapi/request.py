@@ -69,13 +69,8 @@ def prepared(plan: Mapping[str, Any], arguments: Mapping[str, Any], *, key: str)
         headers["Cookie"] = "; ".join(f"{name}={quote(value)}" for name, value in cookies)
     if "key" in plan:
         headers[str(plan["key"])] = key
-    fewest = plan.get("fields_min")
-    if whole is None and fewest and len(fields) < fewest:
-        names = [name for name, _, place, *_ in plan["arguments"] if place == "field"]
-        raise ValueError(f"the description asks for {fewest} at least of {', '.join(names)}")
     media = str(plan.get("media") or "")
-    if whole is None and not fields and fewest is not None and "json" in media:
-        whole = {}  # a body is asked for, though nothing in it is
+    whole = whole if whole is not None else _asked_for(plan, media, fields)
     body, parts = _body(media, fields, whole, headers)
     return Prepared(verb=plan["verb"], path=path, query=query, headers=headers, body=body, parts=parts)
 
@@ -166,6 +161,19 @@ def _deep(name: str, value: Any) -> Pairs:
 
 
 # --- Bodies ------------------------------------------------------------------------------------------------------------
+
+
+def _asked_for(plan: Mapping[str, Any], media: str, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the empty body that is asked for though nothing in it is; None: there are fields, or no body need be.
+
+    Raises:
+        ValueError: fewer fields are given than the description asks for.
+    """
+    fewest = plan.get("fields_min")
+    if fewest and len(fields) < fewest:
+        names = [name for name, _, place, *_ in plan["arguments"] if place == "field"]
+        raise ValueError(f"the description asks for {fewest} at least of {', '.join(names)}")
+    return {} if fewest is not None and not fields and "json" in media else None
 
 
 def _body(

@@ -67,7 +67,10 @@ def check_policy(*, home: Home = None, is_json: Json = False) -> None:
         print_json(found)
     else:
         for each in found["findings"]:
-            typer.echo(f"{'wrong' if each['is_error'] else 'note '}  {safe(each['place'])}: {safe(each['message'])}")
+            rule = f" ({safe(each['rule'])})" if each["rule"] else ""
+            typer.echo(
+                f"{'wrong' if each['is_error'] else 'note '}  {safe(each['place'])}{rule}: {safe(each['message'])}"
+            )
         typer.echo("no rule is wrong" if found["is_well"] else "an error in a rule denies what it is about", err=True)
     raise typer.Exit(0 if found["is_well"] else 1)
 
