@@ -5,7 +5,7 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -17,10 +17,9 @@ from overwinter.adapters.monty import JailSettings, open_interpreter
 from overwinter.adapters.openapi.document import parse
 from overwinter.adapters.openapi.operations import operations
 from overwinter.adapters.python_tools import load_python_tools
-from overwinter.adapters.references import References
 from overwinter.adapters.sqlite import open_store
 from overwinter.adapters.sqlite.schema import SQLITE_MIN, is_library_safe
-from overwinter.adapters.vault import Vault
+from overwinter.app.credentials import missing
 from overwinter.app.parts import rules_now
 from overwinter.clock import SystemClock
 from overwinter.config import Config, Service, load
@@ -29,7 +28,6 @@ from overwinter.faces.cli.door import is_served, served_socket
 from overwinter.faces.client import Client
 from overwinter.ids import Ids
 from overwinter.interpreter import Limits
-from overwinter.webhook import key_of
 
 __all__ = ["examine"]
 
@@ -187,17 +185,7 @@ def _tools(home: Path) -> tuple[str, str]:
     found += f"; `overwinter tools list` asks the other {len(asked)}" if asked else ""
     if absent := [why for name, each in config.services.items() if (why := _absent(name, each))]:
         return "wrong", f"{found}; {'; '.join(absent)}"
-    wanted = [
-        (f"services.{name}.{key}", key.rpartition(".")[2], value)
-        for name, service in config.services.items()
-        for key, value in [
-            ("auth", service.auth if ":" in service.auth else ""),
-            ("client_secret", service.client_secret),
-            *((f"headers.{each}", text) for each, text in service.headers.items()),
-            *((f"env.{each}", text) for each, text in service.env.items()),
-        ]
-    ]
-    return _credentials(home, wanted, found)
+    return _credentials(home, "services", found)
 
 
 def _absent(name: str, service: Service) -> str:
@@ -220,34 +208,18 @@ def _models(home: Path) -> tuple[str, str]:
     config, directory = _config(home), config_path(home).parent
     read_prices(directory / PRICES_NAME)
     found = f"{len(config.models)} models of {len(config.providers)} providers, {len(config.budgets)} budgets"
-    wanted = [(f"providers.{name}.auth", "auth", each.auth) for name, each in config.providers.items()]
-    return _credentials(home, wanted, found)
+    return _credentials(home, "providers", found)
 
 
 def _webhooks(home: Path) -> tuple[str, str]:
     """Read the key of each webhook, as its first delivery would, and tell nobody."""
-    config = _config(home)
-    wanted = [(f"webhooks.{name}.secret", "secret", each.secret) for name, each in config.webhooks.items()]
-    return _credentials(home, wanted, f"{len(config.webhooks)} webhooks", key_of)
+    return _credentials(home, "webhooks", f"{len(_config(home).webhooks)} webhooks")
 
 
-def _credentials(
-    home: Path, wanted: Sequence[tuple[str, str, str]], found: str, read: Callable[[str], object] = str
-) -> tuple[str, str]:
-    """Read references, each as (its place in the configuration, what it is called there, itself); "": there is none.
-
-    The server has an environment of its own, so one that is missing is a gap and no fault.
-    """
-    references, missing = References(config_path(home).parent, Vault(home)), list[str]()
-    for place, name, value in wanted:
-        try:
-            if value:
-                read(references.whole(value, place, name=name))
-        except OverwinterError as error:
-            missing.append(str(error))
-        except ValueError as error:
-            missing.append(f"{place}: {error}")
-    return ("gap", f"{found}; without their credentials here: {'; '.join(missing)}") if missing else ("well", found)
+def _credentials(home: Path, kind: str, found: str) -> tuple[str, str]:
+    """Read the credentials of a kind. The server has an environment of its own, so one that is missing is a gap and no fault."""
+    lacking = missing(_config(home), config_path(home).parent, home, (kind,))
+    return ("gap", f"{found}; without their credentials here: {'; '.join(lacking)}") if lacking else ("well", found)
 
 
 def _read(path: Path) -> bytes:

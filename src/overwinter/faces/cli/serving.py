@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import typer
 import uvloop
 from anyio.abc import TaskStatus
 
+from overwinter.adapters.home import config_path
 from overwinter.app import App
+from overwinter.app.credentials import missing
 from overwinter.errors import HomeHeld
 from overwinter.faces.cli.logs import log_json
 from overwinter.faces.cli.progress import progress
@@ -68,23 +71,28 @@ async def _serve(home: Path, port: Port | None, is_json: bool) -> None:  # noqa:
             )
             if listener is not None:
                 typer.echo(f"and on {listener.url}, for tokens: `overwinter token create`")
-            for each in app.sources():
-                if not each.functions and each.faults:
-                    typer.echo(f"service {each.service} has no functions here: {each.faults[0].what}", err=True)
-            if app.auditing.log.fault:
-                typer.echo(app.auditing.log.fault, err=True)
-            elif app.rulebook.fault:
-                typer.echo(
-                    f"nothing is allowed and no run wakes: {app.rulebook.fault}; mend it, then `overwinter policy reload`",
-                    err=True,
-                )
-            if app.config.jail.off or app.config.jail.allow_missing:
-                typer.echo("the interpreter's jail has accepted gaps: `overwinter doctor` shows them", err=True)
+            for each in _lacking(app, home):
+                typer.echo(each, err=True)
 
         await serve(app, home, started, stop, listener)
         group.cancel_scope.cancel()
     if not is_json:
         typer.echo("stopped")
+
+
+def _lacking(app: App, home: Path) -> Iterator[str]:
+    """Yield what somebody who starts a server should know before it is missed."""
+    for each in app.sources():
+        if not each.functions and each.faults:
+            yield f"service {each.service} has no functions here: {each.faults[0].what}"
+    for each in missing(app.config, config_path(home).parent, home):
+        yield f"without a credential: {each}"
+    if app.auditing.log.fault:
+        yield app.auditing.log.fault
+    elif app.rulebook.fault:
+        yield f"nothing is allowed and no run wakes: {app.rulebook.fault}; mend it, then `overwinter policy reload`"
+    if app.config.jail.off or app.config.jail.allow_missing:
+        yield "the interpreter's jail has accepted gaps: `overwinter doctor` shows them"
 
 
 async def _opened(stack: AsyncExitStack, home: Path, *, is_json: bool) -> App:
