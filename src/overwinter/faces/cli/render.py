@@ -139,6 +139,9 @@ def _question(call: Mapping[str, Any], home_option: str) -> list[str]:
     ]
     if call["state"] == "unknown":
         lines.append(f"    its arguments: {short(call['arguments'])}")
+        lines.append(
+            "    `done` alone gives the program None: write 'done VALUE' with its result as JSON, if the program uses it"
+        )
     return lines
 
 
