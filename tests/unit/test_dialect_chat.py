@@ -123,6 +123,7 @@ def test_a_limit_replaces_the_one_that_is_there_or_comes_on_top():
         ({"messages": [{"content": 'say "image_url" and file'}]}, ()),
         ({"messages": [{"content": [{"type": "video_url", "video_url": {"url": "https://x"}}]}]}, ("video_url",)),
         ({"messages": [{"content": [{"type": "text", "text": '{"type": "video_url"}'}]}]}, ()),
+        ({"tools": [{"type": 5}]}, ("tools",)),
         ({"tools": [{"type": "openrouter:web_search"}]}, ("openrouter:web_search",)),
         ({"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]}, ("builtin_function",)),
         ({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom"}]}, ()),

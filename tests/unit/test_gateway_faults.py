@@ -313,6 +313,36 @@ async def test_a_try_that_may_have_been_billed_is_in_the_ledger_although_nothing
         assert told.line.cost_nusd > told.line.held_nusd > 0, "it may be made to its end with nobody there"
 
 
+async def test_an_answer_that_came_and_is_none_is_estimated_and_not_taken_for_one_that_is_still_made(
+    project, provider: Mock
+):
+    provider.script(Rule(fault="junk", times=3))
+    async with asking(project, provider) as home:
+        told = await home.ask("chat", is_stream=False)
+        assert told.client.status == 502
+        assert told.line.usage is not None
+        assert told.line.usage.source == "estimated"
+        assert (told.line.cost_nusd or 0) < told.line.held_nusd
+
+
+async def test_a_dearer_fallback_is_booked_by_what_it_may_cost(project, provider: Mock):
+    config = config_of(provider.url, budgets=BUDGETS)
+    gone = replace(config.providers["mock"], url="http://127.0.0.1:9")
+    models = {
+        "cheap": DeclaredModel(provider="gone", model="claude-haiku-4-5", fallbacks=("dear",), output_tokens_max=50),
+        "dear": DeclaredModel(provider="mock", model="claude-opus-5", output_tokens_max=50),
+    }
+    config = replace(config, providers={**config.providers, "gone": gone}, models=models)
+    provider.script(Rule(fault="slow_first", times=3))
+    async with asking(project, provider, config) as home:
+        told = await home.ask("chat", is_stream=False)
+        assert told.client.status == 504
+        assert told.line.cost_nusd is not None
+        assert told.line.cost_nusd > 3 * told.line.held_nusd, (
+            "each of its tries may be made to its end, at its own price"
+        )
+
+
 async def test_no_estimate_is_more_than_a_call_may_cost(project, provider: Mock):
     provider.script(Rule(fault="reset", times=3))
     config = config_of(provider.url, budgets=BUDGETS)

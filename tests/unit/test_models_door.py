@@ -208,6 +208,7 @@ async def test_one_agent_does_not_get_what_another_got_under_the_same_key(projec
         for headers in ({}, {"x-overwinter-agent": "other"}) * 2:
             await ask(door, "chat", headers={"idempotency-key": "one", **headers})
         assert [line.agent for line in door.app.models.lines() if line.status == "answered"] == ["other", "default"]
+        assert not any("/" in line.call for line in door.app.models.lines()), "a name is a part of an address"
 
 
 async def test_a_model_that_nobody_declared_is_not_found(project, provider: Mock):

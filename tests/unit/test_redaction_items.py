@@ -105,6 +105,41 @@ def test_each_item_of_a_stream_is_restored_as_it_is_in_a_whole_answer(rules):
 
 
 @pytest.mark.claim("M6.redact.no_leak")
+def test_an_event_in_several_lines_is_masked_and_restored_as_one_in_one():
+    def in_lines(wire: bytes) -> bytes:
+        found = b""
+        for each in events_in(wire):
+            data = "".join(f"data: {line}\n" for line in json.dumps(each, indent=1).splitlines())
+            found += f"event: {each['type']}\n{data}\n".encode()
+        return found
+
+    said = of_items(items_of(f"{SAID} {SECRET} end"))
+    (one,), (several,) = (
+        answers_of(said, rules={"secret": "mask"}),
+        answers_of(in_lines(said), rules={"secret": "mask"}),
+    )
+    assert SECRET.encode() not in several
+    assert list(events_in(several)) == list(events_in(one))
+
+
+@pytest.mark.claim("M6.redact.no_leak")
+def test_a_call_that_a_stream_of_messages_begins_whole_is_masked():
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": {"who": f"x {SECRET}"}}
+    rows: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "m", "content": [], "usage": USAGE}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": USAGE},
+        {"type": "message_stop"},
+    ]
+    wire = b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in rows)
+    cleaned = cleaned_of(asked_of("messages", SAID, is_stream=True), {"secret": "mask"})
+    got = answered(cleaned, Pieces(wire, [], is_stream=True))
+    assert SECRET.encode() not in got
+    assert [each["type"] for each in events_in(got)] == [each["type"] for each in rows]
+
+
+@pytest.mark.claim("M6.redact.no_leak")
 def test_each_item_of_a_stream_is_masked_as_it_is_in_a_whole_answer():
     items = items_of(f"token {SECRET} end")
     stream, whole = answers_of(of_items(items), json.dumps(response(items)).encode(), rules={"secret": "mask"})

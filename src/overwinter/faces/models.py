@@ -324,9 +324,10 @@ def _wish(headers: Mapping[str, str], token: Token | None, new_name: Callable[[]
     Raises:
         ModelRefused: one of them says what nobody knows.
     """
-    agent = headers.get(f"{OURS}agent", "")  # a token may stand for several: what one got under a name is not another's
-    who = (token.id if token is not None else "local") + (f"/{agent}" if agent else "")
+    who = token.id if token is not None else "local"
     named = headers.get(KEY, "")
+    if named and (agent := headers.get(f"{OURS}agent", "")):
+        named = f"{agent}\0{named}"  # a token may stand for several: what one got under a name is not another's
     call = f"{who}:{hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}" if named else new_name()
     cache = headers.get(f"{OURS}cache", "")
     age = re.fullmatch(r"max-age=(\d{1,9})", cache)

@@ -67,6 +67,9 @@ class Restore:
 class Limit:
     """What more a call may spend; asked before a try that comes on top."""
 
+    most_nusd = 0
+    """The most that the next try may cost; 0: nobody has worked that out."""
+
     async def more(self, target: Target, tries: "Sequence[Seen]") -> bool:
         """Whether another try may be paid for.
 
@@ -84,6 +87,8 @@ class Seen:
 
     target: Target
     tap: Tap
+    most_nusd: int = 0
+    """The most that it may cost; 0: no budget had that worked out."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -283,7 +288,7 @@ class Attempts:
                 is_refused = reply.status >= MOVED or media_of(reply.headers) == PAGE
                 if is_refused:
                     return await self._refused(job, reply, target, between)
-                job.seen.append(Seen(target, tap))
+                job.seen.append(Seen(target, tap, job.limit.most_nusd))
                 reply, is_stream = await peeked(reply, is_stream_asked=asked.is_stream)  # noqa: PLW2901 - the same one
                 reader = (between or job.dialect).reader(asked, is_stream=is_stream)
                 if is_stream and asked.is_stream:
@@ -336,6 +341,7 @@ class Attempts:
         """Hand on an answer that came in one piece, or put a stream together for a client that asked for none."""
         body = reply.masked(await _read(reply.chunks(), ANSWER_BYTES_MAX))
         events = [*reader.feed(body), *reader.close()]
+        tap.has_ended = True
         for event in events:
             tap.see(event)
         if missed := _missed(tap, target, reply.status):
@@ -502,7 +508,7 @@ class _Flow:
 def _note(job: Job, target: Target, tap: Tap) -> None:
     """Note a try of which nothing came so far: its provider may be at work for us, and bill it."""
     if not any(each.tap is tap for each in job.seen):
-        job.seen.append(Seen(target, tap))
+        job.seen.append(Seen(target, tap, job.limit.most_nusd))
 
 
 def _masked(event: Event, reply: Reply) -> Event:

@@ -147,7 +147,7 @@ class Accounts:
             return replace(line, usage=Usage(), cost_nusd=0, upstream=name, status=status)
         usage, cost = Usage(), 0
         for number, each in enumerate(tries):
-            used, nusd = self._one(each, line.held_nusd)
+            used, nusd = self._one(each)
             also = (*used.also, replace(usage, model=tries[number - 1].target.model)) if number else used.also
             usage, cost = replace(used, also=also), cost + nusd
         last = tries[-1]
@@ -156,21 +156,21 @@ class Accounts:
             answer_id=last.tap.answer_id, status=status,
         )  # fmt: skip
 
-    def _one(self, seen: Seen, most_nusd: int) -> tuple[Usage, int]:
+    def _one(self, seen: Seen) -> tuple[Usage, int]:
         """Return what one try used, and what it cost.
 
         Nobody knows what an answer costs that its provider makes to its end although nobody waits for it: the books take the most
         that it can, where a budget had that worked out. No estimate is more than that.
         """
         used, tap, prices, model = seen.tap.used, seen.tap, seen.target.provider.prices, seen.target.model
+        most_nusd = seen.most_nusd
         try:
             nusd = bill(self._prices, prices, model, used)
         except Unpriced:
             used, nusd = replace(used, source="unknown"), bill_at_default(self._prices, prices, model, used)
         if tap.has_served and not used.searches:
-            nusd += (
-                seen.target.declared.served_nusd_max or 0
-            )  # nobody says how often: by the operator's word, as it was held
+            # Nobody says how often: by the operator's word, as it was held.
+            nusd += seen.target.declared.served_nusd_max or 0
         if tap.is_silent:
             return replace(used, source="unknown"), most_nusd or nusd
         return used, min(nusd, most_nusd) if most_nusd and used.source == "estimated" else nusd
@@ -185,7 +185,7 @@ class Allowance(Limit):
         self._accounts, self._budgets, self._line = accounts, budgets, line
         # The limit that was put into the request is the first target's, whatever another one's is.
         self._asked = asked if injected is None else replace(asked, output_tokens_max=injected)
-        self._held_nusd = line.held_nusd
+        self._held_nusd = self.most_nusd = line.held_nusd
 
     async def more(self, target: Target, tries: Sequence[Seen]) -> bool:
         """Whether another try may be paid for."""
@@ -194,11 +194,11 @@ class Allowance(Limit):
         except ModelRefused:
             return False
         missing = bound.nusd + (self._accounts.told(self._line, tries).cost_nusd or 0) - self._held_nusd
-        if missing <= 0:
-            return True
-        if not await self._accounts.extend(self._line, self._budgets, missing):
-            return False
-        self._held_nusd += missing
+        if missing > 0:
+            if not await self._accounts.extend(self._line, self._budgets, missing):
+                return False
+            self._held_nusd += missing
+        self.most_nusd = bound.nusd
         return True
 
 

@@ -35,6 +35,8 @@ class Tap:
     stop: str = ""
     answer_id: str = ""
     output_bytes: int = 0
+    has_ended: bool = False
+    """All its bytes have come, whatever they are."""
     has_served: bool = False
     """Its provider has run a tool of its own for it."""
 
@@ -72,7 +74,7 @@ class Tap:
     @property
     def is_silent(self) -> bool:
         """Whether nothing at all came of an answer in one piece: its provider may make it to its end, and bill that, with nobody there."""
-        is_going_on = self.asked.operation == "generate" and not self.asked.is_stream
+        is_going_on = self.asked.operation == "generate" and not self.asked.is_stream and not self.has_ended
         return is_going_on and not self.has_begun and self.usage is None and self.error is None
 
     @property

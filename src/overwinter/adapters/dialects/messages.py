@@ -63,6 +63,7 @@ class _Delta(msgspec.Struct):
 class _Block(msgspec.Struct):
     type: str = ""
     text: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class _Message(msgspec.Struct):
@@ -274,7 +275,8 @@ class _Sayings:
     def _started(self, wire: bytes, said: _Said) -> Event:
         block = said.content_block or _Block()
         texts = (Text(str(said.index), block.text),) if block.text else ()
-        is_empty = block.type in EMPTY_AT_FIRST and not texts
+        has_input = bytes(block.input).translate(None, b" \t\r\n") not in (b"{}", b"null")
+        is_empty = block.type in EMPTY_AT_FIRST and not texts and not has_input
         return Event(wire=wire, kind="opening" if is_empty else "content", texts=texts, answer_id=self._id)
 
     def whole(self, body: bytes) -> Event:

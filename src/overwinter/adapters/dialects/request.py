@@ -249,15 +249,11 @@ def parts_but(raw: bytes | None, known: frozenset[str]) -> list[str]:
 
 
 def types_but(top: Mapping[str, bytes], name: str, known: frozenset[str]) -> list[str]:
-    """Return the types of the objects in a list that are none of these; one without a type is none.
-
-    Raises:
-        ModelRefused: it is no list of objects.
-    """
+    """Return the types of the objects in a list that are none of these; of what is no such list, its name."""
     try:
         found = _TYPED.decode(top.get(name, b"null")) or ()
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise invalid(f"{name}: {error}") from error
+    except (msgspec.MsgspecError, RecursionError):
+        return [name]  # doubt means that nothing bounds it
     return sorted({each.type[:KIND_CHARACTERS_MAX] for each in found if each.type is not None} - known)
 
 

@@ -272,7 +272,9 @@ class _Sayings:
             return self._grown(wire, kind, said)
         if kind == "error" or (said.error != _NULL and state is None):
             return self._failed(wire, bytes(said.error), said.code, said.message)
-        wire, content = in_one_line(wire, name, content)
+        wire, whole_content = in_one_line(wire, name, content)
+        if whole_content is not content:  # what is in it is written otherwise too
+            content, said = whole_content, _SAID.decode(whole_content)
         if state is not None:
             return self._state(wire, kind, state, bytes(said.response))
         whole = Whole(content)
