@@ -115,6 +115,11 @@ RIGHT = [
     "match {'input': 5}:\n    case {'input': input, **vars}:\n        print(input, vars)",
     "o = {'city': 'x'}\nmatch [{'city': 'y'}]:\n    case [o]:\n        pass\nawait svc.move(to=o)",
     "a = {'city': 'x'}\nb = a\nb |= {'street': 's'}\nawait svc.visit(at=a)",
+    "j = await svc.job(id=1)\nd = {'a': j}\nd.update({'a': 'x'})\nprint(d['a'].upper())",
+    "j = await svc.job(id=1)\nd = {'a': j}\nk = 'a'\nd[k] = 'x'\nprint(d['a'].upper())",
+    "d = {'a': await svc.job(id=1)}\nd.pop('a')\nd.setdefault('a', 'x')\nprint(d['a'].upper())",
+    "xs = [await svc.orders()]\nxs[0] = await svc.orders()\nxs.insert(0, 'x')\nprint(xs[0].upper())",
+    "d = {'who': await svc.customer(id='a')}\nd.update(who='bob')\nawait svc.send_email(to=d['who'], body='x')",
 ]
 WRONG = [
     "def add(out, x):\n    out.append(x)\nfound = []\nfor o in await svc.orders():\n    add(found, o['amount'])",
@@ -144,6 +149,9 @@ WRONG = [
     "for o in await svc.orders():\n    if o['total'] > 5:\n        print(o['due'].year)",
     "class Book:\n    def __init__(self, rows):\n        self.rows = rows\n        self.seen = {}\n    def mark(self, key):\n        self.seen[key] = 1\nBook(await svc.orders()).mark('x')\nprint((await svc.customers())['data'])",
     "await svc.move(to={})",
+    "from svc import visit\nplace = {'city': 'x'}\nawait visit(at=place)",
+    "from svc import send_email\nmail = {'to': 5, 'body': 'x'}\nawait send_email(**mail)",
+    "from json import dumps\nplace = {'city': 'x'}\nprint(dumps(place))\nawait svc.visit(at=place)",
 ]
 """A tool's nullable value that nothing asks about, a key that is nowhere put, a word that a tool does not know."""
 AFTER_CELLS = [

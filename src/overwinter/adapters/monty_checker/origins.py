@@ -207,8 +207,9 @@ class Origins:
             self._add(self._keys[each], {key})
             if isinstance(each, int):
                 self._add(self._inside[each], origins)
-            is_of_any_type = key == ANY and (isinstance(each, str) or each in self._copies)
-            if is_unseen or (is_of_any_type and not origins <= {each}):
+            is_row = isinstance(each, str) or each in self._copies
+            is_same = bool(origins) and origins <= {each}
+            if is_unseen or (key == ANY and is_row and not is_same) or (not is_row and _is_blind(node, key)):
                 self._add(self._replaced[each], {key})
 
     def _pass(self, call: ast.Call) -> None:
@@ -406,6 +407,11 @@ class Origins:
         if not more <= known:
             known |= more
             self._is_changing = True
+
+
+def _is_blind(node: ast.AST, key: str) -> bool:
+    """Whether the checker, which knows what is in a dict or list of the program's own, does not see that something else is now."""
+    return key == ANY or (isinstance(node, ast.Call) and getattr(node.func, "attr", "") != "append")
 
 
 def key_of(node: ast.expr) -> str:

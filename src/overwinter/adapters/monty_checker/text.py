@@ -187,6 +187,8 @@ class _Literals:
             match node:
                 case ast.Assign(targets=[ast.Name(id=name) as target], value=value):
                     self._bound.setdefault(name, {})[target.lineno, target.col_offset] = value
+                case ast.Import() | ast.ImportFrom() | ast.ClassDef():
+                    pass  # they stand for no literal, and what they name changes none
                 case _:
                     place = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
                     for name in binds(node):
