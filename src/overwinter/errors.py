@@ -51,6 +51,7 @@ __all__ = [
     "UsageError",
     "WakeDenied",
     "WorkerCrashed",
+    "first_of",
 ]
 
 
@@ -193,3 +194,11 @@ class ServerUnreachable(OverwinterError):
     """Nothing answers on the home's socket. Start `overwinter serve`, or retry."""
 
     exit_code = 16
+
+
+def first_of(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:
+    """Return one error out of the wrapping of task groups."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

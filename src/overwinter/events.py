@@ -129,6 +129,7 @@ EventKind = Literal[
     "rejected",   # index, by, reason, digest: a person said no; its `answered` event follows
     "answered",   # index, result or error
     "unknown",    # index, why: the outcome of a write cannot be told; a person is asked
+    "left",       # index, function: a write was under way when its run ended; its `answered` event may follow
     "message",    # id, value, by (who sent it, if that is known): a message arrived for the run
     "turn",       # now, delivered: what a turn was given; with the answers, all that a rebuild needs
     "printed",    # text

@@ -123,7 +123,7 @@ class Deeds:
                 self._found.pop(index, None)
             case "answered", {"index": int(index)} if index in self._places:
                 self._found[index] = self._places[index]
-            case "unknown", {"index": int(index)} if index in self._places:
+            case "unknown" | "left", {"index": int(index)} if index in self._places:
                 self._found[index] = f"{self._places[index]}: perhaps, no answer came: look before it is done again"
             case _:
                 pass
@@ -134,12 +134,9 @@ class Deeds:
         return [self._found[index] for index in sorted(self._found)]
 
 
-LEFT = "its run ended while it was under way"
-
-
 def under_way(index: int, function: str) -> Event:
     """Return the fact that a run ended before the answer of a write that had left: nobody waits for it any more."""
-    return Event(kind="unknown", body={"index": index, "function": function, "why": LEFT})
+    return Event(kind="left", body={"index": index, "function": function})
 
 
 def asked(call: Call, person: str) -> Event:

@@ -34,8 +34,8 @@ Rules that every store keeps:
 11. *The end of a child run answers the call that began it*, in the commit that ends it, whatever ended it; one call begins one run,
    however often it is made, and waits for it from the commit on that makes it (its `began` event), be it that of its first turn. In the commit that closes that call, or ends the parent, a child that is still open is cancelled,
    and what it began. A child is not quarantined: it fails instead, for a call waits for it.
-12. *What has left is not forgotten.* The commit that ends a run writes down each write of it that is STARTED as `unknown`, before its
-   end. An answer that comes for one afterwards is written down too, once, and wakes nobody: `finish` returns False.
+12. *What has left is not forgotten.* The commit that ends a run writes down each write of it that is STARTED, or was taken and is
+   polled, as `left`, before its end. An answer that comes for one afterwards is written down too, once, and wakes nobody: `finish` returns False.
 
 No method holds a transaction across an await that leaves the process. Times are microseconds UTC, from the store's clock.
 """

@@ -166,3 +166,12 @@ def test_doubts_are_shown_below_the_error():
     (line,) = doubts(run)
     assert line.startswith("  perhaps line 3: Unknown")
     assert "\x1b" not in line
+
+
+async def test_half_a_character_from_a_service_or_in_a_message_reaches_the_program_as_the_sign_for_one(place):
+    text = "from typing import Any\nfrom overwinter import read\n\n@read\ndef cut() -> Any:\n    return {'a': 'b' + chr(0xD83D)}\n"
+    async with people(place, text) as app:
+        run_id = await app.start("[await people.cut(), await tools.receive()]")
+        await app.send(run_id, "c\ud83d")
+        run = await finish(app, run_id)
+    assert run.result == [{"a": "b\ufffd"}, "c\ufffd"]

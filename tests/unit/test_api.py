@@ -22,6 +22,7 @@ BAD = [
     ("GET", "/v1/runs", b"", b"agnet=reader", 400, "did you mean 'agent'"),
     ("POST", "/v1/runs", b'{"source": "1", "name": "\\ud83d"}', b"", 400, "half a character"),
     ("POST", "/v1/runs", b'{"source": "1", "inputs": {"x": "\xed\xa0\xbd"}}', b"", 400, "half a character"),
+    ("POST", "/v1/runs", '{"source": "1", "name": "a\ud800b"}'.encode("utf-16", "surrogatepass"), b"", 400, "not JSON"),
     ("POST", "/v1/runs", b"[" * 100_000, b"", 400, "not JSON"),
     ("POST", "/v1/runs", b" " * (BODY_BYTES_MAX + 1), b"", 413, "larger than 4 MB"),
     ("POST", "/v1/runs", b'{"source": "1", "inputs": {"a b": 1}}', b"", 400, "'a b' cannot be an input"),

@@ -33,7 +33,7 @@ from overwinter.catalog import Catalog
 from overwinter.check import Finding
 from overwinter.clock import DAY_US, SECOND_US, Clock, SystemClock
 from overwinter.config import Config, load
-from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError
+from overwinter.errors import Conflict, HomeError, NotFound, OverwinterError, Revoked, UsageError, first_of
 from overwinter.events import Event, Status
 from overwinter.excerpt import CHARACTERS_MAX, excerpt
 from overwinter.ids import ALPHABET, ID_LENGTH
@@ -213,7 +213,7 @@ class App:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(drain_s), suppress(HomeError):
                         await self._outbox.empty()
         except* OverwinterError as errors:
-            failure = _first(errors)
+            failure = first_of(errors)
         if failure is not None:  # raised here: before Python 3.11.4, what is raised in `except*` is wrapped anew
             raise failure from None
 
@@ -225,11 +225,17 @@ class App:
     # --- Programs ----------------------------------------------------------------------------------------------------
 
     async def check(
-        self, source: str, *, agent: str = "default", inputs: Mapping[str, Value] | None = None
+        self,
+        source: str,
+        *,
+        agent: str = "default",
+        inputs: Mapping[str, Value] | None = None,
+        after: str | None = None,
     ) -> Sequence[Finding]:
-        """Return what is wrong with a program, and run nothing."""
+        """Return what is wrong with a program, where it goes on from a run if it does; nothing runs."""
         self._agent(agent)
-        return await self._checks.check(source, agent, inputs or {})
+        inherited = None if after is None else await self._starting.inherited(after, agent)
+        return await self._checks.check(source, agent, inputs or {}, inherited)
 
     async def start(  # noqa: PLR0913 - what a run begins with
         self,
@@ -589,11 +595,3 @@ class App:
             known = ", ".join(sorted(self.config.agents))
             raise NotFound(f"there is no agent {name!r} in overwinter.toml; there are: {known}")
         self.rulebook.refuse_unread()
-
-
-def _first(errors: BaseExceptionGroup[OverwinterError]) -> BaseException:
-    """Return one error out of the wrapping of task groups."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

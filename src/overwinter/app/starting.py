@@ -71,7 +71,7 @@ class Starting:
         for given in inputs:
             if not given.isidentifier() or keyword.iskeyword(given):
                 raise UsageError(f"{given!r} cannot be an input: it is no name that a program can use")
-        inherited = None if after is None else await self._inherited(after, agent)
+        inherited = None if after is None else await self.inherited(after, agent)
         await self._refuse(source, agent, inputs, only_reads=only_reads, inherited=inherited)
         new = NewRun(
             run_id=self._parts.ids.new(), agent=agent, name=name, program=source, inputs=inputs,
@@ -123,7 +123,7 @@ class Starting:
         if any(finding.is_certain for finding in findings):
             raise CheckFailed(findings, render(findings, source))
 
-    async def _inherited(self, run_id: str, agent: str) -> Inherited:
+    async def inherited(self, run_id: str, agent: str) -> Inherited:
         """Return what a program goes on with that comes after a run.
 
         Raises:
@@ -213,7 +213,7 @@ class Starting:
         Raises:
             NotFound: there is nothing that it could go on with; the same as `Conflict`.
         """
-        inherited = None if after is None else await self._inherited(after, agent)
+        inherited = None if after is None else await self.inherited(after, agent)
         await self._checks.check(source, agent, {}, inherited)
 
     async def begin(self, call: Call) -> Performed:
@@ -286,7 +286,7 @@ class Starting:
         last = cast("Any", ended["last"])
         try:
             if last is not None:
-                await self._inherited(last, agent)
+                await self.inherited(last, agent)
         except (TypeError, ValueError) as error:  # a program may end with whatever it likes
             raise UsageError(f"run {run_id} is no goal: it ended with {last!r} as its last program") from error
         return {"after": run_id, "last": last}

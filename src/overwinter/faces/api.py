@@ -183,7 +183,9 @@ class _Api:
     async def check(self, request: Request) -> Response:
         body = await _body(request)
         source, agent = _field(body, "source", str), _field(body, "agent", str, "default")
-        findings = await self._app.check(source, agent=agent, inputs=_field(body, "inputs", dict, {}))
+        after = _field(body, "after", str | None, None)
+        after = None if after is None else await self._app.resolve(after)
+        findings = await self._app.check(source, agent=agent, inputs=_field(body, "inputs", dict, {}), after=after)
         reach = wire.reach(self._app.rulebook.reach(source, agent))
         is_accepted = not any(each.is_certain for each in findings)
         rows = [wire.finding(each) for each in findings]

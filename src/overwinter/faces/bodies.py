@@ -46,7 +46,7 @@ async def body_of(request: Request) -> dict[str, Any]:
     if raw and kind != JSON and not kind.endswith("+json"):
         raise HTTPException(415, f"the body is {kind[:80]!r}: send JSON, with `content-type: {JSON}`")
     try:
-        body: Any = json.loads(raw or b"{}")
+        body: Any = json.loads(raw.decode("utf-8", "surrogatepass") or "{}")  # in nothing else, says RFC 8259, 8.1
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the body is not JSON: {error}") from error
     if has_half_character(raw, body):

@@ -106,7 +106,7 @@ OPERATIONS: Mapping[str, Operation] = {
         summary="Let a quarantined run go on", body="by? text, dedup? text", answer="is_released flag", has_key=True
     ),
     "POST /v1/check": Operation(
-        summary="Check a program; nothing runs", body="source text, agent? text, inputs? object",
+        summary="Check a program; nothing runs", body="source text, agent? text, inputs? object, after? text",
         answer="is_accepted flag, findings [Finding], reach Reach, report? object",
     ),
     "GET /v1/questions": Operation(

@@ -39,6 +39,7 @@ KINDS: Mapping[str, tuple[Kind, Part]] = {
     "denied": ("deny", "args"),
     "answered": ("call.result", "result"),
     "unknown": ("call.result", "result"),
+    "left": ("call.result", "result"),
     "approved": ("approve", "args"),
     "rejected": ("approve", "args"),
     "cancelled": ("revoke", "args"),
@@ -230,7 +231,7 @@ def _entry(  # noqa: PLR0913 - what is known of a fact
         decision=decision,
         policy_ids=_ids(policies),
         policy_set_sha256=rules or None if decision is not None else None,
-        errors=("unknown",) if event.kind == "unknown" else (),
+        errors=("unknown",) if event.kind in ("unknown", "left") else (),
     )
 
 

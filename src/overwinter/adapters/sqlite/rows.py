@@ -30,6 +30,8 @@ __all__ = [
 "ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "left", "left_function", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "verdict",
 ]  # fmt: skip
 
+POLL = "is_poll"
+"""Key in what is left of a call whose service took it: see `effects`."""
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
 ID_BYTES = 16
 
@@ -275,21 +277,31 @@ def apply(  # noqa: PLR0913, PLR0917 - one statement list, called once
 
 
 def left(db: apsw.Connection, n: int) -> Sequence[Event]:
-    """Return the facts that writes are under way whose run is about to end, in the order of their calls."""
-    sql = "select position, function from call where n = ? and state = 1 order by position"
-    return [facts.under_way(index, function) for index, function in db.execute(sql, (n,))]
+    """Return the facts that writes have left, or were taken and are polled, whose run is about to end, in the order of their calls."""
+    sql = "select position, function, state, more from call where n = ? and effect = 2 and state < 2 order by position"
+    rows = list(db.execute(sql, (n,)))
+    return [facts.under_way(at, function) for at, function, state, more in rows if state == 1 or _is_taken(more)]
+
+
+def _is_taken(more: bytes | None) -> bool:
+    told = None if more is None else values.decode(bytes(more))
+    return isinstance(told, dict) and told.get(POLL) is True
 
 
 def left_function(db: apsw.Connection, n: int, index: int) -> str | None:
-    """Return the function of a write that was under way when its run ended, and has no answer yet; None: there is none."""
-    function = None
-    for kind, raw in db.execute(
-        "select kind, body from journal where n = ? and kind in ('unknown', 'answered') order by position", (n,)
-    ):
-        body = values.decode(bytes(raw))
-        if isinstance(body, dict) and body.get("index") == index:
-            function = str(body["function"]) if kind == "unknown" and body.get("why") == facts.LEFT else None
-    return function
+    """Return the function of a write that was under way when its run ended, and has no answer yet; None: there is none.
+
+    Such facts stand right before the last fact of a run, and answers that came since behind it: the rest of its journal is not read.
+    """
+    has_ended = False
+    for kind, raw in db.execute("select kind, body from journal where n = ? order by position desc", (n,)):
+        body: Any = values.decode(bytes(raw)) if kind in ("answered", "left") else {}
+        if body.get("index") == index:
+            return str(body["function"]) if kind == "left" else None
+        if has_ended and kind != "left":
+            return None
+        has_ended = has_ended or kind not in ("answered", "left")
+    return None
 
 
 def close_run(db: apsw.Connection, n: int, status: Status, result: bytes | None, now: int) -> dict[int, str]:

@@ -236,7 +236,7 @@ def _server(home: Path) -> tuple[str, str]:
             f" (last held by {pid})" if pid else ""
         )
     health = Client(served_socket(home)).get("health")
-    if health["is_outdated"]:
+    if health.get("is_outdated"):
         return (
             "wrong",
             f"process {holder(home)} serves it by an older overwinter.toml: restart it, and what is written now holds",

@@ -109,7 +109,7 @@ def explain_policy(
 
 
 def _print_outdated(found: Mapping[str, Any]) -> None:
-    if found["is_outdated"]:
+    if found.get("is_outdated"):
         message = "overwinter.toml has changed since this server read it: what it says of agents holds when the server was restarted"
         typer.echo(message, err=True)
 

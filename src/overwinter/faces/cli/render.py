@@ -250,6 +250,8 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - a line per kind of event
             return f"<- {call} rejected by {safe(body['by'])} {safe(body['reason'])}".rstrip()
         case "unknown":
             return f"?  {call}: outcome unknown: {safe(body['why'])}"
+        case "left":
+            return f"?  {call}: under way when its run ended: what came of it is not known yet"
         case "message":
             return f"<- message {short(body['value'])}{_by(body)}"
         case "printed":
