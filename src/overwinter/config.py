@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, fields
 from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -326,7 +327,7 @@ class _Reader:
         known = {"agent": set(config.agents), "team": {each.team for each in config.agents.values() if each.team}}
         for name, budget in config.budgets.items():
             kind, _, who = budget.of.partition(":")
-            if kind in known and who not in known[kind]:
+            if kind in known and who and not any(fnmatchcase(each, who) for each in known[kind]):
                 raise self._wrong(("budgets", name, "of"), f"names no {kind} of this file: {budget.of!r}")
 
     def _named(self, group: str, tables: object, kind: type[T]) -> dict[str, T]:

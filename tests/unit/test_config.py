@@ -199,3 +199,17 @@ def test_whatever_is_valid_toml_is_a_configuration_or_a_named_mistake(tmp_path_f
     else:
         mistake = str(place)
     assert str(place) in mistake
+
+
+@pytest.mark.parametrize(
+    ("of", "is_taken"),
+    [("team:ops", True), ("team:o*", True), ("agent:*", True), ("team:x*", False), ("agent:defalt", False)],
+)
+def test_a_budget_of_somebody_in_the_file_is_taken_by_name_or_pattern_and_one_of_nobody_is_not(tmp_path, of, is_taken):
+    place = tmp_path / "overwinter.toml"
+    place.write_text(f'[agents.default]\nteam = "ops"\n[budgets.some]\nof = "{of}"\nusd = 1.0\n')
+    if is_taken:
+        assert load(place).budgets["some"].of == of
+    else:
+        with pytest.raises(ConfigInvalid, match="of this file"):
+            load(place)
