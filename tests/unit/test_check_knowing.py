@@ -120,6 +120,11 @@ RIGHT = [
     "d = {'a': await svc.job(id=1)}\nd.pop('a')\nd.setdefault('a', 'x')\nprint(d['a'].upper())",
     "xs = [await svc.orders()]\nxs[0] = await svc.orders()\nxs.insert(0, 'x')\nprint(xs[0].upper())",
     "d = {'who': await svc.customer(id='a')}\nd.update(who='bob')\nawait svc.send_email(to=d['who'], body='x')",
+    "def fmt(d):\n    return d.strftime('%Y-%m-%d')\nrows = await svc.orders()\nfor o in rows:\n    o['placed'] = fmt(o['placed'])\nfor o in rows:\n    print(o['placed'].upper())",
+    "import json\nrows = await svc.orders()\nfor o in rows:\n    o['total'] = json.loads('[1]')\nprint(rows[0]['total'][0])",
+    "class Box:\n    def __init__(self, row):\n        self.row = row\n    def fix(self):\n        self.row['placed'] = str(self.row['placed'])\no = (await svc.orders())[0]\nBox(o).fix()\nprint(o['placed'].upper())",
+    "c = await svc.customer(id='a')\nc['address'] = {'line': 'x'}\nprint(c['address']['line'])",
+    "class A:\n    def add(self, o):\n        o['n'] = 1\nclass B:\n    def add(self, rows):\n        rows.append(2)\no = (await svc.orders())[0]\nA().add(o)\nprint(o['n'])",
 ]
 WRONG = [
     "def add(out, x):\n    out.append(x)\nfound = []\nfor o in await svc.orders():\n    add(found, o['amount'])",
@@ -149,6 +154,8 @@ WRONG = [
     "for o in await svc.orders():\n    if o['total'] > 5:\n        print(o['due'].year)",
     "class Book:\n    def __init__(self, rows):\n        self.rows = rows\n        self.seen = {}\n    def mark(self, key):\n        self.seen[key] = 1\nBook(await svc.orders()).mark('x')\nprint((await svc.customers())['data'])",
     "await svc.move(to={})",
+    "for o in await svc.orders():\n    if o['state'] == 'open':\n        print(o['id'])",
+    "print([o['id'] for o in await svc.orders() if o['quantity'] > 1])",
     "from svc import visit\nplace = {'city': 'x'}\nawait visit(at=place)",
     "from svc import send_email\nmail = {'to': 5, 'body': 'x'}\nawait send_email(**mail)",
     "from json import dumps\nplace = {'city': 'x'}\nprint(dumps(place))\nawait svc.visit(at=place)",

@@ -61,7 +61,7 @@ class Judge:
         subjects = self._subjects(report)
         if report.rule not in WITHOUT_VALUES and any(self._names.is_loose(each) for each in subjects):
             return False
-        if report.rule in OPERATING | ASSIGNING and any(map(self._origins.is_replaced, subjects)):
+        if self._is_of_another(report, subjects):
             return False
         if report.rule in OPERATING:
             return self._is_misused(report) or self._is_certain_operation(report, subjects)
@@ -70,10 +70,8 @@ class Judge:
         word = self._keyword(report)
         if report.rule == "invalid-argument-type" and word and (word.arg is None or _is_constant(word.value)):
             return word.arg is not None and not any(each.search(report.message) for each in (FITTING, TAKEN_AS))
-        if report.rule == "invalid-key":  # a key that the program itself stores somewhere is an addition, no mistake
-            key = re.search(r'Unknown key "([^"]*)"', report.message)
-            may_be_there = key is None or any(self._may_have(each, key[1]) for each in subjects)
-            return not may_be_there and not self._is_of_a_variant(report)
+        if report.rule == "invalid-key":
+            return self._is_unknown_key(report, subjects)
         if report.rule == "missing-typed-dict-key":
             return self._is_incomplete(report)
         if report.rule in ASSIGNING:
@@ -81,6 +79,20 @@ class Judge:
             is_certain = self._is_one_for_many(report) or _is_certain_type(report.message, may_be_there=may_be_there)
             return is_certain and not self._is_its_own_word(report)
         return True
+
+    def _is_of_another(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
+        """Return whether the program may have put something else in the place of what a report is about."""
+        if report.rule == "invalid-key":
+            return any(map(self._origins.is_another_row, subjects))
+        return report.rule in OPERATING | ASSIGNING and any(map(self._origins.is_replaced, subjects))
+
+    def _is_unknown_key(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
+        """Return whether a key is of no row there. One that the program itself puts there is an addition, no mistake."""
+        if not subjects and report.row not in self._touched:  # of a dict that is written out: what a tool is given
+            return self._is_given_out(report)
+        key = re.search(r'Unknown key "([^"]*)"', report.message)
+        may_be_there = key is None or any(self._may_have(each, key[1]) for each in subjects)
+        return not may_be_there and not self._is_of_a_variant(report)
 
     def _is_certain_operation(self, report: Report, subjects: Sequence[ast.expr]) -> bool:
         is_of_import = "Function `" in report.message or "`def " in report.message
@@ -99,8 +111,13 @@ class Judge:
         """Return whether a dict that lacks a key is given to a tool. What is put into a row need not be whole."""
         if report.row in self._touched:
             return True
-        dicts = [each for each in self._near(report) if isinstance(each, ast.Dict) and each.lineno == report.row]
+        dicts = self._dicts.get(report.row, ())
         return not any(None in each.keys for each in dicts) and any(id(each) in self._in_calls for each in dicts)
+
+    def _is_given_out(self, report: Report) -> bool:
+        """Return whether a key at a report's place is of a dict that is written out in a call of a tool."""
+        dicts = [each for each in self._near(report) if isinstance(each, ast.Dict) and id(each) in self._in_calls]
+        return any(key is not None and self._is_at(key, report) for each in dicts for key in each.keys)
 
     @cached_property
     def _in_calls(self) -> set[int]:
@@ -217,17 +234,34 @@ class Judge:
         return asked, tried, compared
 
     def _near(self, report: Report) -> Sequence[ast.AST]:
-        """Return the nodes that begin in a report's row, or have something in them that does: of thousands of reports each costs little."""
-        return self._by_row.get(report.row, ())
+        """Return the nodes at a report's place, or that have something in them that is: of thousands of reports each costs little."""
+        return self._by_place.get((report.row, report.column), ())
 
     @cached_property
-    def _by_row(self) -> Mapping[int, Sequence[ast.AST]]:
-        found: dict[int, list[ast.AST]] = {}
+    def _by_place(self) -> Mapping[tuple[int, int], Sequence[ast.AST]]:
+        found: dict[tuple[int, int], list[ast.AST]] = {}
         for node in self._nodes:
             parts = list(ast.iter_child_nodes(node))
             inner = [each for part in parts for each in ast.iter_child_nodes(part)]
-            for row in {getattr(each, "lineno", 0) for each in (node, *parts, *inner)}:
-                found.setdefault(row, []).append(node)
+            for place in {place for each in (node, *parts, *inner) if (place := self._place(each)) is not None}:
+                found.setdefault(place, []).append(node)
+        return found
+
+    def _place(self, node: ast.AST) -> tuple[int, int] | None:
+        """Return row and column, both from 1, of what has a place."""
+        row, offset = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+        if not row:
+            return None
+        line = self._lines[row - 1]
+        return row, (offset if line.isascii() else _character(line, offset)) + 1
+
+    @cached_property
+    def _dicts(self) -> Mapping[int, Sequence[ast.Dict]]:
+        """The dicts that are written out, by their rows."""
+        found: dict[int, list[ast.Dict]] = {}
+        for node in self._nodes:
+            if isinstance(node, ast.Dict):
+                found.setdefault(node.lineno, []).append(node)
         return found
 
     @cached_property
@@ -270,9 +304,7 @@ class Judge:
                 return ()
 
     def _is_at(self, node: ast.expr | ast.keyword, report: Report) -> bool:
-        if node.lineno != report.row:
-            return False
-        return _character(self._lines[node.lineno - 1], node.col_offset) + 1 == report.column
+        return self._place(node) == (report.row, report.column)
 
     def _keyword(self, report: Report) -> ast.keyword | None:
         words = (node for node in self._near(report) if isinstance(node, ast.keyword))

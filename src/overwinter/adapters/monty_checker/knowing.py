@@ -6,14 +6,14 @@ uses without any such question is a mistake; whatever it asks about is its own m
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from overwinter.adapters.monty_checker.origins import ANY, Origin, Origins, key_of
 from overwinter.adapters.monty_checker.scopes import FUNCTIONS, Names, own
 
 __all__ = ["Knowing"]
 
-ASKING = frozenset({"all", "any", "hasattr", "isinstance", "callable", "getattr"})
+ASKING = frozenset({"bool", "all", "any", "hasattr", "isinstance", "callable", "getattr"})
 DEPTH_MAX = 16
 
 
@@ -30,15 +30,12 @@ class Knowing:
         self._names, self._origins = names, origins
         nodes = list(ast.walk(tree))
         tests = [test for node in nodes for test in _tests(node)]
-        asked = [each for test in tests for each in ast.walk(test)]
+        asked = _parts(tests)
         self._keys = {(origin, key) for each in asked for origin, key in self._taken(each)}
-        self._rows = {
-            origin
-            for test in tests
-            if not _is_of_size(test)
-            for each in ast.walk(test)
-            for origin, _ in self._taken(each)
-        }
+        telling = _parts(each for each in tests if not _is_of_size(each))
+        self._rows = {origin for each in telling for origin, _ in self._taken(each)}
+        self._looked_for = {(origin, key) for node in nodes for of, key in _lookups(node) for origin in origins.of(of)}
+        """Of what a program asks whether a key is there: to take it in a test asks nothing, but raises."""
         names_asked = {each.id for each in asked if isinstance(each, ast.Name)}
         self._handed = {
             origin for each in asked if isinstance(each, ast.Call) for of in each.args for origin in origins.of(of)
@@ -67,7 +64,7 @@ class Knowing:
 
     def is_asked_for(self, of: ast.expr, key: str) -> bool:
         """Return whether the program asks somewhere whether a key is there, of what a value may be."""
-        return any({(origin, key), (origin, ANY)} & self._keys for origin in self._origins.of(of))
+        return any({(origin, key), (origin, ANY)} & self._looked_for for origin in self._origins.of(of))
 
     def may_be_there(self, node: ast.expr | None, depth: int = 0) -> bool:
         """Return whether the program may know that a value is there, though its type says that it can be None."""
@@ -115,6 +112,28 @@ class Knowing:
         return any(_container(value) is not None and self.may_be_there(value, depth + 1) for _, value in given)
 
 
+def _parts(tests: Iterable[ast.expr]) -> list[ast.AST]:
+    """Return all that tests are made of, once: they stand in each other."""
+    found, left = dict[int, ast.AST](), list[ast.AST](tests)
+    while left:
+        node = left.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            left += ast.iter_child_nodes(node)
+    return list(found.values())
+
+
+def _lookups(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    """Yield in what a program looks for a key, and the key."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=of, attr="get" | "pop"), args=[key, *_]):
+            yield of, key_of(key)
+        case ast.Compare(left=key, comparators=[of, *_], ops=[ast.In() | ast.NotIn(), *_]):
+            yield of, key_of(key)
+        case _:
+            pass
+
+
 def _is_of_size(test: ast.expr) -> bool:
     """Whether a test compares sizes: that says nothing of what else is in a row."""
     return isinstance(test, ast.Compare) and all(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in test.ops)
@@ -133,6 +152,8 @@ def _tests(node: ast.AST) -> Iterator[ast.expr]:
             yield test
         case ast.comprehension(ifs=tests) | ast.BoolOp(values=tests):
             yield from tests
+        case ast.UnaryOp(op=ast.Not(), operand=test):
+            yield test
         case ast.Call(func=ast.Name(id=name), args=args) if name in ASKING:
             yield from args
         case ast.Compare(left=left, comparators=others, ops=[ast.In() | ast.NotIn() | ast.Is() | ast.IsNot(), *_]):

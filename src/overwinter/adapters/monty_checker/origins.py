@@ -17,21 +17,27 @@ from overwinter.bindings import binds, root
 
 __all__ = ["ANY", "ITEM", "Origin", "Origins", "key_of"]
 
+Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 Origin: TypeAlias = "str | int"
 """A tool's function, as the program calls it; a list, dict or object of the program's own, by its node; or one of these:"""
 REPLACED: Final = "<put there by the program>"
+REFILLED: Final = "<out of a list or dict of the program's own, whose making alone the checker has seen>"
 UNTYPED: Final = "<of no type that the checker knows>"
 ELSEWHERE: Final = "<from where it cannot be seen>"
 BEFORE: Final = "<of a program before>"
 MIXED: Final = "<one of several kinds, the checker does not know which>"
 NONE: Final = "<None, by the program's own doing>"
-SPECIAL = frozenset({REPLACED, UNTYPED, ELSEWHERE, BEFORE, MIXED, NONE})
+GUESSED = frozenset({UNTYPED, ELSEWHERE, BEFORE})
+"""What may be of any type: put where another is declared, the checker takes it without a word, and goes on to believe the declaration."""
+SPECIAL = frozenset({REPLACED, REFILLED, UNTYPED, ELSEWHERE, BEFORE, MIXED, NONE})
 
 ITEM: Final = "[]"
 """The key of what is in a list, or is gone through."""
 ANY: Final = "*"
 """A key that is computed."""
 PASSES_MAX = 24
+WORK_MAX = 5_000_000
+"""Steps after which a program counts as too tangled to follow: about two seconds, and no ordinary one takes a tenth of it."""
 DEPTH_MAX = 100
 
 PART_OF = frozenset({"max", "min", "next"})
@@ -69,16 +75,19 @@ class Origins:
         self._copies = set[Origin]()
         self._keys: dict[Origin, set[str]] = defaultdict(set)
         self._replaced: dict[Origin, set[str]] = defaultdict(set)
+        self._refilled: dict[Origin, set[str]] = defaultdict(set)
         nodes = list(ast.walk(tree))
         classes = [each for each in nodes if isinstance(each, ast.ClassDef)]
         self._classes = {each.name for each in classes}
-        self._functions = {each.name: each for each in nodes if isinstance(each, DEFINITIONS)}
-        self._methods = {part.name: part for each in classes for part in each.body if isinstance(part, DEFINITIONS)}
+        self._functions = _by_name(nodes)
+        self._methods = _by_name(part for each in classes for part in each.body)
+        self._makers = {each.name: _by_name(each.body)["__init__"] for each in classes}
+        self._fields = {each.name: _fields(each) for each in classes}
         self._modules = {each for node in nodes if isinstance(node, ast.Import) for each in binds(node)} | {"asyncio"}
         for node in nodes:
             if isinstance(node, ast.arg):
                 self._named[node.arg].add(UNTYPED)
-        self._is_changing, self._is_tangled = True, False
+        self._is_changing, self._is_tangled, self._work = True, False, 0
         for _ in range(PASSES_MAX):
             self._is_changing = False
             for node in nodes:
@@ -107,6 +116,10 @@ class Origins:
 
     def is_replaced(self, node: ast.expr) -> bool:
         """Return whether the program may have put a value where the checker believes to find another."""
+        return not {REPLACED, REFILLED}.isdisjoint(self._of(node, 0))
+
+    def is_another_row(self, node: ast.expr) -> bool:
+        """Return whether the program may have put another row or dict in the place of a tool's."""
         return REPLACED in self._of(node, 0)
 
     def is_mixed(self, node: ast.expr) -> bool:
@@ -209,30 +222,38 @@ class Origins:
                 self._add(self._inside[each], origins)
             is_row = isinstance(each, str) or each in self._copies
             is_same = bool(origins) and origins <= {each}
-            if is_unseen or (key == ANY and is_row and not is_same) or (not is_row and _is_blind(node, key)):
+            is_other = is_row and (bool(origins & GUESSED) or (key == ANY and not is_same))
+            if is_unseen or is_other:
                 self._add(self._replaced[each], {key})
+            elif not is_row and _is_blind(node, key):
+                self._add(self._refilled[each], {key})
 
     def _pass(self, call: ast.Call) -> None:
         """Give functions of the program's own what they are called with."""
         given = [*call.args, *(word.value for word in call.keywords)]
-        called = self._called(call)
-        if called is not None:
-            self._give(called, call, is_method=isinstance(call.func, ast.Attribute))
+        for function in self._called(call):
+            self._give(function, call, is_method=isinstance(call.func, ast.Attribute))
+        if isinstance(call.func, ast.Name):
+            for maker in self._makers.get(call.func.id, ()):
+                self._give(maker, call, is_method=True)
+            for name in self._fields.get(call.func.id, ()):
+                self._add(self._named[f".{name}"], self._all(given, 0))
         for each in given:
-            function = self._functions.get(each.id) if isinstance(each, ast.Name) else each
-            if isinstance(function, FUNCTIONS):
-                others = {origin for other in given if other is not each for origin in self._of(other, 0)}
-                for name in _parameters(function):
-                    self._add(self._named[name], others | self._taken(others, ITEM))
+            functions: Sequence[ast.AST] = self._functions.get(each.id, ()) if isinstance(each, ast.Name) else (each,)
+            for function in functions:
+                if isinstance(function, FUNCTIONS):
+                    others = {origin for other in given if other is not each for origin in self._of(other, 0)}
+                    for name in _parameters(function):
+                        self._add(self._named[name], others | self._taken(others, ITEM))
 
-    def _called(self, call: ast.Call) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    def _called(self, call: ast.Call) -> "Sequence[Definition]":
         match call.func:
             case ast.Name(id=name):
-                return self._functions.get(name)
+                return self._functions.get(name, ())
             case ast.Attribute(attr=name):
-                return self._methods.get(name)
+                return self._methods.get(name, ())
             case _:
-                return None
+                return ()
 
     def _give(self, function: ast.FunctionDef | ast.AsyncFunctionDef, call: ast.Call, *, is_method: bool) -> None:
         parameters = [*function.args.posonlyargs, *function.args.args][is_method:]
@@ -279,11 +300,11 @@ class Origins:
                 return self._all(values, depth)
             case ast.BinOp(left=left, right=right):
                 whole = self._all([left, right], depth)
-                return self._new(node, self._taken(whole, ITEM)) | (whole & {REPLACED})
+                return self._new(node, self._taken(whole, ITEM)) | (whole & {REPLACED, REFILLED})
             case ast.Compare(left=left, comparators=others):
-                return self._all([left, *others], depth) & {REPLACED}
+                return self._all([left, *others], depth) & {REPLACED, REFILLED}
             case ast.UnaryOp(operand=value):
-                return self._of(value, depth) & {REPLACED}
+                return self._of(value, depth) & {REPLACED, REFILLED}
             case ast.Call():
                 return self._answered(node, depth)
             case ast.Constant(value=None):
@@ -334,8 +355,10 @@ class Origins:
         if root(function) in self._tools and not (isinstance(function, ast.Attribute) and function.attr in TOGETHER):
             return {_dotted(function)}
         called = self._called(call)
-        if called is not None:
-            return set(self._named.get(f"{called.name}()", ()))
+        if called:
+            # What a function without a hint gives, the checker may not know.
+            is_typed = all(each.returns is not None and "Any" not in ast.unparse(each.returns) for each in called)
+            return self._named.get(f"{called[0].name}()", set()) | (set() if is_typed else {UNTYPED})
         match function:
             case ast.Attribute(value=of, attr=name) if root(of) not in self._modules:
                 return self._of_method(call, of, name, depth)
@@ -375,7 +398,7 @@ class Origins:
         if name == "getattr":
             return self._taken(given, ANY) | given
         if name in COMPUTED:
-            return (given | self._taken(given, ITEM)) & {REPLACED}
+            return (given | self._taken(given, ITEM)) & {REPLACED, REFILLED}
         return set() if name in NOTHING_OF else {ELSEWHERE} | given
 
     def _copy(self, call: ast.Call, inside: set[Origin]) -> set[Origin]:
@@ -391,27 +414,50 @@ class Origins:
     def _taken(self, origins: set[Origin], key: str) -> set[Origin]:
         """Return what is under a key of what may be one of several things."""
         found = set[Origin]()
+        self._work += len(origins)
         for each in origins:
             found |= self._inside[each] if isinstance(each, int) else {each}
             if self._is_replaced(each, key):
                 found.add(REPLACED)
+            elif _has(self._refilled.get(each), key):
+                found.add(REFILLED)
         return found
 
     def _is_replaced(self, origin: Origin, key: str) -> bool:
-        replaced = self._replaced.get(origin)
-        if replaced and (key in replaced or ANY in replaced or key == ANY):
+        if _has(self._replaced.get(origin), key):
             return True
         return NONE in self._inside.get(origin, ()) and bool(self._keys.get(origin))  # `[None] * 3`, filled later
 
     def _add(self, known: "set[Origin] | set[str]", more: "set[Origin] | set[str]") -> None:
-        if not more <= known:
+        self._work += 1 + len(more)
+        if self._work > WORK_MAX:
+            self._is_tangled = True
+        elif not more <= known:
             known |= more
             self._is_changing = True
+
+
+def _has(keys: Collection[str] | None, key: str) -> bool:
+    return bool(keys) and (key in (keys or ()) or ANY in (keys or ()) or key == ANY)
 
 
 def _is_blind(node: ast.AST, key: str) -> bool:
     """Whether the checker, which knows what is in a dict or list of the program's own, does not see that something else is now."""
     return key == ANY or (isinstance(node, ast.Call) and getattr(node.func, "attr", "") != "append")
+
+
+def _by_name(nodes: Iterable[ast.AST]) -> "Mapping[str, list[Definition]]":
+    found: dict[str, list[Definition]] = defaultdict(list)
+    for node in nodes:
+        if isinstance(node, DEFINITIONS):
+            found[node.name].append(node)
+    return found
+
+
+def _fields(node: ast.ClassDef) -> list[str]:
+    """Return the fields that a class declares, as a dataclass does."""
+    declared = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+    return [each.id for each in declared if isinstance(each, ast.Name)]
 
 
 def key_of(node: ast.expr) -> str:
