@@ -24,7 +24,7 @@ from overwinter.approval import Gate
 from overwinter.catalog import Asks, Began, Later, Performed, Tools, Unknown
 from overwinter.clock import RETRY_AFTER_S_MAX, SECOND_US, Clock
 from overwinter.errors import HomeError
-from overwinter.events import Answer, Call, CallState, Event, Raised, Returned
+from overwinter.events import POLL, Answer, Call, CallState, Event, Raised, Returned
 from overwinter.frozen import frozen
 from overwinter.policy import Allow
 from overwinter.store import NEVER_US, Lease, Store
@@ -40,8 +40,6 @@ BY_HAND_MAX = 256
 """Answers that may be nowhere but in memory."""
 POLL_S_MIN = 0.2
 """Shortest pause before a service that works on is asked again."""
-POLL = "is_poll"
-"""Key in what is left of a call: see `_is_poll`."""
 CUT_S_MAX = 1.0
 """How long to wait for cancelled calls: one that does not stop is a thread of the operator's own, and is left alone."""
 STORE_RETRY_S = 1.0

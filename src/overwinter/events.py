@@ -9,7 +9,7 @@ from typing import Literal
 from overwinter.frozen import frozen
 from overwinter.values import Value
 
-__all__ = ["CARRIED_OUT",
+__all__ = ["CARRIED_OUT", "POLL",
     "Answer", "Call", "CallState", "Effect", "Event", "EventKind", "Raised", "Returned", "Status", "describe",
 ]  # fmt: skip
 
@@ -91,6 +91,8 @@ class Raised:
 
 Answer = Returned | Raised
 
+POLL = "is_poll"
+"""Key in what is left of a call: its service took it, and is asked again and again what came of it."""
 CARRIED_OUT = " (it was carried out)"
 """In the message of a call that did what it should, though its answer is an error: it could not be read, or was too large."""
 

@@ -9,7 +9,7 @@ import apsw
 from overwinter import journal as facts
 from overwinter import values
 from overwinter.adapters.sqlite import gates
-from overwinter.events import Answer, Call, CallState, Effect, Event, Status
+from overwinter.events import POLL, Answer, Call, CallState, Effect, Event, Status
 from overwinter.frozen import frozen
 from overwinter.ids import ID_LENGTH, Ids, from_bytes, to_bytes
 from overwinter.store import (
@@ -30,8 +30,6 @@ __all__ = [
 "ASKED", "CALLS", "NEXT_DUE", "PERFORMABLE", "READY", "READY_SINCE", "RUNS", "SEEN", "SHORT_BYTES_MAX", "STATE", "Prepared", "RunRow", "append", "append_to", "apply", "asked", "call_record", "call_records", "close_run", "encode_answer", "epoch_held", "events_after", "finished", "foremost", "has_mail", "has_seen", "ids_ending", "is_open", "journal", "left", "left_function", "loaded", "page_filter", "performable", "post", "program_number", "run_record", "run_row", "see", "verdict",
 ]  # fmt: skip
 
-POLL = "is_poll"
-"""Key in what is left of a call whose service took it: see `effects`."""
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "wait")
 ID_BYTES = 16
 
