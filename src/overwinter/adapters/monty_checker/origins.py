@@ -96,6 +96,7 @@ class Origins:
                 break
         else:
             self._is_tangled = True
+        self._work = 0  # questions have as much again: what following took is none of theirs
 
     def of(self, node: ast.expr | None) -> frozenset[Origin]:
         """Return where a value may come from; empty: it is a number, a text or the like, or nothing is known of it."""
@@ -414,13 +415,13 @@ class Origins:
     def _taken(self, origins: set[Origin], key: str) -> set[Origin]:
         """Return what is under a key of what may be one of several things."""
         found = set[Origin]()
-        self._work += len(origins)
         for each in origins:
             found |= self._inside[each] if isinstance(each, int) else {each}
             if self._is_replaced(each, key):
                 found.add(REPLACED)
             elif _has(self._refilled.get(each), key):
                 found.add(REFILLED)
+        self._spend(len(origins) + len(found))
         return found
 
     def _is_replaced(self, origin: Origin, key: str) -> bool:
@@ -429,12 +430,14 @@ class Origins:
         return NONE in self._inside.get(origin, ()) and bool(self._keys.get(origin))  # `[None] * 3`, filled later
 
     def _add(self, known: "set[Origin] | set[str]", more: "set[Origin] | set[str]") -> None:
-        self._work += 1 + len(more)
-        if self._work > WORK_MAX:
-            self._is_tangled = True
-        elif not more <= known:
+        self._spend(1 + len(more))
+        if not self._is_tangled and not more <= known:
             known |= more
             self._is_changing = True
+
+    def _spend(self, steps: int) -> None:
+        self._work += steps
+        self._is_tangled = self._is_tangled or self._work > WORK_MAX
 
 
 def _has(keys: Collection[str] | None, key: str) -> bool:
